@@ -1,0 +1,252 @@
+// Package healthcheck asks whether a RabbitMQ node is fit to serve: over AMQP,
+// as its clients do, and then what the management port can add.
+//
+// A [Checker] keeps one connection. Every [Checker.Check] opens a channel on it,
+// publishes into a transaction that it rolls back, and closes the channel:
+//
+//   - RabbitMQ tells connection.blocked only to connections that publish, so a
+//     check that never published would not learn of an alarm;
+//   - a message that is rolled back goes nowhere, and is not counted among the
+//     unroutable ones that people alert on.
+//
+// While the connection is blocked the server reads nothing, so the check sends
+// nothing: the node is alive, and the alarm is its warning. Heartbeats tell when
+// a blocked node is gone.
+//
+// No reason or error given by this package holds a password.
+package healthcheck
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Name is the name of the connection in RabbitMQ's own lists.
+const Name = "rmq-entrypoint health check"
+
+const (
+	defaultURL     = "amqp://127.0.0.1:5672"
+	defaultTimeout = 3 * time.Second
+)
+
+// A State is the health of a node, in Consul's words. Nothing known is Critical.
+type State int
+
+const (
+	Critical State = iota
+	Warning
+	Passing
+)
+
+func (s State) String() string {
+	return [...]string{Critical: "critical", Warning: "warning", Passing: "passing"}[s]
+}
+
+// A Result is what one check saw.
+type Result struct {
+	State    State
+	Reason   string // one line for people, never empty
+	Alarm    string // RabbitMQ's word for the alarm that blocks publishers, as "low on memory"
+	Stopping bool   // the server said that it shuts down, and has not answered since
+	Draining bool   // the server said that it goes into maintenance, and has not answered since
+}
+
+// A Reason tells why the connection of the check ended.
+type Reason struct {
+	Code     int    // AMQP reply code, 0 when the connection broke without a word
+	Text     string // one line
+	Stopping bool   // the server shuts down: stopped, stop_app, or paused in a minority
+	Draining bool   // the node was put into maintenance mode
+}
+
+// Options says whom to check.
+type Options struct {
+	// URLs are AMQP or AMQPS URLs of one node, tried in order until one answers.
+	// Credentials default to guest:guest. Default: amqp://127.0.0.1:5672.
+	URLs []string
+
+	// TLS holds CA and client certificates for amqps. When it is nil, those named
+	// in the URL (cacertfile, certfile, keyfile, server_name_indication) are used.
+	// A node's certificate does not name 127.0.0.1: on a loopback address, unless a
+	// server name is given, only the chain is verified, and without a CA nothing
+	// is, as nothing but this host can answer there.
+	TLS *tls.Config
+
+	Timeout time.Duration // bound of one Check and of Close; default 3 s
+	Log     *slog.Logger  // connections made and lost, at debug level; may be nil
+}
+
+// A Checker checks one node over a connection that it keeps. Its methods may be
+// called from several goroutines; checks take turns.
+type Checker struct {
+	targets []target
+	timeout time.Duration
+	log     *slog.Logger
+	life    context.Context // ends at Close
+	end     context.CancelFunc
+	closed  chan Reason
+
+	mu    sync.Mutex
+	conn  *session // nil when there is none
+	last  Reason   // why the last connection ended, until another one answers
+	ended bool
+}
+
+// New prepares a Checker and connects nowhere. Its errors are about the options.
+func New(opts Options) (*Checker, error) {
+	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8)}
+	if c.timeout <= 0 {
+		c.timeout = defaultTimeout
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	urls := opts.URLs
+	if len(urls) == 0 {
+		urls = []string{defaultURL}
+	}
+	for i, url := range urls {
+		t, err := parse(url, opts.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("AMQP URL %d: %w", i+1, err)
+		}
+		c.targets = append(c.targets, t)
+	}
+	c.life, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Check asks the node once, connecting first where there is no connection. It
+// returns within the timeout, or when ctx is done.
+//
+//   - Passing: a channel was opened, used and closed.
+//   - Warning: alive, but publishers are blocked by an alarm (Alarm), or these
+//     credentials are refused.
+//   - Critical: no answer, or an answer that is not a running node's.
+func (c *Checker) Check(ctx context.Context) Result {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return Result{Reason: "the health check is closed"}
+	}
+	// A kept connection may have been lost since the last check, and that alone
+	// says nothing about the node: look again on a new one. A new one that is
+	// lost is an answer.
+	for fresh := false; ; {
+		if c.conn == nil {
+			s, r := c.dial(ctx)
+			if s == nil {
+				return r
+			}
+			c.conn, c.last, fresh = s, Reason{}, true
+		}
+		r, alive := c.conn.check(ctx)
+		if alive {
+			return r
+		}
+		if why := c.conn.close(); why != (Reason{}) {
+			c.last = why
+		}
+		c.conn = nil
+		if fresh || ctx.Err() != nil {
+			return c.critical(r.Reason)
+		}
+	}
+}
+
+// Closed delivers why connections ended, the moment they do: how a node that
+// stops or drains is noticed between checks. What Check itself gives up is not
+// delivered, nor what nobody received while eight newer ones came. It is closed
+// by Close.
+func (c *Checker) Closed() <-chan Reason { return c.closed }
+
+// Close ends a check that runs, says goodbye to the server, and waits for every
+// goroutine of the Checker, no longer than the timeout.
+func (c *Checker) Close() {
+	c.end()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	c.ended = true
+	if c.conn != nil {
+		c.conn.goodbye(c.timeout)
+		c.conn = nil
+	}
+	close(c.closed)
+}
+
+// dial tries the targets in order, each with its share of the time that is left.
+func (c *Checker) dial(ctx context.Context) (*session, Result) {
+	var failed []string
+	for i, t := range c.targets {
+		deadline, _ := ctx.Deadline()
+		share := time.Until(deadline) / time.Duration(len(c.targets)-i)
+		s, err := connect(ctx, t, share, c.push)
+		if err == nil {
+			c.log.Debug("health check connected", "address", t.label)
+			return s, Result{}
+		}
+		var word *amqp.Error
+		switch {
+		case errors.Is(err, amqp.ErrSASL), errors.As(err, &word) && word.Server && word.Code == amqp.AccessRefused:
+			return nil, Result{State: Warning, Reason: line(fmt.Sprintf(
+				"%s: login refused for user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS, or RMQ_AMQP_URL: %s",
+				t.label, t.uri.Username, text(err)))}
+		case word != nil && word.Server && word.Code == amqp.NotAllowed:
+			return nil, Result{State: Warning, Reason: line(fmt.Sprintf(
+				"%s: virtual host %q is not open to user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_VHOST and RABBITMQ_DEFAULT_USER, or RMQ_AMQP_URL: %s",
+				t.label, t.uri.Vhost, t.uri.Username, text(err)))}
+		case word != nil && word.Server:
+			if r := reasonOf(word); r.Stopping || r.Draining {
+				c.last = r
+			}
+		}
+		failed = append(failed, t.label+": "+text(err))
+	}
+	return nil, c.critical(strings.Join(failed, "; "))
+}
+
+func (c *Checker) critical(reason string) Result {
+	switch {
+	case c.last.Draining:
+		reason = "in maintenance mode: " + reason
+	case c.last.Stopping:
+		reason = "the node has shut down: " + reason
+	}
+	return Result{Reason: line(reason), Stopping: c.last.Stopping, Draining: c.last.Draining}
+}
+
+// push delivers r to Closed. A session pushes once, and ends before the next one
+// begins, so nobody else fills the place made here.
+func (c *Checker) push(r Reason) {
+	c.log.Debug("health check lost its connection", "reason", r.Text)
+	if len(c.closed) == cap(c.closed) {
+		select {
+		case <-c.closed:
+		default:
+		}
+	}
+	c.closed <- r
+}
+
+// line makes s fit for one line: servers and systems word parts of it.
+func line(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > 500 {
+		s = strings.ToValidUTF8(s[:500], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,495 @@
+package healthcheck
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestOneConnectionIsKept(t *testing.T) {
+	noLeaks(t)
+	var p *peer
+	s := serve(t, nil, func(q *peer, c call) bool { p = q; return false })
+	c := checker(t, Options{URLs: []string{s.url()}})
+	for range 3 {
+		want(t, look(t, c), Passing, s.ln.Addr().String())
+	}
+	if n := s.accepted.Load(); n != 1 {
+		t.Errorf("%d connections for three checks", n)
+	}
+	c.Close()
+	s.stop()
+	beat := []call{chOpen, txSelect, publish, txRollback, chClose}
+	calls := slices.Concat([]call{startOk, tuneOk, open}, beat, beat, beat, []call{connClose})
+	if !slices.Equal(p.calls, calls) {
+		t.Errorf("the server saw\n%v, want\n%v", p.calls, calls)
+	}
+	for _, w := range []string{Name, "\x1cauthentication_failure_closet\x01", "\x00alice\x00" + secret} {
+		if !strings.Contains(p.startOk, w) {
+			t.Errorf("the client did not say %q of itself: %q", w, p.startOk)
+		}
+	}
+	if _, open := <-c.Closed(); open {
+		t.Error("Closed delivered our own goodbye")
+	}
+	want(t, look(t, c), Critical, "closed")
+	c.Close()
+}
+
+func TestDefaults(t *testing.T) {
+	c := checker(t, Options{})
+	if u := c.targets[0].uri; c.targets[0].label != "amqp://127.0.0.1:5672" || u.Username != "guest" || u.Password != "guest" || u.Vhost != "/" {
+		t.Errorf("got %+v", c.targets[0])
+	}
+}
+
+// Whatever the peer does, and whenever: Critical, in time, and nothing is left.
+func TestFaults(t *testing.T) {
+	faults := map[string]func(p *peer){
+		"black hole": func(p *peer) {},
+		"hang up":    func(p *peer) { p.Close() },
+		"reset":      func(p *peer) { p.Conn.(*net.TCPConn).SetLinger(0); p.Close() },
+		"garbage":    func(p *peer) { p.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\nwho are you?")) },
+		"wrong":      func(p *peer) { p.Write(answers[open]); p.Write(answers[chOpen]); p.Write(answers[txSelect]) },
+		"header":     func(p *peer) { p.Write([]byte{2, 0, 0, 0, 0, 0, 14, 0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xCE}) },
+		"forced":     func(p *peer) { p.Write(closing(0, 541, "INTERNAL_ERROR\nin two lines")) },
+		"drip": func(p *peer) { // a goodbye that never ends
+			p.Write([]byte{1, 0, 0, 0, 0, 8, 0, 0, 10, 0, 50, 1, 64, 255})
+			for {
+				if _, err := p.Write([]byte{0}); err != nil {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		},
+	}
+	for _, at := range []call{header, startOk, open, chOpen, txSelect, txRollback, chClose} {
+		for name, fault := range faults {
+			if at == header && name == "wrong" {
+				continue
+			}
+			t.Run(fmt.Sprint(name, " at ", at), func(t *testing.T) {
+				noLeaks(t)
+				s := serve(t, nil, func(p *peer, c call) bool {
+					if c == at {
+						fault(p)
+					}
+					return c == at
+				})
+				c := checker(t, Options{URLs: []string{s.url()}, Timeout: 200 * time.Millisecond})
+				r := look(t, c)
+				want(t, r, Critical, s.ln.Addr().String())
+				if name == "black hole" || name == "drip" {
+					want(t, r, Critical, "no answer within")
+				}
+				if r.Stopping || r.Draining {
+					t.Errorf("got %+v", r)
+				}
+				want(t, look(t, c), Critical)
+			})
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	noLeaks(t)
+	s := serve(t, nil, nil)
+	c := checker(t, Options{URLs: []string{s.url()}})
+	want(t, look(t, c), Passing)
+	s.stop()
+	if r := told(t, c, time.Second); r.Code != 0 || r.Stopping || r.Text == "" {
+		t.Errorf("got %+v", r)
+	}
+	want(t, look(t, c), Critical, s.ln.Addr().String(), "connection refused")
+}
+
+func TestServerSaysWhy(t *testing.T) {
+	for _, tt := range []struct {
+		code               uint16
+		text               string
+		stopping, draining bool
+	}{
+		{320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'", true, false},
+		{320, "CONNECTION_FORCED - Node was put into maintenance mode", false, true},
+		{320, "CONNECTION_FORCED - Closed via management plugin", false, false},
+		{541, "INTERNAL_ERROR - shutdown", false, false},
+	} {
+		t.Run(tt.text, func(t *testing.T) {
+			noLeaks(t)
+			peers := make(chan *peer, 9)
+			s := serve(t, nil, func(p *peer, c call) bool {
+				if c == header {
+					peers <- p
+				}
+				return false
+			})
+			c := checker(t, Options{URLs: []string{s.url()}})
+			want(t, look(t, c), Passing)
+			(<-peers).Write(closing(0, tt.code, tt.text))
+			r := told(t, c, time.Second)
+			if r.Code != int(tt.code) || !strings.Contains(r.Text, tt.text) || r.Stopping != tt.stopping || r.Draining != tt.draining {
+				t.Errorf("got %+v", r)
+			}
+			// A node that takes connections again is not stopping any more.
+			if r := look(t, c); r.State != Passing || r.Stopping || r.Draining {
+				t.Errorf("after reconnecting: %+v", r)
+			}
+			(<-peers).Write(closing(0, tt.code, tt.text))
+			told(t, c, time.Second)
+			s.stop()
+			for range 2 {
+				if r := look(t, c); r.State != Critical || r.Stopping != tt.stopping || r.Draining != tt.draining {
+					t.Errorf("while it refuses connections: %+v", r)
+				}
+			}
+		})
+	}
+}
+
+func TestServerClosesDuringCheck(t *testing.T) {
+	noLeaks(t)
+	peers := make(chan *peer, 1)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c != txRollback {
+			return false
+		}
+		select {
+		case peers <- p: // the first one is shut down, and the listener before it
+			p.Write(closing(0, 320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"))
+			return true
+		default:
+			return false
+		}
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	r := look(t, c)
+	want(t, r, Critical, "shutdown")
+	if !r.Stopping || !told(t, c, time.Second).Stopping {
+		t.Errorf("got %+v", r)
+	}
+	want(t, look(t, c), Passing)
+}
+
+func TestAliveButNotForUs(t *testing.T) {
+	for name, tt := range map[string]struct {
+		at     call
+		answer []byte
+		words  []string
+	}{
+		"password": {startOk, closing(0, 403, "ACCESS_REFUSED - Login was refused"), []string{"alice", "RABBITMQ_DEFAULT_USER", "RMQ_AMQP_URL", "Login was refused"}},
+		"vhost":    {open, closing(0, 530, "NOT_ALLOWED - vhost nope not found"), []string{"RABBITMQ_DEFAULT_VHOST", "RMQ_AMQP_URL", "not found"}},
+		"mechanism": {header, method(0, 10, 10, "\x00\x09"+long("")+long("EXTERNAL")+long("en_US")),
+			[]string{"RMQ_AMQP_URL", "mechanism"}},
+		"channel": {chOpen, closing(0, 530, "NOT_ALLOWED"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			s := serve(t, nil, func(p *peer, c call) bool {
+				if c == tt.at {
+					p.Write(tt.answer)
+				}
+				return c == tt.at
+			})
+			c := checker(t, Options{URLs: []string{s.url()}})
+			state := Warning
+			if tt.words == nil {
+				state = Critical // logged in, and no channel: not fit to serve
+			}
+			want(t, look(t, c), state, tt.words...)
+			want(t, look(t, c), state, tt.words...)
+		})
+	}
+}
+
+func TestBlocked(t *testing.T) {
+	noLeaks(t)
+	var alarm sync.Mutex // held while there is one
+	peers := make(chan *peer, 9)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == header {
+			peers <- p
+		}
+		if c == publish && !alarm.TryLock() {
+			p.Write(blocked("low on memory"))
+			alarm.Lock() // nothing is read any more
+		}
+		if c == publish {
+			alarm.Unlock()
+		}
+		return false
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	want(t, look(t, c), Passing)
+	p := <-peers
+	alarm.Lock()
+	for range 3 {
+		start := time.Now()
+		r := look(t, c)
+		want(t, r, Warning, "low on memory")
+		if r.Alarm != "low on memory" || time.Since(start) > timeout/2 {
+			t.Errorf("after %s: %+v", time.Since(start), r)
+		}
+	}
+	alarm.Unlock()
+	p.Write(unblocked())
+	for r := look(t, c); r.State != Passing; r = look(t, c) {
+		want(t, r, Warning)
+	}
+
+	alarm.Lock()
+	want(t, look(t, c), Warning)
+	p.Close() // a blocked node that dies is dead
+	told(t, c, time.Second)
+	s.ln.Close()
+	want(t, look(t, c), Critical, "refused")
+	alarm.Unlock()
+	if n := s.accepted.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// Closing does not wait for a server that reads nothing.
+func TestCloseWhileBlocked(t *testing.T) {
+	noLeaks(t)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == publish {
+			p.Write(blocked("low on disk"))
+			<-t.Context().Done()
+		}
+		return false
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	want(t, look(t, c), Warning, "low on disk")
+	start := time.Now()
+	c.Close()
+	if took := time.Since(start); took > timeout/2 {
+		t.Errorf("Close took %s", took)
+	}
+}
+
+// A blocked node sends nothing but heartbeats; without them it is gone.
+func TestBlockedThenSilent(t *testing.T) {
+	noLeaks(t)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == publish {
+			p.Write(blocked("low on memory"))
+			<-t.Context().Done()
+		}
+		return false
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	want(t, look(t, c), Warning)
+	r := told(t, c, 2*heartbeat)
+	if r.Code != 0 || !strings.Contains(r.Text, "timeout") {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// Without the right to publish the node is checked all the same.
+func TestMayNotPublish(t *testing.T) {
+	noLeaks(t)
+	published := 0
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == publish {
+			published++
+			p.Write(closing(p.channel, 403, "ACCESS_REFUSED - write access refused"))
+		}
+		return c == publish || c == txRollback
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	for range 3 {
+		want(t, look(t, c), Passing)
+	}
+	s.stop()
+	if published != 1 {
+		t.Errorf("published %d times: every refusal is an error in the server's log", published)
+	}
+}
+
+func TestChannelRefused(t *testing.T) {
+	noLeaks(t)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == txSelect {
+			p.Write(closing(p.channel, 406, "PRECONDITION_FAILED"))
+		}
+		return c == txSelect
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	want(t, look(t, c), Warning, "PRECONDITION_FAILED")
+	want(t, look(t, c), Warning, "PRECONDITION_FAILED")
+}
+
+func TestNextURL(t *testing.T) {
+	noLeaks(t)
+	hole := serve(t, nil, func(*peer, call) bool { return true })
+	s := serve(t, nil, nil)
+	refused := serve(t, nil, nil)
+	refused.stop()
+	c := checker(t, Options{URLs: []string{hole.url(), refused.url(), s.url()}})
+	want(t, look(t, c), Passing, s.ln.Addr().String())
+	s.stop()
+	want(t, look(t, c), Critical, hole.ln.Addr().String()+": no answer", refused.ln.Addr().String(), s.ln.Addr().String())
+}
+
+func TestCancelled(t *testing.T) {
+	for _, at := range []call{startOk, txSelect} {
+		noLeaks(t)
+		reached := make(chan struct{}, 9)
+		s := serve(t, nil, func(p *peer, c call) bool {
+			if c == at {
+				reached <- struct{}{}
+			}
+			return c == at
+		})
+		c := checker(t, Options{URLs: []string{s.url()}, Timeout: time.Minute})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { <-reached; cancel() }()
+		want(t, c.Check(ctx), Critical, "cancel")
+		go func() { <-reached; c.Close() }()
+		want(t, c.Check(t.Context()), Critical)
+		c.Close()
+	}
+}
+
+func TestChecksTakeTurns(t *testing.T) {
+	noLeaks(t)
+	s := serve(t, nil, nil)
+	c := checker(t, Options{URLs: []string{s.url()}, Timeout: 10 * time.Second})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() { want(t, c.Check(t.Context()), Passing) })
+	}
+	wg.Wait()
+	if n := s.accepted.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca, server := certificates(t, "node1.example")
+	other, _ := certificates(t, "node2.example")
+	for name, tt := range map[string]struct {
+		conf  *tls.Config
+		state State
+		word  string
+	}{
+		"no CA":      {nil, Passing, "amqps://"},
+		"CA":         {&tls.Config{RootCAs: ca}, Passing, "amqps://"},
+		"other CA":   {&tls.Config{RootCAs: other}, Critical, "TLS handshake"},
+		"name":       {&tls.Config{RootCAs: ca, ServerName: "node1.example"}, Passing, "amqps://"},
+		"other name": {&tls.Config{RootCAs: ca, ServerName: "node2.example"}, Critical, "node2.example"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}}, nil)
+			c := checker(t, Options{URLs: []string{"amqps://" + s.ln.Addr().String()}, TLS: tt.conf})
+			want(t, look(t, c), tt.state, tt.word)
+		})
+	}
+	t.Run("plain on the TLS port", func(t *testing.T) {
+		noLeaks(t)
+		s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}}, nil)
+		want(t, look(t, checker(t, Options{URLs: []string{s.url()}})), Critical)
+	})
+	t.Run("TLS on the plain port", func(t *testing.T) {
+		noLeaks(t)
+		s := serve(t, nil, nil)
+		want(t, look(t, checker(t, Options{URLs: []string{strings.Replace(s.url(), "amqp:", "amqps:", 1)}})), Critical)
+	})
+	if conf := local(&tls.Config{}, "mq.example"); conf.InsecureSkipVerify || conf.ServerName != "mq.example" {
+		t.Error("a node elsewhere must be verified by name")
+	}
+}
+
+// certificates makes an authority and a server certificate for name.
+func certificates(t *testing.T, name string) (*x509.CertPool, tls.Certificate) {
+	t.Helper()
+	sign := func(tmpl, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
+		tmpl.SerialNumber, tmpl.NotAfter = big.NewInt(1), time.Now().Add(time.Hour)
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := &x509.Certificate{Subject: pkix.Name{CommonName: "CA of " + name}, IsCA: true, BasicConstraintsValid: true}
+	ca := sign(self, self, key, key)
+	leaf := sign(&x509.Certificate{DNSNames: []string{name}}, ca, key, key)
+	pool := x509.NewCertPool()
+	pool.AddCert(ca)
+	return pool, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
+}
+
+func TestBadURLs(t *testing.T) {
+	for _, url := range []string{
+		"http://alice:" + secret + "@127.0.0.1",
+		"amqp://alice:" + secret + "#@127.0.0.1",
+		"amqp://alice:" + secret + "%zz@127.0.0.1",
+		"amqp://alice:" + secret + " @127.0.0.1",
+		"amqp://alice:" + secret + "@127.0.0.1?auth_mechanism=magic",
+		"amqps://alice:" + secret + "@127.0.0.1?cacertfile=/nonexistent",
+		"amqps://alice:" + secret + "@127.0.0.1?certfile=/nonexistent",
+		"",
+	} {
+		_, err := New(Options{URLs: []string{"amqp://localhost", url}})
+		if err == nil || !strings.HasPrefix(err.Error(), "AMQP URL 2: ") || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+func TestSteady(t *testing.T) {
+	pass := Result{State: Passing, Reason: "answers"}
+	warn := Result{State: Warning, Reason: "alarm", Alarm: "low on memory"}
+	miss := Result{State: Critical, Reason: "no answer"}
+	stop := Result{State: Critical, Reason: "shut down", Stopping: true}
+	drain := Result{State: Critical, Reason: "maintenance", Draining: true}
+	for name, tt := range map[string]struct {
+		seen []Result
+		want []State
+	}{
+		"starts critical":      {[]Result{miss, pass, warn}, []State{Critical, Passing, Warning}},
+		"one miss":             {[]Result{pass, miss, pass, miss, pass}, []State{Passing, Passing, Passing, Passing, Passing}},
+		"one miss in an alarm": {[]Result{warn, miss, pass}, []State{Warning, Warning, Passing}},
+		"two misses":           {[]Result{pass, miss, miss, miss, pass}, []State{Passing, Passing, Critical, Critical, Passing}},
+		"stopping":             {[]Result{pass, stop}, []State{Passing, Critical}},
+		"draining":             {[]Result{pass, drain, pass}, []State{Passing, Critical, Passing}},
+		"stopping in a miss":   {[]Result{pass, miss, stop}, []State{Passing, Passing, Critical}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s Steady
+			for i, r := range tt.seen {
+				got := s.Next(r)
+				if got.State != tt.want[i] {
+					t.Errorf("step %d: got %s, want %s", i, got.State, tt.want[i])
+				}
+				if got.State == r.State && got != r {
+					t.Errorf("step %d: got %+v, want %+v", i, got, r)
+				}
+				if got.State != r.State && (!strings.Contains(got.Reason, r.Reason) || got.Alarm != tt.seen[0].Alarm) {
+					t.Errorf("step %d: got %+v", i, got)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,424 @@
+package healthcheck
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// heartbeat is the interval agreed with the server. The client reads for one and
+// a half of it before it gives the connection up, which is how a blocked node
+// that died is noticed.
+const heartbeat = 5 * time.Second
+
+// A target is one parsed URL.
+type target struct {
+	uri   amqp.URI
+	addr  string
+	label string // URL without credentials, for people
+	tls   *tls.Config
+	sasl  []amqp.Authentication
+}
+
+func parse(raw string, conf *tls.Config) (target, error) {
+	uri, err := amqp.ParseURI(raw)
+	if err != nil {
+		// url.Error repeats the URL and its cause may repeat a part of it, with the password.
+		if errors.As(err, new(*url.Error)) {
+			err = errors.New("does not parse; a user name or password with reserved characters must be percent-encoded")
+		}
+		return target{}, err
+	}
+	addr := net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
+	t := target{uri: uri, addr: addr, label: uri.Scheme + "://" + addr}
+	for _, m := range uri.AuthMechanism {
+		switch strings.ToUpper(m) {
+		case "PLAIN":
+			t.sasl = append(t.sasl, uri.PlainAuth())
+		case "AMQPLAIN":
+			t.sasl = append(t.sasl, uri.AMQPlainAuth())
+		case "EXTERNAL":
+			t.sasl = append(t.sasl, &amqp.ExternalAuth{})
+		default:
+			return target{}, fmt.Errorf("unknown auth_mechanism %q", m)
+		}
+	}
+	if t.sasl == nil {
+		t.sasl = []amqp.Authentication{uri.PlainAuth()}
+	}
+	if uri.Scheme == "amqps" {
+		if conf == nil {
+			if conf, err = tlsFromURI(uri); err != nil {
+				return target{}, err
+			}
+		}
+		t.tls = local(conf, uri.Host)
+	}
+	return t, nil
+}
+
+// tlsFromURI reads the certificates that the URL names.
+func tlsFromURI(uri amqp.URI) (*tls.Config, error) {
+	conf := &tls.Config{ServerName: uri.ServerName}
+	if uri.CACertFile != "" {
+		pem, err := os.ReadFile(uri.CACertFile)
+		if err != nil {
+			return nil, fmt.Errorf("read cacertfile: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read cacertfile: no certificate in %s", uri.CACertFile)
+		}
+	}
+	if uri.CertFile != "" || uri.KeyFile != "" {
+		pair, err := tls.LoadX509KeyPair(uri.CertFile, uri.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read certfile and keyfile: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
+	return conf, nil
+}
+
+// local returns conf for a connection to host, by the rule at Options.TLS.
+func local(conf *tls.Config, host string) *tls.Config {
+	conf = conf.Clone()
+	if conf.ServerName != "" {
+		return conf
+	}
+	conf.ServerName = host
+	ip := net.ParseIP(host)
+	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return conf
+	}
+	conf.InsecureSkipVerify = true
+	if roots := conf.RootCAs; roots != nil {
+		conf.VerifyConnection = func(cs tls.ConnectionState) error {
+			others := x509.NewCertPool()
+			for _, cert := range cs.PeerCertificates[1:] {
+				others.AddCert(cert)
+			}
+			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others})
+			return err
+		}
+	}
+	return conf
+}
+
+// A login is an authentication that also asks the server to say why it refuses:
+// without this capability RabbitMQ keeps silent for three seconds and hangs up,
+// and amqp091-go offers no other place to add it.
+type login struct {
+	amqp.Authentication
+	properties amqp.Table
+}
+
+func (l login) Response() string {
+	if caps, ok := l.properties["capabilities"].(amqp.Table); ok {
+		caps["authentication_failure_close"] = true
+	}
+	return l.Authentication.Response()
+}
+
+// A session is one connection and what the server said on it.
+type session struct {
+	label string
+	raw   net.Conn
+	amqp  *amqp.Connection
+
+	answer chan error // of a probe that has not been answered yet, or nil
+	mute   bool       // publishing is not permitted: probes open a channel only
+
+	mu      sync.Mutex
+	alarm   string        // why the server blocks this connection, or ""
+	changed chan struct{} // holds one token when alarm has changed
+
+	gaveUp atomic.Bool   // this end closed it
+	gone   chan struct{} // closed once the connection is; then reason may be read
+	reason Reason        // zero when this end closed it
+}
+
+// connect opens a connection within share and within ctx, whatever the peer does.
+func connect(ctx context.Context, t target, share time.Duration, push func(Reason)) (_ *session, err error) {
+	ctx, cancel := context.WithTimeout(ctx, share)
+	defer cancel()
+	var conn *amqp.Connection
+	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr)
+	if err != nil {
+		return nil, within(ctx, share, err)
+	}
+	// Not a deadline: the client moves deadlines as soon as heartbeats are agreed on.
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer func() {
+		if err == nil {
+			return
+		}
+		raw.Close()
+		if conn != nil { // ends a reader that waits to hand over a frame nobody asked for
+			_ = conn.CloseDeadline(time.Now())
+		}
+		err = within(ctx, share, err)
+	}()
+
+	stream := raw
+	if t.tls != nil {
+		client := tls.Client(raw, t.tls)
+		if err := client.HandshakeContext(ctx); err != nil {
+			return nil, fmt.Errorf("TLS handshake: %w", err)
+		}
+		stream = client
+	}
+	conf := amqp.Config{
+		Vhost:      t.uri.Vhost,
+		Heartbeat:  heartbeat,
+		Locale:     "en_US",
+		Properties: amqp.NewConnectionProperties(),
+	}
+	conf.Properties.SetClientConnectionName(Name)
+	for _, s := range t.sasl {
+		conf.SASL = append(conf.SASL, login{s, conf.Properties})
+	}
+	if conn, err = amqp.Open(stream, conf); err != nil {
+		return nil, handshakeError(err)
+	}
+	if !stop() { // closed under our hands
+		return nil, context.Cause(ctx)
+	}
+	s := &session{label: t.label, raw: raw, amqp: conn, changed: make(chan struct{}, 1), gone: make(chan struct{})}
+	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
+	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
+	go s.watch(blocks, closes, push)
+	return s, nil
+}
+
+// handshakeError undoes the client's guess that a connection that breaks before
+// it is tuned, or opened, means wrong credentials.
+func handshakeError(err error) error {
+	if errors.Is(err, amqp.ErrCredentials) || errors.Is(err, amqp.ErrVhost) {
+		return errors.New("connection lost during the AMQP handshake")
+	}
+	return err
+}
+
+// within says that time was up rather than what that did to the connection.
+func within(ctx context.Context, d time.Duration, err error) error {
+	var timeout net.Error
+	switch {
+	case ctx.Err() == context.Canceled:
+		return context.Canceled
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("no answer within %s", d.Round(10*time.Millisecond))
+	}
+	return err
+}
+
+// watch notes what the server says by itself, until the connection is closed.
+func (s *session) watch(blocks <-chan amqp.Blocking, closes <-chan *amqp.Error, push func(Reason)) {
+	defer close(s.gone)
+	for {
+		select {
+		case b, ok := <-blocks:
+			if !ok {
+				blocks = nil
+				continue
+			}
+			s.mu.Lock()
+			s.alarm = ""
+			if b.Active {
+				if s.alarm = line(b.Reason); s.alarm == "" {
+					s.alarm = "resource alarm"
+				}
+			}
+			s.mu.Unlock()
+			select {
+			case s.changed <- struct{}{}:
+			default:
+			}
+		case err := <-closes: // nil when this end closed it
+			if err != nil && !s.gaveUp.Load() {
+				s.reason = reasonOf(err)
+				push(s.reason)
+			}
+			return
+		}
+	}
+}
+
+func (s *session) blocked() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alarm
+}
+
+// check proves that the server answers on this connection. It returns false when
+// the connection is lost, or of no more use.
+func (s *session) check(ctx context.Context) (_ Result, alive bool) {
+	start := time.Now()
+	// A probe that an alarm kept from being answered comes first.
+	for waiting := s.answer != nil; ; waiting = false {
+		if s.answer == nil {
+			answer := make(chan error, 1)
+			go func() { answer <- s.probe() }()
+			s.answer = answer
+		}
+		for pending := true; pending; {
+			select {
+			case <-s.gone: // an alarm outlives its connection
+				return Result{Reason: s.label + ": " + s.lost()}, false
+			default:
+			}
+			if alarm := s.blocked(); alarm != "" {
+				return Result{State: Warning, Alarm: alarm,
+					Reason: line(s.label + " answers, but an alarm blocks publishers: " + alarm)}, true
+			}
+			select {
+			case err := <-s.answer:
+				s.answer, pending = nil, false
+				if r, alive := s.judge(err); !alive || !waiting {
+					return r, alive
+				}
+			case <-s.changed:
+			case <-s.gone:
+			case <-ctx.Done():
+				reason := fmt.Sprintf("no answer within %s", time.Since(start).Round(10*time.Millisecond))
+				if ctx.Err() == context.Canceled {
+					reason = "check cancelled"
+				}
+				return Result{Reason: s.label + ": " + reason}, false
+			}
+		}
+	}
+}
+
+// judge turns what a probe returned into a result.
+func (s *session) judge(err error) (_ Result, alive bool) {
+	passing := Result{State: Passing, Reason: s.label + " answers"}
+	var word *amqp.Error
+	switch {
+	case err == nil:
+		return passing, true
+	case s.amqp.IsClosed():
+		<-s.gone // the client tells the watcher before it tells anybody else that it is closed for good
+		return Result{Reason: s.label + ": " + s.lost()}, false
+	case errors.As(err, &word) && word.Server && word.Code == amqp.AccessRefused:
+		// The user may not publish to the default exchange. Asking again would write
+		// an error to the server's log at every check.
+		s.mute = true
+		return passing, true
+	case errors.As(err, &word) && word.Server:
+		return Result{State: Warning, Reason: line(s.label + ": channel refused: " + text(err))}, true
+	default:
+		return Result{Reason: line(s.label + ": unexpected answer: " + text(err))}, false
+	}
+}
+
+// probe opens a channel, publishes a message that is rolled back, and closes it.
+func (s *session) probe() error {
+	ch, err := s.amqp.Channel()
+	if err != nil {
+		return err
+	}
+	if !s.mute {
+		if err := errors.Join(
+			ch.Tx(),
+			ch.Publish("", Name, false, false, amqp.Publishing{}),
+			ch.TxRollback(),
+		); err != nil {
+			return err
+		}
+	}
+	return ch.Close()
+}
+
+// lost words why the connection is gone. Only after gone is closed.
+func (s *session) lost() string {
+	if s.reason.Text == "" {
+		return "connection closed"
+	}
+	return s.reason.Text
+}
+
+// close gives the connection up, waits for the goroutines on it, and returns why
+// it ended.
+func (s *session) close() Reason {
+	s.gaveUp.Store(true)
+	s.raw.Close()
+	if !s.wait() {
+		// The client's reader is stuck on a frame nobody asked for. Only then, as
+		// shutting down beside a working reader can panic in the client.
+		_ = s.amqp.CloseDeadline(time.Now())
+		if !s.wait() {
+			return Reason{}
+		}
+	}
+	if s.answer != nil {
+		<-s.answer
+		s.answer = nil
+	}
+	return s.reason
+}
+
+// wait reports whether the connection is gone, which it is at once but for a
+// peer that talks nonsense.
+func (s *session) wait() bool {
+	select {
+	case <-s.gone:
+		return true
+	case <-time.After(200 * time.Millisecond):
+		return false
+	}
+}
+
+// goodbye closes the connection as AMQP asks for, as far as the server listens.
+func (s *session) goodbye(timeout time.Duration) {
+	s.gaveUp.Store(true)
+	if s.answer == nil {
+		defer time.AfterFunc(timeout, func() { s.raw.Close() }).Stop()
+		_ = s.amqp.Close()
+	}
+	s.close()
+}
+
+// reasonOf reads the server's words. They are the same from 3.8 to 4.3: 320 with
+// "… reason 'shutdown'", and "Node was put into maintenance mode".
+func reasonOf(err *amqp.Error) Reason {
+	if !err.Server {
+		return Reason{Text: line("connection lost: " + text(err))}
+	}
+	return Reason{
+		Code:     err.Code,
+		Text:     line("closed by the server: " + text(err)),
+		Stopping: err.Code == amqp.ConnectionForced && strings.Contains(err.Reason, "shutdown"),
+		Draining: err.Code == amqp.ConnectionForced && strings.Contains(err.Reason, "maintenance mode"),
+	}
+}
+
+// text is the innermost cause, in the server's words where they are its.
+func text(err error) string {
+	var word *amqp.Error
+	var op *net.OpError
+	switch {
+	case errors.As(err, &word) && word.Server:
+		return fmt.Sprintf("%d %s", word.Code, word.Reason)
+	case word != nil:
+		return word.Reason
+	case errors.As(err, &op):
+		return op.Err.Error()
+	case errors.Is(err, io.EOF):
+		return "connection closed"
+	}
+	return err.Error()
+}
