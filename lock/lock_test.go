@@ -1,0 +1,484 @@
+package lock_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/tests/consultest"
+)
+
+const key = "rmq-entrypoint/rabbitmq/lock"
+
+var (
+	creates  = consultest.Request("PUT", "/v1/session/create")
+	renewals = consultest.Request("PUT", "/v1/session/renew/")
+	kvWrites = consultest.Request("PUT", "/v1/kv/")
+	all      = func(*http.Request) bool { return true }
+)
+
+func TestAcquireWaitsItsTurn(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	first := acquire(t, consul.Client, options("a", nil))
+
+	var log logged
+	link := consultest.Proxy(t, consul.Addr)
+	second := acquiring(t.Context(), consultest.Client(t, link.Addr, ""), options("b", &log))
+	log.wait(t, `"msg":"waiting for the lock"`, `"holder":"rabbit@a"`, `"host":"host-a"`, `"session":"`+first.Session())
+	until(t, "the waiting session is renewed", func() bool { return link.Count(renewals) > 0 })
+	if holder, held, err := lock.Holder(t.Context(), consul.Client, key); err != nil || !held || holder.Node != "rabbit@a" || time.Since(holder.Since) > time.Minute {
+		t.Errorf("held by %+v, %v, %v while rabbit@a held it", holder, held, err)
+	}
+
+	if err := first.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	released := time.Now()
+	if got := <-second; got.err != nil {
+		t.Fatal(got.err)
+	}
+	if took := time.Since(released); took > time.Second {
+		t.Errorf("took the lock %s after its release", took)
+	}
+	if holder, _, err := lock.Holder(t.Context(), consul.Client, key); err != nil || holder.Node != "rabbit@b" {
+		t.Errorf("held by %+v, %v after rabbit@b took it", holder, err)
+	}
+}
+
+func TestOneHolderAtATime(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	var holders atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 5 {
+		wg.Go(func() {
+			for range 3 {
+				l, err := lock.Acquire(t.Context(), consul.Client, options(fmt.Sprint(i), nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d hold the lock", n)
+				}
+				holders.Add(-1)
+				if err := l.Release(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(sessions(t, consul)); n != 0 {
+		t.Errorf("%d sessions left behind", n)
+	}
+	if _, held, err := lock.Holder(t.Context(), consul.Client, key); held || err != nil {
+		t.Errorf("held: %v, %v after the last release", held, err)
+	}
+}
+
+func TestCancelledWaitLeavesNoSession(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	acquire(t, consul.Client, options("a", nil))
+	link := consultest.Proxy(t, consul.Addr)
+	client := consultest.Client(t, link.Addr, "")
+	stop := errors.New("terminated")
+
+	for name, reach := range map[string]func(log *logged){
+		"queueing": func(log *logged) { log.wait(t, "waiting for the lock") },
+		"create's answer lost": func(log *logged) {
+			r := link.LoseAnswer(1000, creates)
+			until(t, "sessions of unknown id", func() bool { return len(sessions(t, consul)) > 1 })
+			_ = r
+		},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		var log logged
+		got := acquiring(ctx, client, options("b", &log))
+		reach(&log)
+		cancel(stop)
+		cancelled := time.Now()
+		err := (<-got).err
+		if !errors.Is(err, stop) {
+			t.Errorf("%s: %v, want the cause of the cancellation", name, err)
+		}
+		if took := time.Since(cancelled); took > 2*time.Second {
+			t.Errorf("%s: ended %s after the cancellation", name, took)
+		}
+		if name == "queueing" && !strings.Contains(err.Error(), "held by rabbit@a on host-a since 20") {
+			t.Errorf("%v: does not say who holds the lock", err)
+		}
+		if ids := sessions(t, consul); len(ids) != 1 {
+			t.Errorf("%s: sessions %v, want the holder's", name, ids)
+		}
+	}
+}
+
+func TestCancelledInBlackHole(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	link := consultest.Proxy(t, consul.Addr)
+	acquire(t, consul.Client, options("a", nil))
+	for name, cut := range map[string]func(*logged){
+		"from the start": nil,
+		"while queueing": func(log *logged) { log.wait(t, "waiting for the lock"); link.Blackhole() },
+	} {
+		link.Pass()
+		if cut == nil {
+			link.Blackhole()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var log logged
+		got := acquiring(ctx, consultest.Client(t, link.Addr, ""), options("b", &log))
+		if cut != nil {
+			cut(&log)
+		} else {
+			log.wait(t, "no answer from Consul")
+		}
+		cancel()
+		cancelled := time.Now()
+		if err := (<-got).err; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(cancelled); took > 2*time.Second {
+			t.Errorf("%s: ended %s after the cancellation", name, took)
+		}
+	}
+}
+
+func TestLostAnswersAreLookedUp(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	link := consultest.Proxy(t, consul.Addr)
+	created, taken := link.LoseAnswer(1, creates), link.LoseAnswer(1, kvWrites)
+	l := acquire(t, consultest.Client(t, link.Addr, ""), options("a", nil))
+	<-created.Done()
+	<-taken.Done()
+	if n := link.Count(kvWrites); n != 1 {
+		t.Errorf("asked for the key %d times, want once and then a look", n)
+	}
+	if ids := sessions(t, consul); len(ids) != 1 || ids[0] != l.Session() {
+		t.Errorf("sessions %v, want only %s", ids, l.Session())
+	}
+}
+
+func TestQueueSurvivesErrors(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	first := acquire(t, consul.Client, options("a", nil))
+	link := consultest.Proxy(t, consul.Addr)
+	client := consultest.Client(t, link.Addr, "")
+	errs := link.Answer(2, 500, "No cluster leader", creates)
+	var log logged
+	second := acquiring(t.Context(), client, options("b", &log))
+	<-errs.Done()
+	log.wait(t, "No cluster leader")
+	log.wait(t, "waiting for the lock")
+	for _, status := range []int{500, 503, 429} {
+		<-link.Answer(2, status, "not now", all).Done()
+	}
+	link.Refuse()
+	log.wait(t, "connection refused")
+	link.Pass()
+	<-link.Answer(1, 500, "rpc error", renewals).Done()
+
+	// The session vanishes: it queues again with another.
+	for _, id := range sessions(t, consul) {
+		if id != first.Session() {
+			_, err := consul.Client.Session().Destroy(id, nil)
+			must(t, err)
+		}
+	}
+	log.wait(t, "opening another")
+	must(t, first.Release(t.Context()))
+	got := <-second
+	must(t, got.err)
+	if ids := sessions(t, consul); len(ids) != 1 || ids[0] != got.l.Session() {
+		t.Errorf("sessions %v, want only %s", ids, got.l.Session())
+	}
+}
+
+func TestQueueSurvivesConsulWithoutItsData(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	for range 50 { // an index well above a new Consul's
+		_, err := consul.Client.KV().Put(&api.KVPair{Key: "noise"}, nil)
+		must(t, err)
+	}
+	acquire(t, consul.Client, options("a", nil))
+	var log logged
+	second := acquiring(t.Context(), consul.Client, options("b", &log))
+	log.wait(t, "waiting for the lock")
+	consul.Restart()
+	must(t, (<-second).err)
+}
+
+func TestColdConsul(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t, consultest.Persistent(), consultest.Cold())
+	l := acquire(t, consul.Client, options("a", nil))
+
+	// A restart shorter than the TTL costs nothing.
+	kept := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { kept <- l.Keep(ctx) }()
+	consul.Restart()
+	if _, err := lock.Adopt(t.Context(), consul.Client, l.Session(), options("a", nil)); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-kept; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUncleanLossIsWaitedOut(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	opts := options("a", nil)
+	opts.Delay = 2 * time.Second
+	first := acquire(t, consul.Client, opts)
+	_, err := consul.Client.Session().Destroy(first.Session(), nil)
+	must(t, err)
+	lost := time.Now()
+	var log logged
+	acquire(t, consul.Client, options("b", &log))
+	log.wait(t, "a lock delay is running")
+	if took := time.Since(lost); took < 1500*time.Millisecond || took > 4*time.Second {
+		t.Errorf("took the lock %s after it was lost, with a lock delay of 2s", took)
+	}
+}
+
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	l := acquire(t, consul.Client, options("a", nil))
+	link := consultest.Proxy(t, consul.Addr)
+	link.Answer(1, 500, "No cluster leader", renewals)
+	adopted, err := lock.Adopt(t.Context(), consultest.Client(t, link.Addr, ""), l.Session(), options("a", nil))
+	must(t, err)
+	must(t, adopted.Release(t.Context()))
+	if _, held, err := lock.Holder(t.Context(), consul.Client, key); held || err != nil {
+		t.Errorf("held: %v, %v after the adopter's release", held, err)
+	}
+	if _, err := lock.Adopt(t.Context(), consul.Client, l.Session(), options("a", nil)); !errors.Is(err, lock.ErrLost) {
+		t.Errorf("adopted a destroyed session: %v", err)
+	}
+}
+
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+
+	t.Run("renews, and notices the loss", func(t *testing.T) {
+		t.Parallel()
+		link := consultest.Proxy(t, consul.Addr)
+		var log logged
+		opts := options("a", &log)
+		opts.Key += "/noticed"
+		l := acquire(t, consultest.Client(t, link.Addr, ""), opts)
+		link.Answer(1, 500, "No cluster leader", renewals)
+		kept := make(chan error, 1)
+		go func() { kept <- l.Keep(t.Context()) }()
+		log.wait(t, "cannot renew the lock", "renewed the lock again")
+		if n := link.Count(renewals); n != 2 {
+			t.Errorf("%d renewals, want one that failed and one that did not", n)
+		}
+		_, err := consul.Client.Session().Destroy(l.Session(), nil)
+		must(t, err)
+		if err := <-kept; !errors.Is(err, lock.ErrLost) {
+			t.Errorf("%v, want ErrLost", err)
+		}
+	})
+	t.Run("gives up in a black hole before the TTL", func(t *testing.T) {
+		t.Parallel()
+		link := consultest.Proxy(t, consul.Addr)
+		before := time.Now()
+		opts := options("a", nil)
+		opts.Key += "/blackhole"
+		l := acquire(t, consultest.Client(t, link.Addr, ""), opts)
+		link.Blackhole()
+		err := l.Keep(t.Context())
+		if took := time.Since(before); !errors.Is(err, lock.ErrLost) || took > opts.TTL {
+			t.Errorf("%v after %s, want ErrLost within the TTL of %s", err, took, opts.TTL)
+		}
+		if _, held, err := lock.Holder(t.Context(), consul.Client, opts.Key); !held || err != nil {
+			t.Errorf("held: %v, %v: Consul gave the lock away before its holder gave up", held, err)
+		}
+	})
+	t.Run("is not surprised by a release", func(t *testing.T) {
+		t.Parallel()
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				opts := options("a", nil)
+				opts.Key = fmt.Sprintf("%s/%d", key, i)
+				l, err := lock.Acquire(t.Context(), consul.Client, opts)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				kept := make(chan error, 1)
+				go func() { kept <- l.Keep(t.Context()) }()
+				// Some of these meet the renewal at a third of the TTL.
+				<-time.After(opts.TTL/3 + time.Duration(i-4)*500*time.Microsecond)
+				if err := errors.Join(l.Release(t.Context()), <-kept); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestRefusedNamesTheRight(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t, consultest.ACL())
+	const session = ` session_prefix "" { policy = "write" }`
+	for right, client := range map[string]*api.Client{
+		"session:write": consul.ClientFor(`key_prefix "" { policy = "write" }`),
+		"key:read":      consul.ClientFor(session),
+		"key:write":     consul.ClientFor(`key_prefix "" { policy = "read" }` + session),
+		"":              consul.ClientFor(`key_prefix "rmq-entrypoint/" { policy = "write" }` + session),
+	} {
+		l, err := lock.Acquire(t.Context(), client, options("a", nil))
+		if right == "" {
+			must(t, err)
+			must(t, l.Release(t.Context()))
+			continue
+		}
+		var refused *lock.RefusedError
+		if !errors.As(err, &refused) || !lock.Fatal(err) || !strings.HasPrefix(refused.Right, right) || !strings.Contains(err.Error(), right) {
+			t.Errorf("%v, want a refusal that names %s", err, right)
+		}
+	}
+	l := acquire(t, consul.Client, options("a", nil))
+	if _, err := lock.Adopt(t.Context(), consultest.Client(t, consul.Addr, ""), l.Session(), options("a", nil)); !lock.Fatal(err) {
+		t.Errorf("adopted without a token: %v", err)
+	}
+	if ids := sessions(t, consul); len(ids) != 1 {
+		t.Errorf("sessions %v, want one", ids)
+	}
+}
+
+func TestOptionsThatConsulWouldBend(t *testing.T) {
+	for want, change := range map[string]func(*lock.Options){
+		"lock TTL 9s":      func(o *lock.Options) { o.TTL = 9 * time.Second },
+		"lock TTL 25h":     func(o *lock.Options) { o.TTL = 25 * time.Hour },
+		"lock delay 0s":    func(o *lock.Options) { o.Delay = 0 },
+		"lock delay 1m1s":  func(o *lock.Options) { o.Delay = 61 * time.Second },
+		`lock key ""`:      func(o *lock.Options) { o.Key = "" },
+		`lock key "/lock"`: func(o *lock.Options) { o.Key = "/lock" },
+	} {
+		opts := options("a", nil)
+		change(&opts)
+		if _, err := lock.Acquire(t.Context(), nil, opts); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s…", err, want)
+		}
+	}
+}
+
+func options(node string, log *logged) lock.Options {
+	opts := lock.Options{
+		Key: key, Owner: lock.Owner{Node: "rabbit@" + node, Host: "host-" + node},
+		TTL: 10 * time.Second, Delay: time.Millisecond,
+	}
+	if log != nil {
+		opts.Log = slog.New(slog.NewJSONHandler(log, nil))
+	}
+	return opts
+}
+
+func acquire(t *testing.T, client *api.Client, opts lock.Options) *lock.Lock {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	l, err := lock.Acquire(ctx, client, opts)
+	must(t, err)
+	return l
+}
+
+type acquired struct {
+	l   *lock.Lock
+	err error
+}
+
+func acquiring(ctx context.Context, client *api.Client, opts lock.Options) <-chan acquired {
+	got := make(chan acquired, 1)
+	go func() {
+		l, err := lock.Acquire(ctx, client, opts)
+		got <- acquired{l, err}
+	}()
+	return got
+}
+
+func sessions(t *testing.T, consul *consultest.Consul) (ids []string) {
+	t.Helper()
+	all, _, err := consul.Client.Session().List(nil)
+	must(t, err)
+	for _, s := range all {
+		ids = append(ids, s.ID)
+	}
+	return ids
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20s: %s", what)
+		}
+	}
+}
+
+// logged collects log lines.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// wait waits until all of parts were logged.
+func (l *logged) wait(t *testing.T, parts ...string) {
+	t.Helper()
+	until(t, fmt.Sprintf("log %q", parts), func() bool {
+		for _, part := range parts {
+			if !strings.Contains(l.String(), part) {
+				return false
+			}
+		}
+		return true
+	})
+}
