@@ -49,7 +49,10 @@ func TestNodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := httptest.NewServer(tt.handler)
 			defer s.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			ctx, cancel := t.Context(), func() {}
+			if name == "silent" {
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+			}
 			defer cancel()
 			got, err := Nodes(ctx, s.URL+"/mq/", "alice", secret)
 			if tt.want != nil && (err != nil || !reflect.DeepEqual(got, tt.want)) {

@@ -331,12 +331,18 @@ func (s *session) probe() error {
 	if err != nil {
 		return err
 	}
+	words := ch.NotifyClose(make(chan *amqp.Error, 1))
 	if !s.mute {
 		if err := errors.Join(
 			ch.Tx(),
 			ch.Publish("", Name, false, false, amqp.Publishing{}),
 			ch.TxRollback(),
 		); err != nil {
+			if ch.IsClosed() { // calls after that do not say why
+				if word := <-words; word != nil {
+					return word
+				}
+			}
 			return err
 		}
 	}
