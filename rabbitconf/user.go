@@ -1,0 +1,240 @@
+package rabbitconf
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// User is what the user's own configuration files say. The zero value is that
+// of no files.
+type User struct {
+	conf      []line // of rabbitmq.conf and conf.d, each key once
+	advanced  List   // {Application, [{Key, Value}]}, each once
+	formation List   // the list cluster_formation that all of them make
+}
+
+// A line is one setting of a .conf file.
+type line struct{ key, value, at string }
+
+// ReadUser reads the user's rabbitmq.conf, the files of conf.d (a directory, or
+// a pattern as in RABBITMQ_CONFIG_FILES), and advanced.config. A path that is
+// empty or names nothing is fine. Its errors name file, line and key, and what
+// to do: for files that RabbitMQ would refuse too, for the settings that
+// rmq-entrypoint decides itself, and for what it cannot carry over.
+//
+// Like RabbitMQ it takes every file in conf.d, in the order of their names, and
+// of a setting that is repeated the last. advanced.config is read as RabbitMQ
+// 3.10 and later do; 3.8 would take text outside ASCII for UTF-8.
+func ReadUser(conf, confD, advanced string) (User, error) {
+	var u User
+	files, err := confFiles(conf, confD)
+	if err != nil {
+		return User{}, err
+	}
+	for _, path := range files {
+		lines, err := readConf(path, 0)
+		if err != nil {
+			return User{}, err
+		}
+		for _, l := range lines {
+			u.conf = append(slices.DeleteFunc(u.conf, func(o line) bool { return o.key == l.key }), l)
+		}
+	}
+	if u.advanced, err = readAdvanced(advanced); err != nil {
+		return User{}, err
+	}
+	if u.formation, err = u.readFormation(advanced); err != nil {
+		return User{}, err
+	}
+	return u, nil
+}
+
+// Sets reports whether the user sets key: in a .conf file by that name or a
+// name below it (cluster_partition_handling.pause_if_all_down.recover for
+// cluster_partition_handling), or as {rabbit, [{key, …}]} in advanced.config.
+func (u User) Sets(k string) bool {
+	return has(u.application("rabbit"), Atom(k)) || slices.ContainsFunc(u.conf, func(l line) bool {
+		return l.key == k || strings.HasPrefix(l.key, k+".")
+	})
+}
+
+// application returns the user's settings in advanced.config.
+func (u User) application(name Atom) List {
+	for _, app := range u.advanced {
+		if key(app) == name {
+			return app.(Tuple)[1].(List)
+		}
+	}
+	return nil
+}
+
+// MainConf returns the .conf file that RabbitMQ reads when RABBITMQ_CONFIG_FILE
+// is path, or "" if there is none. It returns an error if RabbitMQ would read a
+// file of Erlang terms instead: that one hides rabbitmq.conf, and also the file
+// that RABBITMQ_ADVANCED_CONFIG_FILE names.
+func MainConf(path string) (string, error) {
+	terms := ""
+	switch {
+	case path == "":
+		return "", nil
+	case regular(path):
+		if ext := filepath.Ext(path); ext == ".conf" {
+			return path, nil
+		} else if ext != ".config" {
+			// RabbitMQ looks inside.
+			src, err := os.ReadFile(path)
+			if err != nil {
+				return "", fmt.Errorf("read configuration: %w", err)
+			}
+			if list, err := parse(src); err != nil || len(list) == 0 {
+				return path, nil
+			}
+		}
+		terms = path
+	case regular(path + ".config"):
+		terms = path + ".config"
+	case regular(path + ".conf"):
+		return path + ".conf", nil
+	default:
+		return "", nil
+	}
+	return "", fmt.Errorf("%s: with this file of Erlang terms RabbitMQ reads neither rabbitmq.conf nor what rmq-entrypoint writes; "+
+		"move it to %s, which is merged, or set RABBITMQ_CONFIG_FILE to a .conf file",
+		terms, filepath.Join(filepath.Dir(terms), "advanced.config"))
+}
+
+func regular(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// confFiles lists the .conf files in the order in which RabbitMQ reads them.
+func confFiles(conf, confD string) ([]string, error) {
+	var files []string
+	if regular(conf) {
+		files = append(files, conf)
+	}
+	if info, err := os.Stat(confD); err == nil && info.IsDir() {
+		confD = filepath.Join(confD, "*")
+	}
+	more, err := filepath.Glob(confD)
+	if err != nil {
+		return nil, fmt.Errorf("list RABBITMQ_CONFIG_FILES %s: %w", confD, err)
+	}
+	slices.Sort(more)
+	return append(files, slices.DeleteFunc(more, func(path string) bool { return !regular(path) })...), nil
+}
+
+// The grammar of Cuttlefish, which reads .conf files for RabbitMQ. A value in
+// single quotes (3.11 and later) may go on over several lines.
+var (
+	confIgnored = regexp.MustCompile(`^[ \t]*(?:#[^\n]*)?\r?(?:\n|$)`)
+	confInclude = regexp.MustCompile(`^[ \t]*include[ \t]*([A-Za-z0-9_.*/-]+)[ \t]*(?:#[^\n]*)?\r?(?:\n|$)`)
+	confSetting = regexp.MustCompile(`^[ \t]*((?:\\\.|[A-Za-z0-9_-])+(?:\.(?:\\\.|[A-Za-z0-9_-])+)*)[ \t]*=[ \t]*(?:'([^']*)'[ \t]*(?:#[^\n]*)?|([^# \t\r\n][^#\n]*?)[ \t]*(?:#[^\n]*)?)\r?(?:\n|$)`)
+)
+
+const maxIncludes = 10 // deep; a file that includes itself ends here
+
+// readConf returns the settings of one file and of those it includes.
+func readConf(path string, depth int) ([]line, error) {
+	if depth > maxIncludes {
+		return nil, fmt.Errorf("%s: files include each other more than %d deep", path, maxIncludes)
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	var lines []line
+	rest := string(src)
+	for n := 1; rest != ""; {
+		at := fmt.Sprintf("%s:%d", path, n)
+		var read string
+		if m := confIgnored.FindString(rest); m != "" {
+			read = m
+		} else if m := confSetting.FindStringSubmatch(rest); m != nil {
+			read = m[0]
+			lines = append(lines, line{m[1], m[2] + m[3], at})
+		} else if m := confInclude.FindStringSubmatch(rest); m != nil {
+			read = m[0]
+			pattern := m[1]
+			if !filepath.IsAbs(pattern) {
+				pattern = filepath.Join(filepath.Dir(path), pattern)
+			}
+			included, _ := filepath.Glob(pattern) // the grammar allows only * of a pattern's signs
+			for _, file := range included {
+				more, err := readConf(file, depth+1)
+				if err != nil {
+					return nil, err
+				}
+				lines = append(lines, more...)
+			}
+		} else {
+			// Not quoted here: it may be half of a password.
+			return nil, fmt.Errorf("%s: not a setting; a line is key = value, or a comment after #", at)
+		}
+		n += strings.Count(read, "\n")
+		rest = rest[len(read):]
+	}
+	return lines, nil
+}
+
+// readAdvanced reads an advanced.config and checks its form, [{application,
+// [{key, value}]}]. Like RabbitMQ it takes the last of equal applications and
+// of equal keys.
+func readAdvanced(path string) (List, error) {
+	src, err := os.ReadFile(path)
+	if path == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	terms, err := parse(src)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w; rmq-entrypoint merges this file with its own and so must understand it: "+
+			"write plain Erlang terms, or use rabbitmq.conf", path, err)
+	}
+	if len(terms) == 0 {
+		return nil, nil
+	}
+	applications, ok := terms[0].(List)
+	if !ok || len(terms) > 1 {
+		return nil, fmt.Errorf("%s: it must hold one list, [{application, [{key, value}]}], and a full stop", path)
+	}
+	var merged List
+	for i, app := range applications {
+		settings, ok := pair(app).(List)
+		if !ok {
+			return nil, fmt.Errorf("%s: element %d is not {application, [{key, value}]}", path, i+1)
+		}
+		var once List
+		for i, setting := range settings {
+			if pair(setting) == nil {
+				return nil, fmt.Errorf("%s: element %d of %s is not {key, value}", path, i+1, key(app))
+			}
+			once = append(without(once, key(setting)), setting)
+		}
+		merged = append(without(merged, key(app)), Tuple{key(app), once})
+	}
+	return merged, nil
+}
+
+// pair returns the value of {key, value}, and nil for anything else.
+func pair(t Term) Term {
+	if p, ok := t.(Tuple); ok && len(p) == 2 {
+		if _, ok := p[0].(Atom); ok {
+			return p[1]
+		}
+	}
+	return nil
+}
+
+func without(list List, k Atom) List {
+	return slices.DeleteFunc(list, func(t Term) bool { return key(t) == k })
+}

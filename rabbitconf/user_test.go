@@ -1,0 +1,232 @@
+package rabbitconf
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSets(t *testing.T) {
+	user, err := read(t,
+		"# default_queue_type = quorum\ncluster_partition_handling.pause_if_all_down.recover = autoheal\nvm_memory_high_watermark.relative = 0.4",
+		"queue_leader_locator = balanced\n",
+		"[{rabbit, [{quorum_cluster_size, 3}]}, {kernel, [{net_ticktime, 60}]}].")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]bool{
+		"cluster_partition_handling": true, "vm_memory_high_watermark.relative": true, "vm_memory_high_watermark": true,
+		"queue_leader_locator": true, "quorum_cluster_size": true,
+		"default_queue_type": false, "net_ticktime": false, "queue_leader": false, "quorum": false, "": false,
+	} {
+		if got := user.Sets(key); got != want {
+			t.Errorf("Sets(%q) = %v", key, got)
+		}
+		if (User{}).Sets(key) {
+			t.Errorf("Sets(%q) of nobody", key)
+		}
+	}
+}
+
+func TestNoFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, paths := range [][3]string{{}, {dir + "/rabbitmq.conf", dir + "/conf.d", dir + "/advanced.config"}, {dir + "/no/rabbitmq.conf", dir + "/no/conf.d/*.conf", dir + "/no/advanced.config"}} {
+		if user, err := ReadUser(paths[0], paths[1], paths[2]); err != nil || len(user.conf)+len(user.advanced)+len(user.formation) > 0 {
+			t.Errorf("ReadUser(%q) = %+v, %v", paths, user, err)
+		}
+	}
+}
+
+// The forms that Cuttlefish's grammar knows.
+func TestConfSyntax(t *testing.T) {
+	dir := t.TempDir()
+	put := func(name, content string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("rabbitmq.conf", "\n  \t\n# a comment = 1\n\t# another\r\na.b = 1\r\n  c=2 # why\nd = two words \nd = last\n"+
+		"e = 'it is # not a comment'\nf = 'over\ntwo lines' # yes\ng = '\nh\\.i.j-k_1 = x=y\ninclude sub/*.conf # them\ninclude = 5\nlast = end")
+	put("sub/1.conf", "one = 1\ninclude 3.inc\n")
+	put("sub/2.conf", "one = 2\n")
+	put("sub/3.inc", "three = 3\n")
+	put("conf.d/10-defaults.conf", "log.console = true\na.b = conf.d\n")
+	put("conf.d/.hidden", "hidden = 1\n")
+	put("conf.d/20.txt", "log.console = false\n")
+	put("conf.d/sub/no.conf", "no = 1\n")
+	user, err := ReadUser(filepath.Join(dir, "rabbitmq.conf"), filepath.Join(dir, "conf.d"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []line{
+		{"c", "2", "rabbitmq.conf:6"}, {"d", "last", "rabbitmq.conf:8"}, {"e", "it is # not a comment", "rabbitmq.conf:9"},
+		{"f", "over\ntwo lines", "rabbitmq.conf:10"}, {"g", "'", "rabbitmq.conf:12"}, {`h\.i.j-k_1`, "x=y", "rabbitmq.conf:13"},
+		{"three", "3", "sub/3.inc:1"}, {"one", "2", "sub/2.conf:1"}, {"include", "5", "rabbitmq.conf:15"}, {"last", "end", "rabbitmq.conf:16"},
+		{"hidden", "1", "conf.d/.hidden:1"}, {"a.b", "conf.d", "conf.d/10-defaults.conf:2"}, {"log.console", "false", "conf.d/20.txt:1"},
+	}
+	if len(user.conf) != len(want) {
+		t.Errorf("read %d settings, want %d", len(user.conf), len(want))
+	}
+	for i, got := range user.conf {
+		got.at = strings.TrimPrefix(got.at, dir+"/")
+		if i < len(want) && got != want[i] {
+			t.Errorf("setting %d is %q, want %q", i, got, want[i])
+		}
+	}
+	// A pattern, as RABBITMQ_CONFIG_FILES may be.
+	if user, err = ReadUser("", filepath.Join(dir, "conf.d/*.conf"), ""); err != nil || user.Sets("hidden") || !user.Sets("log.console") {
+		t.Errorf("conf.d/*.conf: %+v, %v", user, err)
+	}
+}
+
+func TestFormation(t *testing.T) {
+	for _, test := range []struct{ conf, want string }{
+		{"", "[]"},
+		{"cluster_formation.peer_discovery_backend = classic_config\ncluster_formation.node_type = disc", "[]"},
+		{"cluster_formation.peer_discovery_backend = rabbit_peer_discovery_classic_config\ncluster_formation.node_type = disk", "[]"},
+		{"cluster_formation.registration.enabled = false", "[{perform_registration,false}]"},
+		{"cluster_formation.lock_retry_limit = 10\ncluster_formation.lock_retry_timeout = 30000\ncluster_formation.internal_lock_retries = 7",
+			"[{lock_retry_limit,10},{lock_retry_timeout,30000},{internal_lock_retries,7}]"},
+		{"cluster_formation.node_cleanup.interval = 0\ncluster_formation.target_cluster_size_hint = 3\ncluster_formation.node_cleanup.only_log_warning = true",
+			"[{node_cleanup,[{cleanup_interval,0},{cleanup_only_log_warning,true}]},{target_cluster_size_hint,3}]"},
+		{"cluster_formation.randomized_startup_delay_range.min = 1\ncluster_formation.randomized_startup_delay_range.max = 2", "[{randomized_startup_delay_range,{1,2}}]"},
+		{"cluster_formation.randomized_startup_delay_range.max = 9", "[{randomized_startup_delay_range,{5,9}}]"},
+		{"cluster_formation.proxy.http_proxy = 'p\"1'\ncluster_formation.proxy.proxy_exclusions.1 = a\ncluster_formation.proxy.proxy_exclusions.2 = b",
+			`[{proxy,[{http_proxy,"p\"1"},{proxy_exclusions,["a","b"]}]}]`},
+	} {
+		user, err := read(t, test.conf, "", "")
+		if err != nil {
+			t.Errorf("%s: %v", test.conf, err)
+			continue
+		}
+		var b strings.Builder
+		user.formation.render(&b)
+		if b.String() != test.want {
+			t.Errorf("%s\n got %s\nwant %s", test.conf, b.String(), test.want)
+		}
+	}
+}
+
+func TestReadUserRefuses(t *testing.T) {
+	for _, test := range []struct {
+		conf, advanced string
+		want           []string
+	}{
+		{conf: "\ncluster_formation.peer_discovery_backend = consul",
+			want: []string{"rabbitmq.conf:2: cluster_formation.peer_discovery_backend: ", "decides who joins whom", "remove this key"}},
+		{conf: "cluster_formation.classic_config.nodes.1 = rabbit@a", want: []string{"rabbitmq.conf:1: cluster_formation.classic_config.nodes.1: ", "remove this key"}},
+		{conf: "cluster_formation.consul.host = consul.example.org", want: []string{"rabbitmq.conf:1: cluster_formation.consul.host: ", "another peer discovery backend", "remove this key"}},
+		{conf: "cluster_formation.node_type = ram", want: []string{"rabbitmq.conf:1", "disc nodes only"}},
+		{conf: "cluster_formation.something.new = 1", want: []string{"rabbitmq.conf:1: cluster_formation.something.new: ", "remove it, or write it as"}},
+		{conf: "cluster_formation.target_cluster_size_hint = $(size)", want: []string{"rabbitmq.conf:1", "write the value itself"}},
+		{conf: "cluster_formation.target_cluster_size_hint = three", want: []string{"rabbitmq.conf:1: cluster_formation.target_cluster_size_hint: ", `"three" is not a whole number of at least 1`}},
+		{conf: "cluster_formation.discovery_retry_limit = 0", want: []string{"at least 1"}},
+		{conf: "cluster_formation.registration.enabled = yes", want: []string{"neither true nor false"}},
+		{conf: "a = 1\nnonsense\n", want: []string{"rabbitmq.conf:2: not a setting"}},
+		{conf: "a = 1\nb = \n", want: []string{"rabbitmq.conf:2: not a setting"}},
+		{conf: "include rabbitmq.conf\n", want: []string{"include each other"}},
+		{advanced: "[{rabbit, [\n{a, 1}\n{b, 2}]}].", want: []string{"advanced.config: line 3: expected", "write plain Erlang terms, or use rabbitmq.conf"}},
+		{advanced: "[{rabbit, [{pass, os:getenv(\"P\")}]}].", want: []string{"advanced.config: line 1"}},
+		{advanced: "[]. [].", want: []string{"advanced.config: it must hold one list"}},
+		{advanced: "{rabbit, []}.", want: []string{"advanced.config: it must hold one list"}},
+		{advanced: "[{rabbit, []}, rabbit].", want: []string{"element 2 is not {application, [{key, value}]}"}},
+		{advanced: "[{rabbit, a}].", want: []string{"element 1 is not {application, [{key, value}]}"}},
+		{advanced: "[{\"rabbit\", []}].", want: []string{"element 1 is not"}},
+		{advanced: "[{rabbit, [{a, 1}, b]}].", want: []string{"element 2 of rabbit is not {key, value}"}},
+		{advanced: "[{rabbit, [{cluster_nodes, {['rabbit@a'], disc}}]}].", want: []string{"advanced.config: {rabbit, [{cluster_nodes, ", "remove this key"}},
+		{advanced: "[{rabbit, [{cluster_formation, [{peer_discovery_backend, rabbit_peer_discovery_consul}]}]}].",
+			want: []string{"advanced.config: {rabbit, [{cluster_formation, [{peer_discovery_backend", "remove this key"}},
+		{advanced: "[{rabbit, [{cluster_formation, a}]}].", want: []string{"takes a list"}},
+		// What advanced.config replaces does not matter, but who decides does.
+		{conf: "cluster_formation.peer_discovery_backend = k8s", advanced: "[{rabbit, [{cluster_formation, []}]}].", want: []string{"rabbitmq.conf:1"}},
+	} {
+		_, err := read(t, test.conf, "", test.advanced)
+		for _, want := range test.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%q, %q: %v, want %q in it", test.conf, test.advanced, err, want)
+			}
+		}
+	}
+	// A file that is there and cannot be read is not a missing one.
+	if _, err := ReadUser("", "", t.TempDir()); err == nil {
+		t.Error("ReadUser of a directory as advanced.config: no error")
+	}
+	if _, err := ReadUser("", "conf.d/[", ""); err == nil || !strings.Contains(err.Error(), "RABBITMQ_CONFIG_FILES") {
+		t.Errorf("ReadUser of a bad pattern: %v", err)
+	}
+}
+
+// No message shows what may be a secret.
+func TestErrorsKeepSecrets(t *testing.T) {
+	for _, test := range []struct{ conf, advanced string }{
+		{conf: "default_pass hunter2"},
+		{conf: "cluster_formation.consul.acl_token = hunter2"},
+		{advanced: "[{rabbit, [{default_pass, <<\"hunter2\">>} {a, b}]}]."},
+		{advanced: "[{rabbit, [<<\"hunter2\">>]}]."},
+	} {
+		if _, err := read(t, test.conf, "", test.advanced); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q, %q: %v", test.conf, test.advanced, err)
+		}
+	}
+}
+
+func TestMainConf(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"new.conf": "a = 1", "old.config": "[].", "both.conf": "a = 1", "both.config": "[].",
+		"bare": "a = 1", "bare.config": "[].", "terms": "[{rabbit, []}].", "empty": "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct{ path, want, terms string }{
+		{"new", "new.conf", ""}, {"new.conf", "new.conf", ""}, {"bare", "bare", ""}, {"empty", "empty", ""}, {"none", "", ""}, {"none.conf", "", ""},
+		{"old", "", "old.config"}, {"both", "", "both.config"}, {"old.config", "", "old.config"}, {"terms", "", "terms"},
+	} {
+		got, err := MainConf(filepath.Join(dir, test.path))
+		if test.terms != "" {
+			if err == nil || !strings.HasPrefix(err.Error(), filepath.Join(dir, test.terms)+": ") || !strings.Contains(err.Error(), dir+"/advanced.config") {
+				t.Errorf("MainConf(%s) = %q, %v", test.path, got, err)
+			}
+		} else if want := test.want; err != nil || strings.TrimPrefix(got, dir+"/") != want {
+			t.Errorf("MainConf(%s) = %q, %v, want %q", test.path, got, err, want)
+		}
+	}
+	if got, err := MainConf(""); got != "" || err != nil {
+		t.Errorf("MainConf of nothing = %q, %v", got, err)
+	}
+}
+
+// Settings from any file never stop the program, and never change their place.
+func FuzzReadUser(f *testing.F) {
+	f.Add("a = 1\ncluster_formation.lock_retry_limit = 5", "[{rabbit,[{a,b}]}].")
+	f.Add("f = 'over\ntwo' # x\r\ninclude *", "[{rabbit,[{cluster_formation,[a,{b}]}]},{kernel,[]}].")
+	f.Fuzz(func(t *testing.T, conf, advanced string) {
+		user, err := read(t, conf, "", advanced)
+		if err != nil {
+			return
+		}
+		out, err := Render(Options{Node: "rabbit@b", Peers: []string{"rabbit@a"}, Joining: true, User: user})
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "ours")
+		if err := os.WriteFile(path, out, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		merged, err := readAdvanced(path)
+		if err != nil {
+			t.Fatalf("read what was rendered: %v\n%s", err, out)
+		}
+		if again := (User{advanced: merged}); !again.Sets("cluster_nodes") || !strings.Contains(string(out), "{discovery_retry_limit,1000000}") {
+			t.Fatalf("not ours:\n%s", out)
+		}
+	})
+}
