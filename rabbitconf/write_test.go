@@ -1,0 +1,137 @@
+package rabbitconf
+
+import (
+	"bytes"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// names lists what is in dir.
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rabbitmq.config")
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	for _, content := range []string{"first", "second, longer", "3"} {
+		if err := Write(path, []byte(content), -1, -1); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != content {
+			t.Fatalf("read back %q, %v", got, err)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if got := names(t, dir); got != "rabbitmq.config" {
+		t.Errorf("directory holds %s", got)
+	}
+	if err := Write(path, nil, os.Getuid(), os.Getgid()); err != nil {
+		t.Errorf("with the owner given: %v", err)
+	}
+}
+
+// What a crash left is no obstacle, and a link planted there is not followed.
+func TestWriteReplacesLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "rabbitmq.config"), filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("untouched"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range []string{path, path + ".new"} {
+		if err := os.Symlink(victim, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Write(path, []byte("ours"), -1, -1); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(victim)
+	if err != nil || string(got) != "untouched" {
+		t.Errorf("the link was followed: %q, %v", got, err)
+	}
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("path is no file of its own: %v, %v", info, err)
+	}
+	if got := names(t, dir); got != "rabbitmq.config victim" {
+		t.Errorf("directory holds %s", got)
+	}
+}
+
+func TestWriteFails(t *testing.T) {
+	for name, path := range map[string]string{
+		"no directory":              filepath.Join(t.TempDir(), "no", "rabbitmq.config"),
+		"not a directory":           "/dev/null/rabbitmq.config",
+		"nobody can create in it":   "/proc/rabbitmq.config",
+		"the directory is the path": "/",
+	} {
+		if err := Write(path, []byte("x"), -1, -1); err == nil || !strings.Contains(err.Error(), "write "+path+": ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWriteFailsToRename(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rabbitmq.config")
+	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(path, []byte("x"), -1, -1); err == nil {
+		t.Fatal("no error")
+	}
+	if got := names(t, dir); got != "rabbitmq.config" {
+		t.Errorf("directory holds %s", got)
+	}
+}
+
+// A disk that is full in the middle, made with a limit on the size of files,
+// which go test's own log of this process must not reach.
+func TestWriteFailsHalfway(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rabbitmq.config")
+	if err := Write(path, []byte("old"), -1, -1); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 20, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := Write(path, bytes.Repeat([]byte("x"), 2<<20), -1, -1)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "old" {
+		t.Errorf("the old file reads %q, %v", got, err)
+	}
+	if got := names(t, dir); got != "rabbitmq.config" {
+		t.Errorf("directory holds %s", got)
+	}
+}
