@@ -407,8 +407,8 @@ func reasonOf(err *amqp.Error) Reason {
 	return Reason{
 		Code:     err.Code,
 		Text:     line("closed by the server: " + text(err)),
-		Stopping: err.Code == amqp.ConnectionForced && strings.Contains(err.Reason, "shutdown"),
-		Draining: err.Code == amqp.ConnectionForced && strings.Contains(err.Reason, "maintenance mode"),
+		Stopping: err.Code == amqp.ConnectionForced && strings.Contains(err.Reason, "reason 'shutdown'"),
+		Draining: err.Code == amqp.ConnectionForced && strings.Contains(err.Reason, "put into maintenance mode"),
 	}
 }
 

@@ -1,0 +1,327 @@
+package healthcheck
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A rabbit is a real RabbitMQ in a container of its own.
+type rabbit struct {
+	name string
+	addr string // its address on Docker's bridge
+}
+
+// start runs the image that RMQ_TEST_RABBITMQ_IMAGE names.
+func start(t *testing.T) *rabbit {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a container")
+	}
+	image := os.Getenv("RMQ_TEST_RABBITMQ_IMAGE")
+	if image == "" {
+		t.Fatal("RMQ_TEST_RABBITMQ_IMAGE is not set: name an image with RabbitMQ and its management plugin, or run with -short")
+	}
+	m := &rabbit{name: fmt.Sprintf("rmq-entrypoint-healthcheck-%d", os.Getpid())}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := exec.Command("docker", "logs", "--tail", "60", m.name).CombinedOutput()
+			t.Logf("%s", out)
+		}
+		exec.Command("docker", "rm", "-fv", m.name).Run()
+	})
+	docker(t, "run", "-d", "--name", m.name, "--hostname", "node1", "--entrypoint", "docker-entrypoint.sh", image, "rabbitmq-server")
+	m.addr = docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", m.name)
+	return m
+}
+
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("docker", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (m *rabbit) exec(t *testing.T, args ...string) string {
+	t.Helper()
+	return docker(t, append([]string{"exec", m.name}, args...)...)
+}
+
+func (m *rabbit) url(login, vhost string) string {
+	return "amqp://" + login + "@" + m.addr + ":5672/" + vhost
+}
+
+// until checks every 50 ms until ok holds, for a minute at most.
+func until(t *testing.T, c *Checker, what string, ok func(Result) bool) Result {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
+		r := look(t, c)
+		if ok(r) {
+			return r
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not %s within a minute: %+v", what, r)
+		}
+	}
+}
+
+func state(s State) func(Result) bool { return func(r Result) bool { return r.State == s } }
+
+// heard waits for what Closed has to say of a command that ends the connection,
+// which runs for as long as the node needs to get there.
+func heard(t *testing.T, c *Checker, command func()) Reason {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); command() }()
+	begin := time.Now()
+	r := told(t, c, time.Minute)
+	at := time.Since(begin)
+	t.Logf("checked at once: %+v", look(t, c))
+	<-done
+	t.Logf("told after %s, %s before the command returned: %d %s", at.Round(time.Millisecond), (time.Since(begin) - at).Round(time.Millisecond), r.Code, r.Text)
+	return r
+}
+
+func TestRabbitMQ(t *testing.T) {
+	noLeaks(t)
+	m := start(t)
+	c := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: 5 * time.Second})
+	want(t, look(t, c), Critical, "connection refused")
+	until(t, c, "passing", state(Passing))
+	t.Log(m.exec(t, "rabbitmqctl", "-q", "version"))
+
+	t.Run("one named connection", func(t *testing.T) {
+		for range 20 {
+			want(t, look(t, c), Passing)
+		}
+		got := m.exec(t, "rabbitmqctl", "-q", "list_connections", "--no-table-headers", "channels", "client_properties")
+		if !strings.HasPrefix(got, "0\t") || strings.Count(got, Name) != 1 || strings.Contains(got, "\n") {
+			t.Errorf("channels and properties of connections: %q", got)
+		}
+	})
+
+	t.Run("nodes", func(t *testing.T) {
+		n := nodes(t, m, "statistics", func(n Node) bool { return n.Known })
+		if n.Name != "rabbit@node1" || !n.Running || len(n.Partitions) != 0 || len(n.Alarms) != 0 {
+			t.Errorf("got %+v", n)
+		}
+		got, err := Nodes(t.Context(), "http://"+m.addr+":15672", "guest", secret)
+		unknown(t, got, err)
+	})
+
+	// By now the statistics are newer than the first twenty checks.
+	t.Run("nothing is counted as published or dropped", func(t *testing.T) {
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+m.addr+":15672/api/overview?columns=message_stats,churn_rates.channel_created", nil)
+		req.SetBasicAuth("guest", "guest")
+		var stats struct {
+			Messages map[string]any `json:"message_stats"`
+			Churn    struct {
+				Channels int `json:"channel_created"`
+			} `json:"churn_rates"`
+		}
+		for end := time.Now().Add(time.Minute); stats.Churn.Channels < 20 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = json.NewDecoder(resp.Body).Decode(&stats)
+			resp.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("%+v", stats)
+		for _, count := range []string{"publish", "drop_unroutable", "return_unroutable"} {
+			if n, ok := stats.Messages[count].(float64); ok && n != 0 {
+				t.Errorf("%s: %v", count, n)
+			}
+		}
+		if stats.Churn.Channels < 20 {
+			t.Error("the statistics never counted the checks' channels")
+		}
+	})
+
+	t.Run("login refused", func(t *testing.T) {
+		for _, url := range []string{m.url("guest:"+secret, ""), m.url("nobody:"+secret, "")} {
+			begin := time.Now()
+			want(t, look(t, checker(t, Options{URLs: []string{url}, Timeout: 5 * time.Second})), Warning, "login refused", "RABBITMQ_DEFAULT_USER", "RMQ_AMQP_URL")
+			// A server that is not asked to say why sits still for three seconds.
+			if took := time.Since(begin); took > 2*time.Second {
+				t.Errorf("took %s", took)
+			}
+		}
+		r := look(t, checker(t, Options{URLs: []string{m.url("guest:guest", "nope")}, Timeout: 5 * time.Second}))
+		want(t, r, Warning, `virtual host "nope"`, "RABBITMQ_DEFAULT_VHOST", "not found")
+		t.Log(r.Reason)
+	})
+
+	t.Run("no permissions", func(t *testing.T) {
+		m.exec(t, "rabbitmqctl", "add_user", "watcher", secret)
+		watcher := checker(t, Options{URLs: []string{m.url("watcher:"+secret, "")}, Timeout: 5 * time.Second})
+		r := look(t, watcher)
+		want(t, r, Warning, `"watcher"`, "refused")
+		t.Log(r.Reason)
+		m.exec(t, "rabbitmqctl", "set_permissions", "watcher", "^$", "^$", "^$")
+		for range 3 {
+			want(t, look(t, watcher), Passing)
+		}
+	})
+
+	for _, a := range []struct{ alarm, setting, on, off string }{
+		{"low on memory", "set_vm_memory_high_watermark", "0.00000001", "0.4"},
+		{"low on disk", "set_disk_free_limit", "999000GB", "50MB"},
+	} {
+		alarm := a.alarm
+		t.Run(alarm, func(t *testing.T) {
+			m.exec(t, "rabbitmqctl", a.setting, a.on)
+			r := until(t, c, "blocked", state(Warning))
+			t.Log(r.Reason)
+			if !strings.Contains(r.Alarm, alarm) {
+				t.Errorf("got %+v", r)
+			}
+			for range 3 {
+				begin := time.Now()
+				want(t, look(t, c), Warning, alarm)
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("a check of a blocked node took %s", took)
+				}
+			}
+			// One that connects during the alarm, and then leaves, sees the same.
+			late := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: 5 * time.Second})
+			want(t, look(t, late), Warning, alarm)
+			late.Close()
+			nodes(t, m, "alarm", func(n Node) bool { return len(n.Alarms) == 1 && strings.HasSuffix(alarm, n.Alarms[0]) })
+			m.exec(t, "rabbitmqctl", a.setting, a.off)
+			until(t, c, "passing", state(Passing))
+		})
+	}
+
+	t.Run("an alarm outlasts the heartbeats", func(t *testing.T) {
+		m.exec(t, "rabbitmqctl", "set_vm_memory_high_watermark", "0.00000001")
+		until(t, c, "blocked", state(Warning))
+		select {
+		case r := <-c.Closed():
+			t.Errorf("the connection was lost: %+v", r)
+		case <-time.After(3 * heartbeat):
+		}
+		want(t, look(t, c), Warning, "low on memory")
+		m.exec(t, "rabbitmqctl", "set_vm_memory_high_watermark", "0.4")
+		until(t, c, "passing", state(Passing))
+	})
+
+	t.Run("paused", func(t *testing.T) {
+		quick := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: time.Second})
+		want(t, look(t, quick), Passing)
+		docker(t, "pause", m.name)
+		for range 2 {
+			want(t, look(t, quick), Critical, "no answer within")
+		}
+		docker(t, "unpause", m.name)
+		until(t, quick, "passing", state(Passing))
+		until(t, c, "passing", state(Passing))
+	})
+
+	t.Run("connections closed by an operator", func(t *testing.T) {
+		drainClosed(c)
+		r := heard(t, c, func() { m.exec(t, "rabbitmqctl", "close_all_connections", "for fun") })
+		if r.Code != 320 || r.Stopping || r.Draining {
+			t.Errorf("got %+v", r)
+		}
+		want(t, look(t, c), Passing)
+	})
+
+	t.Run("stop_app", func(t *testing.T) {
+		r := heard(t, c, func() { m.exec(t, "rabbitmqctl", "stop_app") })
+		if r.Code != 320 || !r.Stopping || r.Draining {
+			t.Errorf("got %+v", r)
+		}
+		got := look(t, c)
+		want(t, got, Critical, "shut down", "refused")
+		if !got.Stopping {
+			t.Errorf("got %+v", got)
+		}
+		m.exec(t, "rabbitmqctl", "start_app")
+		if r := until(t, c, "passing", state(Passing)); r.Stopping {
+			t.Errorf("got %+v", r)
+		}
+	})
+
+	t.Run("drain", func(t *testing.T) {
+		if help := m.exec(t, "rabbitmq-upgrade", "--help"); !strings.Contains(help, "drain") {
+			t.Log("this version has no maintenance mode")
+			return
+		}
+		r := heard(t, c, func() { m.exec(t, "rabbitmq-upgrade", "drain") })
+		if r.Code != 320 || r.Stopping || !r.Draining {
+			t.Errorf("got %+v", r)
+		}
+		got := look(t, c)
+		want(t, got, Critical, "maintenance mode", "refused")
+		if !got.Draining {
+			t.Errorf("got %+v", got)
+		}
+		m.exec(t, "rabbitmq-upgrade", "revive")
+		if r := until(t, c, "passing", state(Passing)); r.Draining {
+			t.Errorf("got %+v", r)
+		}
+	})
+
+	t.Run("SIGTERM", func(t *testing.T) {
+		r := heard(t, c, func() { docker(t, "stop", "-t", "60", m.name) })
+		if r.Code != 320 || !r.Stopping {
+			t.Errorf("got %+v", r)
+		}
+		if r := look(t, c); r.State != Critical || !r.Stopping {
+			t.Errorf("got %+v", r)
+		}
+	})
+
+	t.Run("SIGKILL", func(t *testing.T) {
+		docker(t, "start", m.name)
+		m.addr = docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", m.name)
+		again := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: 5 * time.Second})
+		until(t, again, "passing", state(Passing))
+		if r := heard(t, again, func() { docker(t, "kill", m.name) }); r.Code != 0 || r.Stopping || r.Draining {
+			t.Errorf("got %+v", r)
+		}
+		if r := look(t, again); r.State != Critical || r.Stopping {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// nodes asks the management port until ok holds for the only node.
+func nodes(t *testing.T, m *rabbit, what string, ok func(Node) bool) Node {
+	t.Helper()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(time.Minute); ; <-tick.C {
+		got, err := Nodes(t.Context(), "http://"+m.addr+":15672", "guest", "guest")
+		if err == nil && len(got) == 1 && ok(got[0]) {
+			return got[0]
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no %s within a minute: %+v, %v", what, got, err)
+		}
+	}
+}
+
+// drainClosed forgets what Closed said before.
+func drainClosed(c *Checker) {
+	for {
+		select {
+		case <-c.Closed():
+		default:
+			return
+		}
+	}
+}
