@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"rmq-entrypoint/peers"
+)
+
+// cliTimeout bounds one call of RabbitMQ's command line: 0.7 s on an idle
+// machine, several when a cluster of containers boots on two cores.
+const cliTimeout = 20 * time.Second
+
+// broker asks RabbitMQ through its own command line, which speaks the Erlang
+// distribution with the shared cookie: to this node or to a peer.
+type broker struct {
+	node string // this node
+	run  func(ctx context.Context, argv ...string) (string, error)
+}
+
+// viewExpr prints one line with what the asked node knows of its cluster. The
+// functions were renamed along the versions; the newer name is tried first.
+const viewExpr = `Any = fun(Fs) -> lists:foldl(fun(_, {ok, V}) -> {ok, V}; ({M, F}, E) -> try {ok, M:F()} catch _:_ -> E end end, none, Fs) end,
+{ok, Id} = Any([{rabbit_nodes, persistent_cluster_id}]),
+{ok, Ms} = Any([{rabbit_nodes, list_members}, {rabbit_nodes, all}]),
+{ok, Rs} = Any([{rabbit_nodes, list_running}, {rabbit_nodes, all_running}]),
+Ps = case Any([{rabbit_node_monitor, partitions}]) of {ok, L} when is_list(L) -> L; _ -> [] end,
+K = Any([{rabbit_khepri, is_enabled}]) =:= {ok, true} orelse Any([{rabbit_khepri, get_ra_cluster_name}]) =/= none andalso not erlang:function_exported(rabbit_khepri, is_enabled, 0),
+J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
+io:format("view|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K]), ok.`
+
+// view asks node what it knows. An error means unknown: node may be down, still
+// booting, unreachable, or have another cookie.
+func (b broker) view(ctx context.Context, node string) (peers.View, error) {
+	out, err := b.ctl(ctx, node, "eval", viewExpr)
+	if err != nil {
+		return peers.View{}, fmt.Errorf("ask %s for its cluster: %w", node, err)
+	}
+	for line := range strings.Lines(out) {
+		f := strings.Split(strings.TrimSpace(line), "|")
+		if f[0] != "view" || len(f) < 6 {
+			continue
+		}
+		v := peers.View{ClusterID: f[1], Members: list(f[2]), Running: list(f[3]), Partitions: list(f[4]), Khepri: f[5] == "true"}
+		if v.ClusterID == "" || !slices.Contains(v.Members, node) {
+			break // booting: not yet a member of what it will be
+		}
+		return v, nil
+	}
+	return peers.View{}, fmt.Errorf("ask %s for its cluster: it has none yet (%.200q)", node, out)
+}
+
+// queues counts the queues on this node's cluster.
+func (b broker) queues(ctx context.Context) (int, error) {
+	out, err := b.ctl(ctx, b.node, "eval", `io:format("queues|~b|~n", [length(rabbit_amqqueue:list())]), ok.`)
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(out, "queues|")
+	n, _, _ := strings.Cut(rest, "|")
+	if !ok {
+		return 0, fmt.Errorf("count queues: got %.200q", out)
+	}
+	return strconv.Atoi(n)
+}
+
+// forget makes peer drop node's earlier incarnation, whose volume is blank now.
+// Never for a node that still has data.
+func (b broker) forget(ctx context.Context, peer, node string) error {
+	_, err := b.ctl(ctx, peer, "forget_cluster_node", node)
+	return err
+}
+
+// join makes this node, which came up alone by accident, join peer: it resets
+// its own data, so it must have none worth keeping.
+func (b broker) join(ctx context.Context, peer string) error {
+	for _, argv := range [][]string{{"stop_app"}, {"reset"}, {"join_cluster", peer}, {"start_app"}} {
+		if _, err := b.ctl(ctx, b.node, argv...); err != nil {
+			return fmt.Errorf("%s: %w", argv[0], err)
+		}
+	}
+	return nil
+}
+
+// pauseMinority sets, or takes back, what a node does in a minority. RabbitMQ
+// reads it when a node goes down, so it can follow the size of the cluster.
+func (b broker) pauseMinority(ctx context.Context, on bool) error {
+	mode := "ignore"
+	if on {
+		mode = "pause_minority"
+	}
+	_, err := b.ctl(ctx, b.node, "eval", fmt.Sprintf("application:set_env(rabbit, cluster_partition_handling, %s).", mode))
+	return err
+}
+
+// halt stops the server of this node with a status that is not zero, so that
+// a restart policy starts it again. As a container's PID 1 the server cannot be
+// killed from inside, but it can be told.
+func (b broker) halt(ctx context.Context, pid int) error {
+	if _, err := b.ctl(ctx, b.node, "eval", "init:stop(1)."); err == nil {
+		return nil
+	}
+	return syscall.Kill(pid, syscall.SIGTERM)
+}
+
+// ctl runs rabbitmqctl against node.
+func (b broker) ctl(ctx context.Context, node string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, cliTimeout)
+	defer cancel()
+	full := []string{"rabbitmqctl", "-q", "-n", node}
+	return b.run(ctx, append(full, argv...)...)
+}
+
+// command runs a program of RabbitMQ's and returns what it printed. It gets
+// neither Consul's token nor a socket to notify.
+func runCommand(ctx context.Context, argv ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = serverEnv(os.Environ())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("%s: no answer: %w", argv[0], context.Cause(ctx))
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", argv[0], err, firstLine(stderr.String()+stdout.String()))
+	}
+	return stdout.String(), nil
+}
+
+// firstLine returns the first line that says something, shortened for a log.
+func firstLine(s string) string {
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "[warn") {
+			return fmt.Sprintf("%.300s", line)
+		}
+	}
+	return "no output"
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	l := strings.Split(s, ",")
+	slices.Sort(l)
+	return l
+}
+
+var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")

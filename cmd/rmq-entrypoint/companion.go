@@ -1,0 +1,377 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// companion stays beside the server: it holds the seed's lock while the cluster
+// forms, verifies and announces the node when RabbitMQ says that it is ready,
+// beats its TTL check, keeps the cluster record true, and withdraws the node
+// when RabbitMQ stops.
+//
+// One goroutine, loop, owns the events. The work of a beat runs in a second one,
+// never two at a time, and is cut short by an event that cannot wait.
+type companion struct {
+	log    *slog.Logger
+	rt     runtimeFile
+	consul *consul
+	broker broker
+	check  func(ctx context.Context) healthcheck.Result
+	closed <-chan healthcheck.Reason
+	lock   *lock.Lock // a seed's, until its cluster is announced
+	reg    peers.Registration
+	born   time.Time
+
+	serving   bool   // RabbitMQ said READY and has not said that it stops
+	booted    string // the server's last word while it is not serving
+	withdrawn bool   // the node stopped by itself: nothing is registered until READY
+	verified  bool   // passing was earned: record, cluster id and members were checked
+	steady    healthcheck.Steady
+	joinedBy  time.Time // when a joiner that is not serving gives up
+	reported  time.Time // last time Consul took a beat
+	view      peers.View
+	viewAt    time.Time
+	seen      uint64 // record index the view was judged against
+	told      string // last story
+	passing   string // other nodes that pass, as of the last beat
+	minority  bool   // pause_minority is set
+
+	mu    sync.Mutex
+	shown report // for /ready, /status and the health check
+}
+
+// beatEvery is a third of the TTL: two beats may be lost before Consul's check
+// lapses.
+func (c *companion) beatEvery() time.Duration { return c.rt.Config.TTL / 3 }
+
+// companionMain is `rmq-entrypoint companion`.
+func companionMain(ctx context.Context, cfg config) error {
+	rt, err := readRuntime(cfg.StateDir)
+	if err != nil || rt == nil {
+		return fmt.Errorf("read the runtime file in %s: is this started by rmq-entrypoint? %w", cfg.StateDir, err)
+	}
+	log := logger(rt.Config)
+	urls, err := amqpURLs(rt.Config, os.Getenv)
+	if err != nil {
+		return err
+	}
+	checker, err := healthcheck.New(healthcheck.Options{URLs: urls, Timeout: min(3*time.Second, rt.Config.TTL/5), Log: log})
+	if err != nil {
+		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
+	}
+	defer checker.Close()
+	c := &companion{
+		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, runCommand},
+		check: checker.Check, closed: checker.Closed(), reg: rt.registration(), born: time.Now(),
+		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting",
+	}
+	c.consul.prefer(rt.Consul)
+	c.show(report{Status: api.HealthCritical, Reason: "booting"})
+
+	said, err := listen(rt.Config.socket(), os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	defer said.Close()
+	if session := os.Getenv(sessionEnv); session != "" {
+		client, err := c.consul.use(ctx)
+		if err != nil {
+			return err
+		}
+		if c.lock, err = lock.Adopt(ctx, client, session, rt.Config.lockOptions(log)); err != nil {
+			return err
+		}
+	}
+	serve, err := c.listenHTTP()
+	if err != nil {
+		return fmt.Errorf("--http (RMQ_HTTP): %w", err)
+	}
+	defer serve.Close()
+	if err := signalReady(); err != nil {
+		return err
+	}
+	return c.loop(ctx, said.C, gone(ctx, *rt))
+}
+
+// loop runs until the server is gone or ctx ends.
+func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan struct{}) error {
+	var work sync.WaitGroup
+	if c.lock != nil {
+		kctx, done := context.WithCancel(ctx)
+		defer work.Wait()
+		defer done()
+		keep := c.lock
+		work.Go(func() {
+			if err := keep.Keep(kctx); err != nil {
+				c.log.Warn("lost the lock while founding the cluster: another node may take over", "err", err)
+			}
+		})
+		defer func() {
+			if c.lock != nil {
+				_ = c.lock.Release(ctx)
+			}
+		}()
+	}
+	tick := time.NewTicker(c.beatEvery())
+	defer tick.Stop()
+	idle := make(chan struct{}, 1) // holds a token while no beat runs
+	idle <- struct{}{}
+	cut := func() {}
+	beat := func() {
+		select {
+		case <-idle:
+		default:
+			return // the last one still works
+		}
+		bctx, cancel := context.WithCancel(ctx)
+		cut = cancel
+		go func() { c.beat(bctx); cancel(); idle <- struct{}{} }()
+	}
+	stop := func() { cut(); <-idle; idle <- struct{}{} } // no beat runs when it returns
+	beat()
+	for {
+		select {
+		case <-gone:
+			stop()
+			c.withdraw(ctx, "the server is gone")
+			return nil
+		case <-ctx.Done():
+			stop()
+			c.withdraw(ctx, "told to stop")
+			return nil
+		case text := <-said:
+			switch ready, stopping, word := c.hear(text); {
+			case ready:
+				stop()
+				c.log.Info("RabbitMQ is ready, verifying")
+				c.serving, c.verified, c.withdrawn, c.steady = true, false, false, healthcheck.Steady{}
+				beat()
+			case stopping:
+				stop()
+				c.stopped(ctx, word)
+			default:
+				c.booted = word
+			}
+		case r := <-c.closed:
+			switch {
+			case r.Stopping && c.serving:
+				stop()
+				c.stopped(ctx, r.Text)
+			case r.Draining, c.serving:
+				stop()
+				beat()
+			}
+		case <-tick.C:
+			beat()
+		}
+	}
+}
+
+// hear tells what a message of the notify protocol means now. While booting,
+// STATUS is progress; once the server was ready, it is the first word of a stop.
+func (c *companion) hear(text string) (ready, stopping bool, word string) {
+	for line := range strings.Lines(text) {
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); {
+		case key == "READY" && value == "1":
+			ready = true
+		case key == "STOPPING" && value == "1":
+			stopping = true
+			word = firstOf(word, "stopping")
+		case key == "STATUS":
+			word = value
+			stopping = stopping || c.serving
+		}
+	}
+	return ready, stopping && !ready, firstOf(word, c.booted)
+}
+
+// stopped withdraws the node: docker stop, stop_app, a pause in a minority and
+// our own explicit join all look the same. READY brings it back.
+func (c *companion) stopped(ctx context.Context, word string) {
+	c.serving, c.verified, c.booted = false, false, "stopped ("+word+")"
+	c.joinedBy = time.Now().Add(c.rt.Config.JoinTimeout)
+	if !c.withdrawn {
+		c.withdraw(ctx, word)
+	}
+}
+
+func (c *companion) withdraw(ctx context.Context, why string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	c.withdrawn = true
+	c.show(report{Status: api.HealthCritical, Reason: why})
+	err := errors.New("no Consul in use")
+	if c.consul.client != nil {
+		err = peers.Withdraw(ctx, c.consul.client, c.reg)
+	}
+	c.log.Info("withdrawn", "why", why, "err", err)
+}
+
+// beat looks at the server, judges it against the record and tells Consul.
+func (c *companion) beat(ctx context.Context) {
+	if c.withdrawn && !c.serving {
+		return
+	}
+	r := c.steady.Next(c.check(ctx))
+	if !c.serving && c.rt.Waiting == replaced && r.State != healthcheck.Critical {
+		c.serving = true // READY was said to the companion before this one
+	}
+	status, reason := c.judge(ctx, r)
+	if ctx.Err() != nil {
+		return
+	}
+	for range 2 { // an entry that Consul lost is made anew, and passing earned anew, in one beat
+		client, err := c.consul.use(ctx)
+		if err == nil {
+			err = peers.Report(ctx, client, c.reg, status, reason)
+		}
+		if errors.Is(err, peers.ErrUnregistered) {
+			c.log.Info("registering", "id", c.reg.ID(), "status", status)
+			if err = peers.Announce(ctx, client, c.reg, reason); err == nil {
+				c.verified = c.verified && c.reported.IsZero()
+				if status, reason = c.judge(ctx, r); ctx.Err() == nil {
+					c.reported = time.Now()
+					continue
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.consul.saw(err)
+		if err != nil {
+			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
+		} else {
+			c.reported = time.Now()
+			c.clean(ctx)
+		}
+		break
+	}
+	c.show(report{Status: status, Reason: reason})
+}
+
+// judge returns the check's status and its reason.
+func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, reason string) {
+	if !c.serving {
+		c.giveUp(ctx)
+		return api.HealthCritical, c.booted
+	}
+	if r.State == healthcheck.Critical {
+		return api.HealthCritical, r.Reason
+	}
+	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
+		c.log.Info("Consul was away for longer than the TTL: verifying anew")
+		c.verified = false
+	}
+	client, err := c.consul.use(ctx)
+	if err != nil {
+		return c.unknown(err)
+	}
+	record, index, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
+	c.consul.saw(err)
+	if err != nil {
+		return c.unknown(err)
+	}
+	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
+	if err != nil {
+		return c.unknown(err)
+	}
+	if why := c.look(ctx, index, others); why != "" {
+		return c.unknown(errors.New(why))
+	}
+	if !c.verified {
+		if why := c.verify(ctx, client, record, index, others); why != "" {
+			return api.HealthCritical, "not verified: " + why
+		}
+	} else if why := c.watch(ctx, client, record, index); why != "" {
+		return api.HealthCritical, why
+	}
+	if why := c.apart(record, others); why != "" {
+		return api.HealthCritical, why
+	}
+	c.guardMinority(ctx, record)
+	return r.State.String(), r.Reason
+}
+
+// unknown is what to report while something cannot be asked: a node that was
+// verified stays what it was, one that was not stays out.
+func (c *companion) unknown(err error) (status, reason string) {
+	if c.verified {
+		return api.HealthPassing, fmt.Sprintf("serving; not checked against the record: %v", err)
+	}
+	return api.HealthCritical, fmt.Sprintf("not verified: %v", err)
+}
+
+// viewEvery is how often RabbitMQ is asked for its members when nothing else
+// gives a reason to.
+const viewEvery = 30 * time.Second
+
+// look refreshes the view when it may have changed, and says why it cannot.
+func (c *companion) look(ctx context.Context, record uint64, others []peers.Peer) string {
+	var passing []string
+	for _, p := range others {
+		if p.Passing {
+			passing = append(passing, p.Node)
+		}
+	}
+	now := strings.Join(passing, ",")
+	if c.verified && now == c.passing && record == c.seen && time.Since(c.viewAt) < viewEvery {
+		return ""
+	}
+	v, err := c.broker.view(ctx, c.rt.Config.Node)
+	if err != nil {
+		return err.Error()
+	}
+	c.view, c.viewAt, c.passing, c.seen = v, time.Now(), now, record
+	return ""
+}
+
+// clean removes registrations left with agents that this node moved away from.
+func (c *companion) clean(ctx context.Context) {
+	c.consul.left = slices.DeleteFunc(c.consul.left, func(old *api.Client) bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return peers.Withdraw(ctx, old, c.reg) == nil
+	})
+}
+
+// amqpURLs returns where the health check connects: the setting, or this node's
+// plain and TLS ports with the default user's credentials.
+func amqpURLs(cfg config, getenv func(string) string) ([]string, error) {
+	user := url.UserPassword(firstOf(getenv("RABBITMQ_DEFAULT_USER"), "guest"), firstOf(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+	given, err := secret(getenv, "RMQ_AMQP_URL")
+	if err != nil {
+		return nil, err
+	}
+	if given = firstOf(given, cfg.AMQPURL); given != "" {
+		u, err := url.Parse(given)
+		if err != nil {
+			return nil, errors.New("RMQ_AMQP_URL (--amqp-url) is not a URL")
+		}
+		if u.User == nil {
+			u.User = user
+		}
+		return []string{u.String()}, nil
+	}
+	vhost := url.PathEscape(firstOf(getenv("RABBITMQ_DEFAULT_VHOST"), "/"))
+	return []string{
+		fmt.Sprintf("amqp://%s@%s/%s", user, net.JoinHostPort("127.0.0.1", fmt.Sprint(cfg.Port)), vhost),
+		fmt.Sprintf("amqps://%s@%s/%s", user, net.JoinHostPort("127.0.0.1", "5671"), vhost),
+	}, nil
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/lock"
+)
+
+// consul is one client, pinned to the first address of the list that answers:
+// registrations and TTL checks belong to one agent. It moves on when that agent
+// has failed for longer than patience.
+type consul struct {
+	addrs    []string
+	log      *slog.Logger
+	build    func(addr string) (*api.Client, error)
+	patience time.Duration
+
+	client *api.Client
+	addr   string
+	failed time.Time // since when, zero: it answers
+	left   []*api.Client // agents moved away from, where an old registration may be left
+}
+
+// prefer puts addr, which another process of ours uses, first in the list.
+func (c *consul) prefer(addr string) {
+	if i := slices.Index(c.addrs, addr); i > 0 {
+		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
+	}
+}
+
+func newConsul(cfg config, log *slog.Logger) *consul {
+	return &consul{addrs: cfg.Consul, log: log, patience: cfg.TTL / 2, build: dialConsul}
+}
+
+// dialConsul builds a client for one address; token, TLS and namespace come from
+// Consul's own variables.
+func dialConsul(addr string) (*api.Client, error) {
+	conf := api.DefaultConfig()
+	conf.Address = addr
+	if file := os.Getenv(api.HTTPTokenFileEnvName); file != "" {
+		if _, err := os.ReadFile(file); err != nil {
+			return nil, fmt.Errorf("CONSUL_HTTP_TOKEN_FILE: %w", err)
+		}
+	}
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, fmt.Errorf("consul at %s: %w", addr, err)
+	}
+	return client, nil
+}
+
+// use returns the pinned client, choosing one if there is none or if the one
+// there is has failed for too long. The error says what each address answered.
+func (c *consul) use(ctx context.Context) (*api.Client, error) {
+	if c.client != nil && (c.failed.IsZero() || time.Since(c.failed) < c.patience) {
+		return c.client, nil
+	}
+	var errs error
+	for _, addr := range c.addrs {
+		client, err := c.build(addr)
+		if err == nil {
+			err = answers(ctx, client)
+		}
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("%s: %w", addr, err))
+			continue
+		}
+		if c.addr != addr && c.addr != "" {
+			c.log.Warn("moving to another Consul agent", "from", c.addr, "to", addr)
+			c.left = append(c.left, c.client)
+		}
+		c.client, c.addr, c.failed = client, addr, time.Time{}
+		return client, nil
+	}
+	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %w", errs)
+}
+
+// saw notes whether the pinned agent answered.
+func (c *consul) saw(err error) {
+	switch {
+	case err == nil || lock.Fatal(err): // an agent that refuses answers
+		c.failed = time.Time{}
+	case c.failed.IsZero():
+		c.failed = time.Now()
+	}
+}
+
+// answers asks for a leader: an agent without one takes registrations that
+// nobody ever sees.
+func answers(ctx context.Context, client *api.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	leader, err := client.Status().LeaderWithQueryOptions(new(api.QueryOptions).WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	if leader == "" {
+		return errors.New("it has no leader")
+	}
+	return nil
+}

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// storyEvery is how often a waiting node repeats what it waits for.
+const storyEvery = 10 * time.Second
+
+// formation takes a blank node from "who is there?" to a plan: it observes,
+// lets [peers.Decide] choose, and acts under the lock by compare-and-set. It
+// waits without the lock, on blocking queries.
+type formation struct {
+	log    *slog.Logger
+	cfg    config
+	consul *consul
+	dns    peers.DNS
+	broker broker
+	volume volume
+	state  condition
+	self   string                // own address as registered
+	heals  bool                  // RabbitMQ refuses a wiped node under its old name until it is forgotten
+	say    func(waiting string)  // keeps the reason where a health check finds it
+	waits  func() (string, bool) // the reason so far
+
+	gone     string // session of another's claim that was seen gone …
+	goneFrom time.Time
+}
+
+// plan is the decision carried out: what the server is started as.
+type plan struct {
+	role   role
+	claim  string
+	volume string
+	peers  []string   // to join
+	lock   *lock.Lock // held on: by a seed, until its cluster is announced
+	remade bool       // joins under a name that was a member before
+}
+
+// observation is what Decide sees, and what it takes to act on it.
+type observation struct {
+	peers.Observation
+	record, catalog uint64 // indexes
+}
+
+// run returns the plan, or an error when ctx ended or the wait timeout passed.
+func (f *formation) run(ctx context.Context) (p plan, err error) {
+	deadline := time.Now().Add(f.cfg.WaitTimeout)
+	told, toldAt := "", time.Time{}
+	why := "nothing yet"
+	for {
+		if err := ctx.Err(); err != nil {
+			return p, context.Cause(ctx)
+		}
+		if time.Now().After(deadline) {
+			return p, fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %s", f.cfg.WaitTimeout, why)
+		}
+		o := f.observe(ctx)
+		if ctx.Err() != nil {
+			continue
+		}
+		d := peers.Decide(o.Observation)
+		if d.Action != peers.Wait {
+			done, err := f.act(ctx, o, d, &p)
+			if err != nil && (ctx.Err() != nil || lock.Fatal(err)) {
+				return p, err
+			}
+			if done {
+				return p, nil
+			}
+			if err == nil {
+				continue
+			}
+			d = peers.Decision{Action: peers.Wait, Why: fmt.Sprintf("Consul or a peer to let it %s: %v", d.Action, err)}
+		}
+		why = d.Why
+		if why != told || time.Since(toldAt) >= storyEvery {
+			f.log.Info("waiting", "for", why, "exits_after", time.Until(deadline).Round(time.Second))
+			told, toldAt = why, time.Now()
+			f.say(why)
+		}
+		f.wait(ctx, o)
+	}
+}
+
+// observe looks at everything once. What cannot be read is unknown.
+func (f *formation) observe(ctx context.Context) (o observation) {
+	o.Me, o.Joining, o.ClaimTimeout = f.cfg.Node, f.state.joining, f.cfg.ClaimTimeout
+	client, err := f.consul.use(ctx)
+	if err != nil {
+		o.Record.Err, o.Peers.Err = err, err
+		return o
+	}
+	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.cfg.recordKey())
+	o.Peers.Value, o.catalog, o.Peers.Err = peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node)
+	f.consul.saw(errors.Join(o.Record.Err, o.Peers.Err))
+	if !o.Record.Known() || !o.Peers.Known() {
+		return o
+	}
+	switch r := o.Record.Value; r.State {
+	case peers.Absent:
+		o.DNS = f.strangersInDNS(ctx, o.Peers.Value)
+	case peers.Forming:
+		o.Claim = f.claimGone(ctx, client, r)
+	case peers.Formed:
+		f.ask(ctx, r, o.Peers.Value)
+	}
+	return o
+}
+
+// strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
+// failing is said and blocks nothing: it only ever adds caution.
+func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
+	found, err := peers.Lookup(ctx, f.dns, f.cfg.Service)
+	if err != nil {
+		f.log.Warn("DNS does not answer, going by the catalog alone", "err", err)
+		return peers.Seen[[]string]{Err: err}
+	}
+	found = slices.DeleteFunc(found, func(a string) bool {
+		return a == f.self || slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Address == a })
+	})
+	return peers.Seen[[]string]{Value: found}
+}
+
+// claimGone measures, on this node's own clock, for how long the session in
+// another's claim has been gone.
+func (f *formation) claimGone(ctx context.Context, client *api.Client, r peers.Record) peers.Seen[time.Duration] {
+	id := r.Claim + "/" + r.Session
+	gone, err := peers.SessionGone(ctx, client, r.Session)
+	switch {
+	case err != nil:
+		return peers.Seen[time.Duration]{Err: err}
+	case !gone:
+		f.gone = ""
+		return peers.Seen[time.Duration]{}
+	case f.gone != id:
+		f.gone, f.goneFrom = id, time.Now()
+	}
+	return peers.Seen[time.Duration]{Value: time.Since(f.goneFrom)}
+}
+
+// ask gets the view of a passing peer, whose answer speaks for all it sees
+// running. A blank joiner that finds none asks the others too: a half-joined
+// member may be waiting for exactly its vote.
+func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
+	var answer *peers.View
+	for i := range ps {
+		if !ps[i].Passing && !f.state.joining || answer != nil {
+			continue
+		}
+		if _, on := r.Members[ps[i].Node]; !on && ps[i].ClusterID != r.ClusterID {
+			continue
+		}
+		v, err := f.broker.view(ctx, ps[i].Node)
+		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
+		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
+			answer = &v
+		}
+	}
+	if answer == nil {
+		return
+	}
+	for i := range ps {
+		if slices.Contains(answer.Running, ps[i].Node) {
+			ps[i].View = peers.Seen[peers.View]{Value: *answer}
+		}
+	}
+}
+
+// act carries out d if what was observed still holds once the lock is held, and
+// reports whether the plan is made.
+func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p *plan) (done bool, err error) {
+	client, err := f.consul.use(ctx)
+	if err != nil {
+		return false, err
+	}
+	r := o.Record.Value
+	if r.State == peers.Forming && r.Seed == f.cfg.Node && r.Claim == f.state.claim && r.Session != "" {
+		// My own earlier start holds the lock by a session that nobody renews.
+		// The volume proves that it was mine, so it need not expire first.
+		if old, err := lock.Adopt(ctx, client, r.Session, f.lock()); err == nil {
+			err = old.Release(ctx)
+			f.log.Info("released the lock of this node's earlier start", "session", r.Session, "err", err)
+		}
+	}
+	l, err := lock.Acquire(ctx, client, f.lock())
+	if err != nil {
+		return false, err
+	}
+	defer func() {
+		if !done || d.Action != peers.Claim {
+			err = errors.Join(err, l.Release(ctx))
+		}
+	}()
+	if _, index, err := peers.ReadRecord(ctx, client, f.cfg.recordKey()); err != nil || index != o.record {
+		return false, err // changed while waiting for the lock: decide anew
+	}
+	if f.state.volume == "" {
+		f.state.volume = peers.NewID()
+	}
+	now := time.Now()
+	switch d.Action {
+	case peers.Strike:
+		f.log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
+		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.Without(f.cfg.Node, "its volume came up blank", now), o.record, "", "")
+		return false, err
+	case peers.Join:
+		return f.join(ctx, client, o, d, p)
+	}
+	if known, _, err := peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node); err != nil || r.State == peers.Absent && len(known) > 0 {
+		return false, err // somebody registered meanwhile
+	}
+	claim := r.Claimed(f.cfg.Node, f.state.volume, l.Session(), now)
+	if err := f.pend(seeding, claim.Claim); err != nil {
+		return false, err
+	}
+	if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), claim, o.record, f.cfg.lockKey(), l.Session()); err != nil || !ok {
+		return false, err
+	}
+	if r.State == peers.Formed {
+		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted, stop this node and mount them",
+			"lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
+	}
+	f.log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
+	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l}
+	return true, nil
+}
+
+// join puts this node on the record, heals what would keep it out, and plans
+// the join. From here on the record says that this volume may hold data.
+func (f *formation) join(ctx context.Context, client *api.Client, o observation, d peers.Decision, p *plan) (bool, error) {
+	r := o.Record.Value
+	if err := f.pend(joining, r.Claim); err != nil {
+		return false, err
+	}
+	if r.Members[f.cfg.Node] != f.state.volume {
+		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.With(f.cfg.Node, f.state.volume), o.record, "", ""); err != nil || !ok {
+			return false, err
+		}
+	}
+	if d.Named && f.heals {
+		f.log.Info("a blank node under a known name: making the cluster forget its earlier volume", "peer", d.Peers[0])
+		if err := f.broker.forget(ctx, d.Peers[0], f.cfg.Node); err != nil {
+			return false, fmt.Errorf("forget this node's earlier volume at %s: %w", d.Peers[0], err)
+		}
+	}
+	f.log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
+	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers, remade: d.Named}
+	return true, nil
+}
+
+// pend writes what is about to be done to the volume, before anything can do it.
+// What a node that came up alone holds stays known as such until it has joined.
+func (f *formation) pend(as role, claim string) error {
+	if as == joining && f.state.alone {
+		as = alone
+	}
+	return f.volume.writePending(pendingFile{Role: as, Claim: claim, Volume: f.state.volume})
+}
+
+// wait returns when something has changed that could change the decision.
+func (f *formation) wait(ctx context.Context, o observation) {
+	client, err := f.consul.use(ctx)
+	if err != nil || !o.Record.Known() || !o.Peers.Known() {
+		pause(ctx, time.Second)
+		return
+	}
+	most := 2 * time.Second // a dead claim, a peer that may answer now: nothing to block on
+	if o.Record.Value.State == peers.Formed && !slices.ContainsFunc(o.Peers.Value, func(p peers.Peer) bool { return p.Passing || f.state.joining }) {
+		most = storyEvery
+	}
+	peers.Changed(ctx, client, f.cfg.recordKey(), o.record, f.cfg.Service, o.catalog, most)
+}
+
+func (f *formation) lock() lock.Options {
+	return f.cfg.lockOptions(f.log)
+}
+
+func goneNames(r peers.Record) (names []string) {
+	for n := range r.Gone {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// pause waits for d, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// foundMain is `rmq-entrypoint found --cluster-id ID`: it gives up the cluster on
+// record, so that a blank node may found a new one. It refuses while a member of
+// that cluster serves. Nothing on any volume is touched.
+func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error {
+	log := logger(cfg)
+	client, err := newConsul(cfg, log).use(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := lock.Acquire(ctx, client, cfg.lockOptions(log))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Release(ctx) }()
+	r, index, err := peers.ReadRecord(ctx, client, cfg.recordKey())
+	if err != nil {
+		return err
+	}
+	if err := onRecord(r, id); err != nil {
+		return err
+	}
+	others, _, err := peers.Catalog(ctx, client, cfg.Service, "")
+	if err != nil {
+		return err
+	}
+	for _, p := range others {
+		if p.Passing {
+			return fmt.Errorf("%s serves: a cluster that runs is not given up; stop its nodes first", p.Node)
+		}
+	}
+	for _, n := range r.Names() {
+		r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())
+	}
+	if ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), l.Session()); err != nil || !ok {
+		return fmt.Errorf("the record changed meanwhile, nothing was done: %w", err)
+	}
+	fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data\n", id)
+	return nil
+}
+
+// onRecord refuses a command meant for another cluster than the one on record.
+func onRecord(r peers.Record, id string) error {
+	if r.State != peers.Formed || r.ClusterID != id {
+		return fmt.Errorf("--cluster-id %s is not the cluster on record, which is %s (members %s): see rmq-entrypoint status",
+			id, firstOf(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
+	}
+	return nil
+}

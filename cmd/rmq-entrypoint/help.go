@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+const usage = `rmq-entrypoint prepares one RabbitMQ node to join its cluster, then becomes it.
+
+usage: rmq-entrypoint [flags] [command]
+
+  (none), rabbitmq-server   start: find the cluster through Consul, then become the server
+  healthcheck [--ready]     is this container alive (--ready: is the node fit to serve)? exit 0 or 1
+  status                    node, volume, cluster record, lock and catalog, for people
+  carry-on --cluster-id ID  carry on from this node's copy when the majority is gone for good
+  found --cluster-id ID     give up cluster ID, so that blank nodes found a new one
+  version, help
+  anything else             is executed as it is
+
+Each setting: flag, environment variable, default. A flag wins over a variable.
+
+`
+
+func help(out io.Writer) error {
+	fmt.Fprint(out, usage)
+	w := tabwriter.NewWriter(out, 2, 0, 2, ' ', 0)
+	var cfg config
+	for _, s := range settings(&cfg) {
+		fmt.Fprintf(w, "  --%s\t%s\t%s\t%s\n", s.flag, strings.Join(s.env, ", "), s.defaultText(), s.help)
+	}
+	w.Flush()
+	fmt.Fprint(out, "\nSecrets have no flag. Each may be given as a file, by the name with _FILE:\n\n")
+	for _, s := range secrets {
+		fmt.Fprintf(w, "  %s\t%s\n", s.env, s.help)
+	}
+	fmt.Fprint(w, "\n  RABBITMQ_DEFAULT_USER, _PASS, _VHOST\tthe health check's credentials, too\n  CONSUL_HTTP_SSL, CONSUL_CACERT, …\tConsul's own variables for TLS, namespace and partition\n")
+	return w.Flush()
+}
+
+// defaultText is the default as people read it.
+func (s setting) defaultText() string {
+	if s.def != "" {
+		return s.def
+	}
+	return s.value.String()
+}

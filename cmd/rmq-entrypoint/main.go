@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+func main() {
+	// Not context.Canceled but the signal is the cause of this context's end.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		if !errors.Is(err, errSaid) {
+			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+// errSaid ends the program with status 1 when what there is to say was said.
+var errSaid = errors.New("said")
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	cfg, cmd, err := parse(args, os.Getenv)
+	if err != nil {
+		return err
+	}
+	switch cmd.name {
+	case "help":
+		return help(out)
+	case "version":
+		_, err := fmt.Fprintln(out, "rmq-entrypoint", version())
+		return err
+	case "exec":
+		return become(cfg)
+	case "companion":
+		return companionMain(ctx, cfg)
+	case "healthcheck":
+		return healthcheckMain(ctx, cfg, cmd.ok, out)
+	case "status":
+		return statusMain(ctx, cfg, out)
+	case "carry-on":
+		return carryOnMain(ctx, cfg, cmd.id, out)
+	case "found":
+		return foundMain(ctx, cfg, cmd.id, out)
+	}
+	return start(ctx, logger(cfg), cfg)
+}
+
+// logger writes to stderr, as the server's own boot messages do.
+func logger(cfg config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// replaced is the Waiting word of a runtime file whose companion was started
+// again by a health check: RabbitMQ may have said READY to the one before.
+const replaced = "replaced"
+
+// ear receives what RabbitMQ says by the notify protocol (sd_notify(3)).
+type ear struct {
+	conn *net.UnixConn
+	C    chan string
+}
+
+// listen binds the socket that the server gets as NOTIFY_SOCKET. What it says is
+// passed on to forward, if the entrypoint was itself started with such a socket.
+func listen(path, forward string) (*ear, error) {
+	// A socket file left behind makes the next bind fail.
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for RabbitMQ's word: %w", err)
+	}
+	e := &ear{conn: conn, C: make(chan string, 64)}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			if forward != "" {
+				tell(forward, buf[:n])
+			}
+			select {
+			case e.C <- string(buf[:n]):
+			default: // nobody listens any more
+			}
+		}
+	}()
+	return e, nil
+}
+
+func (e *ear) Close() error { return e.conn.Close() }
+
+// tell passes a message on; whoever gave us the socket may be gone.
+func tell(socket string, msg []byte) {
+	if conn, err := net.Dial("unixgram", socket); err == nil {
+		defer conn.Close()
+		_, _ = conn.Write(msg)
+	}
+}
+
+// gone returns a channel that is closed when the server's process has ended.
+func gone(ctx context.Context, rt runtimeFile) <-chan struct{} {
+	ended := make(chan struct{})
+	go func() {
+		fd, err := unix.PidfdOpen(rt.PID, 0)
+		if err == nil {
+			defer unix.Close(fd)
+		}
+		for rt.alive() && ctx.Err() == nil {
+			if err != nil { // a kernel before 5.3
+				pause(ctx, 200*time.Millisecond)
+				continue
+			}
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+		}
+		if ctx.Err() == nil {
+			close(ended)
+		}
+	}()
+	return ended
+}
+
+// signalReady tells the starting process that this companion is in charge.
+func signalReady() error {
+	w := os.NewFile(readyFD, "ready")
+	defer w.Close()
+	if _, err := w.Write([]byte{1}); err != nil {
+		return fmt.Errorf("tell the entrypoint: %w: the companion is started by rmq-entrypoint alone", err)
+	}
+	return nil
+}

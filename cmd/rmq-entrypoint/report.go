@@ -1,0 +1,89 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// report is the companion's word on the node: the same truth as the TTL check.
+type report struct {
+	Node      string    `json:"node"`
+	Role      role      `json:"role"`
+	Status    string    `json:"status"` // passing, warning or critical
+	Reason    string    `json:"reason"`
+	Since     time.Time `json:"since"` // of Status
+	ClusterID string    `json:"cluster_id,omitempty"`
+	Members   []string  `json:"members,omitempty"`
+	Running   []string  `json:"running,omitempty"`
+	Volume    string    `json:"volume,omitempty"`
+	RabbitMQ  string    `json:"rabbitmq_version"`
+	Consul    string    `json:"consul"`
+	Beat      time.Time `json:"last_beat,omitzero"` // the last one that Consul took
+	PID       int       `json:"server_pid"`
+	Companion int       `json:"companion_pid"`
+}
+
+// ready reports whether the node is fit to serve.
+func (r report) ready() bool { return r.Status == api.HealthPassing || r.Status == api.HealthWarning }
+
+// show publishes what the last beat found, and logs a change of status.
+func (c *companion) show(r report) {
+	r.Node, r.Role, r.ClusterID, r.Volume, r.RabbitMQ = c.rt.Config.Node, c.rt.Role, c.rt.Cluster, c.rt.Volume, c.rt.Version
+	r.Members, r.Running, r.Consul, r.Beat = c.view.Members, c.view.Running, c.consul.addr, c.reported
+	r.PID, r.Companion, r.Since = c.rt.PID, os.Getpid(), time.Now()
+	c.mu.Lock()
+	was := c.shown
+	if was.Status == r.Status {
+		r.Since = was.Since
+	}
+	c.shown = r
+	c.mu.Unlock()
+	if was.Status != r.Status && was.Status != "" {
+		c.log.Info("health check", "status", r.Status, "was", was.Status, "why", r.Reason)
+	}
+}
+
+// story logs what and why when they have changed.
+func (c *companion) story(what, why string) {
+	if c.told != what+why {
+		c.told = what + why
+		c.log.Info(what, "why", why)
+	}
+}
+
+// listenHTTP serves /ready (200, or 503 and the reason) for balancers and
+// probes, and /status for people and our own health check.
+func (c *companion) listenHTTP() (*http.Server, error) {
+	mux := http.NewServeMux()
+	shown := func() report {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.shown
+	}
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		r := shown()
+		if !r.ready() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintf(w, "%s: %s\n", r.Status, r.Reason)
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(shown())
+	})
+	l, err := net.Listen("tcp", c.rt.Config.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	go func() { _ = s.Serve(l) }()
+	return s, nil
+}

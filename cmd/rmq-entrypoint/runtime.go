@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// The companion is this same binary, started as "rmq-entrypoint companion" just
+// before the entrypoint becomes RabbitMQ, or by a health check that finds it
+// gone. It inherits two descriptors: on readyFD it writes one byte once it is in
+// charge (EOF instead means that it failed), and seatFD carries the flock that
+// says who is the companion.
+const (
+	sessionEnv = "RMQ_ENTRYPOINT_SESSION"
+	readyFD    = 3
+	seatFD     = 4
+	readyWait  = 15 * time.Second
+)
+
+// runtimeFile is what the entrypoint leaves for its companion and for health
+// checks: settings and identity, no secrets.
+type runtimeFile struct {
+	Config  config
+	PID     int    // of the server
+	Started uint64 // its start time in clock ticks since boot: tells it from a later process of that PID
+	Version string // of RabbitMQ
+	Role    role
+	Claim   string
+	Volume  string
+	Cluster string // of the marker, when there was one
+	Consul  string // the address in use
+	Remade  bool   // joined under a name that was a member before
+	Waiting string // why the server has not started yet
+
+	UserPartitionHandling bool // cluster_partition_handling is the user's own
+}
+
+func (rt runtimeFile) write() error {
+	return writeJSON(filepath.Join(rt.Config.StateDir, "runtime.json"), rt)
+}
+
+func readRuntime(dir string) (*runtimeFile, error) {
+	return readJSON[runtimeFile](filepath.Join(dir, "runtime.json"))
+}
+
+// registration is this node's entry in the catalog.
+func (rt runtimeFile) registration() peers.Registration {
+	c := rt.Config
+	return peers.Registration{
+		Service: c.Service, Node: c.Node, Address: c.advertise(firstOf(rt.Consul, c.Consul[0])), Port: c.Port,
+		TTL: c.TTL, Reap: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster,
+	}
+}
+
+// alive reports whether the server is still the process it was.
+func (rt runtimeFile) alive() bool { return rt.PID > 0 && startTime(rt.PID) == rt.Started }
+
+// startTime returns when pid started, in clock ticks since boot; 0 if it is gone
+// or a zombie. It does not change with exec.
+func startTime(pid int) uint64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// Fields after the command, which may hold spaces: state is the first, start time the 20th.
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
+		return 0
+	}
+	t, _ := strconv.ParseUint(f[19], 10, 64)
+	return t
+}
+
+// takeSeat takes the flock that makes its holder the one companion, or the
+// entrypoint of this volume. It waits a moment for an earlier one to leave.
+func takeSeat(ctx context.Context, dir string) (*os.File, error) {
+	for deadline := time.Now().Add(5 * time.Second); ; pause(ctx, 100*time.Millisecond) {
+		f, err := trySeat(dir)
+		if !errors.Is(err, errSeatTaken) {
+			return f, err
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return nil, fmt.Errorf("%w: another node runs on this volume (%s): give each node a volume of its own", err, dir)
+		}
+	}
+}
+
+var errSeatTaken = errors.New("another rmq-entrypoint holds the volume")
+
+func trySeat(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "companion.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errSeatTaken
+		}
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+// spawn starts the companion and returns once it is in charge.
+func spawn(rt runtimeFile, l *lock.Lock, seat, out *os.File) (*os.Process, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	cmd := exec.Command(exe, "companion", "--state-dir", rt.Config.StateDir) // not CommandContext: it outlives this process image
+	cmd.Env = os.Environ()
+	if l != nil {
+		cmd.Env = append(cmd.Env, sessionEnv+"="+l.Session())
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.ExtraFiles = []*os.File{w, seat}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's or a health check's end is not its end
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return nil, err
+	}
+	_ = r.SetReadDeadline(time.Now().Add(readyWait))
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		_ = cmd.Process.Kill()
+		return nil, fmt.Errorf("it gave no sign: %w (%v)", err, cmd.Wait())
+	}
+	return cmd.Process, nil
+}

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// start runs in the process that becomes RabbitMQ. It returns only on failure.
+//
+//	preflight → (blank: lock → look → Decide) → rabbitmq.config → register → companion → exec
+func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
+	if err := refuseDeprecated(os.Getenv); err != nil {
+		return err
+	}
+	server, err := exec.LookPath(cfg.args[0])
+	if err != nil {
+		return fmt.Errorf("find the server: %w: this program belongs into an image that has RabbitMQ on PATH", err)
+	}
+	if err := stepDown(cfg); err != nil {
+		return err
+	}
+	ready, err := preflight(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	seat, err := takeSeat(ctx, cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer seat.Close() // after exec the companion alone holds it
+
+	rt := runtimeFile{Config: cfg, PID: os.Getpid(), Started: startTime(os.Getpid()), Version: ready.version.String()}
+	c := newConsul(cfg, log)
+	p, err := decide(ctx, log, c, ready, &rt)
+	if err != nil {
+		return err
+	}
+	release := func() {
+		if p.lock != nil {
+			_ = p.lock.Release(ctx) // the TTL covers us if this fails
+		}
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	if p.role == seeding && !ready.state.alone {
+		aside, err := cfg.volume().moveAside(time.Now())
+		if err != nil {
+			return fmt.Errorf("move leftovers of an unfinished start aside: %w", err)
+		}
+		if aside != "" {
+			log.Warn("moved leftovers of an unfinished start aside", "to", aside)
+		}
+	}
+	conf, err := rabbitconf.Render(rabbitconf.Options{Version: ready.version, Node: cfg.Node, Peers: p.peers, Joining: len(p.peers) > 0, User: ready.user})
+	if err != nil {
+		return err
+	}
+	if err := rabbitconf.Write(cfg.ConfigFile, conf, -1, -1); err != nil {
+		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
+	}
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul, rt.Remade = p.role, p.claim, p.volume, ready.state.cluster, "", c.addr, p.remade
+	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
+	if err := rt.write(); err != nil {
+		return err
+	}
+	if client, err := c.use(ctx); err == nil {
+		err = peers.Announce(ctx, client, rt.registration(), "starting as "+string(p.role))
+		if err != nil {
+			log.Warn("not registered yet, the companion goes on trying", "err", err)
+		}
+	}
+	companion, err := spawn(rt, p.lock, seat, os.Stderr)
+	if err != nil {
+		return fmt.Errorf("start the companion: %w", err)
+	}
+	p.lock = nil // the companion's from here on: nothing below may touch Consul
+	log.Info("becoming the server", "role", p.role, "argv", strings.Join(cfg.args, " "), "companion", companion.Pid)
+	env := append(serverEnv(os.Environ()), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)
+	if cfg.LongNames {
+		env = append(env, "RABBITMQ_USE_LONGNAME=true")
+	}
+	if err = context.Cause(ctx); err == nil { // a SIGTERM now would be lost in the exec
+		err = syscall.Exec(server, cfg.args, env)
+	}
+	// Let the companion clean up and wait for it: if we are PID 1 the kernel
+	// kills it the moment we return.
+	_ = companion.Signal(syscall.SIGTERM)
+	_, _ = companion.Wait()
+	return fmt.Errorf("exec %s: %w", server, err)
+}
+
+// decide returns what to start as: a node with data starts as what it is and at
+// once, unless the record positively refuses its volume; a blank one takes part
+// in the formation.
+func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, rt *runtimeFile) (plan, error) {
+	cfg, state := rt.Config, ready.state
+	if state.lost {
+		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.cluster, "directory", cfg.Data)
+	}
+	if state.role != "" {
+		return plan{role: state.role, claim: state.claim, volume: state.volume}, refused(ctx, log, c, cfg, state)
+	}
+	if strangers, err := cfg.volume().strangers(); err != nil {
+		return plan{}, err
+	} else if len(strangers) > 0 {
+		return plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
+			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
+	}
+	f := formation{
+		log: log, cfg: cfg, consul: c, volume: cfg.volume(), state: state,
+		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
+		broker: broker{cfg.Node, runCommand},
+		self:   net.JoinHostPort(cfg.advertise(c.addr), fmt.Sprint(cfg.Port)),
+		heals:  needsForget(ready.version),
+		say: func(why string) {
+			rt.Waiting = why
+			if err := rt.write(); err != nil {
+				log.Warn("cannot leave word for the health check", "err", err)
+			}
+		},
+	}
+	f.say("Consul")
+	if client, err := c.use(ctx); err == nil {
+		if err := peers.Withdraw(ctx, client, rt.registration()); err != nil { // of an earlier start: it may still pass
+			log.Warn("cannot remove this node's earlier registration", "err", err)
+		}
+	}
+	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.recordKey())
+	p, err := f.run(ctx)
+	if err != nil && ctx.Err() != nil {
+		return p, fmt.Errorf("stopped while waiting for %s: %w", rt.Waiting, context.Cause(ctx))
+	}
+	return p, err
+}
+
+// refused asks the record once whether it positively rules this volume out.
+// Unknown starts: members wait for each other inside RabbitMQ, and any gate here
+// would deadlock a full restart.
+func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state condition) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var r peers.Record
+	client, err := c.use(ctx)
+	if err == nil {
+		r, _, err = peers.ReadRecord(ctx, client, cfg.recordKey())
+	}
+	if err != nil {
+		log.Warn("this node has data and starts; Consul cannot be asked whether the volume is still on record", "err", err)
+		return nil
+	}
+	if why := r.Refuses(cfg.Node, state.volume, state.cluster); why != "" {
+		return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster instead, stop the others and run `rmq-entrypoint found --cluster-id %s`", why, r.ClusterID)
+	}
+	log.Info("this node has data and starts at once", "role", state.role, "cluster", state.cluster)
+	return nil
+}
+
+// needsForget tells the versions that refuse a wiped node under its old name
+// until the cluster forgot it: 3.13 to 4.2 (measured on 4.0.5); older ones and
+// 4.3 let it in.
+func needsForget(v rabbitconf.Version) bool {
+	return v.AtLeast(3, 13) && !v.AtLeast(4, 3)
+}
+
+// advertise returns the address to register: the setting, or the source of the
+// route to Consul.
+func (c config) advertise(consul string) string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	host := consul
+	if _, rest, ok := strings.Cut(host, "://"); ok {
+		host = rest
+	}
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	conn, err := net.Dial("udp", net.JoinHostPort(host, "8500")) // sends nothing
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String()
+}
+
+func (c config) lockOptions(log *slog.Logger) lock.Options {
+	host, _ := os.Hostname()
+	return lock.Options{Key: c.lockKey(), Owner: lock.Owner{Node: c.Node, Host: host}, TTL: c.TTL, Delay: c.LockDelay, Log: log}
+}
+
+// socket is where RabbitMQ says that it is ready, or stopping.
+func (c config) socket() string { return filepath.Join(c.StateDir, "notify.sock") }
+
+// serverEnv is env without what the server must not see or must get from us.
+func serverEnv(env []string) []string {
+	var out []string
+	for _, kv := range env {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "RABBITMQ_ERLANG_COOKIE", "RABBITMQ_ERLANG_COOKIE_FILE",
+			"RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", sessionEnv:
+		default:
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// become execs any other command untouched, as the official entrypoint does:
+// RabbitMQ's own tools as its user.
+func become(cfg config) error {
+	path, err := exec.LookPath(cfg.args[0])
+	if err != nil {
+		return fmt.Errorf("%q is neither a subcommand (rmq-entrypoint --help lists them) nor a program: %w", cfg.args[0], err)
+	}
+	if strings.HasPrefix(filepath.Base(cfg.args[0]), "rabbitmq") {
+		if err := errors.Join(refuseDeprecated(os.Getenv), dropTo(rabbitmqUser)); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.args, os.Environ()))
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// statusMain prints what an operator asks at 3 a.m.: this node, the volume, the
+// record, who holds the lock, and what the catalog says.
+func statusMain(ctx context.Context, cfg config, out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("node", "%s", cfg.Node)
+	rt, err := readRuntime(cfg.StateDir)
+	switch {
+	case err != nil:
+		row("server", "unknown: %v", err)
+	case rt == nil:
+		row("server", "never started on this volume")
+	case !rt.alive():
+		row("server", "not running (was pid %d)", rt.PID)
+	case rt.Waiting != "" && rt.Waiting != replaced:
+		row("server", "not started: waiting for %s", rt.Waiting)
+	default:
+		row("server", "RabbitMQ %s, pid %d, role %s", rt.Version, rt.PID, rt.Role)
+		if r, err := askCompanion(ctx, rt.Config.HTTP); err != nil {
+			row("check", "unknown: the companion does not answer: %v", err)
+		} else {
+			row("check", "%s since %s: %s", r.Status, r.Since.Format(time.RFC3339), r.Reason)
+			row("members", "%s", strings.Join(r.Members, ", "))
+			row("running", "%s", strings.Join(r.Running, ", "))
+			row("last beat", "%s at Consul %s", r.Beat.Format(time.RFC3339), r.Consul)
+		}
+	}
+	statusVolume(cfg, row)
+	return statusConsul(ctx, cfg, row)
+}
+
+func statusVolume(cfg config, row func(string, string, ...any)) {
+	state, err := cfg.volume().inspect()
+	switch {
+	case err != nil:
+		row("volume", "unknown: %v", err)
+	case state.role == "":
+		row("volume", "blank (%s)", cfg.Data)
+	case state.cluster != "":
+		row("volume", "%s of cluster %s, volume %s (%s)", state.role, state.cluster, state.volume, cfg.Data)
+	default:
+		row("volume", "%s, never verified (%s)", state.role, cfg.Data)
+	}
+}
+
+func statusConsul(ctx context.Context, cfg config, row func(string, string, ...any)) error {
+	client, err := newConsul(cfg, slog.New(slog.DiscardHandler)).use(ctx)
+	if err != nil {
+		row("record", "unknown: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return errSaid
+	}
+	r, _, err := peers.ReadRecord(ctx, client, cfg.recordKey())
+	switch {
+	case err != nil:
+		row("record", "unknown: %v", err)
+	case r.State == peers.Absent:
+		row("record", "none (%s)", cfg.recordKey())
+	default:
+		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, r.Since.Format(time.RFC3339), firstOf(r.ClusterID, "-"), r.Seed, cfg.recordKey())
+		for _, n := range r.Names() {
+			row("  member", "%s, volume %s", n, firstOf(r.Members[n], "not said yet"))
+		}
+		for n, g := range r.Gone {
+			row("  gone", "%s on %s: %s", n, g.At.Format(time.RFC3339), g.Why)
+		}
+		for _, p := range r.Previous {
+			row("  before", "cluster %s until %s", p.ClusterID, p.Until.Format(time.RFC3339))
+		}
+	}
+	switch o, held, err := lock.Holder(ctx, client, cfg.lockKey()); {
+	case err != nil:
+		row("lock", "unknown: %v", err)
+	case !held:
+		row("lock", "free")
+	default:
+		row("lock", "held by %s on %s since %s", o.Node, o.Host, o.Since.Format(time.RFC3339))
+	}
+	all, _, err := peers.Catalog(ctx, client, cfg.Service, "")
+	if err != nil {
+		row("catalog", "unknown: %v", err)
+	}
+	for _, p := range all {
+		status := "critical"
+		if p.Passing {
+			status = "passing"
+		}
+		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, firstOf(p.ClusterID, "-"))
+	}
+	return nil
+}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+)
+
+// verify earns the right to pass: the record is formed, RabbitMQ's cluster id is
+// the record's, and this node is in it with this volume. Then record, marker and
+// passing, in that order. It returns what is still missing, or "".
+func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Record, index uint64, others []peers.Peer) string {
+	why := c.prove(ctx, client, r, index, others)
+	if why != "" {
+		c.story("not verified", why)
+		return why
+	}
+	if c.rt.Volume == "" {
+		c.rt.Volume = peers.NewID() // an adopted volume gets its name now
+	}
+	cfg := c.rt.Config
+	if err := cfg.volume().writeMember(memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members}); err != nil {
+		return fmt.Sprintf("the marker cannot be written: %v", err)
+	}
+	was := c.rt.Role
+	c.rt.Role, c.rt.Cluster, c.rt.Claim = member, c.view.ClusterID, ""
+	if err := c.rt.write(); err != nil {
+		return fmt.Sprintf("the runtime file cannot be written: %v", err)
+	}
+	if c.lock != nil {
+		if err := c.lock.Release(ctx); err != nil {
+			c.log.Warn("cannot release the lock, its TTL will", "err", err)
+		}
+		c.lock = nil
+	}
+	if c.reg.ClusterID != c.view.ClusterID {
+		c.reg.ClusterID = c.view.ClusterID
+		if err := peers.Announce(ctx, client, c.reg, "verified"); err != nil {
+			return err.Error()
+		}
+	}
+	c.verified = true
+	c.log.Info("verified: this node is a member and serves", "was", was, "cluster", c.view.ClusterID, "members", strings.Join(c.view.Members, ","))
+	return ""
+}
+
+// prove checks the node against the record by its role, and brings the record
+// up to what is true. A write that somebody else was faster with is tried again
+// with the next beat.
+func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Record, index uint64, others []peers.Peer) string {
+	node, now, v := c.rt.Config.Node, time.Now(), c.view
+	ours := r.State == peers.Formed && r.ClusterID == v.ClusterID
+	single := len(v.Members) == 1
+	switch {
+	case c.rt.Role == seeding && r.State == peers.Forming && r.Seed == node && r.Claim == c.rt.Claim:
+		// Members of a cluster whose record Consul lost get a beat to say so first.
+		if left := c.beatEvery() + time.Second - time.Since(c.born); left > 0 {
+			return fmt.Sprintf("giving members of an earlier cluster %s more to speak", left.Round(time.Second))
+		}
+		f := r.Founded(v.ClusterID, now)
+		for _, m := range v.Members {
+			if _, on := f.Members[m]; !on {
+				f = f.With(m, "")
+			}
+		}
+		return c.publish(ctx, client, f, index, "the cluster is founded")
+	case c.rt.Role == seeding && !ours:
+		if single {
+			c.standDown(ctx, fmt.Sprintf("this node's claim to found the cluster was overtaken: the record is %s", describe(r)))
+			return "overtaken"
+		}
+		return split(v, r)
+	case c.rt.Role == joining && single && !ours:
+		return c.joinExplicitly(ctx, r, others)
+	case c.rt.Role == joining && r.State == peers.Forming:
+		return fmt.Sprintf("%s has not announced the cluster yet", r.Seed)
+	case r.State == peers.Absent:
+		return c.publish(ctx, client, peers.Published(v, node, c.rt.Volume, now), index, "the record was gone: published again")
+	case r.State == peers.Forming && c.rt.Role == member && c.rt.Cluster != "":
+		return c.publish(ctx, client, peers.Published(v, node, c.rt.Volume, now), index, "another node was founding a cluster beside this one: overruled")
+	case r.State == peers.Forming:
+		return fmt.Sprintf("%s is founding a cluster, and this volume never was verified as a member", r.Seed)
+	case !ours:
+		return split(v, r)
+	}
+	on, listed := r.Members[node]
+	_, gone := r.Gone[node]
+	switch {
+	case listed && on == c.rt.Volume && on != "":
+		return ""
+	case listed && on == "", !listed && !gone:
+		if c.rt.Volume == "" {
+			c.rt.Volume = peers.NewID()
+		}
+		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
+	}
+	why := r.Refuses(node, c.rt.Volume, v.ClusterID)
+	c.standDown(ctx, why)
+	return why
+}
+
+// watch keeps the record true while the node serves, and names what must not be.
+func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Record, index uint64) string {
+	node, v := c.rt.Config.Node, c.view
+	switch {
+	case r.State == peers.Absent, r.State == peers.Forming:
+		c.verified = false // publishing it again is verifying again
+		return "the cluster record is gone"
+	case r.ClusterID != v.ClusterID:
+		return split(v, r)
+	case r.Members[node] != c.rt.Volume:
+		c.verified = false
+		return "the record names another volume for this node"
+	}
+	for _, m := range v.Members {
+		_, on := r.Members[m]
+		if _, gone := r.Gone[m]; !on && !gone && slices.Contains(v.Running, m) {
+			c.publish(ctx, client, r.With(m, ""), index, "a running member was not on record: added "+m)
+			break
+		}
+		if g, gone := r.Gone[m]; !on && gone && slices.Contains(v.Running, m) && time.Since(g.At) > 2*c.rt.Config.TTL {
+			return fmt.Sprintf("%s runs in this cluster, but took itself off the record on %s (%s)", m, g.At.Format(time.RFC3339), g.Why)
+		}
+	}
+	return ""
+}
+
+// apart names what only this node's neighbours can see: a partition, or a
+// cluster in which too few run to decide anything.
+func (c *companion) apart(r peers.Record, others []peers.Peer) string {
+	v := c.view
+	if len(v.Partitions) > 0 {
+		return fmt.Sprintf("partitioned from %s: restart the smaller side, or set cluster_partition_handling", strings.Join(v.Partitions, ", "))
+	}
+	if v.Khepri && 2*len(v.Running) <= len(v.Members) {
+		return fmt.Sprintf("no majority: of the members %s only %s run", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+	}
+	var strangers []string
+	for _, p := range others {
+		_, on := r.Members[p.Node]
+		if on && p.Passing && p.ClusterID == r.ClusterID && !slices.Contains(v.Running, p.Node) && time.Since(c.viewAt) < viewEvery {
+			strangers = append(strangers, p.Node)
+		}
+	}
+	if len(strangers) > 0 {
+		c.passing = "" // look again with the next beat
+		if 2*len(v.Running) <= len(r.Members) {
+			return fmt.Sprintf("%s serve, but this node does not see them run", strings.Join(strangers, ", "))
+		}
+	}
+	return ""
+}
+
+// joinExplicitly takes a joiner that came up alone by accident, as one whose
+// clock is behind does, into the cluster: only while it is pending, alone and
+// without a queue. Otherwise it is a split, which nothing may touch.
+func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others []peers.Peer) string {
+	if r.State != peers.Formed {
+		return "came up alone, and there is no formed cluster to join yet"
+	}
+	queues, err := c.broker.queues(ctx)
+	if err != nil {
+		return fmt.Sprintf("came up alone, and its queues cannot be counted: %v", err)
+	}
+	if queues > 0 {
+		return fmt.Sprintf("SPLIT: came up alone beside cluster %s, and holds %d queues: move what is in them, then empty this volume", r.ClusterID, queues)
+	}
+	for _, p := range others {
+		if !p.Passing || p.ClusterID != r.ClusterID {
+			continue
+		}
+		v, err := c.broker.view(ctx, p.Node)
+		if err != nil || v.ClusterID != r.ClusterID {
+			continue
+		}
+		c.log.Warn("came up alone by accident (is this host's clock behind?): joining explicitly", "peer", p.Node)
+		if err := c.rt.Config.volume().writePending(pendingFile{Role: joining, Claim: c.rt.Claim, Volume: c.rt.Volume}); err != nil {
+			return err.Error()
+		}
+		if slices.Contains(v.Members, c.rt.Config.Node) {
+			if err := c.broker.forget(ctx, p.Node, c.rt.Config.Node); err != nil {
+				c.log.Warn("the cluster does not forget this node's earlier volume", "err", err)
+			}
+		}
+		// Not cut short by an event: stop_app and start_app inside say STOPPING and READY.
+		if err := c.broker.join(context.WithoutCancel(ctx), p.Node); err != nil {
+			return fmt.Sprintf("came up alone and cannot join %s: %v", p.Node, err)
+		}
+		return "joined " + p.Node + " explicitly"
+	}
+	c.standDown(ctx, "came up alone, and no member answers to be joined")
+	return "alone"
+}
+
+// standDown stops a server that must not go on, so that its restart decides
+// afresh. What a pending node alone in its cluster founded counts as blank then.
+func (c *companion) standDown(ctx context.Context, why string) {
+	c.log.Error("stopping the server: its restart decides afresh", "why", why)
+	if c.rt.Role != member && len(c.view.Members) == 1 {
+		if err := c.rt.Config.volume().writePending(pendingFile{Role: alone, Claim: c.rt.Claim, Volume: c.rt.Volume}); err != nil {
+			c.log.Error("cannot mark the volume, so the server is left running", "err", err)
+			return
+		}
+	}
+	c.halt(ctx)
+}
+
+// giveUp stops a joiner that has not got ready within the join timeout. Timeouts
+// never apply to a node with data.
+func (c *companion) giveUp(ctx context.Context) {
+	if c.rt.Role != joining || time.Now().Before(c.joinedBy) {
+		return
+	}
+	c.log.Error("stopping the server: not ready within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT), its restart decides afresh", "last_word", c.booted)
+	c.joinedBy = time.Now().Add(c.rt.Config.JoinTimeout)
+	c.halt(ctx)
+}
+
+func (c *companion) halt(ctx context.Context) {
+	if err := c.broker.halt(ctx, c.rt.PID); err != nil {
+		c.log.Error("the server does not stop", "err", err)
+	}
+}
+
+// guardMinority makes a node of three and more pause in a minority where Mnesia
+// decides, unless the user said otherwise: the default left a lasting partition.
+func (c *companion) guardMinority(ctx context.Context, r peers.Record) {
+	want := len(r.Members) >= 3
+	if c.rt.UserPartitionHandling || c.view.Khepri || want == c.minority {
+		return
+	}
+	if err := c.broker.pauseMinority(ctx, want); err != nil {
+		c.log.Warn("cannot set cluster_partition_handling", "err", err)
+		return
+	}
+	c.minority = want
+	c.log.Info("cluster_partition_handling set", "pause_minority", want, "members", len(r.Members))
+}
+
+// publish writes the record and returns "" when it stands.
+func (c *companion) publish(ctx context.Context, client *api.Client, r peers.Record, index uint64, what string) string {
+	ok, err := peers.WriteRecord(ctx, client, c.rt.Config.recordKey(), r, index, "", "")
+	switch {
+	case err != nil:
+		return err.Error()
+	case !ok:
+		return "another node changed the record first, looking again"
+	}
+	c.log.Info("record written", "what", what, "cluster", r.ClusterID, "members", strings.Join(r.Names(), ","))
+	return ""
+}
+
+func split(v peers.View, r peers.Record) string {
+	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, strings.Join(v.Members, ", "), describe(r))
+}
+
+func describe(r peers.Record) string {
+	if r.State == peers.Absent {
+		return "gone"
+	}
+	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, strings.Join(r.Names(), ", "))
+}

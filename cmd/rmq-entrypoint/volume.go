@@ -1,0 +1,193 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"rmq-entrypoint/rabbitconf"
+)
+
+// role is what a node's server is started as.
+type role string
+
+const (
+	seeding role = "seeding" // founds the cluster under a claim
+	joining role = "joining" // joins the members on record
+	alone   role = "alone"   // came up alone by accident, found nobody to join: blank for the decision
+	member  role = "member"  // has data: starts at once, whatever Consul says
+)
+
+// pendingFile is written before the server's first start on a blank volume and
+// removed once the node is verified.
+type pendingFile struct {
+	Role   role   `json:"role"`
+	Claim  string `json:"claim,omitempty"` // of the record it was decided under
+	Volume string `json:"volume"`          // a random name given to this volume
+}
+
+// memberFile is the marker: this volume belongs to a verified member.
+type memberFile struct {
+	ClusterID string   `json:"cluster_id"`
+	Volume    string   `json:"volume"`
+	Members   []string `json:"members"` // as RabbitMQ last listed them
+}
+
+// volume is what lies on the disk: RabbitMQ's own directory and ours beside it.
+type volume struct {
+	data  string // RabbitMQ's directory of this node
+	state string // ours
+}
+
+func (c config) volume() volume { return volume{c.Data, c.StateDir} }
+
+func (v volume) pending() (p *pendingFile, err error) { return readJSON[pendingFile](v.file("pending")) }
+func (v volume) member() (m *memberFile, err error)   { return readJSON[memberFile](v.file("member")) }
+func (v volume) file(name string) string              { return filepath.Join(v.state, name) }
+
+func (v volume) writePending(p pendingFile) error { return writeJSON(v.file("pending"), p) }
+
+// writeMember makes the node a member: first the marker, then pending goes, so
+// that a crash in between leaves a marker, which wins.
+func (v volume) writeMember(m memberFile) error {
+	if err := writeJSON(v.file("member"), m); err != nil {
+		return err
+	}
+	return v.remove("pending")
+}
+
+func (v volume) remove(name string) error {
+	if err := os.Remove(v.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// hasDatabase reports whether RabbitMQ has initialised its directory. A node that
+// is still in discovery already has other files there; these two appear only once
+// it has a schema (measured on 3.10, 4.0 and 4.3).
+func hasDatabase(dir string) (bool, error) {
+	for _, name := range []string{"schema.DAT", "rabbit_serial"} {
+		switch _, err := os.Stat(filepath.Join(dir, name)); {
+		case err == nil:
+			return true, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return false, err // unknown is not "blank"
+		}
+	}
+	return false, nil
+}
+
+// condition is what the volume says of how to start.
+type condition struct {
+	role    role // member, or the pending role of a volume with a database; "" is blank
+	volume  string
+	cluster string // of a member's marker
+	claim   string
+	alone   bool // blank for the decision, though there is a database
+	joining bool // blank, and a join was under way
+	lost    bool // blank, though a marker says there was data
+}
+
+// inspect reads the volume. "No marker means blank" would wipe a joiner that had
+// really joined, and "no data means blank" would forget whose volume it was.
+func (v volume) inspect() (c condition, err error) {
+	data, err := hasDatabase(v.data)
+	if err != nil {
+		return c, err
+	}
+	pending, err := v.pending()
+	if err != nil {
+		return c, err
+	}
+	marker, err := v.member()
+	if err != nil {
+		return c, err
+	}
+	if marker != nil && !data {
+		// A marker beside a directory with something in it is data of a kind we do
+		// not know: start. Only nothing at all is a lost directory.
+		entries, err := os.ReadDir(v.data)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return c, err
+		}
+		data, c.lost = len(entries) > 0, len(entries) == 0
+	}
+	switch {
+	case data && marker != nil:
+		c.role, c.volume, c.cluster = member, marker.Volume, marker.ClusterID
+	case pending != nil && data && pending.Role != alone:
+		c.role, c.volume, c.claim = pending.Role, pending.Volume, pending.Claim
+	case pending != nil:
+		c.volume, c.claim, c.alone, c.joining = pending.Volume, pending.Claim, data, pending.Role == joining
+	case data:
+		c.role = member
+	}
+	return c, nil
+}
+
+// strangers returns the databases of other node names beside this node's: a
+// container recreated with another host name would silently start empty.
+func (v volume) strangers() ([]string, error) {
+	base := filepath.Dir(v.data)
+	entries, err := os.ReadDir(base)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var found []string
+	for _, e := range entries {
+		dir := filepath.Join(base, e.Name())
+		if dir == v.data || !e.IsDir() || !strings.Contains(e.Name(), "@") || strings.Contains(e.Name(), ".aside-") {
+			continue
+		}
+		data, derr := hasDatabase(dir)
+		if data {
+			found = append(found, e.Name())
+		}
+		err = errors.Join(err, derr)
+	}
+	return found, err
+}
+
+// moveAside renames RabbitMQ's leftovers of an unfinished start out of the way
+// of a seed, and deletes nothing.
+func (v volume) moveAside(now time.Time) (string, error) {
+	entries, err := os.ReadDir(v.data)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	aside := v.data + ".aside-" + now.UTC().Format("20060102T150405")
+	return aside, os.Rename(v.data, aside)
+}
+
+func readJSON[T any](path string) (*T, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v := new(T)
+	if err := json.Unmarshal(b, v); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w): restore it, or remove it if you know that this node's data is good", path, err)
+	}
+	return v, nil
+}
+
+// writeJSON replaces path whole or not at all, and is on disk when it returns.
+func writeJSON(path string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return rabbitconf.Write(path, append(b, '\n'), -1, -1)
+}

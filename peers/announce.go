@@ -1,0 +1,106 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// Meta keys of a registration.
+const (
+	metaNode    = "node"
+	metaCluster = "cluster_id"
+	metaVersion = "rabbitmq_version"
+)
+
+// ErrUnregistered means that Consul does not know the registration (any more):
+// it must be made anew, and passing earned anew.
+var ErrUnregistered = errors.New("not registered in Consul")
+
+// Registration is this node's entry in Consul's catalog: a service with one TTL
+// check. It is news for others, never proof of anything.
+type Registration struct {
+	Service string        // rabbitmq
+	Node    string        // rabbit@host
+	Address string        // IP that other nodes and clients reach
+	Port    int           // AMQP
+	TTL     time.Duration // of the check: silent for longer, and it is critical
+	Reap    time.Duration // critical for longer, and Consul removes the entry; at least 1 min
+	Version string        // of RabbitMQ
+	Tags    []string
+	Meta    map[string]string // what else to say of the node
+
+	ClusterID string // once known
+}
+
+// ID is the registration's service id, one per node.
+func (r Registration) ID() string { return r.Service + "-" + strings.ReplaceAll(r.Node, "@", "-") }
+
+func (r Registration) check() string { return r.ID() + "-ttl" }
+
+// Announce registers the node with its check critical. An entry of the same id
+// goes first: registering over it would keep its old status, passing included.
+func Announce(ctx context.Context, client *api.Client, r Registration, note string) error {
+	if err := Withdraw(ctx, client, r); err != nil {
+		return err
+	}
+	meta := map[string]string{metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version}
+	for k, v := range r.Meta {
+		meta[k] = v
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
+		ID: r.ID(), Name: r.Service, Address: r.Address, Port: r.Port, Tags: r.Tags, Meta: meta,
+		Check: &api.AgentServiceCheck{
+			CheckID: r.check(), Name: "RabbitMQ " + r.Node, Status: api.HealthCritical, Notes: note,
+			TTL: r.TTL.String(), DeregisterCriticalServiceAfter: r.Reap.String(),
+		},
+	}, api.ServiceRegisterOpts{}.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("register %s in Consul (needs service:write on %q): %w", r.ID(), r.Service, err)
+	}
+	return nil
+}
+
+// Report sets the check to api.HealthPassing, HealthWarning or HealthCritical
+// with one line of reason, and restarts its TTL. [ErrUnregistered] means that the
+// agent has no such check.
+func Report(ctx context.Context, client *api.Client, r Registration, status, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	q := new(api.QueryOptions).WithContext(ctx)
+	err := client.Agent().UpdateTTLOpts(r.check(), reason, status, q)
+	if unknown(err) {
+		return fmt.Errorf("check %s: %w", r.check(), ErrUnregistered)
+	}
+	if err != nil {
+		return fmt.Errorf("update check %s: %w", r.check(), err)
+	}
+	return nil
+}
+
+// Withdraw removes the registration; one that is not there is no error.
+func Withdraw(ctx context.Context, client *api.Client, r Registration) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	q := new(api.QueryOptions).WithContext(ctx)
+	if err := client.Agent().ServiceDeregisterOpts(r.ID(), q); err != nil && !unknown(err) {
+		return fmt.Errorf("deregister %s from Consul: %w", r.ID(), err)
+	}
+	return nil
+}
+
+// unknown tells "no such check or service" from other errors: a 404, and before
+// Consul 1.11 a 500 that says so in words.
+func unknown(err error) bool {
+	var status api.StatusError
+	if !errors.As(err, &status) {
+		return false
+	}
+	return status.Code == 404 || status.Code == 500 && (strings.Contains(status.Body, "does not have associated TTL") || strings.Contains(status.Body, "nknown check") || strings.Contains(status.Body, "nknown service"))
+}

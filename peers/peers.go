@@ -1,0 +1,155 @@
+// Package peers knows who is there and says that this node is.
+//
+// Four sources speak of other nodes, and they are not equal. The cluster record
+// ([Record]) is one Consul key changed by compare-and-set and read through Raft:
+// it alone decides who founds a cluster. The catalog ([Catalog]) is news: a node
+// that passes may have died within the last TTL. What a peer answers right now
+// ([View]) is proof that it runs. DNS ([Lookup]) is a stale read: it can only
+// add caution. [Decide] turns what was seen of them into one action.
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// callTimeout bounds every single call to Consul, so that an agent that accepts
+// and never answers costs seconds, not a hang.
+const callTimeout = 4 * time.Second
+
+// Seen is an observation with three values: known with content, known and empty
+// (Value is the zero value), and unknown (Err says why). Unknown is never "no".
+type Seen[T any] struct {
+	Value T
+	Err   error // nil: known
+}
+
+// Known reports whether the observation was made at all.
+func (s Seen[T]) Known() bool { return s.Err == nil }
+
+// View is what a running RabbitMQ node says of its own cluster.
+type View struct {
+	ClusterID  string   // rabbit_nodes:persistent_cluster_id(), the same on every member
+	Members    []string // all members, stopped ones too
+	Running    []string // members on which RabbitMQ runs
+	Partitions []string // nodes this one is partitioned from (Mnesia)
+	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
+}
+
+// Peer is one instance of the service in Consul's catalog, never this node.
+type Peer struct {
+	Node      string // rabbit@host
+	Address   string // host or IP and port as registered
+	ClusterID string // the cluster it said it belongs to, empty until verified
+	Passing   bool   // all its checks and its Consul node's pass (warning counts)
+	View      Seen[View]
+}
+
+// ErrNotAsked is the View of a peer that nobody has asked yet.
+var ErrNotAsked = errors.New("not asked")
+
+// Catalog returns the instances of service other than node's own, passing or
+// not, as the Consul leader knows them, and the index to wait on for a change.
+// The error, if any, means unknown, not empty.
+func Catalog(ctx context.Context, client *api.Client, service, node string) ([]Peer, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	entries, meta, err := client.Health().Service(service, "", false, consistent(ctx))
+	if err != nil {
+		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, err)
+	}
+	var found []Peer
+	for _, e := range entries {
+		p := Peer{
+			Node:      e.Service.Meta[metaNode],
+			ClusterID: e.Service.Meta[metaCluster],
+			Address:   fmt.Sprintf("%s:%d", or(e.Service.Address, e.Node.Address), e.Service.Port),
+			Passing:   true,
+			View:      Seen[View]{Err: ErrNotAsked},
+		}
+		if p.Node == "" { // registered by something else: it counts as there, under the id it has
+			p.Node = e.Service.ID
+		}
+		if p.Node == node {
+			continue
+		}
+		for _, c := range e.Checks {
+			if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
+				p.Passing = false
+			}
+		}
+		found = append(found, p)
+	}
+	slices.SortFunc(found, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
+	return found, meta.LastIndex, nil
+}
+
+// Changed returns when the record at key or the service has changed since the
+// given indexes, or after most. It never returns sooner than a tenth of a second, so
+// that a caller may loop on it while Consul fails at once.
+func Changed(ctx context.Context, client *api.Client, key string, record uint64, service string, catalog uint64, most time.Duration) {
+	soonest := time.NewTimer(100 * time.Millisecond)
+	defer soonest.Stop()
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	done := make(chan bool, 2) // true: this watcher saw a change
+	wait := func(index uint64) *api.QueryOptions {
+		return (&api.QueryOptions{RequireConsistent: true, WaitIndex: index, WaitTime: most}).WithContext(ctx)
+	}
+	go func() {
+		pair, _, err := client.KV().Get(key, wait(record))
+		done <- err == nil && modified(pair) != record
+	}()
+	go func() {
+		_, meta, err := client.Health().Service(service, "", false, wait(catalog))
+		done <- err == nil && meta.LastIndex != catalog
+	}()
+	if !<-done && ctx.Err() == nil {
+		// One watcher came back without news: the other may still bring some.
+		select {
+		case <-done:
+		case <-time.After(most / 4):
+		}
+		done <- false
+	}
+	cancel()
+	<-done
+	select {
+	case <-soonest.C:
+	case <-ctx.Done():
+		<-soonest.C
+	}
+}
+
+// SessionGone reports whether the Consul session id no longer exists.
+func SessionGone(ctx context.Context, client *api.Client, id string) (bool, error) {
+	if id == "" {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	entry, _, err := client.Session().Info(id, consistent(ctx))
+	if err != nil {
+		return false, fmt.Errorf("read session %s: %w", id, err)
+	}
+	return entry == nil, nil
+}
+
+func consistent(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
+}
+
+func write(ctx context.Context) *api.WriteOptions { return new(api.WriteOptions).WithContext(ctx) }
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
