@@ -62,7 +62,7 @@ func Announce(ctx context.Context, client *api.Client, r Registration, note stri
 		},
 	}, api.ServiceRegisterOpts{}.WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("register %s in Consul (needs service:write on %q): %w", r.ID(), r.Service, err)
+		return fmt.Errorf("register %s in Consul: %w", r.ID(), lacks(err, fmt.Sprintf("service:write on %q", r.Service)))
 	}
 	return nil
 }
@@ -79,7 +79,7 @@ func Report(ctx context.Context, client *api.Client, r Registration, status, rea
 		return fmt.Errorf("check %s: %w", r.check(), ErrUnregistered)
 	}
 	if err != nil {
-		return fmt.Errorf("update check %s: %w", r.check(), err)
+		return fmt.Errorf("update check %s: %w", r.check(), lacks(err, fmt.Sprintf("service:write on %q", r.Service)))
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func Withdraw(ctx context.Context, client *api.Client, r Registration) error {
 	defer cancel()
 	q := new(api.QueryOptions).WithContext(ctx)
 	if err := client.Agent().ServiceDeregisterOpts(r.ID(), q); err != nil && !unknown(err) {
-		return fmt.Errorf("deregister %s from Consul: %w", r.ID(), err)
+		return fmt.Errorf("deregister %s from Consul: %w", r.ID(), lacks(err, fmt.Sprintf("service:write on %q", r.Service)))
 	}
 	return nil
 }

@@ -61,8 +61,12 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	entries, meta, err := client.Health().Service(service, "", false, consistent(ctx))
+	right := fmt.Sprintf("service:read on %q and node:read", service)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, err)
+		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, lacks(err, right))
+	}
+	if meta.ResultsFilteredByACLs { // a filtered answer is unknown, not empty
+		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, &DeniedError{right, errors.New("the answer was filtered")})
 	}
 	var found []Peer
 	for _, e := range entries {
@@ -139,6 +143,28 @@ func SessionGone(ctx context.Context, client *api.Client, id string) (bool, erro
 		return false, fmt.Errorf("read session %s: %w", id, err)
 	}
 	return entry == nil, nil
+}
+
+// DeniedError is Consul's no for want of a right; trying again is no use until
+// the token has it.
+type DeniedError struct {
+	Right string // such as key:read on "prefix/key"
+	Err   error  // Consul's words
+}
+
+func (e *DeniedError) Error() string {
+	return fmt.Sprintf("the Consul token (CONSUL_HTTP_TOKEN) lacks %s, or is unknown to Consul: %v", e.Right, e.Err)
+}
+
+func (e *DeniedError) Unwrap() error { return e.Err }
+
+// lacks turns a 403 into a [DeniedError] that names the missing right.
+func lacks(err error, right string) error {
+	var status api.StatusError
+	if errors.As(err, &status) && (status.Code == 401 || status.Code == 403) {
+		return &DeniedError{right, err}
+	}
+	return err
 }
 
 func consistent(ctx context.Context) *api.QueryOptions {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -68,7 +69,7 @@ func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, ui
 	defer cancel()
 	pair, _, err := client.KV().Get(key, consistent(ctx))
 	if err != nil {
-		return Record{}, 0, fmt.Errorf("read cluster record %s: %w", key, err)
+		return Record{}, 0, fmt.Errorf("read cluster record %s: %w", key, lacks(err, fmt.Sprintf("key:read on %q", key)))
 	}
 	if pair == nil {
 		return Record{}, 0, nil
@@ -104,6 +105,9 @@ func WriteRecord(ctx context.Context, client *api.Client, key string, r Record, 
 	ok, _, _, err := client.Txn().Txn(ops, consistent(call))
 	if err == nil {
 		return ok, nil
+	}
+	if err = lacks(err, fmt.Sprintf("key:write on %q", key)); errors.As(err, new(*DeniedError)) {
+		return false, fmt.Errorf("write cluster record: %w", err)
 	}
 	now, _, rerr := ReadRecord(ctx, client, key)
 	if rerr != nil {

@@ -50,6 +50,7 @@ type companion struct {
 	seen      uint64 // record index the view was judged against
 	told      string // last story
 	passing   string // other nodes that pass, as of the last beat
+	size      int    // members on record
 	minority  bool   // pause_minority is set
 
 	mu    sync.Mutex
@@ -156,27 +157,23 @@ func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 			c.withdraw(ctx, "told to stop")
 			return nil
 		case text := <-said:
+			stop()
 			switch ready, stopping, word := c.hear(text); {
 			case ready:
-				stop()
 				c.log.Info("RabbitMQ is ready, verifying")
 				c.serving, c.verified, c.withdrawn, c.steady = true, false, false, healthcheck.Steady{}
-				beat()
 			case stopping:
-				stop()
 				c.stopped(ctx, word)
 			default:
 				c.booted = word
 			}
+			beat()
 		case r := <-c.closed:
-			switch {
-			case r.Stopping && c.serving:
-				stop()
+			stop()
+			if r.Stopping && c.serving {
 				c.stopped(ctx, r.Text)
-			case r.Draining, c.serving:
-				stop()
-				beat()
 			}
+			beat()
 		case <-tick.C:
 			beat()
 		}
@@ -244,11 +241,9 @@ func (c *companion) beat(ctx context.Context) {
 		if errors.Is(err, peers.ErrUnregistered) {
 			c.log.Info("registering", "id", c.reg.ID(), "status", status)
 			if err = peers.Announce(ctx, client, c.reg, reason); err == nil {
-				c.verified = c.verified && c.reported.IsZero()
-				if status, reason = c.judge(ctx, r); ctx.Err() == nil {
-					c.reported = time.Now()
-					continue
-				}
+				c.verified = false
+				status, reason = c.judge(ctx, r)
+				continue
 			}
 		}
 		if ctx.Err() != nil {
@@ -259,11 +254,19 @@ func (c *companion) beat(ctx context.Context) {
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
 			c.reported = time.Now()
-			c.clean(ctx)
 		}
 		break
 	}
 	c.show(report{Status: status, Reason: reason})
+	if c.verified {
+		c.chores(ctx)
+	}
+}
+
+// chores are what a verified node does once it has told Consul how it is.
+func (c *companion) chores(ctx context.Context) {
+	c.clean(ctx)
+	c.guardMinority(ctx)
 }
 
 // judge returns the check's status and its reason.
@@ -302,10 +305,10 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	} else if why := c.watch(ctx, client, record, index); why != "" {
 		return api.HealthCritical, why
 	}
+	c.size = len(record.Members)
 	if why := c.apart(record, others); why != "" {
 		return api.HealthCritical, why
 	}
-	c.guardMinority(ctx, record)
 	return r.State.String(), r.Reason
 }
 

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
 )
 
 // consul is one client, pinned to the first address of the list that answers:
@@ -25,7 +27,7 @@ type consul struct {
 
 	client *api.Client
 	addr   string
-	failed time.Time // since when, zero: it answers
+	failed time.Time     // since when, zero: it answers
 	left   []*api.Client // agents moved away from, where an old registration may be left
 }
 
@@ -63,14 +65,14 @@ func (c *consul) use(ctx context.Context) (*api.Client, error) {
 	if c.client != nil && (c.failed.IsZero() || time.Since(c.failed) < c.patience) {
 		return c.client, nil
 	}
-	var errs error
+	var said []string
 	for _, addr := range c.addrs {
 		client, err := c.build(addr)
 		if err == nil {
 			err = answers(ctx, client)
 		}
 		if err != nil {
-			errs = errors.Join(errs, fmt.Errorf("%s: %w", addr, err))
+			said = append(said, fmt.Sprintf("%s: %v", addr, err))
 			continue
 		}
 		if c.addr != addr && c.addr != "" {
@@ -80,17 +82,22 @@ func (c *consul) use(ctx context.Context) (*api.Client, error) {
 		c.client, c.addr, c.failed = client, addr, time.Time{}
 		return client, nil
 	}
-	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %w", errs)
+	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
 }
 
 // saw notes whether the pinned agent answered.
 func (c *consul) saw(err error) {
 	switch {
-	case err == nil || lock.Fatal(err): // an agent that refuses answers
+	case err == nil || denied(err): // an agent that refuses answers
 		c.failed = time.Time{}
 	case c.failed.IsZero():
 		c.failed = time.Now()
 	}
+}
+
+// denied reports whether Consul refused for want of a right: no use to try again.
+func denied(err error) bool {
+	return lock.Fatal(err) || errors.As(err, new(*peers.DeniedError))
 }
 
 // answers asks for a leader: an agent without one takes registrations that

@@ -32,7 +32,6 @@ type formation struct {
 	self   string                // own address as registered
 	heals  bool                  // RabbitMQ refuses a wiped node under its old name until it is forgotten
 	say    func(waiting string)  // keeps the reason where a health check finds it
-	waits  func() (string, bool) // the reason so far
 
 	gone     string // session of another's claim that was seen gone …
 	goneFrom time.Time
@@ -70,10 +69,13 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		if ctx.Err() != nil {
 			continue
 		}
+		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) {
+			return p, err
+		}
 		d := peers.Decide(o.Observation)
 		if d.Action != peers.Wait {
 			done, err := f.act(ctx, o, d, &p)
-			if err != nil && (ctx.Err() != nil || lock.Fatal(err)) {
+			if err != nil && (ctx.Err() != nil || denied(err)) {
 				return p, err
 			}
 			if done {

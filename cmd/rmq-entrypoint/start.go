@@ -165,7 +165,7 @@ func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state
 		return nil
 	}
 	if why := r.Refuses(cfg.Node, state.volume, state.cluster); why != "" {
-		return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster instead, stop the others and run `rmq-entrypoint found --cluster-id %s`", why, r.ClusterID)
+		return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.recordKey())
 	}
 	log.Info("this node has data and starts at once", "role", state.role, "cluster", state.cluster)
 	return nil

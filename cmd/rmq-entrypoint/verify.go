@@ -230,8 +230,8 @@ func (c *companion) halt(ctx context.Context) {
 
 // guardMinority makes a node of three and more pause in a minority where Mnesia
 // decides, unless the user said otherwise: the default left a lasting partition.
-func (c *companion) guardMinority(ctx context.Context, r peers.Record) {
-	want := len(r.Members) >= 3
+func (c *companion) guardMinority(ctx context.Context) {
+	want := c.size >= 3
 	if c.rt.UserPartitionHandling || c.view.Khepri || want == c.minority {
 		return
 	}
@@ -240,7 +240,7 @@ func (c *companion) guardMinority(ctx context.Context, r peers.Record) {
 		return
 	}
 	c.minority = want
-	c.log.Info("cluster_partition_handling set", "pause_minority", want, "members", len(r.Members))
+	c.log.Info("cluster_partition_handling set", "pause_minority", want, "members", c.size)
 }
 
 // publish writes the record and returns "" when it stands.

@@ -46,9 +46,11 @@ type volume struct {
 
 func (c config) volume() volume { return volume{c.Data, c.StateDir} }
 
-func (v volume) pending() (p *pendingFile, err error) { return readJSON[pendingFile](v.file("pending")) }
-func (v volume) member() (m *memberFile, err error)   { return readJSON[memberFile](v.file("member")) }
-func (v volume) file(name string) string              { return filepath.Join(v.state, name) }
+func (v volume) pending() (p *pendingFile, err error) {
+	return readJSON[pendingFile](v.file("pending"))
+}
+func (v volume) member() (m *memberFile, err error) { return readJSON[memberFile](v.file("member")) }
+func (v volume) file(name string) string            { return filepath.Join(v.state, name) }
 
 func (v volume) writePending(p pendingFile) error { return writeJSON(v.file("pending"), p) }
 
