@@ -80,7 +80,7 @@ func companionMain(ctx context.Context, cfg config) error {
 	c := &companion{
 		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, runCommand},
 		check: checker.Check, closed: checker.Closed(), reg: rt.registration(), born: time.Now(),
-		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting",
+		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
 	}
 	c.consul.prefer(rt.Consul)
 	c.show(report{Status: api.HealthCritical, Reason: "booting"})

@@ -29,9 +29,9 @@ type formation struct {
 	broker broker
 	volume volume
 	state  condition
-	self   string                // own address as registered
-	heals  bool                  // RabbitMQ refuses a wiped node under its old name until it is forgotten
-	say    func(waiting string)  // keeps the reason where a health check finds it
+	self   string               // own address as registered
+	heals  bool                 // RabbitMQ refuses a wiped node under its old name until it is forgotten
+	say    func(waiting string) // keeps the reason where a health check finds it
 
 	gone     string // session of another's claim that was seen gone …
 	goneFrom time.Time

@@ -23,11 +23,11 @@ import (
 // rabbitmqUser is whom the server runs as in the official image.
 const rabbitmqUser = "rabbitmq"
 
+// Where the user's own configuration lies, unless variables say otherwise.
 const (
-	userConf     = "/etc/rabbitmq/rabbitmq.conf"
+	userConf     = "/etc/rabbitmq/rabbitmq"
 	userConfD    = "/etc/rabbitmq/conf.d"
 	userAdvanced = "/etc/rabbitmq/advanced.config"
-	hidingConfig = "/etc/rabbitmq/rabbitmq.config"
 )
 
 // deprecated are the variables on which the official entrypoint gives up.
@@ -138,13 +138,14 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 	if err := resolves(ctx, cfg.Node); err != nil {
 		return r, err
 	}
-	if _, err := os.Stat(hidingConfig); err == nil {
-		return r, fmt.Errorf("%s exists and would silently hide rabbitmq.conf: turn it into rabbitmq.conf, conf.d or advanced.config (all are merged), or remove it", hidingConfig)
+	conf, err := rabbitconf.MainConf(firstOf(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
+	if err != nil {
+		return r, err
 	}
 	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
 		return r, err
 	}
-	if r.user, err = rabbitconf.ReadUser(userConf, userConfD, firstOf(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+	if r.user, err = rabbitconf.ReadUser(conf, firstOf(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), firstOf(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
 		return r, err
 	}
 	if r.version, err = serverVersion(ctx, os.Getenv); err != nil {

@@ -43,6 +43,7 @@ type runtimeFile struct {
 	Remade  bool   // joined under a name that was a member before
 	Waiting string // why the server has not started yet
 
+	PauseMinority         bool // written to rabbitmq.config
 	UserPartitionHandling bool // cluster_partition_handling is the user's own
 }
 

@@ -67,7 +67,10 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 			log.Warn("moved leftovers of an unfinished start aside", "to", aside)
 		}
 	}
-	conf, err := rabbitconf.Render(rabbitconf.Options{Version: ready.version, Node: cfg.Node, Peers: p.peers, Joining: len(p.peers) > 0, User: ready.user})
+	rt.PauseMinority = max(len(p.peers)+1, len(ready.state.members)) >= 3
+	conf, err := rabbitconf.Render(rabbitconf.Options{
+		Version: ready.version, Node: cfg.Node, Peers: p.peers, Joining: len(p.peers) > 0, PauseMinority: rt.PauseMinority, User: ready.user,
+	})
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,8 @@ func hasDatabase(dir string) (bool, error) {
 type condition struct {
 	role    role // member, or the pending role of a volume with a database; "" is blank
 	volume  string
-	cluster string // of a member's marker
+	cluster string   // of a member's marker
+	members []string // as the marker last knew them
 	claim   string
 	alone   bool // blank for the decision, though there is a database
 	joining bool // blank, and a join was under way
@@ -122,7 +123,7 @@ func (v volume) inspect() (c condition, err error) {
 	}
 	switch {
 	case data && marker != nil:
-		c.role, c.volume, c.cluster = member, marker.Volume, marker.ClusterID
+		c.role, c.volume, c.cluster, c.members = member, marker.Volume, marker.ClusterID, marker.Members
 	case pending != nil && data && pending.Role != alone:
 		c.role, c.volume, c.claim = pending.Role, pending.Volume, pending.Claim
 	case pending != nil:
