@@ -158,6 +158,27 @@ func TestServerSaysWhy(t *testing.T) {
 	}
 }
 
+// The client's answer to the server's goodbye may find the connection reset.
+func TestServerSaysWhyAndLeaves(t *testing.T) {
+	noLeaks(t)
+	peers := make(chan *peer, 1)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == header {
+			peers <- p
+		}
+		return false
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	for range 50 {
+		want(t, look(t, c), Passing)
+		c.conn.raw.(*net.TCPConn).CloseWrite()
+		(<-peers).Write(closing(0, 320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"))
+		if r := told(t, c, time.Second); !r.Stopping {
+			t.Fatalf("got %+v", r)
+		}
+	}
+}
+
 func TestServerClosesDuringCheck(t *testing.T) {
 	noLeaks(t)
 	peers := make(chan *peer, 1)

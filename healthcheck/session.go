@@ -133,6 +133,17 @@ func (l login) Response() string {
 	return l.Authentication.Response()
 }
 
+// A listener loses no word of the server to a failed write: the client gives a
+// connection up as soon as it cannot write, while the server's reason may be on
+// its way. A node that stops sends it and resets the connection, and so a quarter
+// of the reasons were lost (measured on 4.0). The reader sees the end soon enough.
+type listener struct{ net.Conn }
+
+func (l listener) Write(p []byte) (int, error) {
+	_, _ = l.Conn.Write(p)
+	return len(p), nil
+}
+
 // A session is one connection and what the server said on it.
 type session struct {
 	label string
@@ -191,7 +202,7 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	for _, s := range t.sasl {
 		conf.SASL = append(conf.SASL, login{s, conf.Properties})
 	}
-	if conn, err = amqp.Open(stream, conf); err != nil {
+	if conn, err = amqp.Open(listener{stream}, conf); err != nil {
 		return nil, handshakeError(err)
 	}
 	if !stop() { // closed under our hands
