@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -95,40 +96,36 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 }
 
 // Changed returns when the record at key or the service has changed since the
-// given indexes, or after most. It never returns sooner than a tenth of a second, so
-// that a caller may loop on it while Consul fails at once.
+// given indexes, when ctx ends, or after most.
 func Changed(ctx context.Context, client *api.Client, key string, record uint64, service string, catalog uint64, most time.Duration) {
-	soonest := time.NewTimer(100 * time.Millisecond)
-	defer soonest.Stop()
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	done := make(chan bool, 2) // true: this watcher saw a change
-	wait := func(index uint64) *api.QueryOptions {
-		return (&api.QueryOptions{RequireConsistent: true, WaitIndex: index, WaitTime: most}).WithContext(ctx)
-	}
-	go func() {
-		pair, _, err := client.KV().Get(key, wait(record))
-		done <- err == nil && modified(pair) != record
-	}()
-	go func() {
-		_, meta, err := client.Health().Service(service, "", false, wait(catalog))
-		done <- err == nil && meta.LastIndex != catalog
-	}()
-	if !<-done && ctx.Err() == nil {
-		// One watcher came back without news: the other may still bring some.
-		select {
-		case <-done:
-		case <-time.After(most / 4):
+	var watchers sync.WaitGroup
+	watch := func(changed func(*api.QueryOptions) (bool, error), index uint64) {
+		defer cancel()
+		for ctx.Err() == nil {
+			q := &api.QueryOptions{RequireConsistent: true, WaitIndex: index, WaitTime: most}
+			switch yes, err := changed(q.WithContext(ctx)); {
+			case yes:
+				return
+			case err != nil: // Consul is away: most is the limit
+				<-ctx.Done()
+			}
 		}
-		done <- false
 	}
-	cancel()
-	<-done
-	select {
-	case <-soonest.C:
-	case <-ctx.Done():
-		<-soonest.C
-	}
+	watchers.Go(func() {
+		watch(func(q *api.QueryOptions) (bool, error) {
+			pair, _, err := client.KV().Get(key, q)
+			return err == nil && modified(pair) != record, err
+		}, max(record, 1))
+	})
+	watchers.Go(func() {
+		watch(func(q *api.QueryOptions) (bool, error) {
+			_, meta, err := client.Health().Service(service, "", false, q)
+			return err == nil && meta.LastIndex != catalog, err
+		}, max(catalog, 1))
+	})
+	watchers.Wait()
 }
 
 // SessionGone reports whether the Consul session id no longer exists.
