@@ -101,29 +101,31 @@ func Changed(ctx context.Context, client *api.Client, key string, record uint64,
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	var watchers sync.WaitGroup
-	watch := func(changed func(*api.QueryOptions) (bool, error), index uint64) {
+	watch := func(index uint64, changed func(*api.QueryOptions) (bool, *api.QueryMeta, error)) {
 		defer cancel()
 		for ctx.Err() == nil {
-			q := &api.QueryOptions{RequireConsistent: true, WaitIndex: index, WaitTime: most}
-			switch yes, err := changed(q.WithContext(ctx)); {
+			q := &api.QueryOptions{RequireConsistent: true, WaitIndex: max(index, 1), WaitTime: most}
+			switch yes, meta, err := changed(q.WithContext(ctx)); {
 			case yes:
 				return
 			case err != nil: // Consul is away: most is the limit
 				<-ctx.Done()
+			default: // woken by something else, such as another key's write
+				index = meta.LastIndex
 			}
 		}
 	}
 	watchers.Go(func() {
-		watch(func(q *api.QueryOptions) (bool, error) {
-			pair, _, err := client.KV().Get(key, q)
-			return err == nil && modified(pair) != record, err
-		}, max(record, 1))
+		watch(record, func(q *api.QueryOptions) (bool, *api.QueryMeta, error) {
+			pair, meta, err := client.KV().Get(key, q)
+			return err == nil && modified(pair) != record, meta, err
+		})
 	})
 	watchers.Go(func() {
-		watch(func(q *api.QueryOptions) (bool, error) {
+		watch(catalog, func(q *api.QueryOptions) (bool, *api.QueryMeta, error) {
 			_, meta, err := client.Health().Service(service, "", false, q)
-			return err == nil && meta.LastIndex != catalog, err
-		}, max(catalog, 1))
+			return err == nil && meta.LastIndex != catalog, meta, err
+		})
 	})
 	watchers.Wait()
 }
