@@ -1,0 +1,305 @@
+package peers_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rmq-entrypoint/peers"
+)
+
+const (
+	a, b, c = "rabbit@a", "rabbit@b", "rabbit@c"
+	ours    = "cluster-on-record"
+	theirs  = "cluster-of-another"
+	timeout = 45 * time.Second
+)
+
+var errUnseen = errors.New("no answer")
+
+// peer builds what the catalog and the peer itself say.
+func peer(node string, passing bool, id string, view *peers.View) peers.Peer {
+	p := peers.Peer{Node: node, Passing: passing, ClusterID: id, View: peers.Seen[peers.View]{Err: peers.ErrNotAsked}}
+	if view != nil {
+		p.View = peers.Seen[peers.View]{Value: *view}
+	}
+	return p
+}
+
+func view(id string, running []string, members ...string) *peers.View {
+	return &peers.View{ClusterID: id, Running: running, Members: members}
+}
+
+// peerKinds are all the ways in which a peer may look.
+var peerKinds = map[string]func(node string) peers.Peer{
+	"critical":                     func(n string) peers.Peer { return peer(n, false, ours, nil) },
+	"critical, answers":            func(n string) peers.Peer { return peer(n, false, ours, view(ours, []string{n}, n)) },
+	"critical, names me":           func(n string) peers.Peer { return peer(n, false, "", view(ours, []string{n}, n, a)) },
+	"critical, names me, stopped":  func(n string) peers.Peer { return peer(n, false, ours, view(ours, nil, n, a)) },
+	"critical, names me elsewhere": func(n string) peers.Peer { return peer(n, false, ours, view(theirs, []string{n}, n, a)) },
+	"passing, silent":              func(n string) peers.Peer { return peer(n, true, ours, nil) },
+	"passing, no id, answers":      func(n string) peers.Peer { return peer(n, true, "", view(ours, []string{n}, n)) },
+	"passing, other id, answers":   func(n string) peers.Peer { return peer(n, true, theirs, view(theirs, []string{n}, n)) },
+	"passing, answers elsewhere":   func(n string) peers.Peer { return peer(n, true, ours, view(theirs, []string{n}, n)) },
+	"passing, stopped":             func(n string) peers.Peer { return peer(n, true, ours, view(ours, nil, n)) },
+	"healthy":                      func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n)) },
+	"healthy, names me":            func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n, a)) },
+}
+
+func everyPeers() map[string]peers.Seen[[]peers.Peer] {
+	all := map[string]peers.Seen[[]peers.Peer]{"unknown": {Err: errUnseen}, "none": {}}
+	for k, first := range peerKinds {
+		all["b "+k] = peers.Seen[[]peers.Peer]{Value: []peers.Peer{first(b)}}
+		for l, second := range peerKinds {
+			all["b "+k+", c "+l] = peers.Seen[[]peers.Peer]{Value: []peers.Peer{first(b), second(c)}}
+		}
+	}
+	return all
+}
+
+func members(names ...string) map[string]string {
+	m := map[string]string{}
+	for _, n := range names {
+		m[n] = "volume-of-" + n
+	}
+	return m
+}
+
+func everyRecord() map[string]peers.Seen[peers.Record] {
+	forming := func(seed string) peers.Seen[peers.Record] {
+		return peers.Seen[peers.Record]{Value: peers.Record{State: peers.Forming, Seed: seed, Claim: "claim", Session: "session", Members: members(seed)}}
+	}
+	all := map[string]peers.Seen[peers.Record]{
+		"unknown": {Err: errUnseen}, "absent": {}, "forming mine": forming(a), "forming b's": forming(b),
+	}
+	for _, names := range [][]string{{}, {a}, {b}, {c}, {a, b}, {b, c}, {a, b, c}} {
+		all["formed "+strings.ReplaceAll(strings.Join(names, ","), "rabbit@", "")] = peers.Seen[peers.Record]{Value: peers.Record{State: peers.Formed, ClusterID: ours, Members: members(names...)}}
+	}
+	return all
+}
+
+var everyClaim = map[string]peers.Seen[time.Duration]{
+	"unknown": {Err: errUnseen}, "alive": {}, "just gone": {Value: 1}, "gone for less": {Value: timeout - 1},
+	"gone for the timeout": {Value: timeout}, "gone for longer": {Value: timeout + time.Hour},
+}
+
+var everyDNS = map[string]peers.Seen[[]string]{
+	"unknown": {Err: errUnseen}, "empty": {}, "strangers": {Value: []string{"10.0.0.9:5672"}},
+}
+
+// everyObservation calls f with each combination there is.
+func everyObservation(f func(name string, o peers.Observation)) {
+	allPeers := everyPeers()
+	for r, record := range everyRecord() {
+		for p, ps := range allPeers {
+			for cl, claim := range everyClaim {
+				for d, dns := range everyDNS {
+					for _, joining := range []bool{false, true} {
+						for _, limit := range []time.Duration{timeout, 0} {
+							name := fmt.Sprintf("record %s; peers %s; claim %s; dns %s; joining %t; timeout %s", r, p, cl, d, joining, limit)
+							f(name, peers.Observation{Me: a, Joining: joining, Record: record, Peers: ps, DNS: dns, Claim: claim, ClaimTimeout: limit})
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestDecideInvariants holds every combination of what can be seen against the
+// promise, in words that do not follow the code.
+func TestDecideInvariants(t *testing.T) {
+	t.Parallel()
+	seen := map[peers.Action]int{}
+	total := 0
+	everyObservation(func(name string, o peers.Observation) {
+		var before peers.Observation
+		if total%16 == 15 {
+			before = clone(o)
+		}
+		d := peers.Decide(o)
+		total++
+		seen[d.Action]++
+		wrong := func(format string, args ...any) {
+			t.Helper()
+			t.Errorf("%s: decided to %s (%s): %s", name, d.Action, d.Why, fmt.Sprintf(format, args...))
+		}
+		if d.Why == "" {
+			wrong("no reason given")
+		}
+		if total%16 == 0 { // these two cost more than all the rest
+			if !reflect.DeepEqual(before, o) {
+				wrong("what was observed has been changed")
+			}
+			if !reflect.DeepEqual(d, peers.Decide(o)) {
+				wrong("the same observation gave another decision")
+			}
+		}
+		r := o.Record.Value
+		if !o.Record.Known() || !o.Peers.Known() {
+			if d.Action != peers.Wait {
+				wrong("something it must know is unknown")
+			}
+			return
+		}
+		healthy := map[string]bool{}
+		lacksVote := map[string]bool{}
+		named := false
+		for _, p := range o.Peers.Value {
+			v := p.View.Value
+			if p.View.Err != nil || v.ClusterID != ours || !slices.Contains(v.Running, p.Node) || r.State != peers.Formed {
+				continue
+			}
+			healthy[p.Node] = p.Passing && p.ClusterID == ours
+			named = named || healthy[p.Node] && slices.Contains(v.Members, a)
+			lacksVote[p.Node] = slices.Contains(v.Members, a) && r.Members[p.Node] != ""
+		}
+		anyHealthy := slices.Contains(slices.Collect(maps.Values(healthy)), true)
+		anyVote := slices.Contains(slices.Collect(maps.Values(lacksVote)), true)
+		others := slices.DeleteFunc(r.Names(), func(n string) bool { return n == a })
+		_, listed := r.Members[a]
+
+		switch d.Action {
+		case peers.Claim:
+			switch {
+			case r.State == peers.Absent && len(o.Peers.Value) == 0 && len(o.DNS.Value) == 0:
+			case r.State == peers.Forming && r.Seed == a:
+			case r.State == peers.Forming && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout:
+			case r.State == peers.Formed && len(r.Members) == 0 && !anyHealthy:
+			default:
+				wrong("nothing allows a founding here")
+			}
+			if r.State == peers.Formed && len(others) > 0 {
+				wrong("%v may hold data of the cluster on record", others)
+			}
+		case peers.Strike:
+			if r.State != peers.Formed || !listed || anyHealthy {
+				wrong("only a member on record without a healthy peer takes itself off")
+			}
+			if o.Joining && anyVote {
+				wrong("a member waits for this node's vote")
+			}
+		case peers.Join:
+			if r.State != peers.Formed || len(d.Peers) == 0 {
+				wrong("nobody to join")
+			}
+			for _, n := range d.Peers {
+				if !healthy[n] && (!o.Joining || !lacksVote[n] || anyHealthy) {
+					wrong("%s neither is healthy nor lacks this node's vote", n)
+				}
+			}
+			for n := range healthy {
+				if healthy[n] && !slices.Contains(d.Peers, n) {
+					wrong("left out %s, which is healthy", n)
+				}
+			}
+			if slices.Contains(d.Peers, a) {
+				wrong("joins itself")
+			}
+			if anyHealthy && d.Named != named {
+				wrong("a healthy peer's list names me: %t, got %t", named, d.Named)
+			}
+			if !anyHealthy && d.Named {
+				wrong("asks for healing while the majority lacks this node's vote")
+			}
+		case peers.Wait:
+			if len(d.Peers) > 0 {
+				wrong("waits with peers to join")
+			}
+			// No wait without end: something that others do, or time, must end it.
+			if r.State == peers.Formed && (anyHealthy || listed || len(r.Members) == 0) {
+				wrong("there is something to do")
+			}
+			if r.State == peers.Forming && r.Seed == a {
+				wrong("nobody else will found what this node claimed")
+			}
+			if r.State == peers.Forming && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout {
+				wrong("the claimant is dead")
+			}
+			if r.State == peers.Absent && len(o.Peers.Value) == 0 && len(o.DNS.Value) == 0 {
+				wrong("nobody is there")
+			}
+		default:
+			wrong("no such action")
+		}
+	})
+	for _, action := range []peers.Action{peers.Wait, peers.Claim, peers.Strike, peers.Join} {
+		if seen[action] == 0 {
+			t.Errorf("no combination leads to %s: these observations cannot tell anything", action)
+		}
+	}
+	t.Logf("%d observations: %v", total, seen)
+}
+
+// clone copies what Decide could change under the caller's hands.
+func clone(o peers.Observation) peers.Observation {
+	o.Record.Value.Members = maps.Clone(o.Record.Value.Members)
+	o.Peers.Value = slices.Clone(o.Peers.Value)
+	for i := range o.Peers.Value {
+		v := &o.Peers.Value[i].View.Value
+		v.Members, v.Running = slices.Clone(v.Members), slices.Clone(v.Running)
+	}
+	o.DNS.Value = slices.Clone(o.DNS.Value)
+	return o
+}
+
+// TestDecideCells is the design's table, cell by cell.
+func TestDecideCells(t *testing.T) {
+	t.Parallel()
+	record := func(name string) peers.Seen[peers.Record] {
+		r, ok := everyRecord()[name]
+		if !ok {
+			t.Fatalf("no record %q", name)
+		}
+		return r
+	}
+	kinds := func(ps ...peers.Peer) peers.Seen[[]peers.Peer] { return peers.Seen[[]peers.Peer]{Value: ps} }
+	k := func(kind, node string) peers.Peer { return peerKinds[kind](node) }
+	for _, cell := range []struct {
+		name  string
+		o     peers.Observation
+		want  peers.Action
+		peers []string
+		named bool
+		why   string // a word of the reason
+	}{
+		{name: "record unknown", o: peers.Observation{Record: record("unknown")}, want: peers.Wait, why: "no answer"},
+		{name: "catalog unknown", o: peers.Observation{Record: record("absent"), Peers: peers.Seen[[]peers.Peer]{Err: errUnseen}}, want: peers.Wait, why: "no answer"},
+		{name: "absent, nobody", o: peers.Observation{Record: record("absent")}, want: peers.Claim},
+		{name: "absent, nobody, DNS silent", o: peers.Observation{Record: record("absent"), DNS: everyDNS["unknown"]}, want: peers.Claim},
+		{name: "absent, nobody, DNS knows more", o: peers.Observation{Record: record("absent"), DNS: everyDNS["strangers"]}, want: peers.Wait, why: "10.0.0.9:5672"},
+		{name: "absent, one registered", o: peers.Observation{Record: record("absent"), Peers: kinds(k("critical", b))}, want: peers.Wait, why: b},
+		{name: "absent, one passing", o: peers.Observation{Record: record("absent"), Peers: kinds(k("healthy", b))}, want: peers.Wait, why: b},
+		{name: "forming, mine", o: peers.Observation{Record: record("forming mine"), Claim: everyClaim["alive"]}, want: peers.Claim},
+		{name: "forming, another's, alive", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["alive"]}, want: peers.Wait, why: b},
+		{name: "forming, another's, unknown", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["unknown"]}, want: peers.Wait, why: "unknown"},
+		{name: "forming, another's, not long enough gone", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["gone for less"]}, want: peers.Wait, why: b},
+		{name: "forming, another's, gone, still registered", o: peers.Observation{Record: record("forming b's"), Peers: kinds(k("critical", b)), Claim: everyClaim["gone for the timeout"]}, want: peers.Claim, why: b},
+		{name: "formed, some healthy", o: peers.Observation{Record: record("formed b,c"), Peers: kinds(k("healthy", b), k("passing, silent", c))}, want: peers.Join, peers: []string{b}},
+		{name: "formed, all healthy", o: peers.Observation{Record: record("formed b,c"), Peers: kinds(k("healthy", b), k("healthy", c))}, want: peers.Join, peers: []string{b, c}},
+		{name: "formed, healthy and naming me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "formed, wiped and struck, named by RabbitMQ", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "formed, none healthy, half joined", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Join, peers: []string{b}},
+		{name: "formed, none healthy, named but not half joined", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Strike},
+		{name: "formed, none healthy, named by one not on record", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", c))}, want: peers.Strike},
+		{name: "formed, none healthy, listed", o: peers.Observation{Record: record("formed a,b,c")}, want: peers.Strike, why: ours},
+		{name: "formed, a stale passing, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, silent", b))}, want: peers.Strike},
+		{name: "formed, none healthy, not listed", o: peers.Observation{Record: record("formed b,c")}, want: peers.Wait, why: b + ", " + c},
+		{name: "formed, a passing one of another cluster", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, other id, answers", b))}, want: peers.Wait, why: b},
+		{name: "formed, every member struck", o: peers.Observation{Record: record("formed ")}, want: peers.Claim},
+		{name: "formed, every member struck, a stale entry left", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Claim},
+	} {
+		t.Run(cell.name, func(t *testing.T) {
+			cell.o.Me, cell.o.ClaimTimeout = a, timeout
+			d := peers.Decide(cell.o)
+			if d.Action != cell.want || !slices.Equal(d.Peers, cell.peers) || d.Named != cell.named || !strings.Contains(d.Why, cell.why) {
+				t.Errorf("got %+v\nwant %s of %v, named %t, with %q in the reason", d, cell.want, cell.peers, cell.named, cell.why)
+			}
+		})
+	}
+}

@@ -1,0 +1,308 @@
+package peers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
+)
+
+func registration(node, address string) peers.Registration {
+	return peers.Registration{
+		Service: service, Node: node, Address: address, Port: 5672, TTL: time.Minute, Reap: 5 * time.Minute,
+		Version: "4.3.6", ClusterID: ours,
+	}
+}
+
+func TestAnnounceReportWithdraw(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	r := registration(b, "10.0.0.2")
+	if err := peers.Report(t.Context(), consul.Client, r, api.HealthPassing, "early"); !errors.Is(err, peers.ErrUnregistered) {
+		t.Errorf("reported what was never registered: %v", err)
+	}
+	if err := peers.Withdraw(t.Context(), consul.Client, r); err != nil {
+		t.Errorf("withdrew what was never registered: %v", err)
+	}
+	mustAnnounce(t, consul.Client, r)
+	p := onlyPeer(t, consul.Client, false)
+	want := peers.Peer{Node: b, Address: "10.0.0.2:5672", ClusterID: ours, View: peers.Seen[peers.View]{Err: peers.ErrNotAsked}}
+	if p.Node != want.Node || p.Address != want.Address || p.ClusterID != want.ClusterID || p.View.Known() {
+		t.Errorf("in the catalog: %+v", p)
+	}
+	for _, status := range []string{api.HealthPassing, api.HealthWarning, api.HealthCritical} {
+		mustReport(t, consul.Client, r, status)
+		onlyPeer(t, consul.Client, status != api.HealthCritical)
+	}
+
+	mustReport(t, consul.Client, r, api.HealthPassing)
+	onlyPeer(t, consul.Client, true)
+	mustAnnounce(t, consul.Client, r)
+	checks, err := consul.Client.Agent().Checks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, check := range checks {
+		if check.Status != api.HealthCritical {
+			t.Errorf("registered over a passing entry: its check is %s", check.Status)
+		}
+	}
+	onlyPeer(t, consul.Client, false)
+
+	mustReport(t, consul.Client, r, api.HealthPassing)
+	if err := consul.Client.Agent().ServiceDeregister(r.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if err := peers.Report(t.Context(), consul.Client, r, api.HealthPassing, "?"); !errors.Is(err, peers.ErrUnregistered) {
+		t.Errorf("the agent deregistered it: %v", err)
+	}
+	mustAnnounce(t, consul.Client, r)
+	if err := peers.Withdraw(t.Context(), consul.Client, r); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the entry is gone", func() bool {
+		found, _, err := peers.Catalog(t.Context(), consul.Client, service, a)
+		return err == nil && len(found) == 0
+	})
+
+	mustAnnounce(t, consul.Client, r)
+	consul.Restart() // a development agent loses everything
+	if err := peers.Report(t.Context(), consul.Client, r, api.HealthPassing, "?"); !errors.Is(err, peers.ErrUnregistered) {
+		t.Errorf("the agent came back without its data: %v", err)
+	}
+
+	link := consultest.Proxy(t, consul.Addr)
+	link.Refuse()
+	client := consultest.Client(t, link.Addr, "")
+	for what, err := range map[string]error{
+		"announce": peers.Announce(t.Context(), client, r, ""),
+		"report":   peers.Report(t.Context(), client, r, api.HealthPassing, ""),
+		"withdraw": peers.Withdraw(t.Context(), client, r),
+	} {
+		if err == nil || errors.Is(err, peers.ErrUnregistered) {
+			t.Errorf("%s without Consul: %v", what, err)
+		}
+	}
+}
+
+func TestSilenceTurnsCritical(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	r := registration(b, "10.0.0.2")
+	r.TTL = time.Second
+	mustAnnounce(t, consul.Client, r)
+	mustReport(t, consul.Client, r, api.HealthPassing)
+	onlyPeer(t, consul.Client, true)
+	onlyPeer(t, consul.Client, false)
+}
+
+func TestCatalog(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	if found, index, err := peers.Catalog(t.Context(), consul.Client, service, a); err != nil || len(found) != 0 || index == 0 {
+		t.Errorf("empty: %v, %d, %v", found, index, err)
+	}
+	mustAnnounce(t, consul.Client, registration(a, "10.0.0.1"))
+	mustAnnounce(t, consul.Client, registration(c, "10.0.0.3"))
+	mustAnnounce(t, consul.Client, registration(b, "")) // at its agent's address
+	mustReport(t, consul.Client, registration(b, ""), api.HealthPassing)
+	if err := consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "other-one", Name: service, Address: "10.0.0.9", Port: 5672}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all but this node are found", func() bool {
+		found, _, err := peers.Catalog(t.Context(), consul.Client, service, a)
+		if err != nil || len(found) != 3 {
+			return false
+		}
+		var got []string
+		for _, p := range found {
+			got = append(got, fmt.Sprintf("%s %s %q %t", p.Node, p.Address, p.ClusterID, p.Passing))
+		}
+		host, _, _ := net.SplitHostPort(consul.Addr)
+		return slices.Equal(got, []string{
+			`other-one 10.0.0.9:5672 "" true`, // without our meta: under its id, and there all the same
+			b + " " + host + `:5672 "` + ours + `" true`,
+			c + ` 10.0.0.3:5672 "` + ours + `" false`,
+		})
+	})
+	// A node whose own check fails takes its services along.
+	if err := consul.Client.Agent().EnableNodeMaintenance("test"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nobody passes on a failing Consul node", func() bool {
+		found, _, err := peers.Catalog(t.Context(), consul.Client, service, a)
+		return err == nil && len(found) == 3 && !slices.ContainsFunc(found, func(p peers.Peer) bool { return p.Passing })
+	})
+	link := consultest.Proxy(t, consul.Addr)
+	link.Blackhole()
+	start := time.Now()
+	if found, _, err := peers.Catalog(t.Context(), consultest.Client(t, link.Addr, ""), service, a); err == nil || time.Since(start) > 10*time.Second {
+		t.Errorf("a Consul that never answers: %v, %v after %s", found, err, time.Since(start))
+	}
+	link.Pass()
+	link.Answer(1, 500, "No cluster leader", consultest.Request("GET", "/v1/health/service/"))
+	if found, _, err := peers.Catalog(t.Context(), consultest.Client(t, link.Addr, ""), service, a); err == nil {
+		t.Errorf("no leader was read as %v", found)
+	}
+}
+
+func TestChanged(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	mustAnnounce(t, consul.Client, registration(b, "10.0.0.2"))
+	onlyPeer(t, consul.Client, false)
+	mustWrite(t, consul.Client, peers.Record{}.Claimed(a, "v", "", now), 0, true)
+
+	// changed reports how long Changed takes after during was called on a waiting one.
+	const most = 20 * time.Second
+	link := consultest.Proxy(t, consul.Addr)
+	changed := func(ctx context.Context, most time.Duration, during func(r peers.Record, index uint64)) time.Duration {
+		t.Helper()
+		r, index := mustRead(t, consul.Client)
+		_, catalog, err := peers.Catalog(t.Context(), consul.Client, service, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := link.Count(reads)
+		done := make(chan time.Time, 1)
+		client := consultest.Client(t, link.Addr, "")
+		go func() {
+			peers.Changed(ctx, client, recordKey, index, service, catalog, most)
+			done <- time.Now()
+		}()
+		eventually(t, "Changed asks", func() bool { return link.Count(reads) > before })
+		select {
+		case <-done:
+			t.Error("returned before anything changed")
+		case <-time.After(300 * time.Millisecond):
+		}
+		start := time.Now()
+		during(r, index)
+		return (<-done).Sub(start)
+	}
+	if took := changed(t.Context(), most, func(r peers.Record, index uint64) {
+		mustWrite(t, consul.Client, r.With(c, "vc"), index, true)
+	}); took > 3*time.Second {
+		t.Errorf("woke %s after the record changed", took)
+	}
+	if took := changed(t.Context(), most, func(peers.Record, uint64) {
+		mustReport(t, consul.Client, registration(b, "10.0.0.2"), api.HealthPassing)
+	}); took > 3*time.Second {
+		t.Errorf("woke %s after a service changed", took)
+	}
+	if took := changed(t.Context(), 2*time.Second, func(peers.Record, uint64) {}); took > 3*time.Second {
+		t.Errorf("woke %s after it began, want 2 s", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if took := changed(ctx, most, func(peers.Record, uint64) { cancel() }); took > time.Second {
+		t.Errorf("woke %s after its context ended", took)
+	}
+	// A Consul that fails at once must not turn a loop around Changed into a storm.
+	link.Refuse()
+	start := time.Now()
+	client := consultest.Client(t, link.Addr, "")
+	for range 5 {
+		peers.Changed(t.Context(), client, recordKey, 1, service, 1, 100*time.Millisecond)
+	}
+	if took := time.Since(start); took < 450*time.Millisecond {
+		t.Errorf("five calls took %s while Consul refused", took)
+	}
+}
+
+func TestLookup(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	server := peers.DNS{Server: consul.DNSAddr, Domain: "consul"}
+	if found, err := peers.Lookup(t.Context(), server, service); err != nil || len(found) != 0 {
+		t.Errorf("NXDOMAIN: %v, %v, want a known empty answer", found, err)
+	}
+	var want []string
+	for i := range 7 { // plain UDP would give three
+		r := registration(fmt.Sprintf("rabbit@n%d", i), fmt.Sprintf("10.0.0.%d", i+1))
+		if i >= 5 {
+			r.Address = fmt.Sprintf("host-%d.example.org", i)
+		}
+		mustAnnounce(t, consul.Client, r)
+		mustReport(t, consul.Client, r, []string{api.HealthPassing, api.HealthWarning}[i%2])
+		want = append(want, r.Address+":5672")
+	}
+	mustAnnounce(t, consul.Client, registration("rabbit@critical", "10.0.0.99"))
+	slices.Sort(want)
+	var found []string
+	eventually(t, "all seven, and not the critical one", func() bool {
+		var err error
+		found, err = peers.Lookup(t.Context(), server, service)
+		return err == nil && slices.Equal(found, want)
+	})
+	if found, err := peers.Lookup(t.Context(), peers.DNS{Server: consul.DNSAddr, Domain: "example"}, service); err == nil {
+		t.Errorf("a domain that this server refuses: %v", found)
+	}
+	link := consultest.Proxy(t, consul.DNSAddr)
+	behind := peers.DNS{Server: link.Addr, Domain: "consul"}
+	if found, err := peers.Lookup(t.Context(), behind, service); err != nil || len(found) != 7 {
+		t.Errorf("through the link: %v, %v", found, err)
+	}
+	link.Blackhole()
+	start := time.Now()
+	if found, err := peers.Lookup(t.Context(), behind, service); err == nil || time.Since(start) > 10*time.Second {
+		t.Errorf("a server that never answers: %v, %v after %s", found, err, time.Since(start))
+	}
+	link.Refuse()
+	if found, err := peers.Lookup(t.Context(), behind, service); err == nil || !strings.Contains(err.Error(), link.Addr) {
+		t.Errorf("a server that refuses: %v, %v", found, err)
+	}
+}
+
+// TestLookupDials: a connection of the caller's choice is used, and a context
+// that ends cuts it.
+func TestLookupDials(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	near, far := net.Pipe()
+	defer far.Close()
+	go func() {
+		_, _ = far.Read(make([]byte, 2))
+		cancel()
+	}()
+	d := peers.DNS{Server: "192.0.2.1:53", Domain: "consul", Dial: func(context.Context, string, string) (net.Conn, error) { return near, nil }}
+	if found, err := peers.Lookup(ctx, d, service); err == nil {
+		t.Errorf("cancelled in the middle: %v", found)
+	}
+}
+
+func mustAnnounce(t *testing.T, client *api.Client, r peers.Registration) {
+	t.Helper()
+	if err := peers.Announce(t.Context(), client, r, "test"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustReport(t *testing.T, client *api.Client, r peers.Registration, status string) {
+	t.Helper()
+	if err := peers.Report(t.Context(), client, r, status, "test"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onlyPeer waits until the one other instance passes, or does not.
+func onlyPeer(t *testing.T, client *api.Client, passing bool) (p peers.Peer) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("one peer, passing %t", passing), func() bool {
+		found, _, err := peers.Catalog(t.Context(), client, service, a)
+		if err != nil || len(found) != 1 || found[0].Passing != passing {
+			return false
+		}
+		p = found[0]
+		return true
+	})
+	return p
+}

@@ -1,0 +1,332 @@
+package peers_test
+
+import (
+	"encoding/json"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
+)
+
+const (
+	recordKey = "rmq-entrypoint/rabbitmq/cluster"
+	lockKey   = "rmq-entrypoint/rabbitmq/lock"
+	service   = "rabbitmq"
+)
+
+var (
+	transactions = consultest.Request("PUT", "/v1/txn")
+	reads        = consultest.Request("GET", "/v1/kv/"+recordKey)
+	now          = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+func TestRecordIsWrittenByCompareAndSet(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	if r, index, err := peers.ReadRecord(t.Context(), consul.Client, recordKey); err != nil || index != 0 || r.State != peers.Absent {
+		t.Fatalf("before anything is written: %+v, %d, %v", r, index, err)
+	}
+	first := peers.Record{}.Claimed(a, "vol-a", "", now)
+	mustWrite(t, consul.Client, first, 0, true)
+	mustWrite(t, consul.Client, peers.Record{}.Claimed(b, "vol-b", "", now), 0, false) // index 0 means: there is none
+	r, index := mustRead(t, consul.Client)
+	if r.Seed != a || r.Claim != first.Claim || r.State != peers.Forming || r.Members[a] != "vol-a" || !r.Since.Equal(now) || r.Revision == "" {
+		t.Errorf("read back %+v", r)
+	}
+	mustWrite(t, consul.Client, r.Founded("id-1", now), index, true)
+	mustWrite(t, consul.Client, r.With(b, "vol-b"), index, false) // of before the founding
+	r, after := mustRead(t, consul.Client)
+	if r.State != peers.Formed || r.ClusterID != "id-1" || r.Session != "" || after <= index {
+		t.Errorf("read back %+v at %d, after %d", r, after, index)
+	}
+}
+
+func TestOneOfManyClaimsWins(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	for round := range 5 {
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		_, index, err := peers.ReadRecord(t.Context(), consul.Client, recordKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, node := range []string{a, b, c} {
+			wg.Go(func() {
+				ok, err := peers.WriteRecord(t.Context(), consul.Client, recordKey, peers.Record{}.Claimed(node, "v", "", now), index, "", "")
+				if err != nil {
+					t.Error(err)
+				}
+				if ok {
+					won.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 {
+			t.Errorf("round %d: %d claims at index %d succeeded", round, won.Load(), index)
+		}
+	}
+}
+
+func TestWriteUnderALockThatIsLost(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	session := func() string {
+		id, _, err := consul.Client.Session().CreateNoChecks(&api.SessionEntry{TTL: "10s", LockDelay: time.Millisecond}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	mine := session()
+	write := func() bool {
+		t.Helper()
+		_, index, err := peers.ReadRecord(t.Context(), consul.Client, recordKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok, err := peers.WriteRecord(t.Context(), consul.Client, recordKey, peers.Record{}.Claimed(a, "v", mine, now), index, lockKey, mine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if write() {
+		t.Error("wrote without holding the lock")
+	}
+	if ok, _, err := consul.Client.KV().Acquire(&api.KVPair{Key: lockKey, Session: mine}, nil); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if !write() {
+		t.Error("could not write while holding the lock")
+	}
+	if _, err := consul.Client.Session().Destroy(mine, nil); err != nil {
+		t.Fatal(err)
+	}
+	if write() {
+		t.Error("wrote although the session was gone")
+	}
+	other := session()
+	eventually(t, "another takes the lock", func() bool {
+		ok, _, err := consul.Client.KV().Acquire(&api.KVPair{Key: lockKey, Session: other}, nil)
+		return err == nil && ok
+	})
+	if write() {
+		t.Error("wrote while another held the lock")
+	}
+}
+
+func TestAnswerOfAWriteIsLost(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	link := consultest.Proxy(t, consul.Addr)
+	client := consultest.Client(t, link.Addr, "")
+	claim := peers.Record{}.Claimed(a, "v", "", now)
+
+	link.LoseAnswer(1, transactions)
+	if ok, err := peers.WriteRecord(t.Context(), client, recordKey, claim, 0, "", ""); err != nil || !ok {
+		t.Errorf("the write took place and its answer was lost: got %t, %v", ok, err)
+	}
+	r, index := mustRead(t, consul.Client)
+	if r.Claim != claim.Claim {
+		t.Errorf("on record: %+v", r)
+	}
+
+	link.Answer(1, 500, "rpc error: No cluster leader", transactions)
+	if ok, err := peers.WriteRecord(t.Context(), client, recordKey, r.Founded("id", now), index, "", ""); ok || err == nil || !strings.Contains(err.Error(), "No cluster leader") {
+		t.Errorf("the write did not take place: got %t, %v", ok, err)
+	}
+
+	link.LoseAnswer(1, transactions)
+	link.Answer(1, 500, "rpc error: No cluster leader", reads)
+	if ok, err := peers.WriteRecord(t.Context(), client, recordKey, r.Founded("id", now), index, "", ""); ok || err == nil || !strings.Contains(err.Error(), "could not be read again") {
+		t.Errorf("nothing tells what became of the write: got %t, %v", ok, err)
+	}
+	if got := link.Count(transactions); got != 3 {
+		t.Errorf("%d transactions for three writes: a write was repeated unseen", got)
+	}
+}
+
+// TestAnswerOfALosingWriteIsLost: our write failed for good, unseen, because
+// another was faster with the very same content.
+func TestAnswerOfALosingWriteIsLost(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	link := consultest.Proxy(t, consul.Addr)
+	claim := peers.Record{}.Claimed(a, "v", "", now)
+	mustWrite(t, consul.Client, claim, 0, true)
+	link.LoseAnswer(1, transactions)
+	if ok, err := peers.WriteRecord(t.Context(), consultest.Client(t, link.Addr, ""), recordKey, claim, 0, "", ""); ok || err == nil {
+		t.Errorf("took another write of the same content for its own: %t, %v", ok, err)
+	}
+}
+
+func TestForeignValueAtTheKeyIsUnknownNotAbsent(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	for _, value := range []string{"", "null", "{}", `{"state":"born"}`, "rabbit@a", `["formed"]`, `{"state":""}`} {
+		if _, err := consul.Client.KV().Put(&api.KVPair{Key: recordKey, Value: []byte(value)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := peers.ReadRecord(t.Context(), consul.Client, recordKey)
+		if err == nil {
+			t.Errorf("%q was read as %+v", value, r)
+			continue
+		}
+		if !strings.Contains(err.Error(), recordKey) {
+			t.Errorf("the error does not name the key: %v", err)
+		}
+	}
+	link := consultest.Proxy(t, consul.Addr)
+	link.Refuse()
+	if _, _, err := peers.ReadRecord(t.Context(), consultest.Client(t, link.Addr, ""), recordKey); err == nil {
+		t.Error("no Consul was read as no record")
+	}
+	link.Blackhole()
+	start := time.Now()
+	if _, _, err := peers.ReadRecord(t.Context(), consultest.Client(t, link.Addr, ""), recordKey); err == nil || time.Since(start) > 10*time.Second {
+		t.Errorf("a Consul that never answers: %v after %s", err, time.Since(start))
+	}
+}
+
+// TestRecordsDoNotShare: what one derives from a record must not change the one
+// it came from, which another write is still compared with.
+func TestRecordsDoNotShare(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{a: "va", b: "vb"}, Gone: map[string]peers.Gone{c: {Volume: "vc"}}}
+	before, _ := json.Marshal(r)
+	_ = r.With(c, "vc2")
+	_ = r.Without(a, "blank", now)
+	_ = r.Claimed(c, "vc3", "s", now)
+	_ = r.Founded("id-2", now)
+	if after, _ := json.Marshal(r); string(after) != string(before) {
+		t.Errorf("the record changed from %s to %s", before, after)
+	}
+	with := r.With(c, "vc2")
+	if _, gone := with.Gone[c]; gone || with.Members[c] != "vc2" || len(with.Members) != 3 {
+		t.Errorf("with c: %+v", with)
+	}
+	without := r.Without(a, "blank", now)
+	if _, on := without.Members[a]; on || without.Gone[a] != (peers.Gone{Volume: "va", At: now, Why: "blank"}) || len(without.Gone) != 2 {
+		t.Errorf("without a: %+v", without)
+	}
+	if empty := (peers.Record{}).With(a, "v").Without(b, "why", now); empty.Members[a] != "v" {
+		t.Errorf("from nothing: %+v", empty)
+	}
+}
+
+func TestClaimKeepsWhatItReplaces(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id-0", Members: map[string]string{a: "va"}}
+	for range 12 {
+		r = r.Without(a, "blank", now).Claimed(a, "v", "s", now).Founded("id-"+peers.NewID(), now)
+	}
+	if len(r.Previous) != 8 {
+		t.Errorf("%d previous clusters kept", len(r.Previous))
+	}
+	claim := peers.Record{State: peers.Formed, ClusterID: "id-1", Gone: map[string]peers.Gone{b: {Volume: "vb"}}, Previous: []peers.Previous{{ClusterID: "id-0"}}}.Claimed(a, "v", "s", now)
+	if claim.ClusterID != "" || len(claim.Previous) != 2 || claim.Previous[0].ClusterID != "id-1" || claim.Previous[0].Gone[b].Volume != "vb" || claim.Previous[1].ClusterID != "id-0" {
+		t.Errorf("claimed %+v", claim)
+	}
+	if other := claim.Claimed(b, "vb", "s2", now); other.Claim == claim.Claim || other.Seed != b || len(other.Members) != 1 || len(other.Previous) != 2 {
+		t.Errorf("taken over %+v: a claim that founded nothing is no previous cluster", other)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	formed := peers.Record{
+		State: peers.Formed, ClusterID: "id-2", Since: now, Members: map[string]string{a: "va", b: ""},
+		Gone:     map[string]peers.Gone{c: {Volume: "vc", At: now, Why: "its volume came up blank"}},
+		Previous: []peers.Previous{{ClusterID: "id-1", Until: now, Members: []string{a}}},
+	}
+	forming := formed.Claimed(b, "vb", "s", now)
+	for _, test := range []struct {
+		name                  string
+		r                     peers.Record
+		node, volume, cluster string
+		want                  string // a word of the refusal, "" for none
+	}{
+		{"no record", peers.Record{}, a, "va", "id-2", ""},
+		{"on record with this volume", formed, a, "va", "id-2", ""},
+		{"on record with another volume", formed, a, "vx", "id-2", "replaced"},
+		{"on record, volume unknown to the record", formed, b, "vb", "id-2", ""},
+		{"on record, volume without a name", formed, a, "", "id-2", ""},
+		{"struck itself", formed, c, "vc", "id-2", "its volume came up blank"},
+		{"never on record", formed, "rabbit@d", "vd", "id-2", "no longer on record"},
+		{"another cluster", formed, a, "va", "id-9", "id-9"},
+		{"a cluster that was replaced", formed, a, "va", "id-1", "replaced on"},
+		{"data that never knew this program", formed, a, "", "", ""},
+		{"while one forms: an unknown cluster", forming, a, "va", "id-9", ""},
+		{"while one forms: the cluster it replaces", forming, a, "va", "id-2", "(forming)"},
+		{"while one forms: an older one it replaces", forming, a, "va", "id-1", "(forming)"},
+	} {
+		got := test.r.Refuses(test.node, test.volume, test.cluster)
+		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			t.Errorf("%s: got %q, want %q in it", test.name, got, test.want)
+		}
+	}
+}
+
+func TestSessionGone(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	id, _, err := consul.Client.Session().CreateNoChecks(&api.SessionEntry{TTL: "10s", LockDelay: time.Millisecond}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := peers.SessionGone(t.Context(), consul.Client, id); err != nil || gone {
+		t.Errorf("a session that lives: gone %t, %v", gone, err)
+	}
+	if _, err := consul.Client.Session().Destroy(id, nil); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := peers.SessionGone(t.Context(), consul.Client, id); err != nil || !gone {
+		t.Errorf("a session that was destroyed: gone %t, %v", gone, err)
+	}
+	if gone, err := peers.SessionGone(t.Context(), consul.Client, ""); err != nil || !gone {
+		t.Errorf("no session: gone %t, %v", gone, err)
+	}
+	link := consultest.Proxy(t, consul.Addr)
+	link.Refuse()
+	if gone, err := peers.SessionGone(t.Context(), consultest.Client(t, link.Addr, ""), id); err == nil || gone {
+		t.Errorf("no Consul: gone %t, %v", gone, err)
+	}
+}
+
+func mustWrite(t *testing.T, client *api.Client, r peers.Record, index uint64, want bool) {
+	t.Helper()
+	ok, err := peers.WriteRecord(t.Context(), client, recordKey, r, index, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok != want {
+		t.Fatalf("write at %d: %t, want %t", index, ok, want)
+	}
+}
+
+func mustRead(t *testing.T, client *api.Client) (peers.Record, uint64) {
+	t.Helper()
+	r, index, err := peers.ReadRecord(t.Context(), client, recordKey)
+	if err != nil || index == 0 {
+		t.Fatalf("read: %d, %v", index, err)
+	}
+	return r, index
+}
+
+// eventually waits for a condition; only its deadline can fail.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
