@@ -126,12 +126,14 @@ func (c *Consul) Boot() {
 		args = append(args, "-dev")
 	}
 	if c.opts.acl {
-		args = append(args, `-hcl=acl { enabled = true default_policy = "deny" enable_token_persistence = true }`)
+		// An agent without a data directory would persist its tokens into the test's working directory.
+		args = append(args, fmt.Sprintf(`-hcl=acl { enabled = true default_policy = "deny" enable_token_persistence = %t }`, c.opts.persistent))
 	}
 	for _, hcl := range c.opts.hcl {
 		args = append(args, "-hcl="+hcl)
 	}
 	c.cmd = exec.Command(c.bin, args...)
+	c.cmd.Dir = c.dir
 	c.cmd.Stdout, c.cmd.Stderr = c.t.Output(), c.t.Output()
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.cmd.Start(); err != nil {
