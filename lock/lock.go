@@ -140,15 +140,22 @@ func (l *Lock) Keep(ctx context.Context) error {
 	var failing error
 	next := l.renewed.Add(l.opts.TTL / 3)
 	for {
+		lapse := l.renewed.Add(l.opts.TTL * 9 / 10)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.released:
 			return nil
-		case <-time.After(time.Until(next)):
+		case <-time.After(time.Until(earlier(next, lapse))):
 		}
 		asked := time.Now()
-		lapse := l.renewed.Add(l.opts.TTL * 9 / 10)
+		if !asked.Before(lapse) {
+			err := fmt.Errorf("%w: not renewed for %s", ErrLost, asked.Sub(l.renewed).Round(time.Millisecond))
+			if failing != nil { // else this process did not run
+				err = fmt.Errorf("%w: %v", err, failing)
+			}
+			return err
+		}
 		dctx, cancel := context.WithDeadline(ctx, lapse)
 		err := l.renew(dctx)
 		cancel()
@@ -157,8 +164,6 @@ func (l *Lock) Keep(ctx context.Context) error {
 			return nil
 		case errors.Is(err, ErrLost):
 			return err
-		case err != nil && !time.Now().Before(lapse):
-			return fmt.Errorf("%w: not renewed for %s: %v", ErrLost, time.Since(l.renewed).Round(time.Millisecond), err)
 		case err != nil:
 			if failing == nil {
 				l.opts.Log.Warn("cannot renew the lock, trying again", "session", l.session, "err", err)
@@ -172,6 +177,13 @@ func (l *Lock) Keep(ctx context.Context) error {
 		}
 		failing = err
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // given reports whether the lock is no longer wanted, so that its end is no loss.

@@ -93,70 +93,60 @@ func TestCancelledWaitLeavesNoSession(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
 	acquire(t, consul.Client, options("a", nil))
-	link := consultest.Proxy(t, consul.Addr)
-	client := consultest.Client(t, link.Addr, "")
-	stop := errors.New("terminated")
 
-	for name, reach := range map[string]func(log *logged){
-		"queueing": func(log *logged) { log.wait(t, "waiting for the lock") },
-		"create's answer lost": func(log *logged) {
-			r := link.LoseAnswer(1000, creates)
-			until(t, "sessions of unknown id", func() bool { return len(sessions(t, consul)) > 1 })
-			_ = r
-		},
-	} {
-		ctx, cancel := context.WithCancelCause(t.Context())
+	t.Run("queueing", func(t *testing.T) {
+		link := consultest.Proxy(t, consul.Addr)
 		var log logged
-		got := acquiring(ctx, client, options("b", &log))
-		reach(&log)
-		cancel(stop)
-		cancelled := time.Now()
-		err := (<-got).err
-		if !errors.Is(err, stop) {
-			t.Errorf("%s: %v, want the cause of the cancellation", name, err)
-		}
-		if took := time.Since(cancelled); took > 2*time.Second {
-			t.Errorf("%s: ended %s after the cancellation", name, took)
-		}
-		if name == "queueing" && !strings.Contains(err.Error(), "held by rabbit@a on host-a since 20") {
+		err := cancelled(t, link, &log, func() { log.wait(t, "waiting for the lock") })
+		if !strings.Contains(err.Error(), "held by rabbit@a on host-a since 20") {
 			t.Errorf("%v: does not say who holds the lock", err)
 		}
 		if ids := sessions(t, consul); len(ids) != 1 {
-			t.Errorf("%s: sessions %v, want the holder's", name, ids)
+			t.Errorf("sessions %v, want the holder's", ids)
 		}
-	}
+	})
+	t.Run("answers to create lost", func(t *testing.T) {
+		link := consultest.Proxy(t, consul.Addr)
+		link.LoseAnswer(1000, creates)
+		var log logged
+		cancelled(t, link, &log, func() { log.wait(t, "no answer from Consul") })
+		if link.Count(creates) == 0 {
+			t.Error("no session was created")
+		}
+		if ids := sessions(t, consul); len(ids) != 1 {
+			t.Errorf("sessions %v, want the holder's", ids)
+		}
+	})
+	t.Run("black hole from the start", func(t *testing.T) {
+		link := consultest.Proxy(t, consul.Addr)
+		link.Blackhole()
+		var log logged
+		cancelled(t, link, &log, func() { log.wait(t, "no answer from Consul") })
+	})
+	t.Run("black hole while queueing", func(t *testing.T) {
+		link := consultest.Proxy(t, consul.Addr)
+		var log logged
+		cancelled(t, link, &log, func() { log.wait(t, "waiting for the lock"); link.Blackhole() })
+	})
 }
 
-func TestCancelledInBlackHole(t *testing.T) {
-	t.Parallel()
-	consul := consultest.Start(t)
-	link := consultest.Proxy(t, consul.Addr)
-	acquire(t, consul.Client, options("a", nil))
-	for name, cut := range map[string]func(*logged){
-		"from the start": nil,
-		"while queueing": func(log *logged) { log.wait(t, "waiting for the lock"); link.Blackhole() },
-	} {
-		link.Pass()
-		if cut == nil {
-			link.Blackhole()
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var log logged
-		got := acquiring(ctx, consultest.Client(t, link.Addr, ""), options("b", &log))
-		if cut != nil {
-			cut(&log)
-		} else {
-			log.wait(t, "no answer from Consul")
-		}
-		cancel()
-		cancelled := time.Now()
-		if err := (<-got).err; !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if took := time.Since(cancelled); took > 2*time.Second {
-			t.Errorf("%s: ended %s after the cancellation", name, took)
-		}
+// cancelled cancels an Acquire through link once it is as far as reach says, and returns its error.
+func cancelled(t *testing.T, link *consultest.Link, log *logged, reach func()) error {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	got := acquiring(ctx, consultest.Client(t, link.Addr, ""), options("b", log))
+	reach()
+	stop := errors.New("terminated")
+	cancel(stop)
+	start := time.Now()
+	err := (<-got).err
+	if !errors.Is(err, stop) {
+		t.Errorf("%v, want the cause of the cancellation", err)
 	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("ended %s after the cancellation", took)
+	}
+	return err
 }
 
 func TestLostAnswersAreLookedUp(t *testing.T) {
@@ -187,13 +177,15 @@ func TestQueueSurvivesErrors(t *testing.T) {
 	<-errs.Done()
 	log.wait(t, "No cluster leader")
 	log.wait(t, "waiting for the lock")
-	for _, status := range []int{500, 503, 429} {
-		<-link.Answer(2, status, "not now", all).Done()
-	}
 	link.Refuse()
 	log.wait(t, "connection refused")
 	link.Pass()
-	<-link.Answer(1, 500, "rpc error", renewals).Done()
+	for _, rule := range []*consultest.Rule{
+		link.Answer(1, 500, "rpc error", all), link.Answer(1, 503, "not now", all), link.Answer(1, 429, "not so fast", all),
+		link.Answer(1, 500, "rpc error", renewals),
+	} {
+		<-rule.Done()
+	}
 
 	// The session vanishes: it queues again with another.
 	for _, id := range sessions(t, consul) {
