@@ -1,0 +1,670 @@
+// Package cluster holds the end-to-end tests: the derived images in real containers, with real Consul and real
+// RabbitMQ, one cluster at a time.
+//
+//	RMQ_TEST_IMAGE_3_10, _4_0, _4_3   derived images (default rmq-entrypoint:bookworm, :trixie, :forky of scripts/images --all)
+//	RMQ_TEST_BASE_3_10, _4_0, _4_3    the images they derive from, with the official entrypoint (rmq-entrypoint/rabbitmq:…)
+//	RMQ_TEST_CONSUL_IMAGE             Consul (default rmq-entrypoint/consul:latest)
+//	RMQ_TEST_FULL=1                   every scenario on every version, and the long variants
+//	RMQ_TEST_SLOW=2                   multiplies every deadline, for a busy machine
+//
+// Everything that is made carries one label and goes at the end; the next run removes what an interrupted one left.
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const (
+	label = "rmq-entrypoint-test"
+	ttl   = 10 * time.Second // of the nodes' checks and sessions: the least Consul takes
+)
+
+// A version is one RabbitMQ that the scenarios run on.
+type version struct {
+	name        string
+	image, base string // derived, and what it derives from
+	khepri      bool   // members decide by majority
+}
+
+var (
+	v310 = version{name: "3.10", image: env("RMQ_TEST_IMAGE_3_10", "rmq-entrypoint:bookworm"), base: env("RMQ_TEST_BASE_3_10", "rmq-entrypoint/rabbitmq:bookworm")}
+	v40  = version{name: "4.0", image: env("RMQ_TEST_IMAGE_4_0", "rmq-entrypoint:trixie"), base: env("RMQ_TEST_BASE_4_0", "rmq-entrypoint/rabbitmq:trixie")}
+	v43  = version{name: "4.3", image: env("RMQ_TEST_IMAGE_4_3", "rmq-entrypoint:forky"), base: env("RMQ_TEST_BASE_4_3", "rmq-entrypoint/rabbitmq:forky"), khepri: true}
+
+	full        = os.Getenv("RMQ_TEST_FULL") != ""
+	consulImage = env("RMQ_TEST_CONSUL_IMAGE", "rmq-entrypoint/consul:latest")
+)
+
+// newest is where a scenario runs whose outcome does not depend on the version, everywhere is for the others.
+// RMQ_TEST_FULL runs all of them everywhere.
+var (
+	newest     = []version{v43}
+	everywhere = []version{v43, v40, v310}
+)
+
+// on runs a scenario on each version, in a network of its own with a Consul.
+func on(t *testing.T, versions []version, scenario func(c *cluster)) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs containers")
+	}
+	if full {
+		versions = everywhere
+	}
+	for _, v := range versions {
+		t.Run(v.name, func(t *testing.T) { scenario(newCluster(t, v)) })
+	}
+}
+
+// TestMain lets one run at a time use this machine's Docker, so that it can clear what an interrupted one left.
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		turn, err := os.OpenFile(filepath.Join(os.TempDir(), label+".lock"), os.O_CREATE|os.O_RDWR, 0o666)
+		if err == nil {
+			err = syscall.Flock(int(turn.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				fmt.Println("waiting for another run of these tests to end")
+				err = syscall.Flock(int(turn.Fd()), syscall.LOCK_EX)
+			}
+		}
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		defer turn.Close()
+		if _, err := exec.LookPath("docker"); err == nil {
+			clear()
+			stop := make(chan os.Signal, 1)
+			signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+			go func() {
+				<-stop
+				clear()
+				os.Exit(1)
+			}()
+			defer clear()
+		}
+		return m.Run()
+	}())
+}
+
+// clear removes everything that carries the label.
+func clear() {
+	for _, kind := range [][2]string{{"ps -aq --no-trunc", "rm -fv"}, {"volume ls -q", "volume rm -f"}, {"network ls -q", "network rm"}} {
+		out, _ := exec.Command("docker", append(strings.Fields(kind[0]), "--filter", "label="+label)...).Output()
+		if ids := strings.Fields(string(out)); len(ids) > 0 {
+			_ = exec.Command("docker", append(strings.Fields(kind[1]), ids...)...).Run()
+		}
+	}
+}
+
+// A cluster is a private network with one Consul and the nodes that a scenario makes.
+type cluster struct {
+	*testing.T
+	version version
+	id      string // in the names of everything
+	subnet  string // first three numbers
+	consul  *api.Client
+	port    int // Consul's, on the loopback
+	nodes   []*node
+	secrets []string // must show up nowhere
+}
+
+func newCluster(t *testing.T, v version) *cluster {
+	t.Helper()
+	id := fmt.Sprintf("%06x", rand.IntN(1<<24))
+	c := &cluster{T: t, version: v, id: id, port: freePort(t), secrets: []string{"cookie" + id, "token" + id}}
+	for _, image := range []string{v.image, consulImage} {
+		if _, err := try("image", "inspect", image); err != nil {
+			t.Fatalf("there is no image %s: scripts/images --all makes it", image)
+		}
+	}
+	t.Cleanup(c.remove)
+	for range 50 {
+		c.subnet = fmt.Sprintf("10.%d.%d", 100+rand.IntN(100), rand.IntN(256))
+		if _, err := try("network", "create", "--label", label, "--subnet", c.subnet+".0/24", c.name("net")); err == nil {
+			break
+		} else if !strings.Contains(err.Error(), "overlap") {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if c.consul, err = api.NewClient(&api.Config{Address: c.consulAddr()}); err != nil {
+		t.Fatal(err)
+	}
+	c.runConsul()
+	c.consulReady()
+	return c
+}
+
+func (c *cluster) name(what string) string { return label + "-" + c.id + "-" + what }
+
+// in runs f as a subtest that reports to it, and ends the scenario when it fails: later steps need this one.
+func (c *cluster) in(name string, f func()) {
+	c.Helper()
+	outer := c.T
+	ok := outer.Run(name, func(t *testing.T) { c.T = t; f() })
+	c.T = outer
+	if !ok {
+		c.FailNow()
+	}
+}
+
+// remove shows what happened if the scenario failed, and takes everything away.
+func (c *cluster) remove() {
+	if c.Failed() {
+		c.dump()
+	}
+	for _, n := range c.nodes {
+		_, _ = try("rm", "-fv", n.container)
+		for _, v := range n.volumes {
+			_, _ = try("volume", "rm", "-f", v)
+		}
+	}
+	_, _ = try("rm", "-fv", c.name("consul"))
+	_, _ = try("network", "rm", c.name("net"))
+}
+
+// story is what is worth reading of a container's log when a scenario failed.
+var story = regexp.MustCompile(`rmq-entrypoint|\[error\]|BOOT FAILED|Error|CRASH`)
+
+func (c *cluster) dump() {
+	record, _, _ := c.consul.KV().Get("rmq-entrypoint/rabbitmq/cluster", nil)
+	if record != nil {
+		c.Logf("record: %s", record.Value)
+	}
+	for _, n := range c.nodes {
+		log := n.log()
+		lines := strings.Split(strings.TrimSpace(log), "\n")
+		c.Logf("--- %s: last 30 lines\n%s", n.host, strings.Join(lines[max(0, len(lines)-30):], "\n"))
+		lines = slices.DeleteFunc(lines, func(l string) bool { return !story.MatchString(l) })
+		state, _ := try("inspect", "-f", "{{.State.Status}} exit {{.State.ExitCode}} restarts {{.RestartCount}}", n.container)
+		c.Logf("--- %s (%s): its story\n%s", n.host, state, strings.Join(lines[max(0, len(lines)-60):], "\n"))
+		if dir := os.Getenv("RMQ_TEST_LOGS"); dir != "" {
+			_ = os.WriteFile(filepath.Join(dir, strings.ReplaceAll(c.Name(), "/", "-")+"-"+n.host+".log"), []byte(log), 0o644)
+		}
+	}
+}
+
+// --- Consul
+
+func (c *cluster) consulAddr() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
+
+func (c *cluster) runConsul() {
+	c.docker("run", "-d", "--name", c.name("consul"), "--label", label, "--network", c.name("net"), "--ip", c.subnet+".10",
+		"-p", c.consulAddr()+":8500", consulImage,
+		"agent", "-server", "-bootstrap-expect=1", "-data-dir=/consul/data", "-client=0.0.0.0", "-bind="+c.subnet+".10", "-log-level=warn")
+}
+
+func (c *cluster) stopConsul()  { c.docker("kill", c.name("consul")) }
+func (c *cluster) startConsul() { c.docker("start", c.name("consul")) }
+
+// wipeConsul replaces a stopped or running Consul with one that has no data.
+func (c *cluster) wipeConsul() {
+	c.docker("rm", "-fv", c.name("consul"))
+	c.runConsul()
+}
+
+func (c *cluster) consulReady() {
+	c.Helper()
+	c.eventually(60*time.Second, "Consul is ready", func() error {
+		id, _, err := c.consul.Session().CreateNoChecks(&api.SessionEntry{TTL: "10s"}, nil)
+		if err == nil {
+			_, err = c.consul.Session().Destroy(id, nil)
+		}
+		return err
+	})
+}
+
+// A record is the cluster record, as the README describes it.
+type record struct {
+	State     string            `json:"state"`
+	ClusterID string            `json:"cluster_id"`
+	Seed      string            `json:"seed"`
+	Members   map[string]string `json:"members"`
+	Gone      map[string]any    `json:"gone"`
+	Previous  []struct {
+		ClusterID string `json:"cluster_id"`
+	} `json:"previous"`
+}
+
+func (c *cluster) record() (r record) {
+	c.Helper()
+	pair, _, err := c.consul.KV().Get("rmq-entrypoint/rabbitmq/cluster", &api.QueryOptions{RequireConsistent: true})
+	if err != nil {
+		c.Fatal(err)
+	}
+	if pair == nil {
+		return r
+	}
+	if err := json.Unmarshal(pair.Value, &r); err != nil {
+		c.Fatal(err)
+	}
+	return r
+}
+
+// checks returns the state of each node's TTL check, by node name; a node that is not registered is not in it.
+func (c *cluster) checks() map[string]string {
+	c.Helper()
+	m, err := c.tryChecks()
+	if err != nil {
+		c.Fatal(err)
+	}
+	return m
+}
+
+func (c *cluster) tryChecks() (map[string]string, error) {
+	entries, _, err := c.consul.Health().Service("rabbitmq", "", false, &api.QueryOptions{RequireConsistent: true})
+	m := map[string]string{}
+	for _, e := range entries {
+		m[e.Service.Meta["node"]] = "unregistered"
+		for _, check := range e.Checks {
+			if check.ServiceID == e.Service.ID {
+				m[e.Service.Meta["node"]] = check.Status
+			}
+		}
+	}
+	return m, err
+}
+
+// sessions returns how many sessions are open in Consul.
+func (c *cluster) sessions() int {
+	c.Helper()
+	list, _, err := c.consul.Session().List(&api.QueryOptions{RequireConsistent: true})
+	if err != nil {
+		c.Fatal(err)
+	}
+	return len(list)
+}
+
+// --- nodes
+
+// A node is one container with a named volume. What it is made with can be changed until it is started first, or
+// after rm.
+type node struct {
+	*cluster
+	host      string
+	name      string // rabbit@host
+	container string
+	ip        string
+	volume    string
+	volumes   []string // all it ever had
+	env       map[string]string
+	flags     []string // of docker run
+	image     string
+	command   []string
+	amqpPort  int
+	httpPort  int
+	began     time.Time // last start
+}
+
+// node returns the node of that number; it does not start it.
+func (c *cluster) node(i int) *node {
+	c.Helper()
+	for _, n := range c.nodes {
+		if n.host == fmt.Sprintf("rabbitmq%d", i) {
+			return n
+		}
+	}
+	host := fmt.Sprintf("rabbitmq%d", i)
+	n := &node{
+		cluster: c, host: host, name: "rabbit@" + host, container: c.name(host), ip: fmt.Sprintf("%s.%d", c.subnet, 20+i),
+		image: c.version.image, amqpPort: freePort(c), httpPort: freePort(c),
+		env: map[string]string{
+			"CONSUL_HTTP_ADDR": c.subnet + ".10:8500", "RMQ_DNS_SERVER": c.subnet + ".10:8600", "RMQ_TTL": ttl.String(),
+			"RABBITMQ_ERLANG_COOKIE": c.secrets[0], "CONSUL_HTTP_TOKEN": c.secrets[1], // without ACLs any token will do
+		},
+	}
+	n.blankVolume()
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// all returns the nodes numbered 1 to k.
+func (c *cluster) all(k int) (ns []*node) {
+	c.Helper()
+	for i := range k {
+		ns = append(ns, c.node(i+1))
+	}
+	return ns
+}
+
+// blankVolume gives the node another, empty volume for its next run, and keeps the one it had.
+func (n *node) blankVolume() {
+	n.volume = fmt.Sprintf("%s-%d", n.container, len(n.volumes))
+	n.volumes = append(n.volumes, n.volume)
+}
+
+func (n *node) args() []string {
+	args := []string{
+		"--label", label, "--hostname", n.host, "--network", n.cluster.name("net"), "--network-alias", n.host, "--ip", n.ip,
+		"-v", n.volume + ":/var/lib/rabbitmq",
+	}
+	for _, k := range slices.Sorted(maps.Keys(n.env)) {
+		args = append(args, "-e", k+"="+n.env[k])
+	}
+	return append(append(append(args, n.flags...), n.image), n.command...)
+}
+
+// start starts the node: its container as it is, or a new one.
+func (n *node) start() {
+	n.Helper()
+	n.began = time.Now()
+	if _, err := try("inspect", n.container); err == nil {
+		n.docker("start", n.container)
+		return
+	}
+	n.docker("volume", "create", "--label", label, n.volume)
+	n.docker(append([]string{
+		"run", "-d", "--name", n.container, "--restart", "unless-stopped",
+		"-p", fmt.Sprintf("127.0.0.1:%d:5672", n.amqpPort), "-p", fmt.Sprintf("127.0.0.1:%d:15690", n.httpPort),
+	}, n.args()...)...)
+}
+
+func start(ns ...*node) {
+	for _, n := range ns {
+		n.start()
+	}
+}
+
+// attempt runs the node once to its end, as for what must be refused, and returns its exit status and output.
+func (n *node) attempt() (status int, out string) {
+	n.Helper()
+	n.docker("volume", "create", "--label", label, n.volume)
+	ctx, cancel := context.WithTimeout(context.Background(), slow(90*time.Second))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", append([]string{"run", "--rm", "--name", n.container}, n.args()...)...)
+	b, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		_, _ = try("rm", "-fv", n.container)
+		n.Errorf("%s did not end:\n%s", n.host, b)
+		return -1, string(b)
+	case err != nil && !errors.As(err, &exit):
+		n.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(b)
+}
+
+func (n *node) stop() { n.Helper(); n.docker("stop", "-t", "120", n.container) }
+func (n *node) kill() { n.Helper(); n.docker("kill", n.container) }
+func (n *node) rm()   { n.Helper(); n.docker("rm", "-f", n.container) }
+
+// wipe removes the container and its data; the next start is on an empty volume.
+func (n *node) wipe() {
+	n.Helper()
+	n.rm()
+	n.docker("volume", "rm", n.volume)
+}
+
+// cut takes the node off the network, join puts it back where it was.
+func (n *node) cut() { n.Helper(); n.docker("network", "disconnect", n.cluster.name("net"), n.container) }
+func (n *node) join() {
+	n.Helper()
+	n.docker("network", "connect", "--ip", n.ip, "--alias", n.host, n.cluster.name("net"), n.container)
+}
+
+func (n *node) exec(argv ...string) string {
+	n.Helper()
+	return n.docker(append([]string{"exec", n.container}, argv...)...)
+}
+
+func (n *node) tryExec(argv ...string) (string, error) {
+	return try(append([]string{"exec", n.container}, argv...)...)
+}
+
+func (n *node) ctl(argv ...string) string {
+	n.Helper()
+	return n.exec(append([]string{"rabbitmqctl", "-q"}, argv...)...)
+}
+
+func (n *node) log() string {
+	out, _ := exec.Command("docker", "logs", n.container).CombinedOutput()
+	return string(out)
+}
+
+// said waits until the node's log since its last start has a line that matches, and returns it.
+func (n *node) said(d time.Duration, pattern string) (line string) {
+	n.Helper()
+	re := regexp.MustCompile("(?m)^.*(?:" + pattern + ").*$")
+	n.eventually(d, fmt.Sprintf("%s says %q", n.host, pattern), func() error {
+		out, _ := exec.Command("docker", "logs", "--since", n.began.Format(time.RFC3339Nano), n.container).CombinedOutput()
+		if line = string(re.Find(out)); line == "" {
+			return errors.New("it has not")
+		}
+		return nil
+	})
+	return line
+}
+
+// A view is what the companion's /status says.
+type view struct {
+	Node      string    `json:"node"`
+	Role      string    `json:"role"`
+	Status    string    `json:"status"`
+	Reason    string    `json:"reason"`
+	ClusterID string    `json:"cluster_id"`
+	Members   []string  `json:"members"`
+	Running   []string  `json:"running"`
+	Since     time.Time `json:"since"`
+	Companion int       `json:"companion_pid"`
+}
+
+func (n *node) view() (v view, err error) {
+	client := http.Client{Timeout: slow(3 * time.Second)}
+	resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/status", n.httpPort))
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	return v, json.NewDecoder(resp.Body).Decode(&v)
+}
+
+// companions returns the companions' PIDs inside the container, and fails if one runs as root.
+func (n *node) companions() (pids []string) {
+	n.Helper()
+	out := n.exec("sh", "-c", `for p in /proc/[0-9]*; do
+		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *"rmq-entrypoint companion"*) echo ${p#/proc/} $(stat -c %U $p);; esac
+	done`)
+	for line := range strings.Lines(out) {
+		pid, user, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || strings.HasPrefix(user, "UNKNOWN") {
+			continue // ended meanwhile
+		}
+		if user != "rabbitmq" {
+			n.Errorf("a companion of %s runs as %s", n.host, user)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// status is rabbitmqctl cluster_status.
+type status struct {
+	Disk       []string            `json:"disk_nodes"`
+	Running    []string            `json:"running_nodes"`
+	Partitions map[string][]string `json:"partitions"`
+}
+
+func (n *node) clusterStatus() (s status, err error) {
+	out, err := n.tryExec("rabbitmqctl", "-q", "cluster_status", "--formatter", "json")
+	if err != nil {
+		return s, err
+	}
+	_, out, _ = strings.Cut(out, "{") // a warning may come first
+	return s, json.Unmarshal([]byte("{"+out), &s)
+}
+
+// one waits until the nodes are one cluster, all of it, in everybody's eyes: each passes in Consul, each lists the
+// same members and all of them running, and each has the cluster id of the record, which names them and nobody else.
+// It returns that id.
+func (c *cluster) one(nodes ...*node) string {
+	c.Helper()
+	return c.oneWithin(150*time.Second, nodes...)
+}
+
+func (c *cluster) oneWithin(d time.Duration, nodes ...*node) string {
+	c.Helper()
+	began := time.Now()
+	var want []string
+	for _, n := range nodes {
+		want = append(want, n.name)
+	}
+	slices.Sort(want)
+	var id string
+	c.eventually(d, fmt.Sprintf("one cluster of %v", want), func() error {
+		r := c.record()
+		id = r.ClusterID
+		if on := slices.Sorted(maps.Keys(r.Members)); r.State != "formed" || !slices.Equal(on, want) {
+			return fmt.Errorf("the record is %s with %v", r.State, on)
+		}
+		checks, err := c.tryChecks()
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if checks[n.name] != "passing" {
+				v, _ := n.view()
+				return fmt.Errorf("%s is %q in Consul: %s", n.host, checks[n.name], v.Reason)
+			}
+		}
+		if len(checks) != len(nodes) {
+			return fmt.Errorf("Consul knows %v", checks)
+		}
+		for _, n := range nodes {
+			v, err := n.view()
+			if err != nil {
+				return err
+			}
+			if v.ClusterID != id {
+				return fmt.Errorf("%s is in cluster %q, the record says %q", n.host, v.ClusterID, id)
+			}
+		}
+		for _, n := range nodes {
+			s, err := n.clusterStatus()
+			if err != nil {
+				return err
+			}
+			slices.Sort(s.Running)
+			slices.Sort(s.Disk)
+			if !slices.Equal(s.Running, want) || !slices.Equal(s.Disk, want) || len(s.Partitions) > 0 {
+				return fmt.Errorf("%s sees %v running of %v, partitions %v", n.host, s.Running, s.Disk, s.Partitions)
+			}
+		}
+		return nil
+	})
+	c.Logf("one cluster of %d after %s", len(nodes), time.Since(began).Round(100*time.Millisecond))
+	return id
+}
+
+// same fails unless the id is the one the cluster had.
+func (c *cluster) same(was, is string) {
+	c.Helper()
+	if was != is {
+		c.Fatalf("the cluster was %s and is %s now", was, is)
+	}
+}
+
+// --- waiting
+
+// slow stretches a deadline by RMQ_TEST_SLOW.
+func slow(d time.Duration) time.Duration {
+	if f, err := strconv.ParseFloat(os.Getenv("RMQ_TEST_SLOW"), 64); err == nil {
+		return time.Duration(float64(d) * f)
+	}
+	return d
+}
+
+// eventually waits until try succeeds, and ends the scenario when it does not within d.
+func (c *cluster) eventually(d time.Duration, what string, try func() error) {
+	c.Helper()
+	d = slow(d)
+	began := time.Now()
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Since(began) > d {
+			c.Fatalf("not within %s: %s: %v", d, what, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// throughout holds try against every moment of d: for what must not happen.
+func (c *cluster) throughout(d time.Duration, what string, try func() error) {
+	c.Helper()
+	for began := time.Now(); time.Since(began) < d; time.Sleep(200 * time.Millisecond) {
+		if err := try(); err != nil {
+			c.Fatalf("%s: after %s: %v", what, time.Since(began).Round(100*time.Millisecond), err)
+		}
+	}
+}
+
+// --- docker
+
+func (c *cluster) docker(args ...string) string {
+	c.Helper()
+	out, err := try(args...)
+	if err != nil {
+		c.Fatal(err)
+	}
+	return out
+}
+
+// try runs docker, for at most two minutes and a bit: the grace of a stop.
+func try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), slow(150*time.Second))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("docker %s: %w: %s%s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()), strings.TrimSpace(stdout.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// freePort returns a loopback port on which nothing listens, below those that outgoing connections get: a container
+// keeps it over restarts.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatal("found no free port")
+	return 0
+}
+
+func env(name, def string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return def
+}
