@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# Shared by the scripts here: messages, timed steps, and which compose there is. Sourced, never run.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+program=$(basename "$0")
+cache=${RMQ_CACHE:-$root/.cache}
+# shellcheck disable=SC2034 # for the scripts that source this
+labelled=rmq-entrypoint.inputs # the image label that holds a hash of what the image was made from
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+    printf '%s: %s\n' "$program" "$*" >&2
+    exit 1
+}
+elapsed() { printf '%dm%02ds' $(((SECONDS - $1) / 60)) $(((SECONDS - $1) % 60)); }
+
+# usage prints the comment block at the top of the calling script.
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
+
+# compose runs whichever Compose there is on the project's file.
+compose() {
+    if docker compose version >/dev/null 2>&1; then
+        (cd "$root/compose" && docker compose "$@")
+    else
+        (cd "$root/compose" && docker-compose "$@")
+    fi
+}
+have_compose() { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
+
+# setting NAME prints a variable as Compose sees it: the environment first, then compose/.env.
+setting() {
+    if [[ -n ${!1:-} ]]; then
+        printf '%s\n' "${!1}"
+    else
+        sed -n "s/^$1=//p" "$root/compose/.env" | tail -n 1
+    fi
+}
+
+# Steps run in the background, each in a process group and with a log of its own, so that several can go on at once,
+# progress can be told meanwhile, and an interruption stops them all.
+declare -A step_pid=() step_began=()
+trap 'stop_steps' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+stop_steps() {
+    local name
+    for name in "${!step_pid[@]}"; do kill -TERM -- "-${step_pid[$name]}" 2>/dev/null || true; done
+}
+
+# start NAME COMMAND… begins a step.
+start() {
+    local name=$1
+    shift
+    mkdir -p "$cache/log"
+    say "  $name …"
+    set -m
+    (
+        set -e
+        "$@"
+    ) >"$cache/log/${name// /-}.log" 2>&1 </dev/null &
+    set +m
+    step_pid[$name]=$! step_began[$name]=$SECONDS
+}
+
+# finish NAME waits for a step, telling every ten seconds what is still going on; a failed one ends the script.
+finish() {
+    local name=$1 log=$cache/log/${1// /-}.log other told=$SECONDS
+    while kill -0 "${step_pid[$name]}" 2>/dev/null; do
+        sleep 0.2
+        if ((SECONDS - told >= 10)); then
+            told=$SECONDS
+            for other in "${!step_pid[@]}"; do
+                say "  $other … $(elapsed "${step_began[$other]}")  $(tail -n 1 "$cache/log/${other// /-}.log" | cut -c 1-80)"
+            done
+        fi
+    done
+    if wait "${step_pid[$name]}"; then
+        say "  $name: done in $(elapsed "${step_began[$name]}")"
+        unset "step_pid[$name]"
+    else
+        unset "step_pid[$name]"
+        say "--- the end of $log"
+        tail -n 25 "$log" >&2
+        die "$name failed; run $program again once it is mended, finished steps are kept"
+    fi
+}
+
+# step NAME COMMAND… is one step from start to end.
+step() {
+    start "$@"
+    finish "$1"
+}
