@@ -58,18 +58,18 @@ func (m *rabbit) url(login, vhost string) string {
 	return "amqp://" + login + "@" + m.addr + ":5672/" + vhost
 }
 
-// until checks every 50 ms until ok holds, for a minute at most.
+// until checks every 50 ms until ok holds, for three minutes at most: a node boots slowly on a busy machine.
 func until(t *testing.T, c *Checker, what string, ok func(Result) bool) Result {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(time.Minute); ; <-tick.C {
+	for end := time.Now().Add(3 * time.Minute); ; <-tick.C {
 		r := look(t, c)
 		if ok(r) {
 			return r
 		}
 		if time.Now().After(end) {
-			t.Fatalf("not %s within a minute: %+v", what, r)
+			t.Fatalf("not %s within three minutes: %+v", what, r)
 		}
 	}
 }
