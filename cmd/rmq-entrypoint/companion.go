@@ -271,9 +271,12 @@ func (c *companion) chores(ctx context.Context) {
 
 // judge returns the check's status and its reason.
 func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, reason string) {
+	if why := c.carryOn(ctx); why != "" {
+		return api.HealthCritical, why
+	}
 	if !c.serving {
 		c.giveUp(ctx)
-		return api.HealthCritical, c.booted
+		return api.HealthCritical, firstOf(c.waitsInVain(ctx), c.booted)
 	}
 	if r.State == healthcheck.Critical {
 		return api.HealthCritical, r.Reason
@@ -290,6 +293,10 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	c.consul.saw(err)
 	if err != nil {
 		return c.unknown(err)
+	}
+	if why := c.stranded(record); why != "" {
+		c.story("cannot go on alone", why)
+		return api.HealthCritical, why
 	}
 	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
 	if err != nil {
