@@ -94,22 +94,22 @@ func TestMain(m *testing.M) {
 		}
 		defer turn.Close()
 		if _, err := exec.LookPath("docker"); err == nil {
-			clear()
+			sweep()
 			stop := make(chan os.Signal, 1)
 			signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 			go func() {
 				<-stop
-				clear()
+				sweep()
 				os.Exit(1)
 			}()
-			defer clear()
+			defer sweep()
 		}
 		return m.Run()
 	}())
 }
 
-// clear removes everything that carries the label.
-func clear() {
+// sweep removes everything that carries the label.
+func sweep() {
 	for _, kind := range [][2]string{{"ps -aq --no-trunc", "rm -fv"}, {"volume ls -q", "volume rm -f"}, {"network ls -q", "network rm"}} {
 		out, _ := exec.Command("docker", append(strings.Fields(kind[0]), "--filter", "label="+label)...).Output()
 		if ids := strings.Fields(string(out)); len(ids) > 0 {
@@ -125,7 +125,8 @@ type cluster struct {
 	id      string // in the names of everything
 	subnet  string // first three numbers
 	consul  *api.Client
-	port    int // Consul's, on the loopback
+	port    int // Consul's HTTP, on the loopback
+	dnsPort int // and its DNS, TCP alone
 	nodes   []*node
 	secrets []string // must show up nowhere
 }
@@ -133,7 +134,7 @@ type cluster struct {
 func newCluster(t *testing.T, v version) *cluster {
 	t.Helper()
 	id := fmt.Sprintf("%06x", rand.IntN(1<<24))
-	c := &cluster{T: t, version: v, id: id, port: freePort(t), secrets: []string{"cookie" + id, "token" + id}}
+	c := &cluster{T: t, version: v, id: id, port: freePort(t), dnsPort: freePort(t), secrets: []string{"cookie" + id, "token" + id}}
 	for _, image := range []string{v.image, consulImage} {
 		if _, err := try("image", "inspect", image); err != nil {
 			t.Fatalf("there is no image %s: scripts/images --all makes it", image)
@@ -212,7 +213,7 @@ func (c *cluster) consulAddr() string { return fmt.Sprintf("127.0.0.1:%d", c.por
 
 func (c *cluster) runConsul() {
 	c.docker("run", "-d", "--name", c.name("consul"), "--label", label, "--network", c.name("net"), "--ip", c.subnet+".10",
-		"-p", c.consulAddr()+":8500", consulImage,
+		"-p", c.consulAddr()+":8500", "-p", fmt.Sprintf("127.0.0.1:%d:8600", c.dnsPort), consulImage,
 		"agent", "-server", "-bootstrap-expect=1", "-data-dir=/consul/data", "-client=0.0.0.0", "-bind="+c.subnet+".10", "-log-level=warn")
 }
 
@@ -419,7 +420,10 @@ func (n *node) wipe() {
 }
 
 // cut takes the node off the network, join puts it back where it was.
-func (n *node) cut() { n.Helper(); n.docker("network", "disconnect", n.cluster.name("net"), n.container) }
+func (n *node) cut() {
+	n.Helper()
+	n.docker("network", "disconnect", n.cluster.name("net"), n.container)
+}
 func (n *node) join() {
 	n.Helper()
 	n.docker("network", "connect", "--ip", n.ip, "--alias", n.host, n.cluster.name("net"), n.container)

@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Two of three volumes are not mounted. The survivor waits: what it lacks may be on them. Told to carry on from its
+// copy it does, as the same cluster, and the blank ones join it. The old volumes come back and are refused.
+func TestTwoOfThreeLost(t *testing.T) {
+	on(t, everywhere, func(c *cluster) {
+		n1, n2, n3 := c.node(1), c.node(2), c.node(3)
+		start(n1, n2, n3)
+		id := c.one(n1, n2, n3)
+		n1.declare("classic", nil)
+		n1.publish("classic", 50)
+		n1.declare("quorum", quorum)
+		n1.publish("quorum", 50)
+		old := map[*node]string{n2: n2.volume, n3: n3.volume}
+		n1.stop() // not the last: it must wait for the others
+		for _, n := range []*node{n2, n3} {
+			n.stop()
+			n.rm()
+			n.blankVolume()
+		}
+		start(n1, n2, n3)
+		c.in("the survivor waits and says what is lost and what to do", func() {
+			line := n1.said(120*time.Second, "carry-on --cluster-id "+id)
+			for _, n := range []*node{n2, n3} {
+				if !strings.Contains(line, n.name) {
+					c.Errorf("it does not name %s: %s", n.host, line)
+				}
+			}
+			for _, n := range []*node{n2, n3} {
+				n.said(30*time.Second, "waiting.*members of cluster "+id+".*"+n1.name)
+			}
+			c.throughout(2*ttl, "nobody carries on unasked", func() error {
+				checks, err := c.tryChecks()
+				for name, s := range checks {
+					if s == "passing" {
+						return fmt.Errorf("%s passes", name)
+					}
+				}
+				return err
+			})
+			out, err := n1.tryExec("rmq-entrypoint", "carry-on", "--cluster-id", "another")
+			if err == nil || !strings.Contains(err.Error(), id) {
+				c.Errorf("carry-on with another id: %s, %v", out, err)
+			}
+			if out, err := n2.tryExec("rmq-entrypoint", "carry-on", "--cluster-id", id); err == nil {
+				c.Errorf("carry-on on a blank node: %s", out)
+			}
+		})
+		c.in("told to, it carries on and the others join", func() {
+			// On Mnesia the container restarts once, and the command ends with it.
+			out, err := n1.tryExec("rmq-entrypoint", "carry-on", "--cluster-id", id)
+			c.Logf("carry-on: %s %v", out, err)
+			if err != nil && c.version.khepri {
+				c.Error(err)
+			}
+			c.same(id, c.oneWithin(240*time.Second, n1, n2, n3))
+			n1.holds("classic", 50)
+			if c.version == v310 { // cannot shrink a quorum queue to one member: the queues that are lost are named
+				n1.said(10*time.Second, "quorum")
+			} else {
+				n1.holds("quorum", 50)
+			}
+		})
+		c.in("the old volumes are refused, the cluster up or down", func() {
+			refused := func(n *node) {
+				c.Helper()
+				n.rm()
+				fresh := n.volume
+				n.volume = old[n]
+				status, out := n.attempt()
+				if status != 1 || !strings.Contains(out, id) || !strings.Contains(out, "refus") || !strings.Contains(out, "empty volume") {
+					c.Errorf("the old volume of %s: exit %d, want a refusal that names the cluster:\n%s", n.host, status, out)
+				}
+				n.volume = fresh
+			}
+			refused(n2)
+			n2.start()
+			c.same(id, c.one(n1, n2, n3))
+			n2.stop()
+			n1.stop()
+			refused(n3)
+			start(n1, n2, n3)
+			c.same(id, c.one(n1, n2, n3))
+			n1.holds("classic", 50)
+		})
+	})
+}
+
+// The seed is killed and wiped right after another has joined whose companion is dead: its entry lapses, so nobody
+// passes, and still there is no second cluster.
+func TestSeedWipedAndNobodyAnnounced(t *testing.T) {
+	on(t, []version{v43, v40}, func(c *cluster) {
+		n1, n2 := c.node(1), c.node(2)
+		n2.flags = []string{"--no-healthcheck"} // nothing replaces its companion
+		n1.start()
+		id := c.one(n1)
+		n2.start()
+		c.same(id, c.one(n1, n2))
+		for _, pid := range n2.companions() {
+			n2.exec("kill", "-9", pid)
+		}
+		n1.kill()
+		n1.wipe()
+		n1.start()
+		n1.said(90*time.Second, "waiting.*members of cluster "+id+".*"+n2.name)
+		c.throughout(3*ttl, "no second cluster", func() error {
+			if r := c.record(); r.ClusterID != id || r.State != "formed" {
+				return fmt.Errorf("the record is %+v", r)
+			}
+			if log := n1.log(); strings.Contains(log, "becoming the server") {
+				return errors.New("the wiped seed starts its server")
+			}
+			return nil
+		})
+		_, _ = n2.tryExec("rmq-entrypoint", "healthcheck") // brings the companion back
+		if c.version.khepri {
+			n2.said(60*time.Second, "carry-on --cluster-id "+id) // half of a two-node cluster is no majority
+			n2.exec("rmq-entrypoint", "carry-on", "--cluster-id", id)
+		}
+		c.same(id, c.one(n1, n2))
+	})
+}
+
+// The setting that allows it in advance carries on without being told.
+func TestCarryOnAllowedInAdvance(t *testing.T) {
+	on(t, newest, func(c *cluster) {
+		nodes := c.all(3)
+		n1 := nodes[0]
+		n1.env["RMQ_CARRY_ON"] = "true"
+		start(nodes...)
+		id := c.one(nodes...)
+		n1.declare("classic", nil)
+		n1.publish("classic", 10)
+		for _, n := range nodes {
+			n.kill()
+		}
+		for _, n := range nodes[1:] {
+			n.wipe()
+		}
+		start(nodes...)
+		c.same(id, c.oneWithin(240*time.Second, nodes...))
+		n1.holds("classic", 10)
+	})
+}
+
+// One of three is cut off and comes back: nobody needs an operator, and whoever is apart does not pass meanwhile.
+func TestNetworkCut(t *testing.T) {
+	on(t, everywhere, func(c *cluster) {
+		nodes := c.all(3)
+		n3 := nodes[2]
+		start(nodes...)
+		id := c.one(nodes...)
+		nodes[0].declare("quorum", quorum)
+		cuts := []time.Duration{20 * time.Second}
+		if full {
+			cuts = append(cuts, 120*time.Second)
+		}
+		if !c.version.khepri {
+			for _, n := range nodes {
+				n.said(60*time.Second, "cluster_partition_handling set.*pause_minority=true")
+			}
+		}
+		for _, d := range cuts {
+			c.in("for "+d.String(), func() {
+				n3.cut()
+				began := time.Now()
+				c.eventually(ttl+5*time.Second, "it is critical for the others", c.is(n3, "critical"))
+				c.throughout(d-time.Since(began), "it stays critical", c.is(n3, "critical"))
+				nodes[0].publish("quorum", 10)
+				n3.join()
+				back := time.Now()
+				c.eventually(30*time.Second, "no partition, the same running nodes, all pass", func() error {
+					checks, err := c.tryChecks()
+					if err != nil {
+						return err
+					}
+					for _, n := range nodes {
+						s, err := n.clusterStatus()
+						if err != nil {
+							return err
+						}
+						whole := len(s.Running) == 3 && len(s.Partitions) == 0
+						if !whole && n == n3 && time.Since(back) > ttl && checks[n.name] == "passing" {
+							return fmt.Errorf("%s passes while it sees %v", n.host, s)
+						}
+						if !whole || checks[n.name] != "passing" {
+							return fmt.Errorf("%s: %v, %s", n.host, s, checks[n.name])
+						}
+					}
+					return nil
+				})
+				c.Logf("whole %s after its return", time.Since(back).Round(100*time.Millisecond))
+				c.same(id, c.one(nodes...))
+			})
+		}
+	})
+}
+
+// All members stopped and started again, in each order, one at a time: RabbitMQ's members wait for each other, and
+// nothing of ours may be in between.
+func TestRestartOrders(t *testing.T) {
+	on(t, newest, func(c *cluster) {
+		nodes := c.all(3)
+		start(nodes...)
+		id := c.one(nodes...)
+		nodes[0].declare("classic", nil)
+		nodes[0].publish("classic", 20)
+		orders := [][]int{{0, 1, 2}, {2, 0, 1}}
+		if full {
+			orders = [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}}
+		}
+		for i, order := range orders {
+			c.in(fmt.Sprint(order), func() {
+				for _, n := range nodes {
+					if i%2 == 0 {
+						n.stop()
+					} else {
+						n.kill()
+					}
+				}
+				for _, k := range order {
+					nodes[k].start()
+					nodes[k].said(60*time.Second, "becoming the server")
+					if s := c.sessions(); s != 0 {
+						c.Errorf("%d sessions: a member takes no lock", s)
+					}
+				}
+				c.same(id, c.one(nodes...))
+				nodes[0].holds("classic", 20)
+			})
+		}
+	})
+}

@@ -1,0 +1,311 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// One cluster of three through a day of its life: what is in the containers, and what happens in Consul when a node
+// stops in each of the ways there are, loses its companion, its container or its volume, and when all of them stop.
+func TestTour(t *testing.T) {
+	on(t, everywhere, func(c *cluster) {
+		nodes := c.all(3)
+		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
+		start(nodes...)
+		id := c.one(nodes...)
+		c.in("what runs in the container", func() { c.inside(nodes...) })
+		c.in("secrets stay secret", func() { c.noSecrets(nodes...) })
+
+		n2.declare("classic", nil)
+		n2.declare("quorum", quorum)
+		n2.publish("classic", 100)
+		n2.publish("quorum", 100)
+		kept := func() {
+			c.Helper()
+			n2.holds("classic", 100)
+			n2.holds("quorum", 100)
+		}
+
+		c.in("stop_app withdraws, start_app brings back", func() {
+			n3.ctl("stop_app")
+			c.eventually(10*time.Second, "the node is out of Consul", c.is(n3, ""))
+			n3.ctl("start_app")
+			n3.said(60*time.Second, "verified: this node is a member")
+			c.same(id, c.one(nodes...))
+		})
+		c.in("a drained node is critical", func() {
+			n3.exec("rabbitmq-upgrade", "-q", "drain")
+			c.eventually(2*ttl, "the node is critical", c.is(n3, "critical"))
+			c.throughout(ttl, "it stays registered", func() error {
+				if _, on := c.checks()[n3.name]; !on {
+					return errors.New("it is deregistered")
+				}
+				return nil
+			})
+			n3.exec("rabbitmq-upgrade", "-q", "revive")
+			c.same(id, c.one(nodes...))
+		})
+		c.in("a stopped node is out of Consul within a second", func() {
+			began := time.Now()
+			stopped := make(chan error, 1)
+			go func() { _, err := try("stop", "-t", "120", n3.container); stopped <- err }()
+			c.eventually(30*time.Second, "the node is out of Consul", c.is(n3, ""))
+			took := time.Since(began)
+			c.Logf("out of Consul %s after docker stop", took.Round(time.Millisecond))
+			if took > slow(time.Second) {
+				c.Errorf("it took %s", took)
+			}
+			if err := <-stopped; err != nil {
+				c.Fatal(err)
+			}
+			c.throughout(2*time.Second, "it stays out", c.is(n3, ""))
+			n3.start()
+			c.same(id, c.one(nodes...))
+		})
+		c.in("a killed node is critical within the TTL", func() {
+			n3.kill()
+			c.eventually(ttl+2*time.Second, "the node is critical", c.is(n3, "critical"))
+			if found := c.dig(); len(found) != 2 || slices.Contains(found, n3.ip) {
+				c.Errorf("DNS gives %v", found)
+			}
+			n3.start()
+			c.same(id, c.one(nodes...))
+		})
+		c.in("a killed companion is replaced", func() { c.companionKilled(n3); c.same(id, c.one(nodes...)) })
+		c.in("a dead server never passes for a live one", func() {
+			for _, pid := range n3.companions() {
+				n3.exec("kill", "-9", pid)
+			}
+			n3.kill() // before a health check can replace the companion
+			c.eventually(ttl+2*time.Second, "the node is critical", c.is(n3, "critical"))
+			n3.start()
+			c.same(id, c.one(nodes...))
+		})
+		kept()
+		c.in("a wiped member rejoins while its stale entry passes", func() {
+			n3.kill()
+			n3.wipe()
+			if s := c.checks()[n3.name]; s != "passing" {
+				c.Logf("its entry is %q already: this machine is slow", s)
+			}
+			n3.start()
+			c.same(id, c.one(nodes...))
+			kept()
+			c.replicated("quorum", nodes...)
+		})
+		c.in("the wiped seed rejoins", func() {
+			n1.stop()
+			n1.wipe()
+			n1.start()
+			c.same(id, c.one(nodes...))
+			kept()
+			c.replicated("quorum", nodes...)
+		})
+		c.in("all stopped and started in order, one more comes meanwhile", func() {
+			for _, n := range nodes {
+				n.stop()
+			}
+			n4 := c.node(4)
+			n4.start()
+			line := n4.said(30*time.Second, "waiting.*members of cluster")
+			for _, n := range nodes {
+				if !strings.Contains(line, n.name) {
+					c.Errorf("it does not say that it waits for %s: %s", n.host, line)
+				}
+			}
+			start(nodes...)
+			c.same(id, c.one(append(slices.Clone(nodes), n4)...))
+			kept()
+		})
+		nodes = c.all(4)
+		c.in("all killed and started in reverse, one at a time", func() {
+			for _, n := range nodes {
+				n.kill()
+			}
+			for _, n := range slices.Backward(nodes) {
+				n.start()
+				n.said(60*time.Second, "becoming the server")
+			}
+			c.same(id, c.one(nodes...))
+		})
+		c.in("no message is lost", func() {
+			for _, queue := range []string{"classic", "quorum"} {
+				if got := n2.drain(queue); got != 100 {
+					c.Errorf("%s has %d messages of 100", queue, got)
+				}
+			}
+			c.noSecrets(nodes...)
+		})
+	})
+}
+
+// is tells whether the node's check in Consul has that state; "" means that it is not registered.
+func (c *cluster) is(n *node, want string) func() error {
+	return func() error {
+		m, err := c.tryChecks()
+		if err == nil && m[n.name] != want {
+			err = fmt.Errorf("it is %q", m[n.name])
+		}
+		return err
+	}
+}
+
+// inside checks the processes and the cookie of each container.
+func (c *cluster) inside(nodes ...*node) {
+	c.Helper()
+	for _, n := range nodes {
+		if comm := n.exec("cat", "/proc/1/comm"); !strings.HasPrefix(comm, "beam") && !strings.HasPrefix(comm, "rabbitmq-server") {
+			c.Errorf("PID 1 of %s is %s", n.host, comm)
+		}
+		if user := n.exec("stat", "-c", "%U", "/proc/1"); user != "rabbitmq" {
+			c.Errorf("the server of %s runs as %s", n.host, user)
+		}
+		if pids := n.companions(); len(pids) != 1 {
+			c.Errorf("%s has the companions %v, want one", n.host, pids)
+		}
+		if mode := n.exec("stat", "-c", "%a %U", "/var/lib/rabbitmq/.erlang.cookie"); mode != "400 rabbitmq" {
+			c.Errorf("the cookie of %s is %s", n.host, mode)
+		}
+		if out, err := n.tryExec("rmq-entrypoint", "healthcheck", "--ready"); err != nil {
+			c.Errorf("%s: healthcheck --ready: %s: %v", n.host, out, err)
+		}
+		out := n.exec("rmq-entrypoint", "status")
+		for _, want := range []string{n.name, "passing", "lock", "free", "formed"} {
+			if !strings.Contains(out, want) {
+				c.Errorf("status of %s does not say %q:\n%s", n.host, want, out)
+			}
+		}
+		c.eventually(60*time.Second, n.host+" is healthy for Docker", func() error {
+			if s := n.docker("inspect", "-f", "{{.State.Health.Status}}", n.container); s != "healthy" {
+				return errors.New(s)
+			}
+			return nil
+		})
+	}
+	c.eventually(10*time.Second, "DNS gives all of them", func() error {
+		if found := c.dig(); len(found) != len(nodes) {
+			return fmt.Errorf("it gives %v", found)
+		}
+		return nil
+	})
+	if n := c.sessions(); n != 0 {
+		c.Errorf("%d sessions are left in Consul", n)
+	}
+}
+
+// noSecrets looks for the cookie and the token in every argument list, in the log and in the server's environment.
+func (c *cluster) noSecrets(nodes ...*node) {
+	c.Helper()
+	for _, n := range nodes {
+		places := map[string]string{
+			"the log":                  n.log(),
+			"an argument list":         n.exec("sh", "-c", `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline; echo; done 2>/dev/null`),
+			"the server's environment": n.docker("exec", "-u", "rabbitmq", n.container, "sh", "-c", `tr '\0' '\n' </proc/1/environ`),
+			"the runtime file":         n.exec("sh", "-c", "cat /var/lib/rabbitmq/mnesia/*-entrypoint/*"),
+			"the health log":           n.docker("inspect", "-f", "{{json .State.Health}}", n.container),
+		}
+		if !strings.Contains(places["the server's environment"], "RABBITMQ_") || !strings.Contains(places["an argument list"], "companion") {
+			c.Fatalf("%s: what is searched for secrets is not what it should be: %.300q", n.host, places)
+		}
+		for _, place := range slices.Sorted(maps.Keys(places)) {
+			for _, secret := range c.secrets {
+				if strings.Contains(places[place], secret) {
+					c.Errorf("%s of %s holds %s", place, n.host, secret)
+				}
+			}
+		}
+	}
+}
+
+// dig returns the addresses that Consul's DNS gives for the service, over TCP as UDP gives three of any number.
+func (c *cluster) dig() (ips []string) {
+	c.Helper()
+	q := new(dns.Msg)
+	q.SetQuestion("rabbitmq.service.consul.", dns.TypeA)
+	b, err := q.Pack()
+	if err != nil {
+		c.Fatal(err)
+	}
+	conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", c.dnsPort), slow(5*time.Second))
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer conn.Close()
+	wire := dns.Conn{Conn: conn}
+	if _, err := wire.Write(b); err != nil {
+		c.Fatal(err)
+	}
+	answer, err := wire.ReadMsg()
+	if err != nil {
+		c.Fatal(err)
+	}
+	for _, rr := range answer.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			ips = append(ips, a.A.String())
+		}
+	}
+	return ips
+}
+
+// companionKilled kills the companion, and holds what follows against: the next health check starts another, as one
+// only, which writes to the same log, and the registration does not go away.
+func (c *cluster) companionKilled(n *node) {
+	c.Helper()
+	was := n.companions()
+	if len(was) != 1 {
+		c.Fatalf("%s has the companions %v, want one", n.host, was)
+	}
+	began := time.Now()
+	n.exec("kill", "-9", was[0])
+	c.eventually(30*time.Second, "another companion runs", func() error {
+		if _, on := c.checks()[n.name]; !on {
+			return errors.New("the registration is gone")
+		}
+		now := n.companions()
+		if len(now) > 1 {
+			c.Fatalf("%s has the companions %v at once", n.host, now)
+		}
+		if len(now) == 0 || now[0] == was[0] {
+			return fmt.Errorf("they are %v", now)
+		}
+		return nil
+	})
+	c.Logf("another companion after %s", time.Since(began).Round(100*time.Millisecond))
+	c.eventually(30*time.Second, "the replaced companion has verified", func() error {
+		v, err := n.view()
+		if err == nil && (fmt.Sprint(v.Companion) == was[0] || v.Status != "passing") {
+			err = fmt.Errorf("%s: %s", v.Status, v.Reason)
+		}
+		return err
+	})
+	logged, _ := exec.Command("docker", "logs", "--since", began.Format(time.RFC3339Nano), n.container).CombinedOutput()
+	if !strings.Contains(string(logged), "verified") {
+		c.Errorf("the log of %s does not show what the replaced companion did: %s", n.host, logged)
+	}
+}
+
+// replicated waits until the quorum queue has a member on each node again.
+func (c *cluster) replicated(queue string, nodes ...*node) {
+	c.Helper()
+	c.eventually(90*time.Second, queue+" has a replica on each node", func() error {
+		out, err := nodes[len(nodes)-1].tryExec("rabbitmqctl", "-q", "list_queues", "name", "members")
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if !strings.Contains(out, n.name) {
+				return fmt.Errorf("not on %s: %s", n.host, out)
+			}
+		}
+		return nil
+	})
+}
