@@ -1,0 +1,872 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
+)
+
+// TestEntrypoint runs the whole program in scenarios that share one Consul, each
+// under a service name of its own. The server is a stand-in: see playServer.
+func TestEntrypoint(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	for name, scenario := range map[string]func(*testing.T, *world){
+		"seed":                              testSeed,
+		"joiner":                            testJoiner,
+		"member":                            testMember,
+		"signal while waiting for the lock": testSIGTERMWaitingForLock,
+		"signal while waiting for members":  testSIGTERMWaitingForMembers,
+		"server cannot be executed":         testExecFailure,
+		"two on one volume":                 testTwoOnOneVolume,
+		"volume refused":                    testVolumeRefused,
+		"wait timeout":                      testWaitTimeout,
+		"wait timeout behind the lock":      testWaitTimeoutBehindLock,
+		"own claim goes on":                 testOwnClaimGoesOn,
+		"dead seed's claim":                 testDeadSeedsClaim,
+		"join timeout":                      testJoinTimeout,
+		"came up alone":                     testCameUpAlone,
+		"came up alone with queues":         testCameUpAloneWithQueues,
+		"overtaken seed":                    testOvertakenSeed,
+		"stop and ready again":              testStopAndReadyAgain,
+		"status after ready":                testStatusAfterReady,
+		"AMQP closed by a shutdown":         testAMQPShutdown,
+		"server ends":                       testServerEnds,
+		"two misses":                        testTwoMisses,
+		"record lost":                       testRecordLost,
+		"other cluster on record":           testOtherClusterOnRecord,
+		"companion killed":                  testCompanionKilled,
+		"companion and server killed":       testCompanionAndServerKilled,
+		"companion by hand":                 testCompanionByHand,
+		"health of a node that waits":       testHealthWaiting,
+		"notify socket of somebody else":    testNotifyForwarded,
+		"configuration cannot be written":   testConfigNotWritable,
+		"another command":                   testAnotherCommand,
+		"status":                            testStatus,
+		"found":                             testFound,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scenario(t, newWorld(t, c))
+		})
+	}
+}
+
+// A blank node without neighbours founds the cluster: from the claim to the exec
+// to the moment it passes.
+func testSeed(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN=t0ken", "CONSUL_HTTP_AUTH=user:pa55word", "RABBITMQ_DEFAULT_PASS=wonder", "OTHER=kept")
+	n.start("rabbitmq-server", "-detached?", "two words")
+	s := n.server(soon)
+
+	if s.PID != n.cmd.Process.Pid {
+		t.Errorf("the server has PID %d, the entrypoint had %d", s.PID, n.cmd.Process.Pid)
+	}
+	if want := []string{"rabbitmq-server", "-detached?", "two words"}; !slices.Equal(s.Args, want) {
+		t.Errorf("argv %q, want %q", s.Args, want)
+	}
+	for _, want := range []string{
+		"RABBITMQ_NODENAME=rabbit@localhost", "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.state("rabbitmq.config"),
+		"NOTIFY_SOCKET=" + n.state("notify.sock"), "HOME=" + n.volume(""), "RABBITMQ_DEFAULT_PASS=wonder", "OTHER=kept",
+	} {
+		if !slices.Contains(s.Env, strings.TrimSuffix(want, "/")) {
+			t.Errorf("the server's environment lacks %s", want)
+		}
+	}
+	sessions, _, err := w.consul.Client.Session().List(nil)
+	must(t, err)
+	env := strings.Join(s.Env, "\n")
+	for _, secret := range []string{"t0ken", "crumbs", "pa55word", "alice", "RABBITMQ_ERLANG_COOKIE", "SESSION"} {
+		if strings.Contains(env, secret) {
+			t.Errorf("the server's environment holds %s:\n%s", secret, env)
+		}
+		if strings.Contains(n.log(), secret) {
+			t.Errorf("the log holds %s", secret)
+		}
+	}
+	for _, session := range sessions {
+		if strings.Contains(env, session.ID) {
+			t.Error("the server's environment holds a session")
+		}
+	}
+	if slices.ContainsFunc(s.Env, func(kv string) bool { return strings.HasPrefix(kv, "RABBITMQ_USE_LONGNAME") }) {
+		t.Error("RABBITMQ_USE_LONGNAME is set: it would rename nodes")
+	}
+
+	config, err := os.ReadFile(n.state("rabbitmq.config"))
+	must(t, err)
+	if string(config) != seedConfig {
+		t.Errorf("rabbitmq.config:\n%s\nwant:\n%s", config, seedConfig)
+	}
+	cookie, err := os.Stat(n.volume(".erlang.cookie"))
+	if err != nil || cookie.Mode().Perm() != 0o400 {
+		t.Errorf("cookie file: %v, %v", cookie, err)
+	}
+	n.registered(0, api.HealthCritical)
+	pending, err := volume{n.data(""), n.state("")}.pending()
+	if err != nil || pending == nil || pending.Role != seeding {
+		t.Fatalf("pending: %+v, %v", pending, err)
+	}
+	r := w.record()
+	if r.State != peers.Forming || r.Seed != n.name || r.Claim != pending.Claim || r.Members[n.name] != pending.Volume {
+		t.Errorf("record: %+v, pending: %+v", r, pending)
+	}
+	if w.sessions() != 1 || len(w.companions()) != 1 {
+		t.Errorf("%d sessions and companions %v, want one each", w.sessions(), w.companions())
+	}
+
+	n.tell("amqp up")
+	n.sees("id-1", n.name)
+	n.tell("notify STATUS=core ready, starting plugins")
+	n.reports(soon, api.HealthCritical, "core ready, starting plugins")
+	n.registered(0, api.HealthCritical)
+	if code := n.ready(); code != 503 {
+		t.Errorf("/ready answers %d before the server is ready", code)
+	}
+
+	n.tell("notify READY=1")
+	// Record, marker, passing, in that order: once it passes, the others are there.
+	eventually(t, 3*testBeat+soon, "the seed passes", func() error {
+		status, err := n.status(w.consul.Client)
+		if err == nil && status != api.HealthPassing {
+			err = errors.New(status)
+		}
+		return err
+	})
+	if r := w.record(); r.State != peers.Formed || r.ClusterID != "id-1" || r.Members[n.name] != pending.Volume || r.Session != "" {
+		t.Errorf("it passes with this record: %+v", r)
+	}
+	state, err := volume{n.data(""), n.state("")}.member()
+	if err != nil || state == nil || state.ClusterID != "id-1" || state.Volume != pending.Volume {
+		t.Errorf("it passes with this marker: %+v, %v", state, err)
+	}
+	if left, err := (volume{n.data(""), n.state("")}).pending(); left != nil || err != nil {
+		t.Errorf("it passes and is still pending: %+v, %v", left, err)
+	}
+	if w.sessions() != 0 {
+		t.Error("it passes and still holds the lock")
+	}
+	n.reports(soon, api.HealthPassing, "")
+	if code := n.ready(); code != 200 {
+		t.Errorf("/ready answers %d", code)
+	}
+	if out, code := n.run("healthcheck", "--ready"); code != 0 || !strings.HasPrefix(out, "passing: ") || strings.Count(out, "\n") != 1 {
+		t.Errorf("healthcheck --ready: %d, %q", code, out)
+	}
+	if lines := strings.Count(n.log(), "\n"); lines > 12 {
+		t.Errorf("the story of a boot takes %d lines:\n%s", lines, n.log())
+	}
+}
+
+const seedConfig = `%% Written by rmq-entrypoint at each start of this node: edits are lost.
+%% Put settings into rabbitmq.conf, conf.d or advanced.config, which it respects.
+[
+ {rabbit,[
+  {cluster_nodes,{['rabbit@localhost'],disc}}
+ ]}
+].
+`
+
+// A blank node beside a healthy member joins it, and passes once it is in.
+func testJoiner(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	w.neighbour("a@localhost", "id-1", "a@localhost")
+	n := w.node("b@localhost")
+	n.start()
+	n.server(soon)
+
+	config, err := os.ReadFile(n.state("rabbitmq.config"))
+	must(t, err)
+	if string(config) != joinerConfig {
+		t.Errorf("rabbitmq.config:\n%s\nwant:\n%s", config, joinerConfig)
+	}
+	pending, err := volume{n.data(""), n.state("")}.pending()
+	if err != nil || pending == nil || pending.Role != joining {
+		t.Fatalf("pending: %+v, %v", pending, err)
+	}
+	if r := w.record(); r.State != peers.Formed || r.Members["a@localhost"] != "va" || r.Members[n.name] != pending.Volume {
+		t.Errorf("its server started with this record: %+v", r)
+	}
+	if w.sessions() != 0 {
+		t.Error("a joiner holds the lock while it boots: joiners could not join in parallel")
+	}
+	n.registered(0, api.HealthCritical)
+
+	n.tell("amqp up")
+	n.sees("id-1", "a@localhost", n.name)
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	if m, err := (volume{n.data(""), n.state("")}).member(); err != nil || m == nil || m.ClusterID != "id-1" || m.Volume != pending.Volume {
+		t.Errorf("marker: %+v, %v", m, err)
+	}
+}
+
+const joinerConfig = `%% Written by rmq-entrypoint at each start of this node: edits are lost.
+%% Put settings into rabbitmq.conf, conf.d or advanced.config, which it respects.
+[
+ {rabbit,[
+  {cluster_nodes,{['a@localhost','b@localhost'],disc}},
+  {cluster_formation,[{discovery_retry_limit,1000000},{discovery_retry_interval,500}]}
+ ]}
+].
+`
+
+// A node with data starts at once and takes no lock, and an adopted cluster gets
+// its record from it.
+func testMember(t *testing.T, w *world) {
+	hold, err := holdLock(t, w)
+	must(t, err)
+	n := w.node("rabbit@localhost")
+	n.serves()
+	r := w.record()
+	m, err := volume{n.data(""), n.state("")}.member()
+	if err != nil || m == nil {
+		t.Fatalf("no marker: %v", err)
+	}
+	if r.State != peers.Formed || r.ClusterID != "id-of-"+w.service || r.Members[n.name] != m.Volume || m.Volume == "" {
+		t.Errorf("record %+v, marker %+v", r, m)
+	}
+	if kv, _, err := w.consul.Client.KV().Get(w.lockKey(), nil); err != nil || kv.Session != hold {
+		t.Errorf("the lock was touched: %+v, %v", kv, err)
+	}
+}
+
+// holdLock takes the world's lock in a session of the test's own.
+func holdLock(t *testing.T, w *world) (session string, err error) {
+	session, _, err = w.consul.Client.Session().CreateNoChecks(&api.SessionEntry{Name: "test", TTL: "1h", LockDelay: time.Millisecond}, nil)
+	if err != nil {
+		return "", err
+	}
+	t.Cleanup(func() { _, _ = w.consul.Client.Session().Destroy(session, nil) })
+	taken, _, err := w.consul.Client.KV().Acquire(&api.KVPair{
+		Key: w.lockKey(), Session: session, Value: []byte(`{"node":"rabbit@holder","host":"h1","since":"2026-01-02T03:04:05Z"}`),
+	}, nil)
+	if err == nil && !taken {
+		err = errors.New("the lock is taken")
+	}
+	return session, err
+}
+
+func testSIGTERMWaitingForLock(t *testing.T, w *world) {
+	_, err := holdLock(t, w)
+	must(t, err)
+	n := w.node("rabbit@localhost")
+	n.start()
+	n.logs("rabbit@holder")
+	w.endsOnSIGTERM(n)
+	if r := w.record(); r.State != peers.Absent {
+		t.Errorf("it left a record: %+v", r)
+	}
+}
+
+func testSIGTERMWaitingForMembers(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	n := w.node("rabbit@localhost")
+	n.start()
+	n.logs("members of cluster id-1, which hold its data: a@localhost")
+	w.endsOnSIGTERM(n)
+}
+
+// endsOnSIGTERM stops a node that waits: in less than 2 s, and nothing is left.
+func (w *world) endsOnSIGTERM(n *node) {
+	w.t.Helper()
+	began := time.Now()
+	must(w.t, n.cmd.Process.Signal(syscall.SIGTERM))
+	n.refused(soon, "stopped while waiting for", "terminated")
+	if took := time.Since(began); took > 2*time.Second {
+		w.t.Errorf("it took %s to end", took)
+	}
+	if w.sessions() != 0 || len(w.companions()) != 0 {
+		w.t.Errorf("left: %d sessions, companions %v", w.sessions(), w.companions())
+	}
+	n.registered(0, "")
+}
+
+func testExecFailure(t *testing.T, w *world) {
+	server := filepath.Join(w.root, "bin", "rabbitmq-server")
+	must(t, os.Remove(server))
+	must(t, os.WriteFile(server, []byte("\x7fELFgarbage"), 0o755))
+	n := w.node("rabbit@localhost")
+	n.start()
+	n.refused(soon, "exec "+server, "exec format error")
+	// At once: as PID 1 it has no later.
+	if w.sessions() != 0 || len(w.processes("")) != 0 {
+		t.Errorf("left: %d sessions, processes %v", w.sessions(), w.processes(""))
+	}
+	n.registered(0, "")
+}
+
+func testTwoOnOneVolume(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	before := tree(t, n.volume(""))
+	out, code := n.run()
+	if code != 1 {
+		t.Errorf("exit status %d, want 1", code)
+	}
+	says(t, out, "another node runs on this volume", "give each node a volume of its own")
+	if after := tree(t, n.volume("")); !sameTree(before, after) {
+		t.Errorf("it changed the volume: %v, was %v", after, before)
+	}
+	n.registered(0, api.HealthPassing)
+}
+
+func sameTree(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if w, ok := b[k]; !ok || v != w {
+			return false
+		}
+	}
+	return true
+}
+
+// A volume that the record positively rules out is not started, and kept.
+func testVolumeRefused(t *testing.T, w *world) {
+	mine := &memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{"a@localhost"}}
+	for name, c := range map[string]struct {
+		record peers.Record
+		words  []string
+	}{
+		"struck": {formed("id-1", map[string]string{"b@localhost": "vb"}).With("a@localhost", "v1").Without("a@localhost", "its volume came up blank", time.Now()),
+			[]string{"took itself off cluster id-1", "its volume came up blank", "b@localhost"}},
+		"replaced":      {formed("id-1", map[string]string{"a@localhost": "v2"}), []string{"was replaced", "v2"}},
+		"left":          {formed("id-1", map[string]string{"b@localhost": "vb"}), []string{"no longer on record"}},
+		"other cluster": {formed("id-2", map[string]string{"b@localhost": "vb"}), []string{"id-1", "id-2", "b@localhost"}},
+		"founded anew":  {formed("id-1", nil).Claimed("b@localhost", "vb", "", time.Now()), []string{"id-1", "replaced"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, w.consul)
+			w.putRecord(c.record)
+			n := w.node("a@localhost")
+			n.hasData(mine)
+			before := tree(t, n.data(""))
+			n.start()
+			n.refused(soon, append(c.words, "refusing to start", "Its data is kept", "empty volume")...)
+			if !sameTree(before, tree(t, n.data(""))) || !strings.Contains(tree(t, n.state(""))[n.state("member")], "v1") {
+				t.Error("it changed the volume")
+			}
+			n.registered(0, "")
+			if w.sessions() != 0 {
+				t.Error("it left a session")
+			}
+		})
+	}
+}
+
+func testWaitTimeout(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	n := w.node("rabbit@localhost")
+	began := time.Now()
+	n.start("--wait-timeout", "12s")
+	n.refused(40*time.Second, "waited 12s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost")
+	if took := time.Since(began); took < 12*time.Second || took > 15*time.Second {
+		t.Errorf("it waited %s with --wait-timeout 12s", took)
+	}
+	n.registered(0, "")
+}
+
+// The time spent behind somebody else's lock counts, too.
+func testWaitTimeoutBehindLock(t *testing.T, w *world) {
+	_, err := holdLock(t, w)
+	must(t, err)
+	n := w.node("rabbit@localhost")
+	n.start("--wait-timeout", "12s")
+	n.logs("rabbit@holder")
+	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "lock") {
+		t.Errorf("healthcheck of a node that waits for the lock: %d, %q", code, out)
+	}
+	n.refused(30*time.Second, "--wait-timeout", "rabbit@holder")
+	if w.sessions() != 0 {
+		t.Error("it left a session")
+	}
+}
+
+// A seed that died while it founded the cluster goes on where it was, and need
+// not wait for its own session to expire.
+func testOwnClaimGoesOn(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.start()
+	s := n.server(soon)
+	claim := w.record()
+	for _, pid := range w.companions() {
+		n.kill(pid)
+	}
+	n.kill(s.PID)
+	n.exit(soon)
+	n.start()
+	n.server(soon)
+	r := w.record()
+	if r.State != peers.Forming || r.Seed != n.name || r.Claim == claim.Claim || r.Members[n.name] != claim.Members[n.name] {
+		t.Errorf("record %+v, was %+v", r, claim)
+	}
+	if w.sessions() != 1 {
+		t.Errorf("%d sessions, want 1", w.sessions())
+	}
+}
+
+// Another's claim is left alone until its session has been gone for the claim
+// timeout, whatever its registration says.
+func testDeadSeedsClaim(t *testing.T, w *world) {
+	a := w.node("a@localhost")
+	a.start()
+	s := a.server(soon)
+	b := w.node("b@localhost", "RMQ_CLAIM_TIMEOUT=21s", "RMQ_LOCK_DELAY=10ms")
+	b.start()
+	b.logs("a@localhost to found the cluster")
+	claim := w.record()
+	for _, pid := range w.companions() {
+		a.kill(pid)
+	}
+	a.kill(s.PID)
+	a.exit(soon)
+	eventually(t, 3*testTTL, "its session ends", func() error {
+		if w.sessions() != 0 {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+	gone := time.Now()
+	b.server(21*time.Second + soon)
+	if took := time.Since(gone); took < 20*time.Second {
+		t.Errorf("b took over %s after a's session ended", took)
+	}
+	r := w.record()
+	if r.State != peers.Forming || r.Seed != b.name || r.Claim == claim.Claim || len(r.Members) != 1 {
+		t.Errorf("record %+v, was %+v", r, claim)
+	}
+	// a comes back: it must wait for b now.
+	a.start()
+	a.logs("b@localhost to found the cluster")
+}
+
+// A joiner that does not get ready is stopped, and decides afresh.
+func testJoinTimeout(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	w.neighbour("a@localhost", "id-1", "a@localhost")
+	n := w.node("b@localhost")
+	n.start("--join-timeout", "10s")
+	n.server(soon)
+	n.exit(20 * time.Second)
+	says(t, n.log(), "--join-timeout, RMQ_JOIN_TIMEOUT")
+	n.registered(soon, "")
+}
+
+// A joiner that elected itself, as one whose clock is behind does, is taken into
+// the cluster.
+func testCameUpAlone(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	w.neighbour("a@localhost", "id-1", "a@localhost")
+	n := w.node("b@localhost")
+	n.start()
+	n.server(soon)
+	n.tell("amqp up")
+	n.sees("id-2", n.name)
+	n.put(n.path("view.joined"), "view|id-1|a@localhost,b@localhost|a@localhost,b@localhost||false|\n")
+	n.tell("notify READY=1")
+	n.registered(2*testBeat+soon, api.HealthPassing)
+	calls, err := os.ReadFile(n.path("ctl"))
+	must(t, err)
+	at := 0
+	for _, call := range []string{n.name + " stop_app", n.name + " reset", n.name + " join_cluster a@localhost", n.name + " start_app"} {
+		i := strings.Index(string(calls)[at:], call)
+		if i < 0 {
+			t.Fatalf("%s is missing or out of order:\n%s", call, calls)
+		}
+		at += i
+	}
+	if r := w.record(); r.ClusterID != "id-1" || len(r.Members) != 2 {
+		t.Errorf("record %+v", r)
+	}
+}
+
+// With queues of its own it is a split: said, failed, and not touched.
+func testCameUpAloneWithQueues(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	w.neighbour("a@localhost", "id-1", "a@localhost")
+	n := w.node("b@localhost")
+	n.start()
+	n.server(soon)
+	n.tell("amqp up")
+	n.sees("id-2", n.name)
+	n.put(n.path("queues"), "7")
+	n.tell("notify READY=1")
+	n.reports(soon, api.HealthCritical, "holds 7 queues")
+	consistently(t, testBeat+time.Second, "a split stays critical", func() error {
+		status, err := n.status(w.consul.Client)
+		if err == nil && status != api.HealthCritical {
+			err = fmt.Errorf("it is %q", status)
+		}
+		return err
+	})
+	if calls, _ := os.ReadFile(n.path("ctl")); strings.Contains(string(calls), "reset") || strings.Contains(string(calls), "stop_app") {
+		t.Errorf("it was touched:\n%s", calls)
+	}
+}
+
+// A seed whose claim was taken over stops its server while that is alone, and
+// its volume counts as blank.
+func testOvertakenSeed(t *testing.T, w *world) {
+	n := w.node("b@localhost")
+	n.start()
+	n.server(soon)
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	n.tell("amqp up")
+	n.sees("id-2", n.name)
+	n.put(n.data("schema.DAT"), "")
+	n.tell("notify READY=1")
+	n.exit(testBeat + soon)
+	says(t, n.log(), "overtaken")
+	p, err := volume{n.data(""), n.state("")}.pending()
+	if err != nil || p == nil || p.Role != alone {
+		t.Errorf("pending: %+v, %v", p, err)
+	}
+	n.registered(soon, "")
+	// Its restart waits for the cluster on record instead of starting beside it.
+	n.start()
+	n.logs("members of cluster id-1, which hold its data: a@localhost")
+}
+
+// stop_app, a pause in a minority and docker stop say the same words; READY
+// brings the node back, verified anew.
+func testStopAndReadyAgain(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	n.tell("notify STOPPING=1")
+	n.registered(time.Second, "")
+	n.tell("amqp down")
+	n.reports(soon, api.HealthCritical, "stopping")
+	consistently(t, testBeat+time.Second, "a stopped node stays out", func() error {
+		status, err := n.status(w.consul.Client)
+		if err == nil && status != "" {
+			err = fmt.Errorf("it is %q", status)
+		}
+		return err
+	})
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+
+	n.tell("notify STOPPING=1")
+	n.registered(time.Second, "")
+	n.sees("id-of-another", n.name)
+	n.tell("notify READY=1")
+	n.reports(soon, api.HealthCritical, "SPLIT")
+	n.registered(soon, api.HealthCritical)
+}
+
+func testStatusAfterReady(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	n.tell("notify STATUS=Standing by")
+	n.registered(time.Second, "")
+	n.reports(soon, api.HealthCritical, "Standing by")
+}
+
+func testAMQPShutdown(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	n.tell("amqp 320")
+	n.registered(time.Second, "")
+}
+
+// The server's end is the companion's, however it came.
+func testServerEnds(t *testing.T, w *world) {
+	for name, end := range map[string]func(n *node, s started){
+		"SIGTERM": func(n *node, s started) { must(n.t, syscall.Kill(s.PID, syscall.SIGTERM)) },
+		"SIGKILL": func(n *node, s started) { n.kill(s.PID) },
+		"exit":    func(n *node, _ started) { n.tell("exit") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, w.consul)
+			n := w.node("rabbit@localhost")
+			s := n.serves()
+			end(n, s)
+			n.registered(2*time.Second, "")
+			n.exit(soon)
+			eventually(t, soon, "the companion ends", func() error {
+				if left := w.companions(); len(left) > 0 {
+					return fmt.Errorf("%v is there", left)
+				}
+				return nil
+			})
+			if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "gone") {
+				t.Errorf("healthcheck of a dead server: %d, %q", code, out)
+			}
+			if left := w.companions(); len(left) > 0 {
+				t.Errorf("the health check started %v for a dead server", left)
+			}
+		})
+	}
+}
+
+// One missed check says nothing, the second one does, and the node comes back.
+func testTwoMisses(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	n.tell("amqp down")
+	n.reports(2*testBeat, api.HealthPassing, "passing until a second check fails")
+	n.registered(0, api.HealthPassing)
+	n.registered(2*testBeat, api.HealthCritical)
+	n.tell("amqp up")
+	n.registered(2*testBeat, api.HealthPassing)
+}
+
+// A member publishes a record that Consul lost, and overrules a founding that
+// began beside it.
+func testRecordLost(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	was := w.record()
+	_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
+	must(t, err)
+	w.recordBecomes(was)
+	w.putRecord(peers.Record{}.Claimed("b@localhost", "vb", "", time.Now()))
+	w.recordBecomes(was)
+}
+
+func (w *world) recordBecomes(was peers.Record) {
+	w.t.Helper()
+	eventually(w.t, 2*testBeat, "the record is published again", func() error {
+		if r := w.record(); r.State != peers.Formed || r.ClusterID != was.ClusterID || r.Members["rabbit@localhost"] != was.Members["rabbit@localhost"] {
+			return fmt.Errorf("it is %+v", r)
+		}
+		return nil
+	})
+}
+
+func testOtherClusterOnRecord(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	w.putRecord(formed("id-2", map[string]string{"b@localhost": "vb"}))
+	n.registered(2*testBeat, api.HealthCritical)
+	n.reports(soon, api.HealthCritical, "id-2")
+	if r := w.record(); r.ClusterID != "id-2" {
+		t.Errorf("it replaced a record that is formed: %+v", r)
+	}
+}
+
+// A companion that was killed is replaced by the next health check, once, however
+// many of them run, and the registration stays.
+func testCompanionKilled(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	for range 2 { // a replaced one can be replaced, too
+		was := w.companions()
+		if len(was) != 1 {
+			t.Fatalf("companions %v, want one", was)
+		}
+		n.kill(was[0])
+		var checks sync.WaitGroup
+		for range 5 {
+			checks.Go(func() {
+				if out, code := n.run("healthcheck"); code != 0 {
+					t.Errorf("healthcheck: %d, %q", code, out)
+				}
+			})
+		}
+		checks.Wait()
+		if now := w.companions(); len(now) != 1 || now[0] == was[0] {
+			t.Fatalf("companions %v, was %v: want one new one", now, was)
+		}
+		n.registered(0, api.HealthPassing)
+		r := n.reports(soon, api.HealthPassing, "")
+		if r.PID != s.PID || r.Companion == was[0] || r.Role != member {
+			t.Errorf("the new companion says %+v", r)
+		}
+	}
+	consistently(t, testTTL+testBeat, "the registration is kept", func() error {
+		status, err := n.status(w.consul.Client)
+		if err == nil && status != api.HealthPassing {
+			err = fmt.Errorf("it is %q", status)
+		}
+		return err
+	})
+	says(t, n.log(), "a health check starts it again")
+	if strings.Count(n.log(), "verified: this node is a member") != 3 {
+		t.Errorf("it was not verified again in the server's own log:\n%s", n.log())
+	}
+	n.tell("notify STOPPING=1") // the server's socket is the new one's
+	n.registered(time.Second, "")
+}
+
+// With both gone nothing passes for longer than the TTL, whatever is asked.
+func testCompanionAndServerKilled(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	for _, pid := range w.companions() {
+		n.kill(pid)
+	}
+	n.kill(s.PID)
+	n.exit(soon)
+	if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "gone") {
+		t.Errorf("healthcheck: %d, %q", code, out)
+	}
+	n.registered(testTTL+3*time.Second, api.HealthCritical)
+	if left := w.companions(); len(left) > 0 {
+		t.Errorf("companions %v for a dead server", left)
+	}
+}
+
+// A companion is started by the entrypoint alone: one by hand says so and does
+// no harm to the one there is.
+func testCompanionByHand(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	out, code := n.run("companion")
+	if code != 1 || strings.Contains(out, "%!") {
+		t.Errorf("companion on a blank volume: %d, %q", code, out)
+	}
+	n.serves()
+	if out, code := n.run("companion"); code != 1 || !strings.Contains(out, "rmq-entrypoint") {
+		t.Errorf("companion by hand: %d, %q", code, out)
+	}
+	n.tell("notify STOPPING=1")
+	n.registered(time.Second, "")
+}
+
+func testHealthWaiting(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	n := w.node("rabbit@localhost")
+	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "starting") {
+		t.Errorf("healthcheck of a node that never started: %d, %q", code, out)
+	}
+	n.start()
+	n.logs("members of cluster id-1")
+	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "waiting for members of cluster id-1") || strings.Count(out, "\n") != 1 {
+		t.Errorf("healthcheck: %d, %q", code, out)
+	}
+	if out, code := n.run("healthcheck", "--ready"); code != 1 || !strings.Contains(out, "waiting for members of cluster id-1") {
+		t.Errorf("healthcheck --ready: %d, %q", code, out)
+	}
+	if left := w.companions(); len(left) > 0 {
+		t.Errorf("the health check started %v for a node that waits", left)
+	}
+}
+
+func testNotifyForwarded(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	socket := n.path("outer.sock")
+	outer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	must(t, err)
+	defer func() { _ = outer.Close() }()
+	n.own()
+	n.env = append(n.env, "NOTIFY_SOCKET="+socket)
+	n.serves()
+	must(t, outer.SetReadDeadline(time.Now().Add(soon)))
+	buf := make([]byte, 100)
+	got, err := outer.Read(buf)
+	if err != nil || string(buf[:got]) != "READY=1" {
+		t.Errorf("the outer socket heard %q, %v", buf[:got], err)
+	}
+}
+
+// What cannot be written is known before anything is claimed, and no half of it
+// is left.
+func testConfigNotWritable(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.put(n.path("taken/file"), "")
+	n.put(n.path("sealed/file"), "")
+	must(t, os.Chmod(n.path("sealed"), 0o555))
+	for _, path := range []string{"/proc/rabbitmq.config", n.path("taken"), n.path("taken/file/rabbitmq.config"), n.path("sealed/rabbitmq.config")} {
+		out, code := n.run("--config", path)
+		if code != 1 || !strings.Contains(out, "--config") || !strings.Contains(out, "RMQ_CONFIG_FILE") {
+			t.Errorf("--config %s: %d, %q", path, code, out)
+		}
+		if r := w.record(); r.State != peers.Absent {
+			t.Errorf("--config %s: it claimed the founding first: %+v", path, r)
+			_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
+			must(t, err)
+		}
+	}
+	if left, _ := filepath.Glob(n.path("*/*")); !slices.Equal(left, []string{n.path("sealed/file"), n.path("taken/file"), n.volume(".erlang.cookie"), n.volume("mnesia")}) &&
+		!slices.Equal(left, []string{n.path("sealed/file"), n.path("taken/file"), n.volume("mnesia")}) {
+		t.Errorf("left: %q", left)
+	}
+	n.registered(0, "")
+}
+
+// Any other command is executed as it is.
+func testAnotherCommand(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN=t0ken")
+	out, code := n.run("sh", "-c", `echo "$0|$@"; env | sort; exit 7`, "--ttl", "nonsense", "a b")
+	want := slices.Clone(n.env)
+	slices.Sort(want)
+	if code != 7 || !strings.HasPrefix(out, "--ttl|nonsense a b\n") {
+		t.Errorf("%d, %q", code, out)
+	}
+	for _, kv := range want {
+		if !strings.Contains(out, kv+"\n") {
+			t.Errorf("its environment lacks %s", kv)
+		}
+	}
+	// The official image's own programs, too.
+	if out, code := n.run("rabbitmqctl", "-q", "-n", n.name, "eval", "queues|"); code != 0 || out != "queues|0|\n" {
+		t.Errorf("rabbitmqctl: %d, %q", code, out)
+	}
+	if files := tree(t, n.volume("")); len(files) > 0 {
+		t.Errorf("it wrote %v", files)
+	}
+}
+
+func testStatus(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	out, code := n.run("status")
+	if code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	says(t, out, "rabbit@localhost", "never started", "blank", "none", "free")
+	n.serves()
+	_, err := holdLock(t, w)
+	must(t, err)
+	out, _ = n.run("status")
+	says(t, out, "RabbitMQ 4.0.5", "role member", "passing since", "id-of-"+w.service, "formed since", "held by rabbit@holder on h1", n.ip+":5672")
+	n.kill(n.cmd.Process.Pid)
+	n.exit(soon)
+	n.registered(soon, "")
+	out, _ = n.run("status")
+	says(t, out, "not running", "id-of-"+w.service)
+}
+
+func testFound(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	a := w.neighbour("a@localhost", "id-1", "a@localhost")
+	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost serves") {
+		t.Errorf("found beside a member that serves: %d, %q", code, out)
+	}
+	must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: a.name}))
+	if out, code := n.run("found", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
+		t.Errorf("found for another cluster: %d, %q", code, out)
+	}
+	if r := w.record(); len(r.Members) != 1 {
+		t.Fatalf("it was refused and changed the record: %+v", r)
+	}
+	if out, code := n.run("found", "--cluster-id", "id-1"); code != 0 || !strings.Contains(out, "given up") {
+		t.Errorf("found: %d, %q", code, out)
+	}
+	if w.sessions() != 0 {
+		t.Error("it left a session")
+	}
+	n.start()
+	n.server(soon)
+	if r := w.record(); r.State != peers.Forming || r.Seed != n.name || len(r.Previous) != 1 || r.Previous[0].ClusterID != "id-1" {
+		t.Errorf("record %+v", r)
+	}
+	says(t, n.log(), "FOUNDING ANEW")
+}
