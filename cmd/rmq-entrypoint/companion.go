@@ -34,6 +34,7 @@ type companion struct {
 	broker broker
 	check  func(ctx context.Context) healthcheck.Result
 	closed <-chan healthcheck.Reason
+	nodes  func(ctx context.Context) ([]healthcheck.Node, error) // of the management port; nil when there is none
 	lock   *lock.Lock // a seed's, until its cluster is announced
 	reg    peers.Registration
 	born   time.Time
@@ -49,6 +50,7 @@ type companion struct {
 	viewAt    time.Time
 	seen      uint64 // record index the view was judged against
 	told      string // last story
+	silent    int    // times in a row that the management port told nothing
 	passing   string // other nodes that pass, as of the last beat
 	size      int    // members on record
 	minority  bool   // pause_minority is set
@@ -79,7 +81,7 @@ func companionMain(ctx context.Context, cfg config) error {
 	defer checker.Close()
 	c := &companion{
 		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, runCommand},
-		check: checker.Check, closed: checker.Closed(), reg: rt.registration(), born: time.Now(),
+		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv), reg: rt.registration(), born: time.Now(),
 		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
 	}
 	c.consul.prefer(rt.Consul)
@@ -341,7 +343,7 @@ func (c *companion) look(ctx context.Context, record uint64, others []peers.Peer
 		}
 	}
 	now := strings.Join(passing, ",")
-	if c.verified && now == c.passing && record == c.seen && time.Since(c.viewAt) < viewEvery {
+	if c.verified && now == c.passing && record == c.seen && time.Since(c.viewAt) < viewEvery && !c.stirred(ctx) {
 		return ""
 	}
 	v, err := c.broker.view(ctx, c.rt.Config.Node)
@@ -350,6 +352,47 @@ func (c *companion) look(ctx context.Context, record uint64, others []peers.Peer
 	}
 	c.view, c.viewAt, c.passing, c.seen = v, time.Now(), now, record
 	return ""
+}
+
+// stirred reports whether the management port, which answers in milliseconds
+// where RabbitMQ's command line takes a second, lists other running nodes or
+// partitions than the view. Not knowing is no stir: the view is renewed anyway.
+func (c *companion) stirred(ctx context.Context) bool {
+	if c.nodes == nil {
+		return false
+	}
+	nodes, err := c.nodes(ctx)
+	if err != nil {
+		// Disabled, or the login is refused, which RabbitMQ logs each time.
+		if c.silent++; c.silent >= 3 {
+			c.log.Debug("the management port tells nothing, not asking it any more", "err", err)
+			c.nodes = nil
+		}
+		return false
+	}
+	c.silent = 0
+	var running, partitions []string
+	for _, n := range nodes {
+		if n.Running {
+			running = append(running, n.Name)
+		}
+		if n.Name == c.rt.Config.Node {
+			partitions = n.Partitions
+		}
+	}
+	slices.Sort(running)
+	slices.Sort(partitions)
+	return !slices.Equal(running, c.view.Running) || !slices.Equal(partitions, c.view.Partitions)
+}
+
+// managementNodes asks this node's management port as the default user.
+func managementNodes(getenv func(string) string) func(context.Context) ([]healthcheck.Node, error) {
+	user, password := firstOf(getenv("RABBITMQ_DEFAULT_USER"), "guest"), firstOf(getenv("RABBITMQ_DEFAULT_PASS"), "guest")
+	return func(ctx context.Context) ([]healthcheck.Node, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return healthcheck.Nodes(ctx, "http://127.0.0.1:15672", user, password)
+	}
 }
 
 // clean removes registrations left with agents that this node moved away from.
