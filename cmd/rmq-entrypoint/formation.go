@@ -29,9 +29,10 @@ type formation struct {
 	broker broker
 	volume volume
 	state  condition
-	self   string               // own address as registered
-	heals  bool                 // RabbitMQ refuses a wiped node under its old name until it is forgotten
-	say    func(waiting string) // keeps the reason where a health check finds it
+	self   string                                 // own address as registered
+	heals  bool                                   // RabbitMQ refuses a wiped node under its old name until it is forgotten
+	say    func(waiting string)                   // keeps the reason where a health check finds it
+	decide func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
 
 	gone     string // session of another's claim that was seen gone …
 	goneFrom time.Time
@@ -55,6 +56,10 @@ type observation struct {
 
 // run returns the plan, or an error when ctx ended or the wait timeout passed.
 func (f *formation) run(ctx context.Context) (p plan, err error) {
+	decide := f.decide
+	if decide == nil {
+		decide = peers.Decide
+	}
 	deadline := time.Now().Add(f.cfg.WaitTimeout)
 	told, toldAt := "", time.Time{}
 	why := "nothing yet"
@@ -72,7 +77,7 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) {
 			return p, err
 		}
-		d := peers.Decide(o.Observation)
+		d := decide(o.Observation)
 		if d.Action != peers.Wait {
 			done, err := f.act(ctx, o, d, &p)
 			if err != nil && (ctx.Err() != nil || denied(err)) {

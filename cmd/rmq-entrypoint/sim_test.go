@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+	"rmq-entrypoint/tests/sim"
+)
+
+// The simulator drives the real formation and the real companion, container by
+// container, through the stories of package sim. What start and decide do around
+// them is repeated here, because the real ones become another program.
+
+// simSeeds is how many stories a run tells: RMQ_SIM_SEEDS, from RMQ_SIM_FIRST on.
+func simSeeds(t *testing.T) (first, n uint64) {
+	t.Helper()
+	number := func(name string, def uint64) uint64 {
+		text := os.Getenv(name)
+		if text == "" {
+			return def
+		}
+		v, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatalf("%s=%q: %v", name, text, err)
+		}
+		return v
+	}
+	return number("RMQ_SIM_FIRST", 1), number("RMQ_SIM_SEEDS", 300)
+}
+
+func TestSimulation(t *testing.T) {
+	first, n := simSeeds(t)
+	begun := time.Now()
+	var next, told, asked, excused, faults, failed atomic.Uint64
+	t.Run("stories", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				for {
+					i := next.Add(1) - 1
+					if i >= n || failed.Load() >= 5 {
+						return
+					}
+					v, w := tellStory(t, first+i, nil, false)
+					told.Add(1)
+					faults.Add(uint64(v.Faults))
+					if w.Excused() != "" {
+						excused.Add(1)
+					}
+					if v.Operator != "" {
+						asked.Add(1)
+					}
+					if v.Broken == "" && v.Stuck == "" {
+						continue
+					}
+					failed.Add(1)
+					again, w := tellStory(t, first+i, nil, true)
+					t.Errorf("seed %d: broken: %q; stuck: %q (told again: %q; %q). RMQ_SIM_FIRST=%d RMQ_SIM_SEEDS=1 tells it alone:\n%s",
+						first+i, v.Broken, v.Stuck, again.Broken, again.Stuck, first+i, w.Story())
+				}
+			})
+		}
+	})
+	t.Logf("%d stories with %d faults of their own in %s; %d ended where only an operator can go on, %d with two clusters after Consul lost its data unseen",
+		told.Load(), faults.Load(), time.Since(begun).Round(time.Second), asked.Load(), excused.Load())
+	if told.Load() >= 200 && asked.Load() > told.Load()/3 {
+		t.Errorf("%d of %d stories ended with the operator: too many to prove progress", asked.Load(), told.Load())
+	}
+}
+
+// TestSimulationFindsTheSplit is the test of the test: a node that seeds when it
+// holds the lock and DNS is empty founds a second cluster, and that must be seen.
+func TestSimulationFindsTheSplit(t *testing.T) {
+	naive := func(ctx context.Context, d peers.DNS, byAddress map[string]string) func(peers.Observation) peers.Decision {
+		return func(o peers.Observation) peers.Decision {
+			if !o.Record.Known() {
+				return peers.Decision{Action: peers.Wait, Why: "Consul"}
+			}
+			found, err := peers.Lookup(ctx, d, "rabbitmq")
+			if err != nil {
+				return peers.Decision{Action: peers.Wait, Why: "DNS"}
+			}
+			var join []string
+			for _, address := range found {
+				if name := byAddress[address]; name != o.Me {
+					join = append(join, name)
+				}
+			}
+			if len(join) == 0 {
+				return peers.Decision{Action: peers.Claim, Why: "DNS is empty"}
+			}
+			return peers.Decision{Action: peers.Join, Peers: join, Why: "DNS"}
+		}
+	}
+	for seed := uint64(1); seed <= 300; seed++ {
+		if v, _ := tellStory(t, seed, naive, false); strings.Contains(v.Broken, "was founded while") || strings.Contains(v.Broken, "two clusters") {
+			t.Logf("seed %d: %s", seed, v.Broken)
+			return
+		}
+	}
+	t.Error("in 300 stories the simulator did not see DNS alone split a cluster: it proves nothing")
+}
+
+type decider func(context.Context, peers.DNS, map[string]string) func(peers.Observation) peers.Decision
+
+// tellStory lives one world from its start to its end.
+func tellStory(t *testing.T, seed uint64, decide decider, tell bool) (v sim.Verdict, w *sim.World) {
+	t.Helper()
+	parent := ""
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		parent = "/dev/shm" // what is written is synced
+	}
+	dir, err := os.MkdirTemp(parent, "rmq-sim-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}
+		w = sim.New(context.Background(), sim.Options{Seed: seed, Dir: dir, Service: cfg.Service, RecordKey: cfg.recordKey(), TTL: 15 * time.Second, Tell: tell})
+		var nodes sync.WaitGroup
+		for _, n := range w.Nodes {
+			nodes.Go(func() {
+				for b := n.Open(); b != nil; b = n.Open() {
+					c := container{world: w, box: b, decide: decide, log: slog.New(slog.DiscardHandler)}
+					if tell {
+						c.log = slog.New(slog.NewTextHandler(teller{w, n.Name}, &slog.HandlerOptions{ReplaceAttr: untimed}))
+					}
+					err := c.run()
+					b.Close(fmt.Sprint(err))
+				}
+			})
+		}
+		v = w.Play()
+		w.End()
+		nodes.Wait()
+	})
+	return v, w
+}
+
+type teller struct {
+	world *sim.World
+	who   string
+}
+
+func (t teller) Write(b []byte) (int, error) {
+	t.world.Log(t.who, strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func untimed(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// container is one start of the program, as start and companionMain have it.
+type container struct {
+	world  *sim.World
+	box    *sim.Box
+	log    *slog.Logger
+	decide decider
+	work   sync.WaitGroup
+}
+
+func (c *container) config() config {
+	dir, n := c.box.Dir, c.box.Node
+	cfg := config{
+		Consul: []string{"10.0.0.100:8500"}, Service: "rabbitmq", DNSServer: "10.0.0.100:8600", DNSDomain: "consul",
+		Node: n.Name, Advertise: n.Addr, TTL: 15 * time.Second, KeyPrefix: "rmq-entrypoint", LockDelay: time.Second,
+		WaitTimeout: 3 * time.Minute, JoinTimeout: 90 * time.Second, ClaimTimeout: 45 * time.Second,
+		Data: filepath.Join(dir, n.Name), StateDir: filepath.Join(dir, n.Name+"-entrypoint"), Port: 5672,
+	}
+	cfg.ConfigFile = filepath.Join(cfg.StateDir, "rabbitmq.config")
+	return cfg
+}
+
+func (c *container) consul(p *sim.Process, cfg config) *consul {
+	pinned := newConsul(cfg, c.log)
+	pinned.build = func(addr string) (*api.Client, error) {
+		return api.NewClient(&api.Config{Address: addr, HttpClient: &http.Client{Transport: p}})
+	}
+	return pinned
+}
+
+// run returns when the server has ended, or never began.
+func (c *container) run() error {
+	defer c.work.Wait()
+	cfg := c.config()
+	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
+		return err
+	}
+	p := c.box.Process("entrypoint")
+	ctx := p.Context()
+	state, err := cfg.volume().inspect()
+	if err != nil {
+		return err
+	}
+	rt := runtimeFile{Config: cfg, PID: 1, Version: c.world.Version}
+	pinned := c.consul(p, cfg)
+	chosen, err := c.choose(ctx, p, pinned, state, &rt)
+	if err != nil {
+		return err
+	}
+	release := func() {
+		if chosen.lock != nil {
+			_ = chosen.lock.Release(ctx)
+		}
+	}
+	if chosen.role == seeding && state.role == "" && !state.alone {
+		if _, err := cfg.volume().moveAside(time.Now()); err != nil {
+			release()
+			return err
+		}
+	}
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul, rt.Remade = chosen.role, chosen.claim, chosen.volume, state.cluster, "", pinned.addr, chosen.remade
+	if err := rt.write(); err != nil {
+		release()
+		return err
+	}
+	if client, err := pinned.use(ctx); err == nil {
+		if err := peers.Announce(ctx, client, rt.registration(), "starting as "+string(chosen.role)); err != nil {
+			c.log.Warn("not registered yet, the companion goes on trying", "err", err)
+		}
+	}
+	session := ""
+	if chosen.lock != nil {
+		session = chosen.lock.Session()
+	}
+	gone := make(chan struct{})
+	first, err := c.companion(rt, session, gone)
+	if err != nil {
+		release()
+		return fmt.Errorf("start the companion: %w", err)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	claim := ""
+	if chosen.role == seeding {
+		claim = chosen.claim
+	}
+	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: chosen.peers})
+	c.work.Go(func() { c.healthchecks(ctx, cfg, first, gone) })
+	<-server.Gone
+	close(gone)
+	return fmt.Errorf("the server has ended")
+}
+
+// choose is decide with the world's broker and name server.
+func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, state condition, rt *runtimeFile) (plan, error) {
+	cfg := rt.Config
+	if state.role != "" {
+		return plan{role: state.role, claim: state.claim, volume: state.volume}, refused(ctx, c.log, pinned, cfg, state)
+	}
+	version, err := rabbitconf.ParseVersion(rt.Version)
+	if err != nil {
+		return plan{}, err
+	}
+	f := formation{
+		log: c.log, cfg: cfg, consul: pinned, volume: cfg.volume(), state: state,
+		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
+		broker: broker{cfg.Node, p.Run},
+		self:   net.JoinHostPort(cfg.advertise(""), fmt.Sprint(cfg.Port)),
+		heals:  needsForget(version),
+		say:    func(why string) { rt.Waiting = why },
+	}
+	if c.decide != nil {
+		byAddress := map[string]string{}
+		for _, n := range c.world.Nodes {
+			byAddress[n.Addr+":5672"] = n.Name
+		}
+		f.decide = c.decide(ctx, f.dns, byAddress)
+	}
+	if client, err := pinned.use(ctx); err == nil {
+		_ = peers.Withdraw(ctx, client, rt.registration())
+	}
+	return f.run(ctx)
+}
+
+// companion starts one and returns its process once it is in charge.
+func (c *container) companion(rt runtimeFile, session string, gone <-chan struct{}) (*sim.Process, error) {
+	p := c.box.Process("companion")
+	cfg := rt.Config
+	n := &companion{
+		log: c.log, rt: rt, consul: c.consul(p, cfg), broker: broker{cfg.Node, p.Run},
+		check: func(context.Context) healthcheck.Result {
+			if c.box.Healthy() {
+				return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
+			}
+			return healthcheck.Result{Reason: "does not answer"}
+		},
+		closed: make(chan healthcheck.Reason), reg: rt.registration(), born: time.Now(),
+		joinedBy: time.Now().Add(cfg.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
+	}
+	said := p.Listen()
+	if session != "" {
+		client, err := n.consul.use(p.Context())
+		if err != nil {
+			p.Kill()
+			return nil, err
+		}
+		if n.lock, err = lock.Adopt(p.Context(), client, session, cfg.lockOptions(c.log)); err != nil {
+			p.Kill()
+			return nil, err
+		}
+	}
+	p.Companion()
+	c.work.Go(func() { _ = n.loop(p.Context(), said, gone); p.Kill() })
+	return p, nil
+}
+
+// healthchecks replace a companion that was lost, as Docker's do.
+func (c *container) healthchecks(ctx context.Context, cfg config, running *sim.Process, gone <-chan struct{}) {
+	for {
+		select {
+		case <-gone:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Second):
+		}
+		if running.Context().Err() == nil {
+			continue
+		}
+		rt, err := readRuntime(cfg.StateDir)
+		if err != nil || rt == nil {
+			continue
+		}
+		rt.Waiting = replaced
+		if rt.write() != nil {
+			continue
+		}
+		c.log.Warn("the companion was gone, a health check starts it again")
+		if p, err := c.companion(*rt, "", gone); err == nil {
+			running = p
+		}
+	}
+}

@@ -1,0 +1,520 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/miekg/dns"
+)
+
+// consul is one agent and the servers behind it: a linearizable store of keys
+// and sessions, a catalog that follows the agent, and DNS that follows the
+// catalog, late.
+type consul struct {
+	w        *World
+	index    uint64
+	kv       map[string]*api.KVPair
+	sessions map[string]*session
+	shut     map[string]time.Time // keys under a lock delay
+	agent    map[string]*service
+	catalog  map[string]*service
+	at       uint64 // catalog's index
+	rendered []byte // catalog as JSON, as of at
+	history  []answers
+	changed  chan struct{} // closed and replaced on every change
+	away     time.Time     // no leader until
+	lies     time.Time     // DNS is empty until
+	opened   int           // sessions, for their ids
+}
+
+type session struct {
+	api.SessionEntry
+	ttl    time.Duration
+	expire *time.Timer
+}
+
+type service struct {
+	api.AgentServiceRegistration
+	status string
+	ttl    *time.Timer
+}
+
+// answers is what DNS would have said at a time.
+type answers struct {
+	at    time.Time
+	hosts []*service
+}
+
+func (c *consul) reset(w *World) {
+	for _, s := range c.sessions {
+		s.expire.Stop()
+	}
+	for _, s := range c.agent {
+		s.ttl.Stop()
+	}
+	if c.changed != nil {
+		close(c.changed)
+	}
+	*c = consul{
+		w: w, index: 10, at: 10, kv: map[string]*api.KVPair{}, sessions: map[string]*session{}, shut: map[string]time.Time{},
+		agent: map[string]*service{}, catalog: map[string]*service{}, changed: make(chan struct{}), opened: c.opened, away: c.away, lies: c.lies,
+	}
+}
+
+func (c *consul) change() uint64 {
+	c.index++
+	close(c.changed)
+	c.changed = make(chan struct{})
+	return c.index
+}
+
+// RoundTrip carries one request to Consul, with what may happen on the way.
+func (p *Process) RoundTrip(req *http.Request) (*http.Response, error) {
+	w, n := p.Box.Node.w, p.Box.Node
+	ctx := req.Context()
+	var body []byte
+	if req.Body != nil {
+		body, _ = io.ReadAll(req.Body)
+		req.Body.Close()
+	}
+	what := kind(req)
+	if !p.await(ctx, what) {
+		return nil, errors.New("the process is dead")
+	}
+	w.mu.Lock()
+	cut, refused := n.cut.After(time.Now()), n.refuse
+	w.mu.Unlock()
+	if cut && refused {
+		return nil, errors.New("connection refused")
+	}
+	if cut {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-p.ctx.Done():
+			return nil, errors.New("the process is dead")
+		}
+	}
+	if ctx.Err() != nil {
+		if req.Method != http.MethodGet && p.chance("late "+what, w.rates.late) {
+			w.Log(n.Name, "** "+what+" was given up and arrives late")
+			extra := time.Duration(w.draw(p.Name(), "later") * 5e9)
+			go func() {
+				w.sleep(w.ctx, extra)
+				w.consul.serve(w.ctx, p, req, body)
+			}()
+		}
+		return nil, ctx.Err()
+	}
+	// From here on the request is carried out, and its answer may be lost.
+	code, index, answer := w.consul.serve(ctx, p, req, body)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if p.ctx.Err() != nil {
+		return nil, errors.New("the process is dead")
+	}
+	if p.chance("lose "+what, w.rates.lose) {
+		w.Log(n.Name, "** the answer to "+what+" is lost")
+		return nil, io.ErrUnexpectedEOF
+	}
+	if p.chance("die "+what, w.rates.crash) {
+		w.mu.Lock()
+		w.tell(n.Name, fmt.Sprintf("** killed after %s of the %s", what, p.name))
+		p.Box.die()
+		w.mu.Unlock()
+		return nil, errors.New("the process is dead")
+	}
+	h := http.Header{"X-Consul-Index": {strconv.FormatUint(index, 10)}, "X-Consul-Knownleader": {"true"}, "X-Consul-Lastcontact": {"0"}}
+	return &http.Response{
+		StatusCode: code, Status: strconv.Itoa(code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(bytes.NewReader(answer)), ContentLength: int64(len(answer)), Request: req,
+	}, nil
+}
+
+// kind names a request for the story and for drawing.
+func kind(r *http.Request) string {
+	f := strings.SplitN(strings.TrimPrefix(r.URL.Path, "/v1/"), "/", 3)
+	k := r.Method + " " + strings.Join(f[:min(2, len(f))], "/")
+	if strings.HasPrefix(r.URL.Path, "/v1/kv/") {
+		k = r.Method + " " + r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+	}
+	return k
+}
+
+func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body []byte) (code int, index uint64, answer []byte) {
+	w := c.w
+	q := req.URL.Query()
+	wait, _ := time.ParseDuration(q.Get("wait"))
+	after, _ := strconv.ParseUint(q.Get("index"), 10, 64)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.away.After(time.Now()) {
+		return 500, 0, []byte("rpc error: No cluster leader")
+	}
+	if req.Method != http.MethodGet {
+		code, answer = c.write(req, q.Get("acquire"), q.Get("release"), body)
+		return code, c.index, answer
+	}
+	if after == 0 || wait == 0 {
+		return c.read(req.URL.Path)
+	}
+	until := time.NewTimer(wait)
+	defer until.Stop()
+	for {
+		code, index, answer = c.read(req.URL.Path)
+		if index > after || c.away.After(time.Now()) {
+			return code, index, answer
+		}
+		changed := c.changed
+		w.mu.Unlock()
+		done := false
+		select {
+		case <-changed:
+		case <-until.C:
+			done = true
+		case <-ctx.Done():
+			done = true
+		case <-p.ctx.Done():
+			done = true
+		}
+		w.mu.Lock()
+		if done {
+			return code, index, answer
+		}
+	}
+}
+
+func (c *consul) read(path string) (code int, index uint64, answer []byte) {
+	switch {
+	case path == "/v1/status/leader":
+		return 200, c.index, []byte(`"10.0.0.100:8300"`)
+	case strings.HasPrefix(path, "/v1/kv/"):
+		pair := c.kv[strings.TrimPrefix(path, "/v1/kv/")]
+		if pair == nil {
+			return 404, c.index, nil
+		}
+		return 200, pair.ModifyIndex, render([]*api.KVPair{pair})
+	case strings.HasPrefix(path, "/v1/health/service/"):
+		if c.rendered == nil {
+			c.rendered = c.render()
+		}
+		return 200, c.at, c.rendered
+	case path == "/v1/session/list":
+		list := []api.SessionEntry{}
+		for _, id := range sorted(c.sessions) {
+			list = append(list, c.sessions[id].SessionEntry)
+		}
+		return 200, c.index, render(list)
+	case strings.HasPrefix(path, "/v1/session/info/"):
+		list := []api.SessionEntry{}
+		if s := c.sessions[strings.TrimPrefix(path, "/v1/session/info/")]; s != nil {
+			list = append(list, s.SessionEntry)
+		}
+		return 200, c.index, render(list)
+	}
+	panic("no such path: " + path)
+}
+
+func (c *consul) write(req *http.Request, acquire, release string, body []byte) (code int, answer []byte) {
+	path := req.URL.Path
+	truth := func(ok bool) (int, []byte) { return 200, []byte(strconv.FormatBool(ok)) }
+	_, last, _ := strings.Cut(path[4:], "/")
+	if i := strings.LastIndexByte(path, '/'); !strings.HasPrefix(path, "/v1/kv/") {
+		last = path[i+1:]
+	}
+	switch {
+	case path == "/v1/txn":
+		return c.txn(body)
+	case acquire != "":
+		s := c.sessions[acquire]
+		if s == nil {
+			return 500, []byte(`rpc error: invalid session "` + acquire + `"`)
+		}
+		pair := c.kv[last]
+		if c.shut[last].After(time.Now()) || pair != nil && pair.Session != "" && pair.Session != acquire {
+			return truth(false)
+		}
+		c.kv[last] = &api.KVPair{Key: last, Value: body, Session: acquire, ModifyIndex: c.change()}
+		c.w.tell("consul", fmt.Sprintf("%s is held by %.60s", last, body))
+		return truth(true)
+	case release != "":
+		pair := c.kv[last]
+		if pair == nil || pair.Session != release {
+			return truth(false)
+		}
+		c.kv[last] = &api.KVPair{Key: last, Value: body, ModifyIndex: c.change()}
+		c.w.tell("consul", last+" is released")
+		return truth(true)
+	case path == "/v1/session/create":
+		var in struct{ Name, TTL, LockDelay string }
+		must(json.Unmarshal(body, &in))
+		c.opened++
+		s := &session{SessionEntry: api.SessionEntry{ID: fmt.Sprintf("session-%d", c.opened), Name: in.Name}}
+		s.ttl, _ = time.ParseDuration(in.TTL)
+		s.LockDelay, _ = time.ParseDuration(in.LockDelay)
+		c.sessions[s.ID] = s
+		s.expire = time.AfterFunc(c.life(s), func() { c.expired(s) })
+		return 200, render(map[string]string{"ID": s.ID})
+	case strings.HasPrefix(path, "/v1/session/renew/"):
+		s := c.sessions[last]
+		if s == nil {
+			return 404, nil
+		}
+		s.expire.Reset(c.life(s))
+		return 200, render([]api.SessionEntry{s.SessionEntry})
+	case strings.HasPrefix(path, "/v1/session/destroy/"):
+		c.destroy(last)
+		return truth(true)
+	case path == "/v1/agent/service/register":
+		s := &service{status: "critical"}
+		must(json.Unmarshal(body, &s.AgentServiceRegistration))
+		if old := c.agent[s.ID]; old != nil {
+			s.status = old.status // measured: registering over an entry keeps its status
+			old.ttl.Stop()
+		}
+		ttl, err := time.ParseDuration(s.Check.TTL)
+		must(err)
+		s.ttl = time.AfterFunc(ttl, func() { c.lapsed(s) })
+		c.agent[s.ID] = s
+		c.sync(s.ID)
+		return 200, nil
+	case strings.HasPrefix(path, "/v1/agent/service/deregister/"):
+		s := c.agent[last]
+		if s == nil {
+			return 404, []byte(`Unknown service ID "` + last + `"`)
+		}
+		s.ttl.Stop()
+		delete(c.agent, last)
+		c.sync(last)
+		return 200, nil
+	case strings.HasPrefix(path, "/v1/agent/check/update/"):
+		var in struct{ Status, Output string }
+		must(json.Unmarshal(body, &in))
+		s := c.agent[strings.TrimSuffix(last, "-ttl")]
+		if s == nil {
+			return 404, []byte(`Unknown check "` + last + `"`)
+		}
+		ttl, _ := time.ParseDuration(s.Check.TTL)
+		s.ttl.Reset(ttl)
+		for _, n := range c.w.Nodes {
+			if n.Name == s.Meta["node"] {
+				c.w.heard(n)
+			}
+		}
+		if s.status != in.Status {
+			s.status = in.Status
+			c.w.tell("consul", fmt.Sprintf("%s reports %s: %.150s", s.ID, in.Status, in.Output))
+			c.sync(s.ID)
+		}
+		return 200, nil
+	}
+	panic("no such path: " + req.Method + " " + path)
+}
+
+func (c *consul) txn(body []byte) (int, []byte) {
+	var ops api.TxnOps
+	must(json.Unmarshal(body, &ops))
+	for _, op := range ops {
+		pair := c.kv[op.KV.Key]
+		held, index := "", uint64(0)
+		if pair != nil {
+			held, index = pair.Session, pair.ModifyIndex
+		}
+		if op.KV.Verb == api.KVCheckSession && (held == "" || held != op.KV.Session) || op.KV.Verb == api.KVCAS && index != op.KV.Index {
+			c.w.tell("consul", fmt.Sprintf("refused %s of %s (index %d, at %d)", op.KV.Verb, op.KV.Key, op.KV.Index, index))
+			return 409, []byte(`{"Errors":[{"OpIndex":0,"What":"failed"}]}`)
+		}
+	}
+	for _, op := range ops {
+		if op.KV.Verb != api.KVCAS {
+			continue
+		}
+		held := ""
+		if pair := c.kv[op.KV.Key]; pair != nil {
+			held = pair.Session
+		}
+		c.kv[op.KV.Key] = &api.KVPair{Key: op.KV.Key, Value: op.KV.Value, Session: held, ModifyIndex: c.change()}
+		if op.KV.Key == c.w.opts.RecordKey {
+			c.w.tell("consul", fmt.Sprintf("record: %s", op.KV.Value))
+			var r struct {
+				State string `json:"state"`
+				ID    string `json:"cluster_id"`
+			}
+			must(json.Unmarshal(op.KV.Value, &r))
+			if r.State == "formed" {
+				c.w.announced(r.ID)
+			}
+		}
+	}
+	return 200, []byte(`{"Results":[],"Errors":null}`)
+}
+
+// life is how long a session lives after a renewal: its TTL, and up to as long again.
+func (c *consul) life(s *session) time.Duration {
+	return s.ttl + time.Duration(c.w.drawLocked("consul", "life")*float64(s.ttl))
+}
+
+func (c *consul) expired(s *session) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.sessions[s.ID] == s {
+		c.w.tell("consul", s.ID+" expired")
+		c.destroy(s.ID)
+	}
+}
+
+func (c *consul) destroy(id string) {
+	s := c.sessions[id]
+	if s == nil {
+		return
+	}
+	s.expire.Stop()
+	delete(c.sessions, id)
+	for _, key := range sorted(c.kv) {
+		if pair := c.kv[key]; pair.Session == id {
+			c.kv[key] = &api.KVPair{Key: key, Value: pair.Value, ModifyIndex: c.change()}
+			c.shut[key] = time.Now().Add(max(s.LockDelay, time.Millisecond))
+		}
+	}
+}
+
+func (c *consul) lapsed(s *service) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.agent[s.ID] == s && s.status != "critical" {
+		s.status = "critical"
+		c.w.tell("consul", s.ID+" was silent for its TTL: critical")
+		c.sync(s.ID)
+	}
+}
+
+// sync brings one entry of the agent into the catalog, a little later.
+func (c *consul) sync(id string) {
+	lag := time.Duration(c.w.drawLocked("consul", "sync") * 0.1e9)
+	if c.w.drawLocked("consul", "slow sync") < 0.05 && !c.w.quiet {
+		lag += time.Duration(c.w.drawLocked("consul", "slower sync") * 3e9)
+	}
+	time.AfterFunc(lag, func() {
+		c.w.mu.Lock()
+		defer c.w.mu.Unlock()
+		if c.w.ctx.Err() != nil {
+			return
+		}
+		if c.away.After(time.Now()) {
+			c.sync(id)
+			return
+		}
+		local := c.agent[id]
+		switch there := c.catalog[id]; {
+		case local == nil && there == nil:
+			return
+		case local == nil:
+			delete(c.catalog, id)
+		case there != nil && there.status == local.status && there.Meta["cluster_id"] == local.Meta["cluster_id"] && there.Address == local.Address:
+			return
+		default:
+			c.catalog[id] = &service{AgentServiceRegistration: local.AgentServiceRegistration, status: local.status}
+		}
+		c.at = c.change()
+		c.rendered = nil
+		now := answers{at: time.Now()}
+		for _, id := range sorted(c.catalog) {
+			if s := c.catalog[id]; s.status != "critical" {
+				now.hosts = append(now.hosts, s)
+			}
+		}
+		c.history = append(c.history, now)
+		c.w.compare()
+	})
+}
+
+func (c *consul) render() []byte {
+	type m = map[string]any
+	list := []m{}
+	for _, id := range sorted(c.catalog) {
+		s := c.catalog[id]
+		list = append(list, m{
+			"Node":    m{"Node": "consul", "Address": "10.0.0.100"},
+			"Service": m{"ID": s.ID, "Service": s.Name, "Address": s.Address, "Port": s.Port, "Meta": s.Meta},
+			"Checks":  []m{{"CheckID": s.Check.CheckID, "Status": s.status}},
+		})
+	}
+	return render(list)
+}
+
+// Dial connects to Consul's DNS port.
+func (p *Process) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if !p.await(ctx, "DNS") {
+		return nil, errors.New("the process is dead")
+	}
+	w := p.Box.Node.w
+	w.mu.Lock()
+	cut := p.Box.Node.cut.After(time.Now()) || w.consul.away.After(time.Now())
+	stale := w.drawLocked(p.Name(), "stale") * 2
+	if w.drawLocked(p.Name(), "very stale") < 0.1 {
+		stale *= 30
+	}
+	hosts := w.consul.asOf(time.Now().Add(-time.Duration(stale * 1e9)))
+	w.mu.Unlock()
+	if cut {
+		return nil, errors.New("connection refused")
+	}
+	near, far := net.Pipe()
+	go func() {
+		defer far.Close()
+		conn := &dns.Conn{Conn: far}
+		q, err := conn.ReadMsg()
+		if err != nil {
+			return
+		}
+		a := new(dns.Msg).SetReply(q)
+		for _, s := range hosts {
+			host := s.ID + ".addr.dc1.consul."
+			a.Answer = append(a.Answer, &dns.SRV{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeSRV, Class: dns.ClassINET}, Priority: 1, Weight: 1, Port: uint16(s.Port), Target: host})
+			a.Extra = append(a.Extra, &dns.A{Hdr: dns.RR_Header{Name: host, Rrtype: dns.TypeA, Class: dns.ClassINET}, A: net.ParseIP(s.Address)})
+		}
+		if len(hosts) == 0 {
+			a.Rcode = dns.RcodeNameError
+		}
+		_ = conn.WriteMsg(a)
+	}()
+	return near, nil
+}
+
+func (c *consul) asOf(t time.Time) []*service {
+	if c.lies.After(time.Now()) {
+		return nil
+	}
+	i := slices.IndexFunc(c.history, func(a answers) bool { return a.at.After(t) })
+	switch {
+	case i == 0 || len(c.history) == 0:
+		return nil
+	case i < 0:
+		i = len(c.history)
+	}
+	return c.history[i-1].hosts
+}
+
+func render(v any) []byte {
+	b, err := json.Marshal(v)
+	must(err)
+	return b
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,506 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// cluster is one RabbitMQ cluster, as its members agree on it.
+type cluster struct {
+	id      string
+	members map[string]*volume // by name; one whose volume is no longer mounted cannot run
+	public  bool               // a member of it was passing in Consul
+}
+
+type state int
+
+const (
+	booting state = iota
+	discovering
+	running
+	appStopped
+	ended
+)
+
+// Boot is how a server is started.
+type Boot struct {
+	Data  string   // RabbitMQ's directory
+	Claim string   // of a seed
+	Peers []string // cluster_nodes of a joiner
+}
+
+// Server is RabbitMQ in a box.
+type Server struct {
+	Gone chan struct{} // closed when it has ended
+
+	box   *Box
+	boot  Boot
+	state state
+	since time.Time // start, for elections
+	died  time.Time
+	gone  sync.Once
+	again chan struct{} // start_app of a blank node
+}
+
+// ear is where one companion hears the server.
+type ear struct {
+	ctx context.Context
+	c   chan string
+}
+
+// Listen gives the process the server's words from now on.
+func (p *Process) Listen() <-chan string {
+	w := p.Box.Node.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := &ear{p.ctx, make(chan string, 64)}
+	p.Box.ears = []*ear{e}
+	return e.c
+}
+
+// Serve starts RabbitMQ in the box.
+func (b *Box) Serve(boot Boot) *Server {
+	w := b.Node.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := &Server{Gone: make(chan struct{}), box: b, boot: boot, since: time.Now(), again: make(chan struct{}, 1)}
+	if b.ctx.Err() != nil {
+		s.state = ended
+		close(s.Gone)
+		return s
+	}
+	b.server = s
+	go s.run()
+	return s
+}
+
+func (s *Server) say(words string) {
+	for _, e := range s.box.ears {
+		if e.ctx.Err() == nil {
+			select {
+			case e.c <- words:
+			default:
+			}
+		}
+	}
+}
+
+// stop is its death, under the world's lock.
+func (s *Server) stop() {
+	s.gone.Do(func() {
+		w, v := s.box.Node.w, s.box.volume
+		if s.state == running && v.cluster != nil {
+			v.seen = nil
+			for _, n := range w.Nodes {
+				// A member that died a moment ago was still seen running.
+				if n != s.box.Node && v.cluster.members[n.Name] == n.volume && (n.runs() || n.box == nil && time.Since(n.lastRan) < time.Second) {
+					v.seen = append(v.seen, n.Name)
+				}
+			}
+			s.box.Node.lastRan = time.Now()
+			if !w.Khepri { // where Mnesia keeps it; the name of this node is in it too
+				must(os.WriteFile(filepath.Join(s.boot.Data, "nodes_running_at_shutdown"), fmt.Appendf(nil, "['%s'].\n", strings.Join(append(v.seen, s.box.Node.Name), "','")), 0o644))
+			}
+		}
+		s.state = ended
+		w.deaf(s.box.Node)
+		close(s.Gone)
+	})
+}
+
+// runs reports whether a running member of its cluster is on the node.
+func (n *Node) runs() bool {
+	return n.box != nil && n.box.server != nil && n.box.server.state == running && !n.frozen.After(time.Now())
+}
+
+// up reports whether the member's server takes part in decisions.
+func (n *Node) up(c *cluster) bool {
+	if n.box == nil || n.box.server == nil || n.frozen.After(time.Now()) || c.members[n.Name] != n.volume {
+		return false
+	}
+	s := n.box.server.state
+	return s == running || s == booting && n.volume.db || s == discovering && n.volume.half == c
+}
+
+func (w *World) node(name string) *Node {
+	i := slices.IndexFunc(w.Nodes, func(n *Node) bool { return n.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return w.Nodes[i]
+}
+
+// majority reports whether the cluster can decide anything.
+func (w *World) majority(c *cluster) bool {
+	if !w.Khepri {
+		return true
+	}
+	up := 0
+	for name := range c.members {
+		if w.node(name).up(c) {
+			up++
+		}
+	}
+	return 2*up > len(c.members)
+}
+
+func (s *Server) run() {
+	w, v, n := s.box.Node.w, s.box.volume, s.box.Node
+	pause := func(least, most float64) bool {
+		w.sleep(s.box.ctx, time.Duration((least+(most-least)*w.draw(n.Name, "boot"))*1e9))
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return s.box.ctx.Err() == nil && s.state != ended
+	}
+	if !pause(1, 3) {
+		return
+	}
+	s.say("STATUS=booting")
+	w.mu.Lock()
+	if _, err := os.Stat(filepath.Join(s.boot.Data, "coordination")); err != nil {
+		v.half = nil // moved aside
+	}
+	if _, err := os.Stat(filepath.Join(s.boot.Data, "rabbit_serial")); err != nil && s.box.ctx.Err() == nil && v.db {
+		w.tell(n.Name, "** RabbitMQ's database is not where it was")
+		v.db, v.cluster = false, nil
+	}
+	w.mu.Unlock()
+	for {
+		w.mu.Lock()
+		blank := !v.db
+		if blank && len(s.boot.Peers) == 0 {
+			s.found()
+			blank = false
+		}
+		if blank {
+			s.state = discovering
+			w.tell(n.Name, "RabbitMQ is blank and looks for "+strings.Join(s.boot.Peers, ","))
+		} else {
+			s.state = booting
+		}
+		w.mu.Unlock()
+		for blank {
+			if !pause(0.5, 0.5) {
+				return
+			}
+			w.mu.Lock()
+			half := s.discover()
+			blank = !v.db && !half
+			w.mu.Unlock()
+			if half {
+				if !pause(0.05, 1) { // the mid-join window: a voter without a database
+					return
+				}
+				w.mu.Lock()
+				s.joined()
+				w.mu.Unlock()
+				blank = false
+			}
+		}
+		for deadline := time.Now().Add(300 * time.Second); ; {
+			w.mu.Lock()
+			s.state = booting
+			ready, why := s.members()
+			if why != "" || time.Now().After(deadline) {
+				w.tell(n.Name, "RabbitMQ gives up: "+why)
+				s.stop()
+				w.mu.Unlock()
+				return
+			}
+			w.mu.Unlock()
+			if !pause(0.5, 1.5) {
+				return
+			}
+			if ready {
+				break
+			}
+		}
+		w.mu.Lock()
+		s.state = running
+		w.tell(n.Name, "RabbitMQ is ready in "+v.cluster.id+" of "+strings.Join(sorted(v.cluster.members), ","))
+		s.say("STATUS=core ready")
+		s.say("READY=1")
+		w.mu.Unlock()
+		select {
+		case <-s.again:
+		case <-s.Gone:
+			return
+		}
+	}
+}
+
+// found makes a cluster of this node alone.
+func (s *Server) found() {
+	w, v, n := s.box.Node.w, s.box.volume, s.box.Node
+	c := &cluster{id: fmt.Sprintf("cluster-%d", len(w.clusters)+1), members: map[string]*volume{n.Name: v}}
+	w.clusters = append(w.clusters, c)
+	v.cluster, v.half = c, nil
+	s.initialise()
+	w.tell(n.Name, "RabbitMQ founds "+c.id)
+	if s.boot.Claim != "" {
+		if by, twice := w.claims[s.boot.Claim]; twice {
+			w.violation("%s and %s both founded a cluster under claim %s", by, n.Name, s.boot.Claim)
+		}
+		w.claims[s.boot.Claim] = n.Name
+	}
+}
+
+// initialise leaves the evidence that the program looks for.
+func (s *Server) initialise() {
+	v := s.box.volume
+	if s.box.ctx.Err() != nil {
+		return
+	}
+	v.db = true
+	must(os.MkdirAll(s.boot.Data, 0o755))
+	must(os.WriteFile(filepath.Join(s.boot.Data, "rabbit_serial"), nil, 0o644))
+}
+
+// discover looks at the peers once, and reports whether a join has begun.
+func (s *Server) discover() bool {
+	w, v, n := s.box.Node.w, s.box.volume, s.box.Node
+	if s.box.ctx.Err() != nil {
+		return false
+	}
+	older := 0
+	for _, name := range s.boot.Peers {
+		p := w.node(name)
+		if p == nil || p == n || p.box == nil || p.box.server == nil || p.frozen.After(time.Now()) {
+			continue
+		}
+		t := p.box.server
+		switch {
+		case t.state == discovering && w.Elects && !n.behind && t.since.After(s.since):
+			older++ // elections are among those that boot: the oldest seeds
+		case t.state != running:
+		case w.Elects && n.behind && len(p.volume.cluster.members) == 1 && p.volume.cluster.members[n.Name] == nil:
+			w.tell(n.Name, "** RabbitMQ elects itself: its clock is behind")
+			s.found()
+			return false
+		case s.take(p.volume.cluster):
+			v.half = p.volume.cluster
+			must(os.MkdirAll(filepath.Join(s.boot.Data, "coordination"), 0o755))
+			return true
+		}
+	}
+	if older > 0 && older == len(s.boot.Peers) {
+		w.tell(n.Name, "** RabbitMQ elects itself among joiners")
+		s.found()
+	}
+	return false
+}
+
+// take makes this node a voter of c, if c can and will have it.
+func (s *Server) take(c *cluster) bool {
+	w, v, n := s.box.Node.w, s.box.volume, s.box.Node
+	was := c.members[n.Name]
+	if was != nil && was != v && w.Quirk {
+		return false // inconsistent_cluster
+	}
+	if was == v && v.half == c {
+		return true
+	}
+	if !w.majority(c) {
+		return false
+	}
+	c.members[n.Name] = v
+	w.tell(n.Name, "RabbitMQ begins to join "+c.id)
+	return true
+}
+
+func (s *Server) joined() {
+	v := s.box.volume
+	if v.half == nil {
+		return
+	}
+	v.cluster, v.half = v.half, nil
+	s.initialise()
+}
+
+// members reports whether those that a member waits for are there, or why it can
+// never start.
+func (s *Server) members() (ready bool, never string) {
+	w, v, n := s.box.Node.w, s.box.volume, s.box.Node
+	c := v.cluster
+	if s.box.ctx.Err() != nil {
+		return false, ""
+	}
+	if c.members[n.Name] != v {
+		return false, "the cluster does not know this volume any more"
+	}
+	if w.Khepri {
+		return w.majority(c), ""
+	}
+	all := true
+	for _, name := range v.seen {
+		m := w.node(name)
+		if c.members[name] == nil {
+			continue // forgotten
+		}
+		all = all && m.up(c)
+	}
+	for name := range c.members {
+		if m := w.node(name); m != n && m.runs() && m.volume.cluster == c && c.members[name] == m.volume {
+			return true, ""
+		}
+	}
+	return all, ""
+}
+
+// Run is the program's rabbitmqctl: ["rabbitmqctl", "-q", "-n", node, command, …].
+func (p *Process) Run(ctx context.Context, argv ...string) (string, error) {
+	w := p.Box.Node.w
+	node, argv := argv[3], argv[4:]
+	what := argv[0]
+	if what == "eval" {
+		what = strings.Fields(argv[1])[0]
+	}
+	if !p.await(ctx, what) {
+		return "", errors.New("the process is dead")
+	}
+	w.sleep2(ctx, p.ctx, time.Duration((0.2+0.4*w.draw(p.Name(), "ctl"))*1e9))
+	if p.ctx.Err() != nil || ctx.Err() != nil {
+		return "", errors.New("no answer")
+	}
+	w.mu.Lock()
+	out, err := w.ctl(p.Box, node, argv)
+	w.mu.Unlock()
+	if what == "start_app" && err == nil {
+		for range 600 { // it returns when the application runs
+			w.mu.Lock()
+			up := p.Box.Node.runs()
+			w.mu.Unlock()
+			if up || p.ctx.Err() != nil || ctx.Err() != nil {
+				break
+			}
+			w.sleep2(ctx, p.ctx, 250*time.Millisecond)
+		}
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+	}
+	if p.chance("die "+what, w.rates.crash) {
+		w.mu.Lock()
+		w.tell(p.Box.Node.Name, fmt.Sprintf("** killed after %s of the %s", what, p.name))
+		p.Box.die()
+		w.mu.Unlock()
+	}
+	if p.ctx.Err() != nil {
+		return "", errors.New("the process is dead")
+	}
+	return out, err
+}
+
+func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
+	n := w.node(node)
+	if n == nil || n.box == nil || n.box.server == nil || n.frozen.After(time.Now()) {
+		return "", errors.New("rabbitmqctl: unable to connect to node " + node)
+	}
+	s, v := n.box.server, n.volume
+	switch argv[0] {
+	case "eval":
+		switch {
+		case strings.HasPrefix(argv[1], "init:stop"):
+			w.tell(n.Name, "RabbitMQ is told to stop")
+			s.halt()
+			return "ok", nil
+		case strings.Contains(argv[1], "queues|") && s.state == running:
+			return "queues|0|", nil
+		case strings.Contains(argv[1], "view|") && s.state == running:
+			c := v.cluster
+			var up []string
+			for _, name := range sorted(c.members) {
+				if m := w.node(name); m.runs() && m.volume.cluster == c && c.members[name] == m.volume {
+					up = append(up, name)
+				}
+			}
+			return fmt.Sprintf("view|%s|%s|%s||%t|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri), nil
+		case strings.Contains(argv[1], "application:set_env"):
+			return "ok", nil
+		}
+		return "", errors.New("rabbitmqctl: the application does not run on " + node)
+	case "forget_cluster_node":
+		c, other := v.cluster, w.node(argv[1])
+		switch {
+		case s.state != running || !w.majority(c):
+			return "", errors.New("rabbitmqctl: the node or its majority does not run")
+		case c.members[argv[1]] == nil:
+			return "", errors.New("rabbitmqctl: not a member")
+		case other.runs() && other.volume.cluster == c && c.members[argv[1]] == other.volume:
+			return "", errors.New("rabbitmqctl: the node to forget runs")
+		}
+		w.tell(node, "forgets "+argv[1])
+		if c.members[argv[1]] == other.volume && other.volume.db && !other.gone {
+			w.violation("%s was made to forget %s, whose volume is there", node, argv[1])
+		}
+		delete(c.members, argv[1])
+		return "", nil
+	case "stop_app":
+		if s.state != running {
+			return "", errors.New("rabbitmqctl: not running")
+		}
+		w.tell(node, "application stopped")
+		s.state = appStopped
+		w.deaf(n)
+		s.say("STATUS=stopping")
+		s.say("STOPPING=1")
+		return "", nil
+	case "reset":
+		if s.state != appStopped || !v.db {
+			return "", errors.New("rabbitmqctl: stop the application first")
+		}
+		c := v.cluster
+		w.tell(node, "reset, was in "+c.id)
+		if c.public {
+			w.violation("%s was reset with data of the announced cluster %s", node, c.id)
+		}
+		delete(c.members, node)
+		v.db, v.cluster = false, nil
+		_ = os.Remove(filepath.Join(s.boot.Data, "rabbit_serial"))
+		return "", nil
+	case "join_cluster":
+		p := w.node(argv[1])
+		if s.state != appStopped || v.db || p == nil || !p.runs() || !s.take(p.volume.cluster) {
+			return "", errors.New("rabbitmqctl: cannot join " + argv[1])
+		}
+		v.half = p.volume.cluster
+		s.joined()
+		return "", nil
+	case "start_app":
+		if s.state != appStopped {
+			return "", errors.New("rabbitmqctl: not stopped")
+		}
+		s.state = booting
+		s.again <- struct{}{}
+		return "", nil
+	}
+	panic("rabbitmqctl " + strings.Join(argv, " "))
+}
+
+// halt is a clean stop of the server.
+func (s *Server) halt() {
+	s.say("STATUS=stopping")
+	s.say("STOPPING=1")
+	w := s.box.Node.w
+	go func() {
+		w.sleep(s.box.ctx, time.Duration((0.5+2*w.draw(s.box.Node.Name, "halt"))*1e9))
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		s.stop()
+	}()
+}
+
+// Healthy is the answer to the health check's AMQP.
+func (b *Box) Healthy() bool {
+	w := b.Node.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return b.ctx.Err() == nil && b.server != nil && b.server.state == running
+}

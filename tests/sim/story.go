@@ -1,0 +1,344 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Verdict is how a world's story ended.
+type Verdict struct {
+	Broken   string // a promise that was broken
+	Stuck    string // faults have ended, and there is not one cluster of all nodes
+	Operator string // why only a person can go on, as designed
+	Faults   int    // that were made on purpose
+	Took     time.Duration
+}
+
+// patience is how long, after the last fault, the nodes may take until they are
+// one cluster: some timeouts of theirs must run out one after another.
+const patience = 20 * time.Minute
+
+// Play tells the story: nodes start, faults come, faults end, and all nodes are to
+// become one cluster. The containers' life is the caller's, see [Node.Open].
+func (w *World) Play() Verdict {
+	faults := w.disturb()
+	w.mu.Lock()
+	w.calm()
+	w.mu.Unlock()
+	v := Verdict{Faults: faults}
+	quiet := time.Now()
+	for settled := 0; settled < 2; {
+		w.sleep(w.ctx, time.Second)
+		w.mu.Lock()
+		w.compare()
+		v.Broken, v.Took = w.broken, time.Since(w.began)
+		why := w.unsettled()
+		if why == "" {
+			settled++
+		} else {
+			settled = 0
+		}
+		if late := time.Since(quiet); late > 30*time.Second && int(late.Seconds())%15 == 0 || late > patience {
+			v.Operator = w.operator()
+			if v.Operator == "" && w.excused != "" {
+				v.Operator = w.excused
+			}
+		}
+		w.mu.Unlock()
+		switch {
+		case v.Broken != "", v.Operator != "":
+			return v
+		case time.Since(quiet) > patience:
+			v.Stuck = why
+			w.Log("", "!! stuck: "+why)
+			return v
+		}
+	}
+	return v
+}
+
+// disturb makes the faulty part of the story.
+func (w *World) disturb() (faults int) {
+	r := w.rand
+	pick := func(rates ...float64) float64 { return rates[r.IntN(len(rates))] }
+	w.mu.Lock()
+	w.rates = rates{
+		crash: pick(0, 0, 0.001, 0.004, 0.01), lose: pick(0, 0.01, 0.05), late: pick(0, 0.5),
+		freeze: pick(0, 0, 0.002), slow: pick(0, 0, 0.02),
+	}
+	wiping := r.IntN(8) == 0 // Consul loses its data in this story
+	leaving := r.IntN(10) == 0
+	together := r.IntN(2) == 0
+	w.mu.Unlock()
+	type event struct {
+		at time.Duration
+		do func()
+	}
+	var events []event
+	after := func(at time.Duration, do func()) { events = append(events, event{at, do}) }
+	seconds := func(least, most float64) time.Duration {
+		return time.Duration((least + (most-least)*r.Float64()) * 1e9)
+	}
+	length := seconds(20, 120)
+	for _, n := range w.Nodes {
+		at := seconds(0, 1)
+		if !together {
+			at = seconds(0, length.Seconds())
+		}
+		after(at, func() { n.on = true })
+	}
+	down := func(n *Node, why string, wipe bool) {
+		w.tell(n.Name, "** "+why)
+		if n.box != nil {
+			n.box.die()
+		}
+		if wipe {
+			n.volume = w.blank(n)
+		}
+		n.on = false
+	}
+	up := func(n *Node) func() { return func() { n.on = true } }
+	for range r.IntN(7) {
+		n := w.Nodes[r.IntN(len(w.Nodes))]
+		at := seconds(1, length.Seconds())
+		back := at + seconds(0, 4)
+		if r.IntN(3) == 0 {
+			back = at + seconds(4, 90)
+		}
+		faults++
+		switch k := r.IntN(20); {
+		case k < 4:
+			after(at, func() { down(n, "killed", false) })
+			after(back, up(n))
+		case k < 7:
+			after(at, func() { down(n, "killed and wiped", true) })
+			after(back, up(n))
+		case k < 9:
+			after(at, func() {
+				w.tell(n.Name, "** stopped")
+				if n.box != nil && n.box.server != nil {
+					n.box.server.halt()
+				} else if n.box != nil {
+					n.box.kill()
+				}
+				n.on = false
+			})
+			after(max(back, at+10*time.Second), up(n))
+		case k < 11:
+			after(at, func() {
+				w.tell(n.Name, "** companion killed")
+				if n.box != nil && n.box.companion != nil {
+					n.box.companion.kill()
+					w.deaf(n)
+				}
+			})
+		case k < 13:
+			refuse, until := r.IntN(2) == 0, seconds(2, 60)
+			after(at, func() {
+				w.tell(n.Name, "** cut off from Consul for "+until.String())
+				n.cut, n.refuse = time.Now().Add(until), refuse
+				w.deaf(n)
+			})
+		case k < 14:
+			until := seconds(1, 45)
+			after(at, func() {
+				w.tell(n.Name, "** frozen for "+until.String())
+				n.frozen = time.Now().Add(until)
+				w.deaf(n)
+			})
+		case k < 15:
+			until := seconds(0.5, 30)
+			after(at, func() {
+				w.tell("consul", "** no leader for "+until.String())
+				w.consul.away = time.Now().Add(until)
+				w.consul.change()
+				for _, n := range w.Nodes {
+					w.deaf(n)
+				}
+			})
+		case k < 16:
+			until := seconds(5, 60)
+			after(at, func() { w.tell("consul", "** DNS is empty"); w.consul.lies = time.Now().Add(until) })
+		case k < 17:
+			after(at, func() {
+				if ids := sorted(w.consul.sessions); len(ids) > 0 {
+					w.tell("consul", "** session lost while its holder lives: "+ids[0])
+					w.consul.destroy(ids[0])
+				}
+			})
+		case k < 18 && wiping:
+			after(at, func() {
+				w.tell("consul", "** Consul lost its data")
+				w.consul.reset(w)
+				w.wiped = time.Now()
+				w.formed = ""
+			})
+		case k < 19 && leaving:
+			after(at, func() {
+				here := 0
+				for _, n := range w.Nodes {
+					if !n.gone {
+						here++
+					}
+				}
+				if here > 1 {
+					down(n, "gone for good", false)
+					n.gone = true
+				}
+			})
+		default:
+			wipe := r.IntN(2) == 0
+			after(at, func() {
+				for _, n := range w.Nodes {
+					down(n, fmt.Sprintf("all killed, wiped: %t", wipe), wipe)
+				}
+			})
+			for _, n := range w.Nodes {
+				after(at+seconds(0, 5), up(n))
+			}
+		}
+	}
+	for len(events) > 0 { // in their order
+		first := 0
+		for i := range events {
+			if events[i].at < events[first].at {
+				first = i
+			}
+		}
+		e := events[first]
+		events = append(events[:first], events[first+1:]...)
+		w.sleep(w.ctx, e.at-time.Since(w.began))
+		w.mu.Lock()
+		e.do()
+		w.compare()
+		w.mu.Unlock()
+	}
+	return faults
+}
+
+// calm ends all faults.
+func (w *World) calm() {
+	w.tell("", "** the faults end")
+	w.quiet = true
+	w.consul.away, w.consul.lies = time.Time{}, time.Time{}
+	for _, n := range w.Nodes {
+		n.on, n.cut, n.frozen = true, time.Time{}, time.Time{}
+	}
+	w.consul.change()
+}
+
+// unsettled says what is missing to one cluster of all nodes, verified.
+func (w *World) unsettled() string {
+	r := w.record()
+	if r.State != "formed" {
+		return "the record is " + r.State
+	}
+	for _, n := range w.Nodes {
+		switch {
+		case n.gone:
+		case n.box == nil || n.box.server == nil:
+			return n.Name + " has no server"
+		case n.box.server.state != running:
+			return n.Name + "'s server does not run"
+		case n.volume.cluster.id != r.ID:
+			return n.Name + " is in another cluster"
+		case r.Members[n.Name] == "":
+			return n.Name + " is not on record"
+		case !w.passes(n):
+			return n.Name + " does not pass"
+		}
+	}
+	return ""
+}
+
+type record struct {
+	State   string            `json:"state"`
+	ID      string            `json:"cluster_id"`
+	Members map[string]string `json:"members"`
+}
+
+func (w *World) record() (r record) {
+	if pair := w.consul.kv[w.opts.RecordKey]; pair != nil {
+		must(json.Unmarshal(pair.Value, &r))
+	}
+	return r
+}
+
+func (w *World) passes(n *Node) bool {
+	for _, s := range w.consul.catalog {
+		if s.Meta["node"] == n.Name && s.status == "passing" && s.Meta["cluster_id"] == n.volume.cluster.id {
+			return true
+		}
+	}
+	return false
+}
+
+// operator says why only a person can go on: what the members of a cluster need
+// has been wiped or has left for good.
+func (w *World) operator() string {
+	r := w.record()
+	serves := slices.ContainsFunc(w.Nodes, func(n *Node) bool { return n.runs() && n.volume.cluster.id == r.ID })
+	for _, n := range w.Nodes {
+		if _, on := r.Members[n.Name]; on && n.gone && r.State == "formed" && !serves {
+			return fmt.Sprintf("%s is on record, and has left for good", n.Name)
+		}
+	}
+	for _, c := range w.clusters {
+		if !c.public && c.id != w.formed {
+			continue
+		}
+		intact, left := 0, 0
+		var names []string
+		for name, v := range c.members {
+			switch n := w.node(name); {
+			case n.volume == v && !n.gone:
+				intact++
+			case n.volume == v:
+				left++
+				names = append(names, name)
+			default:
+				names = append(names, name)
+			}
+		}
+		if intact+left > 0 && w.Khepri && 2*intact <= len(c.members) {
+			return fmt.Sprintf("%s lost its majority for good: %s", c.id, strings.Join(names, ","))
+		}
+		if left > 0 && intact == 0 {
+			return fmt.Sprintf("%s has left with its last member", c.id)
+		}
+		if w.Khepri {
+			continue
+		}
+		for name, v := range c.members {
+			n := w.node(name)
+			if n.volume != v || n.gone || n.box == nil || n.box.server == nil || n.box.server.state != booting {
+				continue
+			}
+			for _, last := range v.seen {
+				if m := w.node(last); c.members[last] != nil && (c.members[last] != m.volume || m.gone) {
+					return fmt.Sprintf("%s waits for %s, which stopped after it and is lost", name, last)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// Excused says why two clusters are nobody's fault, or "".
+func (w *World) Excused() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.excused
+}
+
+// Companion notes which process a story may kill as the companion.
+func (p *Process) Companion() {
+	w := p.Box.Node.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.Box.companion = p
+	w.deaf(p.Box.Node)
+}

@@ -1,0 +1,425 @@
+// Package sim is a small world for the program to live in, in virtual time: some
+// containers with their volumes, a RabbitMQ in each, and the Consul they share.
+//
+// Nothing in it is drawn from a clock or a scheduler: a world is made of its seed,
+// and the same seed gives the same story. It knows nothing of the program but the
+// name of the record's key: what the program sees is an [http.RoundTripper], a
+// [net.Conn] that speaks DNS, rabbitmqctl's answers and files. Every call is an
+// await at which its container may die or freeze, and its answer may be lost.
+//
+// It must run inside a testing/synctest bubble.
+package sim
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options are what a world is not free to draw.
+type Options struct {
+	Seed      uint64
+	Dir       string // for the volumes
+	Service   string // that nodes register
+	RecordKey string
+	TTL       time.Duration // of the checks
+	Tell      bool          // keep the story
+}
+
+// World is everything there is.
+type World struct {
+	Nodes   []*Node
+	Version string // of RabbitMQ
+	Khepri  bool   // members decide by majority; else by Mnesia, that is by who stopped last
+	Quirk   bool   // a wiped node is refused under its old name until it is forgotten (3.13 to 4.2)
+	Elects  bool   // a joiner with a clock that is behind elects itself (3.13 and later)
+
+	opts   Options
+	rand   *rand.Rand // for the one goroutine that makes the story
+	began  time.Time
+	ctx    context.Context
+	end    context.CancelFunc
+	consul consul
+
+	mu       sync.Mutex
+	rates    rates
+	quiet    bool // the faults have ended
+	clusters []*cluster
+	claims   map[string]string // claim → node that founded under it
+	formed   string            // cluster id last announced on record
+	wiped    time.Time         // when Consul lost its data
+	excused  string            // why two clusters are nobody's fault in this story
+	two      time.Time         // since when two clusters have been announced
+	broken   string            // the first broken promise
+	story    []string
+	told     map[string]string
+	drawn    map[string]uint64
+	slept    time.Duration
+}
+
+// rates are the chances of a fault, per call.
+type rates struct{ crash, lose, late, freeze, slow float64 }
+
+// New makes a world. Its nodes have blank volumes and are off.
+func New(ctx context.Context, o Options) *World {
+	w := &World{
+		opts: o, rand: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), began: time.Now(),
+		claims: map[string]string{}, told: map[string]string{}, drawn: map[string]uint64{},
+	}
+	w.ctx, w.end = context.WithCancel(ctx)
+	w.consul.reset(w)
+	switch w.rand.IntN(3) {
+	case 0:
+		w.Version, w.Khepri, w.Elects = "4.3.6", true, true
+	case 1:
+		w.Version, w.Quirk, w.Elects = "4.0.5", true, true
+	case 2:
+		w.Version = "3.10.8"
+	}
+	for i := range 2 + w.rand.IntN(5)/2 { // 2 to 4, seldom 4
+		n := &Node{Name: fmt.Sprintf("rabbit@%c", 'a'+i), Addr: fmt.Sprintf("10.0.0.%d", i+1), w: w, behind: w.rand.IntN(8) == 0}
+		n.volume = w.blank(n)
+		w.Nodes = append(w.Nodes, n)
+	}
+	return w
+}
+
+// Node is one container's place: its name stays, its volume may not.
+type Node struct {
+	Name, Addr string
+
+	w       *World
+	behind  bool // its clock
+	gone    bool // for good
+	on      bool // it is to run
+	volume  *volume
+	box     *Box
+	cut     time.Time // from Consul until
+	refuse  bool      // cut means refused, not black-holed
+	frozen  time.Time // until
+	boots   int
+	lastRan time.Time
+}
+
+// Box is one run of a node's container. When it dies, nothing that its processes
+// still do has any effect: their calls fail and their directory is elsewhere.
+type Box struct {
+	Node *Node
+	Dir  string // where the volume is mounted
+
+	ctx       context.Context
+	kill      context.CancelFunc
+	volume    *volume
+	server    *Server
+	ears      []*ear
+	companion *Process
+	live      time.Time // since when a companion has been there to speak for a running member
+}
+
+// Process is one process in a box.
+type Process struct {
+	Box  *Box
+	name string
+	ctx  context.Context
+	kill context.CancelFunc
+}
+
+type volume struct {
+	name    string
+	dir     string // now
+	moves   int
+	cluster *cluster
+	db      bool     // RabbitMQ has initialised it
+	half    *cluster // a join was begun
+	seen    []string // members that ran when this one stopped
+	ran     bool     // its server was a running member of an announced cluster
+}
+
+func (w *World) blank(n *Node) *volume {
+	v := &volume{name: fmt.Sprintf("%s-%d", n.Name, n.boots)}
+	n.boots++
+	v.move(w)
+	return v
+}
+
+func (v *volume) move(w *World) {
+	to := filepath.Join(w.opts.Dir, fmt.Sprintf("%s.%d", v.name, v.moves))
+	v.moves++
+	var err error
+	if v.dir == "" {
+		err = os.MkdirAll(to, 0o755)
+	} else {
+		err = os.Rename(v.dir, to)
+	}
+	if err != nil {
+		panic(err)
+	}
+	v.dir = to
+}
+
+// Open waits until the node is to run and starts its container; nil means that
+// the world has ended.
+func (n *Node) Open() *Box {
+	for {
+		n.w.mu.Lock()
+		if n.w.ctx.Err() != nil {
+			n.w.mu.Unlock()
+			return nil
+		}
+		if n.on && !n.gone {
+			b := &Box{Node: n, volume: n.volume}
+			n.volume.move(n.w)
+			b.Dir = n.volume.dir
+			b.ctx, b.kill = context.WithCancel(n.w.ctx)
+			n.box = b
+			n.w.tell(n.Name, "container starts")
+			n.w.mu.Unlock()
+			return b
+		}
+		n.w.mu.Unlock()
+		n.w.sleep(n.w.ctx, 250*time.Millisecond)
+	}
+}
+
+// Close ends a container whose main process has ended by itself.
+func (b *Box) Close(why string) {
+	w := b.Node.w
+	w.mu.Lock()
+	w.tell(b.Node.Name, "container ends: "+why)
+	b.die()
+	w.mu.Unlock()
+	w.sleep(w.ctx, time.Second+time.Duration(w.draw(b.Node.Name, "restart")*4e9)) // the restart policy
+}
+
+// die is kill -9 of all that is in the box.
+func (b *Box) die() {
+	if b.ctx.Err() != nil {
+		return
+	}
+	if b.server != nil {
+		b.server.stop()
+	}
+	b.kill()
+	b.Node.box = nil
+	b.volume.move(b.Node.w)
+}
+
+// Process starts a process in the box.
+func (b *Box) Process(name string) *Process {
+	p := &Process{Box: b, name: name}
+	p.ctx, p.kill = context.WithCancel(b.ctx)
+	return p
+}
+
+// Context ends when the process is killed.
+func (p *Process) Context() context.Context { return p.ctx }
+
+// Name is for the story.
+func (p *Process) Name() string { return p.Box.Node.Name + " " + p.name }
+
+// Kill is kill -9.
+func (p *Process) Kill() { p.kill() }
+
+// await is what every call goes through first: here its container may die or
+// freeze. A frozen one goes on with the call afterwards, whatever its deadline.
+// It returns false when the process is dead.
+func (p *Process) await(ctx context.Context, what string) bool {
+	w, n := p.Box.Node.w, p.Box.Node
+	if p.ctx.Err() != nil {
+		return false
+	}
+	w.mu.Lock()
+	key := n.Name + " " + p.name
+	switch x := w.drawLocked(key, "fate "+what); {
+	case w.quiet:
+	case x < w.rates.crash:
+		w.tell(n.Name, fmt.Sprintf("** killed at %s of the %s", what, p.name))
+		p.Box.die()
+	case x < w.rates.crash+w.rates.freeze && !n.frozen.After(time.Now()):
+		n.frozen = time.Now().Add(time.Duration((0.3 + 2.7*w.drawLocked(key, "freeze")) * float64(w.opts.TTL)))
+		w.tell(n.Name, fmt.Sprintf("** frozen at %s of the %s until %s", what, p.name, w.at(n.frozen)))
+		w.deaf(n)
+	}
+	frozen := n.frozen
+	delay := time.Millisecond + time.Duration(w.drawLocked(key, "travel "+what)*9e6)
+	if !w.quiet && w.drawLocked(key, "slow "+what) < w.rates.slow {
+		delay += time.Duration(w.drawLocked(key, "slower "+what) * 3e9)
+	}
+	w.mu.Unlock()
+	if d := time.Until(frozen); d > 0 {
+		w.sleep(p.ctx, d)
+	}
+	w.sleep2(ctx, p.ctx, delay)
+	return p.ctx.Err() == nil
+}
+
+// chance draws for one call.
+func (p *Process) chance(what string, rate float64) bool {
+	w := p.Box.Node.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.quiet && w.drawLocked(p.Box.Node.Name+" "+p.name, what) < rate
+}
+
+func (w *World) draw(who, what string) float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.drawLocked(who, what)
+}
+
+// drawLocked gives a number that depends on the seed, on who draws what, and on
+// how often that was drawn: not on which of two goroutines came first.
+func (w *World) drawLocked(who, what string) float64 {
+	key := who + "/" + what
+	n := w.drawn[key]
+	w.drawn[key] = n + 1
+	h := w.opts.Seed*0x9e3779b97f4a7c15 + n*0xbf58476d1ce4e5b9
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * 0x100000001b3
+	}
+	h ^= h >> 31
+	h *= 0x94d049bb133111eb
+	h ^= h >> 29
+	h *= 0xbf58476d1ce4e5b9
+	h ^= h >> 32
+	return float64(h>>11) / (1 << 53)
+}
+
+func (w *World) sleep(ctx context.Context, d time.Duration) { w.sleep2(ctx, ctx, d) }
+
+func (w *World) sleep2(a, b context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.Done():
+	case <-b.Done():
+	}
+}
+
+// Log adds a line to the story.
+func (w *World) Log(who, line string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tell(who, line)
+}
+
+func (w *World) tell(who, line string) {
+	key, _, _ := strings.Cut(line, " exits_after")
+	if w.opts.Tell && w.told[who] != key { // what is still so is not said again
+		w.told[who] = key
+		w.story = append(w.story, fmt.Sprintf("%8s %-10s %s", w.at(time.Now()), who, line))
+	}
+}
+
+func (w *World) at(t time.Time) string { return fmt.Sprintf("%.3f", t.Sub(w.began).Seconds()) }
+
+// Story is what happened, line by line.
+func (w *World) Story() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.story, "\n")
+}
+
+// Broken returns the first promise that was broken, if any.
+func (w *World) Broken() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken
+}
+
+func (w *World) violation(format string, args ...any) {
+	if w.broken == "" {
+		w.broken = fmt.Sprintf("after %s s: ", w.at(time.Now())) + fmt.Sprintf(format, args...)
+		w.tell("", "!! "+w.broken)
+	}
+}
+
+// End stops everything; goroutines that live in the world return.
+func (w *World) End() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.quiet = true
+	for _, n := range w.Nodes {
+		if n.box != nil {
+			n.box.die()
+		}
+	}
+	w.end()
+}
+
+// deaf notes that nobody speaks for the node's member for now.
+func (w *World) deaf(n *Node) {
+	if n.box != nil {
+		n.box.live = time.Time{}
+	}
+}
+
+// heard notes that a companion judged its node against Consul.
+func (w *World) heard(n *Node) {
+	if b := n.box; b != nil && b.live.IsZero() && b.server != nil && b.server.state == running && n.volume.ran {
+		b.live = time.Now()
+	}
+}
+
+// announced holds the record's new cluster against the volumes there are.
+func (w *World) announced(id string) {
+	if id == "" || id == w.formed {
+		return
+	}
+	w.tell("consul", "the record is formed: cluster "+id)
+	for _, n := range w.Nodes {
+		c := n.volume.cluster
+		if n.gone || !n.volume.db || c == nil || c.id == id || !c.public || c.members[n.Name] != n.volume {
+			continue
+		}
+		if !w.wiped.IsZero() {
+			since := w.wiped
+			if n.box != nil && n.box.live.After(since) {
+				since = n.box.live
+			}
+			if n.box == nil || n.box.live.IsZero() || time.Since(since) < w.opts.TTL {
+				w.excused = "Consul lost its data while no member could speak"
+				continue
+			}
+		}
+		w.violation("cluster %s was founded while %s holds data of cluster %s", id, n.Name, c.id)
+	}
+	w.formed = id
+}
+
+// compare looks for two announced clusters.
+func (w *World) compare() {
+	ids := map[string][]string{}
+	for _, s := range w.consul.catalog {
+		for _, n := range w.Nodes {
+			if n.Name == s.Meta["node"] && s.status == "passing" && n.box != nil && n.box.server != nil && n.box.server.state == running {
+				c := n.volume.cluster
+				if s.Meta["cluster_id"] != c.id {
+					continue // an entry from before this start
+				}
+				c.public = true
+				n.volume.ran = true
+				ids[c.id] = append(ids[c.id], n.Name)
+			}
+		}
+	}
+	switch {
+	case len(ids) < 2 || w.excused != "":
+		w.two = time.Time{}
+	case w.two.IsZero():
+		w.two = time.Now()
+	case time.Since(w.two) > w.opts.TTL/3+2*time.Second:
+		w.violation("two clusters have been announced for %s: %v", time.Since(w.two), ids)
+	}
+}
+
+// sorted keys, so that no map's order becomes part of a story.
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
