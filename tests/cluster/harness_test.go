@@ -5,7 +5,9 @@
 //	RMQ_TEST_BASE_3_10, _4_0, _4_3    the images they derive from, with the official entrypoint (rmq-entrypoint/rabbitmq:…)
 //	RMQ_TEST_CONSUL_IMAGE             Consul (default rmq-entrypoint/consul:latest)
 //	RMQ_TEST_FULL=1                   every scenario on every version, and the long variants
-//	RMQ_TEST_SLOW=2                   multiplies every deadline, for a busy machine
+//	RMQ_TEST_SLOW=2                   multiplies every deadline, for a slow machine
+//	RMQ_TEST_TTL=20s                  the nodes' TTL (default 10s), for one so busy that a beat takes longer
+//	RMQ_TEST_LOGS=DIR                 keeps the whole logs of the nodes of a scenario that failed
 //
 // Everything that is made carries one label and goes at the end; the next run removes what an interrupted one left.
 package cluster
@@ -35,10 +37,16 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-const (
-	label = "rmq-entrypoint-test"
-	ttl   = 10 * time.Second // of the nodes' checks and sessions: the least Consul takes
-)
+const label = "rmq-entrypoint-test"
+
+// ttl is that of the nodes' checks and sessions: the least Consul takes, unless RMQ_TEST_TTL says otherwise.
+var ttl = func() time.Duration {
+	d, err := time.ParseDuration(env("RMQ_TEST_TTL", "10s"))
+	if err != nil {
+		panic("RMQ_TEST_TTL: " + err.Error())
+	}
+	return d
+}()
 
 // A version is one RabbitMQ that the scenarios run on.
 type version struct {
@@ -211,19 +219,19 @@ func (c *cluster) dump() {
 
 func (c *cluster) consulAddr() string { return fmt.Sprintf("127.0.0.1:%d", c.port) }
 
-func (c *cluster) runConsul() {
-	c.docker("run", "-d", "--name", c.name("consul"), "--label", label, "--network", c.name("net"), "--ip", c.subnet+".10",
-		"-p", c.consulAddr()+":8500", "-p", fmt.Sprintf("127.0.0.1:%d:8600", c.dnsPort), consulImage,
-		"agent", "-server", "-bootstrap-expect=1", "-data-dir=/consul/data", "-client=0.0.0.0", "-bind="+c.subnet+".10", "-log-level=warn")
+func (c *cluster) runConsul(flags ...string) {
+	c.docker(append([]string{"run", "-d", "--name", c.name("consul"), "--label", label, "--network", c.name("net"), "--ip", c.subnet + ".10",
+		"-p", c.consulAddr() + ":8500", "-p", fmt.Sprintf("127.0.0.1:%d:8600", c.dnsPort), consulImage,
+		"agent", "-server", "-bootstrap-expect=1", "-data-dir=/consul/data", "-client=0.0.0.0", "-bind=" + c.subnet + ".10", "-log-level=warn"}, flags...)...)
 }
 
 func (c *cluster) stopConsul()  { c.docker("kill", c.name("consul")) }
 func (c *cluster) startConsul() { c.docker("start", c.name("consul")) }
 
 // wipeConsul replaces a stopped or running Consul with one that has no data.
-func (c *cluster) wipeConsul() {
+func (c *cluster) wipeConsul(flags ...string) {
 	c.docker("rm", "-fv", c.name("consul"))
-	c.runConsul()
+	c.runConsul(flags...)
 }
 
 func (c *cluster) consulReady() {
@@ -489,7 +497,8 @@ func (n *node) view() (v view, err error) {
 func (n *node) companions() (pids []string) {
 	n.Helper()
 	out := n.exec("sh", "-c", `for p in /proc/[0-9]*; do
-		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *"rmq-entrypoint companion"*) echo ${p#/proc/} $(stat -c %U $p);; esac
+		[ "$(cat $p/comm 2>/dev/null)" = rmq-entrypoint ] || continue
+		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *" companion "*) echo ${p#/proc/} $(stat -c %U $p);; esac
 	done`)
 	for line := range strings.Lines(out) {
 		pid, user, ok := strings.Cut(strings.TrimSpace(line), " ")
@@ -613,7 +622,7 @@ func (c *cluster) eventually(d time.Duration, what string, try func() error) {
 		if time.Since(began) > d {
 			c.Fatalf("not within %s: %s: %v", d, what, err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 
