@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -67,13 +66,13 @@ esac
 // PATH, and a directory that an unprivileged user owns. When the test ends, none
 // of its processes may be left.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	consul  *consultest.Consul
 	service string
 	root    string
 }
 
-func newWorld(t *testing.T, c *consultest.Consul) *world {
+func newWorld(t testing.TB, c *consultest.Consul) *world {
 	t.Helper()
 	root, err := os.MkdirTemp("", "rmq") // shorter than t.TempDir: a socket's path takes 107 characters
 	if err != nil {
@@ -303,7 +302,7 @@ func (n *node) refused(within time.Duration, words ...string) {
 	says(n.t, n.log(), words...)
 }
 
-func says(t *testing.T, text string, words ...string) {
+func says(t testing.TB, text string, words ...string) {
 	t.Helper()
 	for _, w := range words {
 		if !strings.Contains(text, w) {
@@ -547,7 +546,7 @@ func free(addr string) bool {
 
 // tree lists every file below dir with its contents, to tell whether something
 // was changed.
-func tree(t *testing.T, dir string) map[string]string {
+func tree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -559,10 +558,4 @@ func tree(t *testing.T, dir string) map[string]string {
 		return err
 	}))
 	return files
-}
-
-func background(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
 }

@@ -1,0 +1,402 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// environ returns a getenv over NAME=VALUE pairs.
+func environ(pairs ...string) func(string) string {
+	return func(name string) string {
+		for _, kv := range pairs {
+			if n, v, _ := strings.Cut(kv, "="); n == name {
+				return v
+			}
+		}
+		return ""
+	}
+}
+
+// Every setting: what its default is, and that the variable overrules it and the
+// flag overrules both.
+func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
+	field := func(cfg config, name string) any { return reflect.ValueOf(cfg).FieldByName(name).Interface() }
+	seen := map[string]bool{}
+	for _, c := range []struct {
+		flag, field string
+		byDefault   any
+		env         string // a value for each variable
+		envValue    any
+		arg         string
+		argValue    any
+		also        []string // more of the environment
+	}{
+		{flag: "consul", field: "Consul", byDefault: []string{"127.0.0.1:8500"}, env: "a:1, b:2", envValue: []string{"a:1", "b:2"}, arg: "https://c:3", argValue: []string{"https://c:3"}},
+		{flag: "service", field: "Service", byDefault: "rabbitmq", env: "a", envValue: "a", arg: "b", argValue: "b"},
+		{flag: "dns-server", field: "DNSServer", byDefault: "", env: "a:53", envValue: "a:53", arg: "[::1]:53", argValue: "[::1]:53"},
+		{flag: "dns-domain", field: "DNSDomain", byDefault: "consul", env: "a", envValue: "a", arg: "b", argValue: "b"},
+		{flag: "node", field: "Node", byDefault: "rabbit@" + shortHost(t), env: "a@b", envValue: "a@b", arg: "c@d", argValue: "c@d"},
+		{flag: "long-names", field: "LongNames", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
+		{flag: "advertise", field: "Advertise", byDefault: "", env: "10.0.0.1", envValue: "10.0.0.1", arg: "::1", argValue: "::1"},
+		{flag: "ttl", field: "TTL", byDefault: 15 * time.Second, env: "10s", envValue: 10 * time.Second, arg: "24s", argValue: 24 * time.Second},
+		{flag: "key-prefix", field: "KeyPrefix", byDefault: "rmq-entrypoint", env: "a/b", envValue: "a/b", arg: "c", argValue: "c"},
+		{flag: "lock-delay", field: "LockDelay", byDefault: time.Second, env: "1ms", envValue: time.Millisecond, arg: "60s", argValue: time.Minute},
+		{flag: "wait-timeout", field: "WaitTimeout", byDefault: 10 * time.Minute, env: "1m", envValue: time.Minute, arg: "1h", argValue: time.Hour},
+		{flag: "join-timeout", field: "JoinTimeout", byDefault: 5 * time.Minute, env: "1m", envValue: time.Minute, arg: "1h", argValue: time.Hour},
+		{flag: "claim-timeout", field: "ClaimTimeout", byDefault: 45 * time.Second, env: "31s", envValue: 31 * time.Second, arg: "1h", argValue: time.Hour},
+		{flag: "amqp-url", field: "AMQPURL", byDefault: "", env: "amqp://u:p@a:1/v", envValue: "amqp://u@a:1/v", arg: "amqps://b", argValue: "amqps://b"},
+		{flag: "http", field: "HTTP", byDefault: ":15690", env: "a:1", envValue: "a:1", arg: "127.0.0.1:2", argValue: "127.0.0.1:2"},
+		{flag: "config", field: "ConfigFile", byDefault: "/var/lib/rabbitmq/mnesia/a@b-entrypoint/rabbitmq.config", env: "/a", envValue: "/a", arg: "/b", argValue: "/b", also: []string{"RABBITMQ_NODENAME=a@b"}},
+		{flag: "state-dir", field: "StateDir", byDefault: "/var/lib/rabbitmq/mnesia/a@b-entrypoint", env: "/a", envValue: "/a", arg: "/b", argValue: "/b", also: []string{"RABBITMQ_NODENAME=a@b"}},
+		{flag: "carry-on", field: "CarryOn", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
+		{flag: "log-level", field: "LogLevel", byDefault: slog.LevelInfo, env: "debug", envValue: slog.LevelDebug, arg: "error", argValue: slog.LevelError},
+		{flag: "log-format", field: "LogFormat", byDefault: "text", env: "json", envValue: "json", arg: "text", argValue: "text"},
+	} {
+		seen[c.flag] = true
+		var variables []string
+		for _, s := range settings(new(config)) {
+			if s.flag == c.flag {
+				variables = s.env
+			}
+		}
+		check := func(want any, args []string, env ...string) {
+			t.Helper()
+			cfg, cmd, err := parse(args, environ(append(env, c.also...)...))
+			if err != nil {
+				t.Errorf("%v with %v: %v", args, env, err)
+				return
+			}
+			if got := field(cfg, c.field); !reflect.DeepEqual(got, want) || cmd.name != "start" {
+				t.Errorf("%v with %v: %s is %v, want %v", args, env, c.field, got, want)
+			}
+		}
+		check(c.byDefault, nil)
+		for i, name := range variables {
+			check(c.byDefault, nil, name+"=")
+			check(c.envValue, nil, name+"="+c.env)
+			check(c.argValue, []string{"--" + c.flag + "=" + c.arg}, name+"="+c.env)
+			if i > 0 { // the first that is set counts
+				check(c.envValue, nil, variables[0]+"="+c.env, name+"=nonsense")
+			}
+		}
+	}
+	for _, s := range settings(new(config)) {
+		if !seen[s.flag] {
+			t.Errorf("--%s is not tested", s.flag)
+		}
+	}
+}
+
+func shortHost(t *testing.T) string {
+	host, err := os.Hostname()
+	must(t, err)
+	host, _, _ = strings.Cut(host, ".")
+	return host
+}
+
+func TestPathsFollowRabbitMQsVariables(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		data string
+	}{
+		{nil, "/var/lib/rabbitmq/mnesia/a@b"},
+		{[]string{"RABBITMQ_DATA_DIR=/d"}, "/d/mnesia/a@b"},
+		{[]string{"RABBITMQ_DATA_DIR=/d", "RABBITMQ_MNESIA_BASE=/m"}, "/m/a@b"},
+		{[]string{"RABBITMQ_MNESIA_BASE=/m", "RABBITMQ_MNESIA_DIR=/x/y"}, "/x/y"},
+	} {
+		cfg, _, err := parse([]string{"--node", "a@b"}, environ(c.env...))
+		if err != nil || cfg.Data != c.data || cfg.StateDir != c.data+"-entrypoint" {
+			t.Errorf("%v: data %s, state %s, %v; want %s", c.env, cfg.Data, cfg.StateDir, err, c.data)
+		}
+	}
+}
+
+func TestPortToRegister(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		port int
+	}{
+		{nil, 5672},
+		{[]string{"RABBITMQ_NODE_PORT=5555"}, 5555},
+		{[]string{"RMQ_AMQP_URL=amqp://a"}, 5672},
+		{[]string{"RMQ_AMQP_URL=amqp://a", "RABBITMQ_NODE_PORT=5555"}, 5555},
+		{[]string{"RMQ_AMQP_URL=amqp://a:1"}, 1},
+		{[]string{"RMQ_AMQP_URL=amqps://a"}, 5671},
+		{[]string{"RMQ_AMQP_URL=amqps://a:1"}, 1},
+	} {
+		if cfg, _, err := parse(nil, environ(c.env...)); err != nil || cfg.Port != c.port {
+			t.Errorf("%v: %d, %v; want %d", c.env, cfg.Port, err, c.port)
+		}
+	}
+}
+
+func TestCommands(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want command
+		rest string // what is executed
+	}{
+		{"", command{name: "start"}, "rabbitmq-server"},
+		{"rabbitmq-server", command{name: "start"}, "rabbitmq-server"},
+		{"/opt/rabbitmq/sbin/rabbitmq-server -x --ttl 1s", command{name: "start"}, "/opt/rabbitmq/sbin/rabbitmq-server -x --ttl 1s"},
+		{"--ttl 20s rabbitmq-server --help", command{name: "start"}, "rabbitmq-server --help"},
+		{"rabbitmqctl status", command{name: "exec"}, "rabbitmqctl status"},
+		{"bash -c --help", command{name: "exec"}, "bash -c --help"},
+		{"healthcheck", command{name: "healthcheck"}, ""},
+		{"healthcheck --ready", command{name: "healthcheck", ok: true}, ""},
+		{"--node a@b healthcheck --ready --ttl 20s", command{name: "healthcheck", ok: true}, ""},
+		{"status", command{name: "status"}, ""},
+		{"companion", command{name: "companion"}, ""},
+		{"found --cluster-id X", command{name: "found", id: "X"}, ""},
+		{"carry-on --cluster-id=X", command{name: "carry-on", id: "X"}, ""},
+		{"version", command{name: "version"}, ""},
+		{"help", command{name: "help"}, ""},
+		{"--help", command{name: "help"}, "rabbitmq-server"},
+		{"-h", command{name: "help"}, "rabbitmq-server"},
+		{"healthcheck --help", command{name: "help"}, ""},
+		{"--ttl 1s --help", command{name: "help"}, "rabbitmq-server"},
+	} {
+		cfg, cmd, err := parse(strings.Fields(c.args), environ())
+		if err != nil || cmd != c.want || strings.Join(cfg.args, " ") != c.rest {
+			t.Errorf("%q: %+v %q, %v; want %+v %q", c.args, cmd, cfg.args, err, c.want, c.rest)
+		}
+	}
+}
+
+// Bad input: the message names the flag and the variable, where there are both,
+// and says what to do.
+func TestBadSettings(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		env  string // ; separates
+		say  []string
+	}{
+		{args: "--ttk 1s", say: []string{"--ttk", "--help"}},
+		{args: "healthcheck --cluster-id X", say: []string{"healthcheck", "--cluster-id", "--help"}},
+		{args: "healthcheck now", say: []string{"healthcheck", "now", "no argument"}},
+		{args: "found", say: []string{"found", "--cluster-id", "status"}},
+		{args: "carry-on", say: []string{"carry-on", "--cluster-id", "status"}},
+
+		{args: "--ttl 9s", say: []string{"--ttl", "RMQ_TTL", "9s", "10s"}},
+		{env: "RMQ_TTL=9999ms", say: []string{"--ttl", "RMQ_TTL", "9.999s", "10s"}},
+		{args: "--ttl 25h", say: []string{"--ttl", "RMQ_TTL", "25h", "24h"}},
+		{args: "--ttl=-1s", say: []string{"--ttl", "RMQ_TTL", "10s"}},
+		{args: "--ttl 20", say: []string{"--ttl", `"20"`, "unit"}},
+		{env: "RMQ_TTL=20", say: []string{"RMQ_TTL", `"20"`, "unit"}},
+		{env: "RMQ_TTL=soon", say: []string{"RMQ_TTL", `"soon"`}},
+		{args: "--lock-delay 0", say: []string{"--lock-delay", "RMQ_LOCK_DELAY", "1ms"}},
+		{env: "RMQ_LOCK_DELAY=61s", say: []string{"--lock-delay", "RMQ_LOCK_DELAY", "60s"}},
+		{args: "--claim-timeout 30s", say: []string{"--claim-timeout", "RMQ_CLAIM_TIMEOUT", "30s", "twice the TTL"}},
+		{args: "--claim-timeout=-1s", say: []string{"--claim-timeout", "RMQ_CLAIM_TIMEOUT", "twice the TTL"}},
+		{args: "--ttl 40s", env: "RMQ_CLAIM_TIMEOUT=60s", say: []string{"--claim-timeout", "RMQ_CLAIM_TIMEOUT", "1m20s"}},
+		{args: "--wait-timeout 1s", say: []string{"--wait-timeout", "RMQ_WAIT_TIMEOUT", "1s", "TTL"}},
+		{env: "RMQ_JOIN_TIMEOUT=0s", say: []string{"--join-timeout", "RMQ_JOIN_TIMEOUT", "TTL"}},
+
+		{args: "--consul nonsense:port", say: []string{"--consul", "CONSUL_HTTP_ADDR", "nonsense:port", "host:port"}},
+		{args: "--consul a:0", say: []string{"--consul", "CONSUL_HTTP_ADDR", "a:0", "65535"}},
+		{args: "--consul a:65536", say: []string{"--consul", "CONSUL_HTTP_ADDR", "65535"}},
+		{env: "CONSUL_HTTP_ADDR=a:8500,,b:8500", say: []string{"--consul", "CONSUL_HTTP_ADDR", "empty address", "comma"}},
+		{env: "CONSUL_ADDRESS=ftp://a", say: []string{"--consul", "CONSUL_HTTP_ADDR", "ftp://a", "http"}},
+		{env: "CONSUL_HTTP_ADDR=http://a:8500/ui", say: []string{"--consul", "CONSUL_HTTP_ADDR", "/ui"}},
+		{env: "CONSUL_HTTP_ADDR=a b", say: []string{"--consul", "CONSUL_HTTP_ADDR", "a b"}},
+		{args: "--dns-server 10.0.0.1", say: []string{"--dns-server", "RMQ_DNS_SERVER", "10.0.0.1", "host:port"}},
+		{env: "RMQ_DNS_SERVER=a:b", say: []string{"--dns-server", "RMQ_DNS_SERVER", "a:b", "host:port"}},
+		{args: "--http 15690", say: []string{"--http", "RMQ_HTTP", "15690", "port"}},
+		{env: "RMQ_HTTP=:99999", say: []string{"--http", "RMQ_HTTP", ":99999", "port"}},
+		{args: "--advertise rabbitmq1", say: []string{"--advertise", "RMQ_ADVERTISE", "rabbitmq1", "IP address"}},
+		{args: "--amqp-url amqp://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "password"}},
+		{args: "--amqp-url 127.0.0.1:5672", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
+		{env: "RMQ_AMQP_URL=http://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
+		{env: "RMQ_AMQP_URL=amqp://alice:pa55%zzword@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
+		{env: "RABBITMQ_NODE_PORT=amqp", say: []string{"RABBITMQ_NODE_PORT", "amqp", "port"}},
+
+		{args: "--node rabbit", say: []string{"--node", "RABBITMQ_NODENAME", `"rabbit"`, "name@host", "rabbit@"}},
+		{env: "RABBITMQ_NODENAME=rabbit@", say: []string{"--node", "RABBITMQ_NODENAME", "name@host"}},
+		{env: "RABBITMQ_NODENAME=a@b@c", say: []string{"--node", "RABBITMQ_NODENAME", "name@host"}},
+		{env: "RABBITMQ_NODENAME=a b@c", say: []string{"--node", "RABBITMQ_NODENAME", "name@host"}},
+		{env: "RABBITMQ_NODENAME=rabbit@a.example", say: []string{"--node", "RABBITMQ_NODENAME", "RABBITMQ_USE_LONGNAME", "--long-names"}},
+		{env: "RABBITMQ_USE_LONGNAME=perhaps", say: []string{"RABBITMQ_USE_LONGNAME", "perhaps"}},
+		{args: "--service=", say: []string{"--service", "RMQ_SERVICE"}},
+		{env: "RMQ_SERVICE=a/b", say: []string{"--service", "RMQ_SERVICE", "a/b"}},
+		{args: "--key-prefix=", say: []string{"--key-prefix", "RMQ_KEY_PREFIX"}},
+		{env: "RMQ_KEY_PREFIX=/a", say: []string{"--key-prefix", "RMQ_KEY_PREFIX", "/a"}},
+		{args: "--log-format xml", say: []string{"--log-format", "RMQ_LOG_FORMAT", "xml", "text", "json"}},
+		{args: "--log-level loud", say: []string{"--log-level", "loud"}},
+		{env: "RMQ_LOG_LEVEL=loud", say: []string{"RMQ_LOG_LEVEL", "loud"}},
+		{args: "--carry-on=maybe", say: []string{"--carry-on", "maybe"}},
+	} {
+		_, _, err := parse(strings.Fields(c.args), environ(strings.Split(c.env, ";")...))
+		if err == nil {
+			t.Errorf("%s %s: taken", c.args, c.env)
+			continue
+		}
+		for _, w := range c.say {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s %s: it does not say %q: %v", c.args, c.env, w, err)
+			}
+		}
+		if text := err.Error(); strings.Contains(text, "pa55") || strings.ContainsAny(text, "\n") || strings.HasPrefix(text, "failed") {
+			t.Errorf("%s %s: %q", c.args, c.env, text)
+		}
+	}
+}
+
+// The settings may be wrong where they play no part.
+func TestOtherCommandsIgnoreSettings(t *testing.T) {
+	for _, args := range []string{"bash", "rabbitmqctl", "version", "help"} {
+		if _, _, err := parse([]string{args}, environ("RMQ_TTL=1s")); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+func TestSecretsFromFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(file, []byte("amqp://alice:wonder@a:1\n"), 0o600))
+	cfg, _, err := parse(nil, environ("RMQ_AMQP_URL_FILE="+file))
+	if err != nil || cfg.AMQPURL != "amqp://alice@a:1" || cfg.Port != 1 {
+		t.Errorf("%q, port %d, %v", cfg.AMQPURL, cfg.Port, err)
+	}
+	if urls, err := amqpURLs(cfg, environ("RMQ_AMQP_URL_FILE="+file)); err != nil || !slices.Equal(urls, []string{"amqp://alice:wonder@a:1"}) {
+		t.Errorf("%q, %v", urls, err)
+	}
+	for _, s := range secrets {
+		got, err := secret(environ(s.env+"_FILE="+file), s.env)
+		if err != nil || got != "amqp://alice:wonder@a:1" {
+			t.Errorf("%s_FILE: %q, %v", s.env, got, err)
+		}
+		if got, err := secret(environ(s.env+"=x"), s.env); err != nil || got != "x" {
+			t.Errorf("%s: %q, %v", s.env, got, err)
+		}
+		for _, env := range [][]string{{s.env + "=x", s.env + "_FILE=" + file}, {s.env + "_FILE=" + file + ".none"}} {
+			if _, err := secret(environ(env...), s.env); err == nil || !strings.Contains(err.Error(), s.env+"_FILE") || strings.Contains(err.Error(), "wonder") {
+				t.Errorf("%v: %v", env, err)
+			}
+		}
+	}
+}
+
+// No secret gets into the runtime file, which everybody may read.
+func TestConfigHoldsNoSecret(t *testing.T) {
+	cfg, _, err := parse(nil, environ("RMQ_AMQP_URL=amqp://alice:pa55word@a", "CONSUL_HTTP_TOKEN=pa55word", "RABBITMQ_ERLANG_COOKIE=pa55word", "RABBITMQ_DEFAULT_PASS=pa55word"))
+	must(t, err)
+	if text := fmt.Sprintf("%+v", cfg); strings.Contains(text, "pa55word") {
+		t.Error(text)
+	}
+}
+
+func TestAMQPURLs(t *testing.T) {
+	for _, c := range []struct {
+		args, env string
+		want      []string
+	}{
+		{"", "", []string{"amqp://guest:guest@127.0.0.1:5672/%2F", "amqps://guest:guest@127.0.0.1:5671/%2F"}},
+		{"", "RABBITMQ_DEFAULT_USER=al;RABBITMQ_DEFAULT_PASS=w/:@;RABBITMQ_DEFAULT_VHOST=a b;RABBITMQ_NODE_PORT=1",
+			[]string{"amqp://al:w%2F%3A%40@127.0.0.1:1/a%20b", "amqps://al:w%2F%3A%40@127.0.0.1:5671/a%20b"}},
+		{"", "RMQ_AMQP_URL=amqp://h:1/v;RABBITMQ_DEFAULT_USER=al;RABBITMQ_DEFAULT_PASS=w", []string{"amqp://al:w@h:1/v"}},
+		{"", "RMQ_AMQP_URL=amqp://bob:b@h:1/v;RABBITMQ_DEFAULT_USER=al", []string{"amqp://bob:b@h:1/v"}},
+		{"--amqp-url amqp://h:1", "RABBITMQ_DEFAULT_USER=al;RABBITMQ_DEFAULT_PASS=w", []string{"amqp://al:w@h:1"}},
+		{"--amqp-url amqp://h:1", "RMQ_AMQP_URL=amqp://bob:b@other:2", []string{"amqp://guest:guest@h:1"}},
+		{"--amqp-url amqp://bob@h:1", "RMQ_AMQP_URL=amqp://bob:b@h:1", []string{"amqp://bob:b@h:1"}},
+	} {
+		getenv := environ(strings.Split(c.env, ";")...)
+		cfg, _, err := parse(strings.Fields(c.args), getenv)
+		must(t, err)
+		if got, err := amqpURLs(cfg, getenv); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s %s: %q, %v; want %q", c.args, c.env, got, err, c.want)
+		}
+	}
+}
+
+// The README's table of settings is the program's: same rows, same order.
+func TestREADMEsSettings(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	must(t, err)
+	_, rest, ok := strings.Cut(string(b), "\n## Settings\n")
+	if !ok {
+		t.Fatal("README.md has no section Settings")
+	}
+	section, _, _ := strings.Cut(rest, "\n## ")
+	var got [][]string
+	for line := range strings.Lines(section) {
+		if !strings.HasPrefix(line, "| `--") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i, c := range cells {
+			cells[i] = strings.TrimSpace(c)
+		}
+		got = append(got, cells)
+	}
+	var want [][]string
+	for _, s := range settings(new(config)) {
+		want = append(want, []string{"`--" + s.flag + "`", "`" + strings.Join(s.env, "`, `") + "`", s.defaultText(), s.help})
+	}
+	for i := range max(len(got), len(want)) {
+		switch {
+		case i >= len(got):
+			t.Errorf("the README lacks %q", want[i])
+		case i >= len(want):
+			t.Errorf("the README has too much: %q", got[i])
+		case !slices.Equal(got[i], want[i]):
+			t.Errorf("row %d of the README: %q, the program has %q", i+1, got[i], want[i])
+		}
+	}
+	for _, s := range secrets {
+		if !strings.Contains(section, "| `"+s.env+"` |") {
+			t.Errorf("the README's section Settings has no row for %s", s.env)
+		}
+	}
+}
+
+func TestHelpNamesEverySetting(t *testing.T) {
+	var out bytes.Buffer
+	must(t, help(&out))
+	lines := strings.Split(out.String(), "\n")
+	at := -1
+	for _, s := range settings(new(config)) {
+		i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  --"+s.flag+" ") })
+		if i < 0 {
+			t.Errorf("help has no line for --%s", s.flag)
+			continue
+		}
+		if i <= at {
+			t.Errorf("--%s is out of order", s.flag)
+		}
+		at = i
+		for _, w := range append([]string{s.defaultText(), s.help}, s.env...) {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("help for --%s lacks %q: %s", s.flag, w, lines[i])
+			}
+		}
+	}
+	for _, s := range secrets {
+		if !strings.Contains(out.String(), "  "+s.env+" ") {
+			t.Errorf("help has no line for %s", s.env)
+		}
+	}
+	for _, name := range subcommands {
+		if name != "companion" && !strings.Contains(out.String(), "\n  "+name) && !strings.Contains(out.String(), ", "+name) {
+			t.Errorf("help has no line for %s", name)
+		}
+	}
+}
+
+// What the server gets: each variable once, and no secret that is not its own.
+func TestServerEnvironment(t *testing.T) {
+	got := serverEnv([]string{
+		"PATH=/bin", "CONSUL_HTTP_TOKEN=x", "CONSUL_HTTP_TOKEN_FILE=x", "CONSUL_HTTP_AUTH=x", "RABBITMQ_ERLANG_COOKIE=x", "RABBITMQ_ERLANG_COOKIE_FILE=x",
+		"RMQ_AMQP_URL=x", "RMQ_AMQP_URL_FILE=x", "NOTIFY_SOCKET=x", sessionEnv + "=x", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b",
+	})
+	if want := []string{"PATH=/bin", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
