@@ -35,7 +35,7 @@ type companion struct {
 	check  func(ctx context.Context) healthcheck.Result
 	closed <-chan healthcheck.Reason
 	nodes  func(ctx context.Context) ([]healthcheck.Node, error) // of the management port; nil when there is none
-	lock   *lock.Lock // a seed's, until its cluster is announced
+	lock   *lock.Lock                                            // a seed's, until its cluster is announced
 	reg    peers.Registration
 	born   time.Time
 
@@ -371,12 +371,13 @@ func (c *companion) stirred(ctx context.Context) bool {
 		return false
 	}
 	c.silent = 0
-	var running, partitions []string
+	var running []string
+	partitions := slices.Clone(c.view.Partitions)
 	for _, n := range nodes {
 		if n.Running {
 			running = append(running, n.Name)
 		}
-		if n.Name == c.rt.Config.Node {
+		if n.Name == c.rt.Config.Node && n.Known {
 			partitions = n.Partitions
 		}
 	}
