@@ -49,7 +49,7 @@ func TestAcquireWaitsItsTurn(t *testing.T) {
 	if got := <-second; got.err != nil {
 		t.Fatal(got.err)
 	}
-	if took := time.Since(released); took > time.Second {
+	if took := time.Since(released); took > 3*time.Second { // less than one watch
 		t.Errorf("took the lock %s after its release", took)
 	}
 	if holder, _, err := lock.Holder(t.Context(), consul.Client, key); err != nil || holder.Node != "rabbit@b" {
@@ -250,7 +250,7 @@ func TestUncleanLossIsWaitedOut(t *testing.T) {
 	var log logged
 	acquire(t, consul.Client, options("b", &log))
 	log.wait(t, "a lock delay is running")
-	if took := time.Since(lost); took < 1500*time.Millisecond || took > 4*time.Second {
+	if took := time.Since(lost); took < 1500*time.Millisecond || took > 10*time.Second {
 		t.Errorf("took the lock %s after it was lost, with a lock delay of 2s", took)
 	}
 }

@@ -26,7 +26,7 @@ import (
 // need about 10 s.
 const readyIn = 60 * time.Second
 
-// A Consul is one agent, a server unless [HCL] says otherwise.
+// A Consul is one server agent.
 type Consul struct {
 	Client  *api.Client // talks to Addr, with Token
 	Addr    string      // HTTP API, host:port
