@@ -48,6 +48,12 @@ func Announce(ctx context.Context, client *api.Client, r Registration, note stri
 	if err := Withdraw(ctx, client, r); err != nil {
 		return err
 	}
+	return Enter(ctx, client, r, note)
+}
+
+// Enter registers the node over the entry there may be, whose check keeps its
+// status; a new one's is critical.
+func Enter(ctx context.Context, client *api.Client, r Registration, note string) error {
 	meta := map[string]string{metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version}
 	for k, v := range r.Meta {
 		meta[k] = v

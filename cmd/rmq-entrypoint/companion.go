@@ -42,6 +42,7 @@ type companion struct {
 	serving   bool   // RabbitMQ said READY and has not said that it stops
 	booted    string // the server's last word while it is not serving
 	withdrawn bool   // the node stopped by itself: nothing is registered until READY
+	entered   string // cluster id that this companion has put into the registration
 	verified  bool   // passing was earned: record, cluster id and members were checked
 	steady    healthcheck.Steady
 	joinedBy  time.Time // when a joiner that is not serving gives up
@@ -66,8 +67,13 @@ func (c *companion) beatEvery() time.Duration { return c.rt.Config.TTL / 3 }
 // companionMain is `rmq-entrypoint companion`.
 func companionMain(ctx context.Context, cfg config) error {
 	rt, err := readRuntime(cfg.StateDir)
-	if err != nil || rt == nil {
-		return fmt.Errorf("read the runtime file in %s: is this started by rmq-entrypoint? %w", cfg.StateDir, err)
+	if err != nil {
+		return fmt.Errorf("read the runtime file: %w", err)
+	}
+	// Before anything is touched: one by hand would take the socket from the one
+	// that runs.
+	if rt == nil || !seated(cfg.StateDir) {
+		return errors.New("rmq-entrypoint companion is started by rmq-entrypoint alone; a health check replaces one that was lost")
 	}
 	log := logger(rt.Config)
 	urls, err := amqpURLs(rt.Config, os.Getenv)
@@ -225,6 +231,7 @@ func (c *companion) withdraw(ctx context.Context, why string) {
 // beat looks at the server, judges it against the record and tells Consul.
 func (c *companion) beat(ctx context.Context) {
 	if c.withdrawn && !c.serving {
+		c.giveUp(ctx) // an explicit join may have failed after stop_app
 		return
 	}
 	r := c.steady.Next(c.check(ctx))
@@ -307,12 +314,15 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if why := c.look(ctx, index, others); why != "" {
 		return c.unknown(errors.New(why))
 	}
-	if !c.verified {
+	if c.verified {
+		if why := c.watch(ctx, client, record, index); why != "" && c.verified {
+			return api.HealthCritical, why
+		}
+	}
+	if !c.verified { // or no longer: a record that was lost is put right within this beat
 		if why := c.verify(ctx, client, record, index, others); why != "" {
 			return api.HealthCritical, "not verified: " + why
 		}
-	} else if why := c.watch(ctx, client, record, index); why != "" {
-		return api.HealthCritical, why
 	}
 	c.size = len(record.Members)
 	if why := c.apart(record, others); why != "" {
@@ -398,10 +408,10 @@ func managementNodes(getenv func(string) string) func(context.Context) ([]health
 
 // clean removes registrations left with agents that this node moved away from.
 func (c *companion) clean(ctx context.Context) {
-	c.consul.left = slices.DeleteFunc(c.consul.left, func(old *api.Client) bool {
+	c.consul.left = slices.DeleteFunc(c.consul.left, func(old agent) bool {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		return peers.Withdraw(ctx, old, c.reg) == nil
+		return peers.Withdraw(ctx, old.client, c.reg) == nil
 	})
 }
 
@@ -413,10 +423,15 @@ func amqpURLs(cfg config, getenv func(string) string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if given = firstOf(given, cfg.AMQPURL); given != "" {
-		u, err := url.Parse(given)
+	if cfg.AMQPURL != "" {
+		u, err := url.Parse(cfg.AMQPURL)
 		if err != nil {
 			return nil, errors.New("RMQ_AMQP_URL (--amqp-url) is not a URL")
+		}
+		// The setting without its password tells whether it came from the variable,
+		// which a flag overrules.
+		if v, err := url.Parse(given); err == nil && v.User != nil && u.User != nil && v.User.Username() == u.User.Username() && v.Host == u.Host {
+			u.User = v.User
 		}
 		if u.User == nil {
 			u.User = user

@@ -235,12 +235,15 @@ func (cfg *config) complete(getenv func(string) string) error {
 		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %q is not an IP address", cfg.Advertise)
 	}
 	if cfg.DNSServer != "" {
-		if _, _, err := net.SplitHostPort(cfg.DNSServer); err != nil {
+		if err := hostPort(cfg.DNSServer); err != nil {
 			return fmt.Errorf("--dns-server (RMQ_DNS_SERVER) %q is not host:port: %w", cfg.DNSServer, err)
 		}
 	}
-	if _, _, err := net.SplitHostPort(cfg.HTTP); err != nil {
+	if err := hostPort(cfg.HTTP); err != nil {
 		return fmt.Errorf("--http (RMQ_HTTP) %q is not [host]:port: %w", cfg.HTTP, err)
+	}
+	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
+		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)
 	}
 	if cfg.TTL < 10*time.Second || cfg.TTL > 24*time.Hour {
 		return fmt.Errorf("--ttl (RMQ_TTL) %s: Consul takes 10s to 24h", cfg.TTL)
@@ -336,6 +339,14 @@ func validAddress(a string) error {
 		return errors.New("not a port from 1 to 65535")
 	}
 	return nil
+}
+
+func hostPort(a string) error {
+	_, port, err := net.SplitHostPort(a)
+	if n, perr := strconv.Atoi(port); err == nil && (perr != nil || n < 1 || n > 65535) {
+		err = errors.New("not a port from 1 to 65535")
+	}
+	return err
 }
 
 func hasPassword(raw string) bool {

@@ -27,8 +27,13 @@ type consul struct {
 
 	client *api.Client
 	addr   string
-	failed time.Time     // since when, zero: it answers
-	left   []*api.Client // agents moved away from, where an old registration may be left
+	failed time.Time // since when, zero: it answers
+	left   []agent   // agents moved away from, where an old registration may be left
+}
+
+type agent struct {
+	addr   string
+	client *api.Client
 }
 
 // prefer puts addr, which another process of ours uses, first in the list.
@@ -77,8 +82,9 @@ func (c *consul) use(ctx context.Context) (*api.Client, error) {
 		}
 		if c.addr != addr && c.addr != "" {
 			c.log.Warn("moving to another Consul agent", "from", c.addr, "to", addr)
-			c.left = append(c.left, c.client)
+			c.left = append(c.left, agent{c.addr, c.client})
 		}
+		c.left = slices.DeleteFunc(c.left, func(a agent) bool { return a.addr == addr }) // what is registered there is ours again
 		c.client, c.addr, c.failed = client, addr, time.Time{}
 		return client, nil
 	}

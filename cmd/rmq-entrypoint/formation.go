@@ -63,12 +63,18 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 	deadline := time.Now().Add(f.cfg.WaitTimeout)
 	told, toldAt := "", time.Time{}
 	why := "nothing yet"
+	waited := func(err error) error {
+		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w", f.cfg.WaitTimeout, err)
+	}
+	outer := ctx
+	ctx, cancel := context.WithDeadline(ctx, deadline) // also behind another's lock
+	defer cancel()
 	for {
-		if err := ctx.Err(); err != nil {
-			return p, context.Cause(ctx)
+		if outer.Err() != nil {
+			return p, context.Cause(outer)
 		}
-		if time.Now().After(deadline) {
-			return p, fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %s", f.cfg.WaitTimeout, why)
+		if ctx.Err() != nil {
+			return p, waited(errors.New(why))
 		}
 		o := f.observe(ctx)
 		if ctx.Err() != nil {
@@ -80,6 +86,9 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		d := decide(o.Observation)
 		if d.Action != peers.Wait {
 			done, err := f.act(ctx, o, d, &p)
+			if err != nil && outer.Err() == nil && ctx.Err() != nil {
+				return p, waited(err)
+			}
 			if err != nil && (ctx.Err() != nil || denied(err)) {
 				return p, err
 			}
@@ -201,6 +210,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			f.log.Info("released the lock of this node's earlier start", "session", r.Session, "err", err)
 		}
 	}
+	f.say("the lock " + f.cfg.lockKey())
 	l, err := lock.Acquire(ctx, client, f.lock())
 	if err != nil {
 		return false, err

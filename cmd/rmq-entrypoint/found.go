@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -44,8 +45,10 @@ func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error 
 	for _, n := range r.Names() {
 		r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())
 	}
-	if ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), l.Session()); err != nil || !ok {
-		return fmt.Errorf("the record changed meanwhile, nothing was done: %w", err)
+	if ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), l.Session()); err != nil {
+		return err
+	} else if !ok {
+		return errors.New("the record changed meanwhile, nothing was done: look at rmq-entrypoint status and try again")
 	}
 	fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data\n", id)
 	return nil

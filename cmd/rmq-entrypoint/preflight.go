@@ -159,6 +159,9 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 			return r, notOurs(dir, err)
 		}
 	}
+	if info, err := os.Stat(cfg.ConfigFile); err == nil && !info.Mode().IsRegular() {
+		return r, fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
+	}
 	for _, dir := range []string{filepath.Dir(cfg.Data), cfg.Data} {
 		if err := unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return r, notOurs(dir, err)

@@ -76,7 +76,9 @@ func startTime(pid int) uint64 {
 	}
 	// Fields after the command, which may hold spaces: state is the first, start time the 20th.
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
+	// While a process with several threads execs, its first one is a zombie for a
+	// moment: only a zombie without other threads has ended.
+	if len(f) < 20 || f[0] == "X" || f[0] == "Z" && f[17] <= "1" {
 		return 0
 	}
 	t, _ := strconv.ParseUint(f[19], 10, 64)
@@ -112,6 +114,13 @@ func trySeat(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return f, nil
+}
+
+// seated reports whether this process inherited the seat.
+func seated(dir string) bool {
+	var held, file syscall.Stat_t
+	err := errors.Join(syscall.Fstat(seatFD, &held), syscall.Stat(filepath.Join(dir, "companion.lock"), &file))
+	return err == nil && held.Dev == file.Dev && held.Ino == file.Ino
 }
 
 // spawn starts the companion and returns once it is in charge.

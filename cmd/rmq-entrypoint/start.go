@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -58,7 +59,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 			release()
 		}
 	}()
-	if p.role == seeding && !ready.state.alone {
+	if p.role == seeding && ready.state.role == "" && !ready.state.alone { // with a database it goes on with what it founded
 		aside, err := cfg.volume().moveAside(time.Now())
 		if err != nil {
 			return fmt.Errorf("move leftovers of an unfinished start aside: %w", err)
@@ -94,7 +95,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	p.lock = nil // the companion's from here on: nothing below may touch Consul
 	log.Info("becoming the server", "role", p.role, "argv", strings.Join(cfg.args, " "), "companion", companion.Pid)
-	env := append(serverEnv(os.Environ()), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)
+	env := serverEnv(os.Environ(), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)
 	if cfg.LongNames {
 		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}
@@ -210,13 +211,18 @@ func (c config) lockOptions(log *slog.Logger) lock.Options {
 // socket is where RabbitMQ says that it is ready, or stopping.
 func (c config) socket() string { return filepath.Join(c.StateDir, "notify.sock") }
 
-// serverEnv is env without what the server must not see or must get from us.
-func serverEnv(env []string) []string {
-	var out []string
+// serverEnv is env without what the server must not see, and with set, each
+// variable once: of two, a shell takes the last and a C program the first.
+func serverEnv(env []string, set ...string) []string {
+	out := slices.Clone(set)
 	for _, kv := range env {
-		switch name, _, _ := strings.Cut(kv, "="); name {
+		name, _, _ := strings.Cut(kv, "=")
+		if slices.ContainsFunc(set, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+			continue
+		}
+		switch name {
 		case "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "RABBITMQ_ERLANG_COOKIE", "RABBITMQ_ERLANG_COOKIE_FILE",
-			"RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", sessionEnv:
+			"CONSUL_HTTP_AUTH", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", sessionEnv:
 		default:
 			out = append(out, kv)
 		}

@@ -16,13 +16,13 @@ import (
 // the record's, and this node is in it with this volume. Then record, marker and
 // passing, in that order. It returns what is still missing, or "".
 func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Record, index uint64, others []peers.Peer) string {
+	if c.rt.Volume == "" {
+		c.rt.Volume = peers.NewID() // an adopted volume gets its name now, before it goes on record
+	}
 	why := c.prove(ctx, client, r, index, others)
 	if why != "" {
 		c.story("not verified", why)
 		return why
-	}
-	if c.rt.Volume == "" {
-		c.rt.Volume = peers.NewID() // an adopted volume gets its name now
 	}
 	cfg := c.rt.Config
 	if err := cfg.volume().writeMember(memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members}); err != nil {
@@ -39,11 +39,16 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		}
 		c.lock = nil
 	}
-	if c.reg.ClusterID != c.view.ClusterID {
-		c.reg.ClusterID = c.view.ClusterID
-		if err := peers.Announce(ctx, client, c.reg, "verified"); err != nil {
+	if c.entered != c.view.ClusterID {
+		// Over the entry there is, which keeps its status: peers find a member by its
+		// cluster id, and an entry of before it was known, or of another companion's,
+		// may lack it.
+		reg := c.reg
+		reg.ClusterID = c.view.ClusterID
+		if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
 			return err.Error()
 		}
+		c.reg, c.entered = reg, reg.ClusterID
 	}
 	c.verified = true
 	c.log.Info("verified: this node is a member and serves", "was", was, "cluster", c.view.ClusterID, "members", strings.Join(c.view.Members, ","))
@@ -95,9 +100,6 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	case listed && on == c.rt.Volume && on != "":
 		return ""
 	case listed && on == "", !listed && !gone:
-		if c.rt.Volume == "" {
-			c.rt.Volume = peers.NewID()
-		}
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
 	}
 	why := r.Refuses(node, c.rt.Volume, v.ClusterID)
