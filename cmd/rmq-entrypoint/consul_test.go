@@ -1,0 +1,371 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
+)
+
+// With Consul down a blank node waits and says for what, and a member starts at
+// once; both go on by themselves when it is there.
+func TestConsulDownAtBoot(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	c.Kill()
+	blank := newWorld(t, c).node("rabbit@localhost", "CONSUL_HTTP_ADDR=127.0.0.1:1,"+c.Addr)
+	blank.start()
+	blank.logs("--consul, CONSUL_HTTP_ADDR")
+	for _, addr := range []string{"127.0.0.1:1", c.Addr} {
+		says(t, blank.log(), addr+": Get", "connect: connection refused")
+	}
+	if out, code := blank.run("healthcheck"); code != 0 || !strings.Contains(out, "waiting for") {
+		t.Errorf("healthcheck: %d, %q", code, out)
+	}
+
+	m := newWorld(t, c).node("rabbit@localhost")
+	m.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{"rabbit@localhost"}})
+	m.start()
+	m.server(soon)
+	m.sees("id-1", m.name)
+	m.tell("amqp up")
+	m.tell("notify READY=1")
+	m.reports(soon, api.HealthCritical, "no Consul answers")
+
+	c.Boot()
+	c.WaitReady()
+	m.registered(testBeat+3*time.Second, api.HealthPassing)
+	if r := m.record(); r.State != peers.Formed || r.ClusterID != "id-1" || r.Members[m.name] != "v1" {
+		t.Errorf("the member published %+v", r)
+	}
+	blank.server(soon)
+	if r := blank.record(); r.State != peers.Forming || r.Seed != blank.name {
+		t.Errorf("the blank node wrote %+v", r)
+	}
+}
+
+// A Consul that lost everything has it all again within a beat.
+func TestConsulLosesItsData(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	w := newWorld(t, c)
+	n := w.node("rabbit@localhost")
+	n.serves()
+	was := w.record()
+	c.Restart() // an agent in memory
+	n.registered(testBeat+3*time.Second, api.HealthPassing)
+	if r := w.record(); r.State != peers.Formed || r.ClusterID != was.ClusterID || r.Members[n.name] != was.Members[n.name] {
+		t.Errorf("record %+v, was %+v", r, was)
+	}
+}
+
+// Consul may be away for longer than the TTL, and in any way: a node that serves
+// stays ready, and its entry is back soon after Consul is.
+func TestConsulAwayWhileServing(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	for name, away := range map[string]func(*consultest.Link) (end func()){
+		"refuses":    func(l *consultest.Link) func() { l.Refuse(); return l.Pass },
+		"black hole": func(l *consultest.Link) func() { l.Blackhole(); return l.Pass },
+		"no leader": func(l *consultest.Link) func() {
+			rule := l.Answer(16, 500, "No cluster leader", func(*http.Request) bool { return true })
+			return func() { <-rule.Done() }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			link := consultest.Proxy(t, c.Addr)
+			w := newWorld(t, c)
+			n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
+			n.serves()
+			end := away(link)
+			n.registered(testTTL+testBeat+3*time.Second, api.HealthCritical) // its TTL lapses
+			consistently(t, 2*testBeat, "a node that serves stays ready", func() error {
+				r, err := n.report()
+				if err == nil && !r.ready() {
+					err = fmt.Errorf("%s: %s", r.Status, r.Reason)
+				}
+				return err
+			})
+			end()
+			n.registered(2*testBeat+3*time.Second, api.HealthPassing)
+			if left := w.companions(); len(left) != 1 {
+				t.Errorf("companions %v", left)
+			}
+		})
+	}
+}
+
+// TestConsulCluster shares a three-server Consul.
+func TestConsulCluster(t *testing.T) {
+	t.Parallel()
+	servers := consultest.StartCluster(t, 3)
+	for name, scenario := range map[string]func(*testing.T, []*consultest.Consul){
+		"first address is a black hole": testBlackHoleAtBoot,
+		"another agent":                 testAnotherAgent,
+		"cold starts":                   testColdStarts,
+		"five nodes":                    testFiveNodes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scenario(t, servers)
+		})
+	}
+}
+
+func testBlackHoleAtBoot(t *testing.T, servers []*consultest.Consul) {
+	hole := consultest.Proxy(t, servers[0].Addr)
+	hole.Blackhole()
+	w := newWorld(t, servers[1])
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+hole.Addr+","+servers[1].Addr)
+	n.serves()
+	if r, err := n.report(); err != nil || r.Consul != servers[1].Addr {
+		t.Errorf("it uses %s, %v", r.Consul, err)
+	}
+}
+
+// An agent that stops answering is left for the next one, with a fresh
+// registration there, and the old one goes when it can; and back.
+func testAnotherAgent(t *testing.T, servers []*consultest.Consul) {
+	first, second := consultest.Proxy(t, servers[0].Addr), consultest.Proxy(t, servers[1].Addr)
+	w := newWorld(t, servers[2])
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+first.Addr+","+second.Addr)
+	n.serves()
+
+	first.Blackhole()
+	n.registeredOn(servers[1], 6*testBeat, api.HealthPassing)
+	n.registeredOn(servers[0], testTTL+testBeat, api.HealthCritical)
+	first.Pass()
+	n.registeredOn(servers[0], 2*testBeat+time.Second, "")
+	n.registeredOn(servers[1], 0, api.HealthPassing)
+
+	first.Blackhole()
+	second.Blackhole()
+	first.Pass()
+	n.registeredOn(servers[0], 6*testBeat, api.HealthPassing)
+	second.Pass()
+	n.registeredOn(servers[1], 2*testBeat+3*time.Second, "")
+	consistently(t, testBeat+time.Second, "what is registered with the agent in use stays", func() error {
+		status, err := n.statusOn(servers[0])
+		if err == nil && status != api.HealthPassing {
+			err = fmt.Errorf("it is %q", status)
+		}
+		return err
+	})
+}
+
+// statusOn is the node's status at one agent.
+func (n *node) statusOn(c *consultest.Consul) (string, error) {
+	checks, _, err := n.consul.Client.Health().Node(c.Node, &api.QueryOptions{RequireConsistent: true})
+	if err != nil {
+		return "", err
+	}
+	for _, check := range checks {
+		if check.ServiceName == n.service {
+			return check.Status, nil
+		}
+	}
+	return "", nil
+}
+
+func (n *node) registeredOn(c *consultest.Consul, within time.Duration, status string) {
+	n.t.Helper()
+	eventually(n.t, within, fmt.Sprintf("%s is %q at %s", n.name, status, c.Node), func() error {
+		got, err := n.statusOn(c)
+		if err == nil && got != status {
+			err = fmt.Errorf("it is %q", got)
+		}
+		return err
+	})
+}
+
+// stubServer replaces the server by a script, for where many are started.
+func (w *world) stubServer(script string) {
+	w.t.Helper()
+	path := filepath.Join(w.root, "bin", "rabbitmq-server")
+	must(w.t, os.Remove(path))
+	must(w.t, os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+}
+
+// Five blank nodes at once against three servers: exactly one of them founds the
+// cluster, every time. RMQ_TEST_ROUNDS sets how often.
+func testColdStarts(t *testing.T, servers []*consultest.Consul) {
+	rounds := 3
+	if n, err := strconv.Atoi(os.Getenv("RMQ_TEST_ROUNDS")); err == nil {
+		rounds = n
+	}
+	began := time.Now()
+	for round := range rounds {
+		ok := t.Run(fmt.Sprintf("round %d", round+1), func(t *testing.T) {
+			w := newWorld(t, servers[round%len(servers)])
+			w.stubServer(`echo '{"PID":'$$'}' >"$RMQ_TEST_DIR/started"; exec sleep 600`)
+			nodes := w.five(servers)
+			for _, n := range nodes {
+				n.start()
+			}
+			seeds := w.settled(nodes)
+			if len(seeds) != 1 {
+				t.Fatalf("%d nodes found a cluster: %v", len(seeds), seeds)
+			}
+			seed, r := seeds[0], w.record()
+			if r.State != peers.Forming || r.Seed != seed.name || len(r.Members) != 1 {
+				t.Errorf("%s founds, on record is %+v", seed.name, r)
+			}
+			for _, n := range nodes {
+				p, err := volume{n.data(""), n.state("")}.pending()
+				_, missing := os.Stat(n.state("rabbitmq.config"))
+				if founds := p != nil && p.Role == seeding && p.Claim == r.Claim && missing == nil; err != nil || founds != (n == seed) {
+					t.Errorf("%s: pending %+v, %v; rabbitmq.config: %v; the seed is %s", n.name, p, err, missing, seed.name)
+				}
+			}
+		})
+		if !ok {
+			return
+		}
+	}
+	t.Logf("%d cold starts of 5 nodes in %s", rounds, time.Since(began).Round(time.Second))
+}
+
+// five makes five nodes, each with an agent of the three first on its list.
+func (w *world) five(servers []*consultest.Consul) (nodes []*node) {
+	for i := range 5 {
+		a, b := servers[i%3], servers[(i+1)%3]
+		nodes = append(nodes, w.node(fmt.Sprintf("r%d@localhost", i+1), "CONSUL_HTTP_ADDR="+a.Addr+","+b.Addr, "RMQ_DNS_SERVER="+a.DNSAddr))
+	}
+	return nodes
+}
+
+// settled waits until each of the nodes is a server, or waits for one that
+// founds the cluster, and returns the servers.
+func (w *world) settled(nodes []*node) (servers []*node) {
+	w.t.Helper()
+	eventually(w.t, 60*time.Second, "every node has decided", func() error {
+		servers = nil
+		for _, n := range nodes {
+			if _, err := os.Stat(n.path("started")); err == nil {
+				servers = append(servers, n)
+			} else if log := n.log(); !strings.Contains(log, "@localhost to found the cluster") && !strings.Contains(log, "holder=") {
+				return fmt.Errorf("%s is at: %s", n.name, n.log())
+			}
+		}
+		if len(servers) == 0 {
+			return errors.New("nobody founds it")
+		}
+		return nil
+	})
+	return servers
+}
+
+// The same to its end: one founds, four join it in parallel, all pass.
+func testFiveNodes(t *testing.T, servers []*consultest.Consul) {
+	w := newWorld(t, servers[0])
+	nodes := w.five(servers)
+	for _, n := range nodes {
+		n.start()
+	}
+	seed := w.settled(nodes)[0]
+	seed.sees("id-1", seed.name)
+	seed.tell("amqp up")
+	seed.tell("notify READY=1")
+	seed.registered(3*testBeat+soon, api.HealthPassing)
+	members := []string{seed.name}
+	for _, n := range nodes {
+		n.server(soon)
+		if n != seed {
+			members = append(members, n.name)
+		}
+	}
+	if r := w.record(); len(r.Members) != 5 || r.Seed != seed.name {
+		t.Errorf("the servers run with this record: %+v", r)
+	}
+	for _, n := range nodes {
+		n.sees("id-1", members...)
+	}
+	for _, n := range nodes {
+		if n != seed {
+			n.tell("amqp up")
+			n.tell("notify READY=1")
+		}
+	}
+	for _, n := range nodes {
+		n.registered(2*testBeat+soon, api.HealthPassing)
+	}
+	if w.sessions() != 0 {
+		t.Error("the lock is still held")
+	}
+}
+
+// Every right that is missing is named, before anything is begun.
+func TestConsulDenies(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t, consultest.ACL())
+	const (
+		key, keyRead       = `key_prefix "rmq-entrypoint/" { policy = "write" }`, `key_prefix "rmq-entrypoint/" { policy = "read" }`
+		session            = `session_prefix "" { policy = "write" }`
+		service, serviceRO = `service_prefix "" { policy = "write" }`, `service_prefix "" { policy = "read" }`
+		nodes              = `node_prefix "" { policy = "read" }`
+	)
+	for name, test := range map[string]struct {
+		rules []string
+		right string // that is missing
+	}{
+		"nothing":       {nil, "key:read"},
+		"no keys":       {[]string{session, service, nodes}, "key:read"},
+		"keys to read":  {[]string{keyRead, session, service, nodes}, "key:write"},
+		"no session":    {[]string{key, service, nodes}, "session:write"},
+		"service read":  {[]string{key, session, serviceRO, nodes}, "service:write"},
+		"no nodes":      {[]string{key, session, service}, "node:read"},
+		"all it needs":  {[]string{key, session, service, nodes}, ""},
+		"from the file": {[]string{key, session, service, nodes}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, c)
+			secret := token(t, c, strings.Join(test.rules, "\n"))
+			n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN="+secret)
+			if name == "from the file" {
+				n.put(n.path("token"), secret+"\n")
+				n.env = append(n.env, "CONSUL_HTTP_TOKEN=", "CONSUL_HTTP_TOKEN_FILE="+n.path("token"))
+			}
+			if test.right == "" {
+				n.serves()
+				return
+			}
+			// Somebody else serves, so that the catalog has something to hide.
+			w.neighbour("a@localhost", "id-1", "a@localhost")
+			if test.right != "node:read" {
+				must(t, peers.Withdraw(t.Context(), c.Client, peers.Registration{Service: w.service, Node: "a@localhost"}))
+			}
+			n.start()
+			n.refused(soon, test.right, "CONSUL_HTTP_TOKEN")
+			if strings.Contains(n.log(), secret) {
+				t.Error("the log holds the token")
+			}
+			if w.sessions() != 0 {
+				t.Error("it left a session")
+			}
+			if r := w.record(); r.State != peers.Absent && test.right != "service:write" { // that one shows when it registers: the claim is its own at the next start
+				t.Errorf("it left a record: %+v", r)
+			}
+		})
+	}
+}
+
+func token(t *testing.T, c *consultest.Consul, rules string) string {
+	t.Helper()
+	policy, _, err := c.Client.ACL().PolicyCreate(&api.ACLPolicy{Name: strings.ReplaceAll(strings.ReplaceAll(t.Name(), "/", "-"), "_", "-"), Rules: rules}, nil)
+	must(t, err)
+	token, _, err := c.Client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
+	must(t, err)
+	return token.SecretID
+}
