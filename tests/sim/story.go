@@ -82,7 +82,7 @@ func (w *World) disturb() (faults int) {
 	seconds := func(least, most float64) time.Duration {
 		return time.Duration((least + (most-least)*r.Float64()) * 1e9)
 	}
-	length := seconds(20, 120)
+	length := seconds(15, 80)
 	for _, n := range w.Nodes {
 		at := seconds(0, 1)
 		if !together {
@@ -106,7 +106,7 @@ func (w *World) disturb() (faults int) {
 		at := seconds(1, length.Seconds())
 		back := at + seconds(0, 4)
 		if r.IntN(3) == 0 {
-			back = at + seconds(4, 90)
+			back = at + seconds(4, 60)
 		}
 		faults++
 		switch k := r.IntN(20); {
@@ -294,9 +294,9 @@ func (w *World) operator() string {
 		var names []string
 		for name, v := range c.members {
 			switch n := w.node(name); {
-			case n.volume == v && !n.gone:
+			case n.volume == v && !n.gone && v.db: // a half-joined one waits for somebody that runs
 				intact++
-			case n.volume == v:
+			case n.volume == v && v.db:
 				left++
 				names = append(names, name)
 			default:
