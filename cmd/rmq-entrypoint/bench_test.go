@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rmq-entrypoint/tests/consultest"
+)
+
+// BenchmarkStart prints what the program costs: the time from process start to
+// the exec of the server, with a free lock and a local Consul (median of 20), and
+// what its companion holds in memory. Run it with -benchtime=1x.
+func BenchmarkStart(b *testing.B) {
+	c := consultest.Start(b)
+	bin := filepath.Join(b.TempDir(), "rmq-entrypoint")
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	program, err := os.ReadFile(bin)
+	must(b, err)
+	world := func() *world {
+		w := newWorld(b, c)
+		path := filepath.Join(w.root, "bin", "rmq-entrypoint")
+		must(b, os.Remove(path))
+		must(b, os.WriteFile(path, program, 0o755))
+		return w
+	}
+
+	var ms []float64
+	for range 20 {
+		w := world()
+		w.stubServer(`date +%s%N >"$RMQ_TEST_DIR/now"; mv "$RMQ_TEST_DIR/now" "$RMQ_TEST_DIR/at"; exec sleep 600`)
+		n := w.node("rabbit@localhost")
+		began := time.Now()
+		n.start()
+		eventually(b, soon, "the server is there", func() error {
+			at, err := os.ReadFile(n.path("at"))
+			if err != nil {
+				return err
+			}
+			ns, err := strconv.ParseInt(strings.TrimSpace(string(at)), 10, 64)
+			ms = append(ms, float64(ns-began.UnixNano())/1e6)
+			return err
+		})
+		w.endProcesses()
+	}
+	slices.Sort(ms)
+
+	w := world()
+	n := w.node("rabbit@localhost")
+	n.serves()
+	for range 3 {
+		last := n.reports(soon, "passing", "").Beat
+		eventually(b, 2*testBeat+soon, "a beat", func() error {
+			if r, err := n.report(); err != nil || !r.Beat.After(last) {
+				return errors.Join(err, errors.New("none yet"))
+			}
+			return nil
+		})
+	}
+	mib := 0.0
+	for _, pid := range w.companions() {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		must(b, err)
+		_, rest, _ := strings.Cut(string(status), "VmRSS:")
+		kib, err := strconv.Atoi(strings.Fields(rest)[0])
+		must(b, err)
+		mib += float64(kib) / 1024
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(ms[len(ms)/2], "ms/start")
+	b.ReportMetric(ms[len(ms)-1], "ms/slowest")
+	b.ReportMetric(mib, "MiB/companion")
+	if mib > 20 {
+		b.Errorf("the companion holds %.1f MiB, at most 20 are allowed", mib)
+	}
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Bad input that this program finds by itself: exit 1, one line that names the
+// variable and the way out, and nothing was changed.
+func TestRefusedBeforeConsulIsAsked(t *testing.T) {
+	for name, c := range map[string]struct {
+		env  []string
+		prep func(n *node)
+		args []string
+		say  []string
+	}{
+		"flag": {args: []string{"--ttl", "1s"}, say: []string{"--ttl", "RMQ_TTL"}},
+		"no cookie": {env: []string{"RABBITMQ_ERLANG_COOKIE="},
+			say: []string{"RABBITMQ_ERLANG_COOKIE", "RABBITMQ_ERLANG_COOKIE_FILE", "same secret on every node"}},
+		"two cookies": {env: []string{"RABBITMQ_ERLANG_COOKIE_FILE=/dev/null"}, say: []string{"both RABBITMQ_ERLANG_COOKIE and RABBITMQ_ERLANG_COOKIE_FILE"}},
+		"no file of the cookie": {env: []string{"RABBITMQ_ERLANG_COOKIE=", "RABBITMQ_ERLANG_COOKIE_FILE=/nowhere/cookie"},
+			say: []string{"RABBITMQ_ERLANG_COOKIE_FILE", "/nowhere/cookie"}},
+		"another cookie": {prep: func(n *node) { n.putCookie("stale", 0o400) },
+			say: []string{".erlang.cookie", "differs from RABBITMQ_ERLANG_COOKIE", "remove the file"}},
+		"cookie for all to read": {prep: func(n *node) { n.putCookie("crumbs", 0o444) }, say: []string{".erlang.cookie", "0444", "chmod 400"}},
+		"empty cookie": {env: []string{"RABBITMQ_ERLANG_COOKIE="}, prep: func(n *node) { n.putCookie("\n", 0o400) },
+			say: []string{".erlang.cookie", "empty", "RABBITMQ_ERLANG_COOKIE"}},
+		"host without address": {env: []string{"RABBITMQ_NODENAME=rabbit@nowhere-at-all"},
+			say: []string{"RABBITMQ_NODENAME", "--node", "nowhere-at-all", "no address", "/etc/hosts"}},
+		"no server":           {args: []string{"/nowhere/rabbitmq-server"}, say: []string{"/nowhere/rabbitmq-server", "find the server", "PATH"}},
+		"no server on PATH":   {env: []string{"PATH=/nowhere"}, say: []string{"rabbitmq-server", "find the server", "PATH"}},
+		"unknown subcommand":  {args: []string{"heathcheck"}, say: []string{"heathcheck", "neither a subcommand", "--help"}},
+		"deprecated variable": {env: []string{"RABBITMQ_SSL_VERIFY=x", "RABBITMQ_VM_MEMORY_HIGH_WATERMARK=1"}, say: []string{"RABBITMQ_SSL_VERIFY, RABBITMQ_VM_MEMORY_HIGH_WATERMARK", "/etc/rabbitmq/conf.d"}},
+		"no such version":     {env: []string{"RABBITMQ_VERSION=latest"}, say: []string{"RABBITMQ_VERSION", "latest"}},
+		"another node's database": {prep: func(n *node) { n.put(n.volume("mnesia/rabbit@old/schema.DAT"), "") },
+			say: []string{"rabbit@old", "rabbit@localhost", "silently start empty", "RABBITMQ_NODENAME", "empty volume"}},
+		"damaged marker": {prep: func(n *node) { n.put(n.state("member"), "{") }, say: []string{"member", "damaged", "remove it"}},
+		"volume of somebody else": {prep: func(n *node) { n.putSealed(n.data("")) },
+			say: []string{"mnesia/rabbit@localhost", "permission denied", "chown"}},
+		"volume that cannot be written": {prep: func(n *node) { n.putSealed(n.volume("mnesia")) }, say: []string{"mnesia", "permission denied", "chown"}},
+		"a file of terms as main configuration": {prep: func(n *node) { n.put(n.path("rabbitmq.config"), "[].") },
+			say: []string{"rabbitmq.config", "advanced.config"}},
+		"advanced.config that does not parse": {prep: func(n *node) { n.put(n.path("advanced.config"), "[{rabbit") }, say: []string{"advanced.config"}},
+		"a path too long for a socket":        {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newWorld(t, nil).node("rabbit@localhost", c.env...)
+			n.env = append(n.env, "CONSUL_HTTP_ADDR=127.0.0.1:1") // nobody is there, and nobody is asked
+			if c.prep != nil {
+				c.prep(n)
+			}
+			before := tree(t, n.dir)
+			out, code := n.run(c.args...)
+			if code != 1 {
+				t.Errorf("exit status %d, want 1", code)
+			}
+			says(t, out, append(c.say, "rmq-entrypoint: ")...)
+			if strings.Count(out, "\n") != 1 {
+				t.Errorf("it takes more than a line:\n%s", out)
+			}
+			if name == "another node's database" { // found after the cookie was written
+				must(t, os.Remove(n.volume(".erlang.cookie")))
+			}
+			after := tree(t, n.dir)
+			for path := range after {
+				if base := filepath.Base(path); base == "companion.lock" || base == ".erlang.cookie" && before[path] == "" {
+					delete(after, path)
+				}
+			}
+			if !sameTree(before, after) {
+				t.Errorf("it changed files: %v, was %v", after, before)
+			}
+		})
+	}
+}
+
+func (n *node) putCookie(text string, mode os.FileMode) {
+	n.t.Helper()
+	n.put(n.volume(".erlang.cookie"), text)
+	must(n.t, os.Chmod(n.volume(".erlang.cookie"), mode))
+}
+
+// putSealed makes a directory that the node may look into and not write.
+func (n *node) putSealed(dir string) {
+	n.t.Helper()
+	must(n.t, os.MkdirAll(dir, 0o755))
+	n.own()
+	must(n.t, os.Chmod(dir, 0o555))
+	n.t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
+}
+
+// The cookie file is the server's alone, and keeps what the variable said.
+func TestCookieFile(t *testing.T) {
+	for _, c := range []struct{ env, file string }{{"RABBITMQ_ERLANG_COOKIE", "crumbs"}, {"RABBITMQ_ERLANG_COOKIE_FILE", "from a file"}} {
+		home := t.TempDir()
+		value := c.file
+		if c.env == "RABBITMQ_ERLANG_COOKIE_FILE" {
+			value = filepath.Join(t.TempDir(), "secret")
+			must(t, os.WriteFile(value, []byte(c.file+"\n"), 0o600))
+		}
+		t.Setenv("RABBITMQ_ERLANG_COOKIE", "")
+		t.Setenv(c.env, value)
+		for range 2 { // a restart finds its own
+			must(t, cookie(home))
+		}
+		path := filepath.Join(home, ".erlang.cookie")
+		b, err := os.ReadFile(path)
+		must(t, err)
+		info, err := os.Stat(path)
+		if err != nil || string(b) != c.file || info.Mode().Perm() != 0o400 {
+			t.Errorf("%s: %q, %v, %v", c.env, b, info.Mode(), err)
+		}
+		t.Setenv(c.env, "")
+		must(t, cookie(home)) // without the variable the file is the cookie
+	}
+}
+
+// What RabbitMQ would read after us must not make it another node.
+func TestOwnEnvConf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rabbitmq-env.conf")
+	must(t, ownEnvConf(path))
+	for text, name := range map[string]string{
+		"NODENAME=a@b\n": "NODENAME", "# NODENAME=a@b\nLOG_BASE=/x\n": "", "  export RABBITMQ_USE_LONGNAME=true": "USE_LONGNAME", "MNESIA_BASE=/x": "MNESIA_BASE",
+	} {
+		must(t, os.WriteFile(path, []byte(text), 0o644))
+		err := ownEnvConf(path)
+		if (err != nil) != (name != "") || err != nil && (!strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "RABBITMQ_"+name)) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
