@@ -49,12 +49,13 @@ type companion struct {
 	reported  time.Time // last time Consul took a beat
 	view      peers.View
 	viewAt    time.Time
-	seen      uint64 // record index the view was judged against
-	told      string // last story
-	silent    int    // times in a row that the management port told nothing
-	passing   string // other nodes that pass, as of the last beat
-	size      int    // members on record
-	minority  bool   // pause_minority is set
+	seen      uint64   // record index the view was judged against
+	told      string   // last story
+	silent    int      // times in a row that the management port told nothing
+	passing   string   // other nodes that pass, as of the last beat
+	size      int      // members on record
+	marked    []string // members in the marker on the volume
+	minority  bool     // pause_minority is set
 
 	mu    sync.Mutex
 	shown report // for /ready, /status and the health check
@@ -275,6 +276,11 @@ func (c *companion) beat(ctx context.Context) {
 // chores are what a verified node does once it has told Consul how it is.
 func (c *companion) chores(ctx context.Context) {
 	c.clean(ctx)
+	if !slices.Equal(c.marked, c.view.Members) {
+		if err := c.mark(); err != nil {
+			c.log.Warn("cannot write the marker", "err", err)
+		}
+	}
 	c.guardMinority(ctx)
 }
 

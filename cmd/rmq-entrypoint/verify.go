@@ -24,8 +24,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		c.story("not verified", why)
 		return why
 	}
-	cfg := c.rt.Config
-	if err := cfg.volume().writeMember(memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members}); err != nil {
+	if err := c.mark(); err != nil {
 		return fmt.Sprintf("the marker cannot be written: %v", err)
 	}
 	was := c.rt.Role
@@ -53,6 +52,17 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 	c.verified = true
 	c.log.Info("verified: this node is a member and serves", "was", was, "cluster", c.view.ClusterID, "members", strings.Join(c.view.Members, ","))
 	return ""
+}
+
+// mark writes the marker with the members RabbitMQ lists now: when most of them
+// are lost one day, it tells a node that cannot start any more.
+func (c *companion) mark() error {
+	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members}
+	if err := c.rt.Config.volume().writeMember(m); err != nil {
+		return err
+	}
+	c.marked = c.view.Members
+	return nil
 }
 
 // prove checks the node against the record by its role, and brings the record
