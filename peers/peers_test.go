@@ -94,6 +94,65 @@ func TestAnnounceReportWithdraw(t *testing.T) {
 	}
 }
 
+// TestEnterKeepsTheStatus: what an entry says changes, whether it passes does
+// not; one that Consul has lost comes back critical.
+func TestEnterKeepsTheStatus(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	r := registration(b, "10.0.0.2")
+	r.ClusterID = ""
+	mustAnnounce(t, consul.Client, r)
+	mustReport(t, consul.Client, r, api.HealthPassing)
+	onlyPeer(t, consul.Client, true)
+	r.ClusterID = ours
+	if err := peers.Enter(t.Context(), consul.Client, r, "test"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it passes under its cluster's id", func() bool {
+		p := onlyPeer(t, consul.Client, true)
+		return p.ClusterID == ours
+	})
+	if err := peers.Withdraw(t.Context(), consul.Client, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := peers.Enter(t.Context(), consul.Client, r, "test"); err != nil {
+		t.Fatal(err)
+	}
+	onlyPeer(t, consul.Client, false)
+}
+
+// TestRightsThatAreMissing: a no for want of a right is told from an absence and
+// from another's being faster, and it names the right.
+func TestRightsThatAreMissing(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t, consultest.ACL())
+	mustWrite(t, consul.Client, peers.Record{}.Claimed(b, "v", "", now), 0, true)
+	mustAnnounce(t, consul.Client, registration(b, "10.0.0.2"))
+	onlyPeer(t, consul.Client, false)
+	_, index := mustRead(t, consul.Client)
+	reader := consul.ClientFor(`key_prefix "rmq-entrypoint/" { policy = "read" } service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`)
+	nobody := consul.ClientFor(``)
+	var denied *peers.DeniedError
+	if ok, err := peers.WriteRecord(t.Context(), reader, recordKey, peers.Record{}.Claimed(a, "v", "", now), index, "", ""); ok || !errors.As(err, &denied) || !strings.Contains(err.Error(), "key:write") {
+		t.Errorf("write without key:write: %t, %v", ok, err)
+	}
+	if _, _, err := peers.ReadRecord(t.Context(), nobody, recordKey); !errors.As(err, &denied) || !strings.Contains(err.Error(), "key:read") {
+		t.Errorf("read without key:read: %v", err)
+	}
+	if found, _, err := peers.Catalog(t.Context(), nobody, service, a); !errors.As(err, &denied) || !strings.Contains(err.Error(), "service:read") {
+		t.Errorf("catalog without service:read: %v, %v", found, err)
+	}
+	for what, err := range map[string]error{
+		"announce": peers.Announce(t.Context(), reader, registration(a, "10.0.0.1"), ""),
+		"report":   peers.Report(t.Context(), reader, registration(b, "10.0.0.2"), api.HealthPassing, ""),
+		"withdraw": peers.Withdraw(t.Context(), reader, registration(b, "10.0.0.2")),
+	} {
+		if !errors.As(err, &denied) || !strings.Contains(err.Error(), "service:write") {
+			t.Errorf("%s without service:write: %v", what, err)
+		}
+	}
+}
+
 func TestSilenceTurnsCritical(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)

@@ -102,7 +102,14 @@ func WriteRecord(ctx context.Context, client *api.Client, key string, r Record, 
 	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	ok, _, _, err := client.Txn().Txn(ops, consistent(call))
+	ok, answer, _, err := client.Txn().Txn(ops, consistent(call))
+	if err == nil && !ok {
+		for _, e := range answer.Errors { // a missing right looks like a lost race: 409
+			if strings.Contains(e.What, "ermission denied") {
+				return false, fmt.Errorf("write cluster record: %w", &DeniedError{fmt.Sprintf("key:write on %q", key), errors.New(e.What)})
+			}
+		}
+	}
 	if err == nil {
 		return ok, nil
 	}
