@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -25,8 +26,11 @@ func TestConsulDownAtBoot(t *testing.T) {
 			}
 			return nil
 		})
-		if out, err := n2.tryExec("rmq-entrypoint", "healthcheck"); err == nil {
-			c.Errorf("healthcheck of a node that cannot reach Consul says nothing of it: %s", out)
+		if out, err := n2.tryExec("rmq-entrypoint", "healthcheck"); err != nil || !strings.Contains(out, "waiting for") {
+			c.Errorf("a node that waits is not worth killing, and should say so: %s %v", out, err)
+		}
+		if out, err := n2.tryExec("rmq-entrypoint", "healthcheck", "--ready"); err == nil {
+			c.Errorf("a node that waits is not fit to serve: %s", out)
 		}
 		c.startConsul()
 		c.consulReady()

@@ -210,7 +210,7 @@ func (c *cluster) noSecrets(nodes ...*node) {
 			"the log":                  n.log(),
 			"an argument list":         n.exec("sh", "-c", `for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline; echo; done 2>/dev/null`),
 			"the server's environment": n.docker("exec", "-u", "rabbitmq", n.container, "sh", "-c", `tr '\0' '\n' </proc/1/environ`),
-			"the runtime file":         n.exec("sh", "-c", "cat /var/lib/rabbitmq/mnesia/*-entrypoint/*"),
+			"the runtime file":         n.exec("sh", "-c", "find /var/lib/rabbitmq/mnesia/*-entrypoint -type f -exec cat {} +"),
 			"the health log":           n.docker("inspect", "-f", "{{json .State.Health}}", n.container),
 		}
 		if !strings.Contains(places["the server's environment"], "RABBITMQ_") || !strings.Contains(places["an argument list"], "companion") {
