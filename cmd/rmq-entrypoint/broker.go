@@ -80,10 +80,10 @@ func (b broker) forget(ctx context.Context, peer, node string) error {
 	return err
 }
 
-// join makes this node, which came up alone by accident, join peer: it resets
-// its own data, so it must have none worth keeping.
+// join makes this node, which came up alone by accident, join peer: that gives
+// up its own data, so it must have none worth keeping.
 func (b broker) join(ctx context.Context, peer string) error {
-	for _, argv := range [][]string{{"stop_app"}, {"reset"}, {"join_cluster", peer}, {"start_app"}} {
+	for _, argv := range [][]string{{"stop_app"}, {"join_cluster", peer}, {"start_app"}} {
 		if _, err := b.ctl(ctx, b.node, argv...); err != nil {
 			return fmt.Errorf("%s: %w", argv[0], err)
 		}
@@ -102,9 +102,9 @@ func (b broker) pauseMinority(ctx context.Context, on bool) error {
 	return err
 }
 
-// halt stops the server of this node with a status that is not zero, so that
-// a restart policy starts it again. As a container's PID 1 the server cannot be
-// killed from inside, but it can be told.
+// halt stops the server of this node with status 1, so that a restart policy
+// starts it again; if it does not hear that, by SIGTERM, whose status is 0. As
+// a container's PID 1 it cannot be killed from inside, but it can be told.
 func (b broker) halt(ctx context.Context, pid int) error {
 	if _, err := b.ctl(ctx, b.node, "eval", "init:stop(1)."); err == nil {
 		return nil

@@ -57,6 +57,9 @@ type companion struct {
 	marked    []string // members in the marker on the volume
 	minority  bool     // pause_minority is set
 
+	regrows int  // tries left to bring back replicas of quorum queues
+	alone   bool // stranded: only carry-on goes on
+
 	mu    sync.Mutex
 	shown report // for /ready, /status and the health check
 }
@@ -282,6 +285,7 @@ func (c *companion) chores(ctx context.Context) {
 		}
 	}
 	c.guardMinority(ctx)
+	c.regrow(ctx)
 }
 
 // judge returns the check's status and its reason.
@@ -309,7 +313,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if err != nil {
 		return c.unknown(err)
 	}
-	if why := c.stranded(record); why != "" {
+	if why := c.stranded(ctx, record); why != "" {
 		c.story("cannot go on alone", why)
 		return api.HealthCritical, why
 	}

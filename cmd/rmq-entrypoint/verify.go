@@ -28,6 +28,9 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		return fmt.Sprintf("the marker cannot be written: %v", err)
 	}
 	was := c.rt.Role
+	if was == joining {
+		c.regrows = 5
+	}
 	c.rt.Role, c.rt.Cluster, c.rt.Claim = member, c.view.ClusterID, ""
 	if err := c.rt.write(); err != nil {
 		return fmt.Sprintf("the runtime file cannot be written: %v", err)
@@ -73,6 +76,8 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	ours := r.State == peers.Formed && r.ClusterID == v.ClusterID
 	single := len(v.Members) == 1
 	switch {
+	case !slices.Contains(v.Running, node): // Khepri answers while it still waits for its majority
+		return "RabbitMQ does not list this node as running"
 	case c.rt.Role == seeding && r.State == peers.Forming && r.Seed == node && r.Claim == c.rt.Claim:
 		// Members of a cluster whose record Consul lost get a beat to say so first.
 		if left := c.beatEvery() + time.Second - time.Since(c.born); left > 0 {
@@ -188,7 +193,7 @@ func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others [
 			continue
 		}
 		v, err := c.broker.view(ctx, p.Node)
-		if err != nil || v.ClusterID != r.ClusterID {
+		if err != nil || v.ClusterID != r.ClusterID || !slices.Contains(v.Running, p.Node) {
 			continue
 		}
 		c.log.Warn("came up alone by accident (is this host's clock behind?): joining explicitly", "peer", p.Node)
