@@ -3,11 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -368,4 +373,64 @@ func token(t *testing.T, c *consultest.Consul, rules string) string {
 	token, _, err := c.Client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
 	must(t, err)
 	return token.SecretID
+}
+
+// An agent that was left and is in use again is not one where the registration
+// is to be removed; one that another process of ours used before is.
+func TestConsulRemembersWhereItRegistered(t *testing.T) {
+	t.Parallel()
+	answer := `"127.0.0.1:8300"`
+	up := map[string]*atomic.Bool{}
+	var addrs []string
+	for range 2 {
+		ok := new(atomic.Bool)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !ok.Load() {
+				w.WriteHeader(500)
+				return
+			}
+			_, _ = io.WriteString(w, answer)
+		}))
+		t.Cleanup(s.Close)
+		addr := strings.TrimPrefix(s.URL, "http://")
+		up[addr], addrs = ok, append(addrs, addr)
+	}
+	a, b := addrs[0], addrs[1]
+	c := newConsul(config{Consul: addrs, TTL: testTTL}, slog.New(slog.DiscardHandler))
+	at := func(want string, left ...string) {
+		t.Helper()
+		if _, err := c.use(t.Context()); err != nil || c.addr != want {
+			t.Fatalf("it uses %q, %v; want %q", c.addr, err, want)
+		}
+		var got []string
+		for _, l := range c.left {
+			got = append(got, l.addr)
+		}
+		if !slices.Equal(got, left) {
+			t.Errorf("at %s it remembers %v, want %v", want, got, left)
+		}
+	}
+	fail := func() { c.failed = time.Now().Add(-c.patience) }
+	up[a].Store(true)
+	at(a)
+	up[a].Store(false)
+	c.saw(errors.New("no answer"))
+	at(a) // one failure is no reason
+	fail()
+	up[b].Store(true)
+	at(b, a)
+	fail()
+	up[a].Store(true)
+	at(a, b)
+
+	c = newConsul(config{Consul: addrs, TTL: testTTL}, slog.New(slog.DiscardHandler))
+	up[b].Store(false)
+	c.prefer(b)
+	at(a, b)
+
+	up[a].Store(false)
+	fail()
+	if _, err := c.use(t.Context()); err == nil || !strings.Contains(err.Error(), a) || !strings.Contains(err.Error(), b) || !strings.Contains(err.Error(), "CONSUL_HTTP_ADDR") {
+		t.Errorf("with none there: %v", err)
+	}
 }

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 const (
 	testTTL  = 10 * time.Second // Consul's least
 	testBeat = testTTL / 3
-	soon     = 10 * time.Second // for what takes a moment on a machine that is busy
+	soon     = 20 * time.Second // for what takes a moment on a machine that is busy
 )
 
 // ctlScript is rabbitmqctl: it notes how it was called, and what it knows of a
@@ -106,10 +106,15 @@ func newWorld(t testing.TB, c *consultest.Consul) *world {
 	return w
 }
 
-// processes returns what runs in this world.
+// processes returns what runs in this world. Only the processes of its user are
+// looked into: a foreign one may keep a reader waiting.
 func (w *world) processes(name string) (pids []int) {
 	found, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range found {
+		info, err := os.Stat(filepath.Dir(path))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != testUID() {
+			continue
+		}
 		env, _ := os.ReadFile(path) // gone meanwhile, or a zombie: empty
 		if !slices.Contains(strings.Split(string(env), "\x00"), "RMQ_TEST_ROOT="+w.root) {
 			continue
@@ -211,6 +216,13 @@ func (n *node) own() {
 }
 
 const nobody = 65534
+
+func testUID() uint32 {
+	if uid := os.Geteuid(); uid != 0 {
+		return uint32(uid)
+	}
+	return nobody
+}
 
 // put writes a file that the node can read.
 func (n *node) put(path string, content any) {
@@ -400,18 +412,19 @@ func (n *node) ready() int {
 	return resp.StatusCode
 }
 
-// status is the node's in the catalog, "" if it is not registered.
+// status is the best of the node in the catalog, "" if it is not registered.
 func (n *node) status(client *api.Client) (string, error) {
 	entries, _, err := client.Health().Service(n.service, "", false, &api.QueryOptions{RequireConsistent: true})
 	if err != nil {
 		return "", err
 	}
-	for _, e := range entries {
-		if e.Service.Meta["node"] == n.name {
-			return e.Checks.AggregatedStatus(), nil
+	status := ""
+	for _, e := range entries { // one per agent, where it moved from one to another
+		if e.Service.Meta["node"] == n.name && status != api.HealthPassing {
+			status = e.Checks.AggregatedStatus()
 		}
 	}
-	return "", nil
+	return status, nil
 }
 
 // registered waits for a status in the catalog, "" for none at all.

@@ -51,12 +51,15 @@ func playServer() int {
 				return
 			}
 			line, _ := bufio.NewReader(conn).ReadString('\n')
-			answer := "done"
-			if err := obey(broker, strings.TrimSpace(line), end); err != nil {
+			order, answer := strings.TrimSpace(line), "done"
+			if err := obey(broker, order); err != nil {
 				answer = err.Error()
 			}
 			_, _ = io.WriteString(conn, answer)
 			_ = conn.Close()
+			if order == "exit" {
+				end <- 3
+			}
 		}
 	}()
 	term := make(chan os.Signal, 1)
@@ -86,7 +89,7 @@ func playServer() int {
 	}
 }
 
-func obey(broker *amqpStub, order string, end chan<- int) error {
+func obey(broker *amqpStub, order string) error {
 	what, arg, _ := strings.Cut(order, " ")
 	switch order {
 	case "amqp up":
@@ -98,7 +101,6 @@ func obey(broker *amqpStub, order string, end chan<- int) error {
 		broker.down(amqpClose(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"))
 		return nil
 	case "exit":
-		end <- 3
 		return nil
 	}
 	if what == "notify" {
