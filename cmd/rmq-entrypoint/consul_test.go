@@ -148,7 +148,7 @@ func testAnotherAgent(t *testing.T, servers []*consultest.Consul) {
 	n.serves()
 
 	first.Blackhole()
-	n.registeredOn(servers[1], 6*testBeat, api.HealthPassing)
+	n.registeredOn(servers[1], 10*testBeat, api.HealthPassing) // two calls time out, then patience ends
 	n.registeredOn(servers[0], testTTL+testBeat, api.HealthCritical)
 	first.Pass()
 	n.registeredOn(servers[0], 2*testBeat+time.Second, "")
@@ -157,7 +157,7 @@ func testAnotherAgent(t *testing.T, servers []*consultest.Consul) {
 	first.Blackhole()
 	second.Blackhole()
 	first.Pass()
-	n.registeredOn(servers[0], 6*testBeat, api.HealthPassing)
+	n.registeredOn(servers[0], 10*testBeat, api.HealthPassing)
 	second.Pass()
 	n.registeredOn(servers[1], 2*testBeat+3*time.Second, "")
 	consistently(t, testBeat+time.Second, "what is registered with the agent in use stays", func() error {
