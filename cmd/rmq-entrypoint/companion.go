@@ -300,10 +300,6 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if r.State == healthcheck.Critical {
 		return api.HealthCritical, r.Reason
 	}
-	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
-		c.log.Info("Consul was away for longer than the TTL: verifying anew")
-		c.verified = false
-	}
 	client, err := c.consul.use(ctx)
 	if err != nil {
 		return c.unknown(err)
@@ -320,6 +316,11 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
 	if err != nil {
 		return c.unknown(err)
+	}
+	// Not before Consul is back: until then a node that serves stays ready.
+	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
+		c.log.Info("Consul was away for longer than the TTL: verifying anew")
+		c.verified = false
 	}
 	if why := c.look(ctx, index, others); why != "" {
 		return c.unknown(errors.New(why))

@@ -37,9 +37,14 @@ type agent struct {
 }
 
 // prefer puts addr, which another process of ours uses, first in the list.
+// Should it have to be another one, this one is remembered: the node may be
+// registered there.
 func (c *consul) prefer(addr string) {
 	if i := slices.Index(c.addrs, addr); i > 0 {
 		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
+	}
+	if client, err := c.build(addr); err == nil && addr != "" {
+		c.client, c.addr, c.failed = client, addr, time.Now().Add(-c.patience)
 	}
 }
 

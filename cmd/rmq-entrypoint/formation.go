@@ -89,6 +89,9 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 			if err != nil && outer.Err() == nil && ctx.Err() != nil {
 				return p, waited(err)
 			}
+			if lock.Fatal(err) {
+				err = fmt.Errorf("%w (CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE)", err)
+			}
 			if err != nil && (ctx.Err() != nil || denied(err)) {
 				return p, err
 			}

@@ -78,13 +78,17 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if err := rabbitconf.Write(cfg.ConfigFile, conf, -1, -1); err != nil {
 		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
 	}
+	client, cerr := c.use(ctx) // before c.addr is written down: the companion must know where the node is registered
 	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul, rt.Remade = p.role, p.claim, p.volume, ready.state.cluster, "", c.addr, p.remade
 	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
 	if err := rt.write(); err != nil {
 		return err
 	}
-	if client, err := c.use(ctx); err == nil {
+	if cerr == nil {
 		err = peers.Announce(ctx, client, rt.registration(), "starting as "+string(p.role))
+		if denied(err) && p.role != member {
+			return err // nobody would ever find it
+		}
 		if err != nil {
 			log.Warn("not registered yet, the companion goes on trying", "err", err)
 		}
