@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -293,19 +294,32 @@ func (c *cluster) companionKilled(n *node) {
 	}
 }
 
-// replicated waits until the quorum queue has a member on each node again.
+// replicated waits until the quorum queue has a member on each node again, and all of them take part.
 func (c *cluster) replicated(queue string, nodes ...*node) {
 	c.Helper()
 	c.eventually(90*time.Second, queue+" has a replica on each node", func() error {
-		out, err := nodes[len(nodes)-1].tryExec("rabbitmqctl", "-q", "list_queues", "name", "members")
+		out, err := nodes[len(nodes)-1].tryExec("rabbitmqctl", "-q", "list_queues", "name", "members", "online", "--formatter", "json")
 		if err != nil {
 			return err
 		}
-		for _, n := range nodes {
-			if !strings.Contains(out, n.name) {
-				return fmt.Errorf("not on %s: %s", n.host, out)
-			}
+		var queues []struct {
+			Name            string
+			Members, Online any // of a classic queue an empty string
 		}
-		return nil
+		if err := json.Unmarshal([]byte(out[max(0, strings.Index(out, "[")):]), &queues); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		for _, q := range queues {
+			if q.Name != queue {
+				continue
+			}
+			for _, n := range nodes {
+				if !strings.Contains(fmt.Sprint(q.Members), n.name) || !strings.Contains(fmt.Sprint(q.Online), n.name) {
+					return fmt.Errorf("not on %s: %+v", n.host, q)
+				}
+			}
+			return nil
+		}
+		return fmt.Errorf("there is no such queue: %s", out)
 	})
 }
