@@ -313,9 +313,15 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		c.story("cannot go on alone", why)
 		return api.HealthCritical, why
 	}
-	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
+	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, "")
 	if err != nil {
 		return c.unknown(err)
+	}
+	if i := slices.IndexFunc(others, func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }); i >= 0 {
+		if others[i].ClusterID != c.entered { // a registration that was given up may arrive late, over a newer one
+			c.verified, c.entered = false, ""
+		}
+		others = slices.Delete(others, i, i+1)
 	}
 	// Not before Consul is back: until then a node that serves stays ready.
 	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
