@@ -452,25 +452,18 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 		s.say("STATUS=stopping")
 		s.say("STOPPING=1")
 		return "", nil
-	case "reset":
-		if s.state != appStopped || !v.db {
-			return "", errors.New("rabbitmqctl: stop the application first")
-		}
-		c := v.cluster
-		w.tell(node, "reset, was in "+c.id)
-		if c.public {
-			w.violation("%s was reset with data of the announced cluster %s", node, c.id)
-		}
-		delete(c.members, node)
-		v.db, v.cluster = false, nil
-		_ = os.Remove(filepath.Join(s.boot.Data, "rabbit_serial"))
-		return "", nil
-	case "join_cluster":
-		p := w.node(argv[1])
-		if s.state != appStopped || v.db || p == nil || !p.runs() || !s.take(p.volume.cluster) {
+	case "join_cluster": // gives up the data that the node has
+		p, old := w.node(argv[1]), v.cluster
+		if s.state != appStopped || p == nil || !p.runs() || p.volume.cluster == old || !s.take(p.volume.cluster) {
 			return "", errors.New("rabbitmqctl: cannot join " + argv[1])
 		}
-		v.half = p.volume.cluster
+		if old != nil {
+			if old.public {
+				w.violation("%s gave up data of the announced cluster %s", node, old.id)
+			}
+			delete(old.members, node)
+		}
+		v.db, v.half = false, p.volume.cluster
 		s.joined()
 		return "", nil
 	case "start_app":
