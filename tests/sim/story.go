@@ -169,14 +169,7 @@ func (w *World) disturb() (faults int) {
 					w.consul.destroy(ids[0])
 				}
 			})
-		case k < 18 && wiping:
-			after(at, func() {
-				w.tell("consul", "** Consul lost its data")
-				w.consul.reset(w)
-				w.wiped = time.Now()
-				w.formed = ""
-			})
-		case k < 19 && leaving:
+		case k < 18 && leaving:
 			after(at, func() {
 				here := 0
 				for _, n := range w.Nodes {
@@ -200,6 +193,14 @@ func (w *World) disturb() (faults int) {
 				after(at+seconds(0, 5), up(n))
 			}
 		}
+	}
+	if wiping {
+		faults++
+		after(seconds(1, length.Seconds()), func() {
+			w.tell("consul", "** Consul lost its data")
+			w.consul.reset(w)
+			w.wiped, w.formed = time.Now(), ""
+		})
 	}
 	for len(events) > 0 { // in their order
 		first := 0
