@@ -229,7 +229,11 @@ func (c *companion) withdraw(ctx context.Context, why string) {
 	if c.consul.client != nil {
 		err = peers.Withdraw(ctx, c.consul.client, c.reg)
 	}
-	c.log.Info("withdrawn", "why", why, "err", err)
+	if err != nil {
+		c.log.Warn("cannot deregister, the TTL will tell", "why", why, "err", err)
+		return
+	}
+	c.log.Info("withdrawn", "why", why)
 }
 
 // beat looks at the server, judges it against the record and tells Consul.

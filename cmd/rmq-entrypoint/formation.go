@@ -18,6 +18,11 @@ import (
 // storyEvery is how often a waiting node repeats what it waits for.
 const storyEvery = 10 * time.Second
 
+// lockPatience is how long a node queues for the lock before it looks again: a
+// holder that founds keeps it until its cluster is announced, and the record is
+// the better thing to wait on.
+const lockPatience = 3 * time.Second
+
 // formation takes a blank node from "who is there?" to a plan: it observes,
 // lets [peers.Decide] choose, and acts under the lock by compare-and-set. It
 // waits without the lock, on blocking queries.
@@ -208,13 +213,14 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 	if r.State == peers.Forming && r.Seed == f.cfg.Node && r.Claim == f.state.claim && r.Session != "" {
 		// My own earlier start holds the lock by a session that nobody renews.
 		// The volume proves that it was mine, so it need not expire first.
-		if old, err := lock.Adopt(ctx, client, r.Session, f.lock()); err == nil {
-			err = old.Release(ctx)
-			f.log.Info("released the lock of this node's earlier start", "session", r.Session, "err", err)
+		if old, err := lock.Adopt(ctx, client, r.Session, f.lock()); err == nil && old.Release(ctx) == nil {
+			f.log.Info("released the lock of this node's earlier start", "session", r.Session)
 		}
 	}
 	f.say("the lock " + f.cfg.lockKey())
-	l, err := lock.Acquire(ctx, client, f.lock())
+	soon, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	l, err := lock.Acquire(soon, client, f.lock())
 	if err != nil {
 		return false, err
 	}

@@ -39,7 +39,10 @@ func healthcheckMain(ctx context.Context, cfg config, ready bool, out io.Writer)
 	seat, err := trySeat(cfg.StateDir)
 	if err == nil {
 		defer seat.Close()
-		if err := replace(rt, seat); err != nil {
+		if rt, err = readRuntime(cfg.StateDir); err == nil { // what the lost one wrote last
+			err = replace(rt, seat)
+		}
+		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
 		}
 	} else if !errors.Is(err, errSeatTaken) {
