@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ func simSeeds(t *testing.T) (first, n uint64) {
 
 func TestSimulation(t *testing.T) {
 	first, n := simSeeds(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	begun := time.Now()
 	var next, told, asked, excused, faults, failed atomic.Uint64
 	t.Run("stories", func(t *testing.T) {

@@ -287,6 +287,11 @@ func (w *World) operator() string {
 			return fmt.Sprintf("%s is on record, and has left for good", n.Name)
 		}
 	}
+	for _, n := range w.Nodes {
+		if c := n.volume.cluster; !w.wiped.IsZero() && r.State == "formed" && n.volume.db && c.id != r.ID && len(c.members) > 1 {
+			return fmt.Sprintf("%s joined %s, which Consul forgot or never knew", n.Name, c.id) // the model's one exception
+		}
+	}
 	for _, c := range w.clusters {
 		if !c.public && c.id != w.formed {
 			continue
