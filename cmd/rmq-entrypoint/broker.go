@@ -114,7 +114,12 @@ func (b broker) halt(ctx context.Context, pid int) error {
 
 // ctl runs rabbitmqctl against node.
 func (b broker) ctl(ctx context.Context, node string, argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, cliTimeout)
+	return b.within(ctx, cliTimeout, node, argv...)
+}
+
+// within runs rabbitmqctl against node for at most d.
+func (b broker) within(ctx context.Context, d time.Duration, node string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	full := []string{"rabbitmqctl", "-q", "-n", node}
 	return b.run(ctx, append(full, argv...)...)

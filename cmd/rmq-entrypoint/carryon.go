@@ -208,6 +208,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err.Error()
 	}
+	c.log.Info("carried on: this copy is the cluster now", "cluster", order.ClusterID, "members", strings.Join(c.view.Members, ","))
 	c.verified = false
 	return ""
 }
@@ -219,27 +220,45 @@ func (c *companion) force(ctx context.Context) error {
 	if c.khepri() {
 		argv = []string{"force_standalone_khepri_boot"}
 	}
-	_, err := c.broker.ctl(ctx, c.rt.Config.Node, argv...)
+	_, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, argv...)
 	return err
 }
+
+// forceTimeout bounds each step of carry-on: none is due within a beat, since
+// the node is out of service anyway, and each takes its time with many queues.
+const forceTimeout = 2 * time.Minute
 
 // settle makes this copy's quorum queues usable again and forgets the lost
 // members: in this order, or forgetting takes half a minute and fails on 4.0.
 func (c *companion) settle(ctx context.Context, order *carryOnFile) error {
 	if c.atLeast(3, 13) {
-		if _, err := c.broker.ctl(ctx, c.rt.Config.Node, "eval", "rabbit_quorum_queue:force_all_queues_shrink_member_to_current_member()."); err != nil {
+		if _, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, "eval", "rabbit_quorum_queue:force_all_queues_shrink_member_to_current_member()."); err != nil {
 			return fmt.Errorf("shrink the quorum queues to this copy: %w", err)
 		}
 	}
 	for _, n := range order.Lost {
-		ferr := c.broker.forget(ctx, c.rt.Config.Node, n)
 		v, err := c.broker.view(ctx, c.rt.Config.Node)
 		if err != nil {
 			return err
 		}
-		if slices.Contains(v.Members, n) { // forgotten counts, also where the call complained of something else
-			return fmt.Errorf("forget %s: %w", n, ferr)
+		c.view = v
+		if !slices.Contains(v.Members, n) { // Khepri forgot it when it was told to stand alone
+			continue
 		}
+		if _, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, "forget_cluster_node", n); err != nil {
+			c.log.Warn("RabbitMQ complains while forgetting a member, looking whether it did", "member", n, "err", err)
+		}
+	}
+	v, err := c.broker.view(ctx, c.rt.Config.Node)
+	if err != nil {
+		return err
+	}
+	c.view = v
+	if left := slices.DeleteFunc(slices.Clone(order.Lost), func(n string) bool { return !slices.Contains(v.Members, n) }); len(left) > 0 {
+		return fmt.Errorf("RabbitMQ still lists %s", strings.Join(left, ", "))
+	}
+	if err := c.mark(); err != nil { // with the members there are now
+		return err
 	}
 	if !c.atLeast(3, 13) {
 		unavailable, err := c.broker.perQueue(ctx, unavailableExpr)

@@ -201,11 +201,17 @@ func (c *companion) hear(text string) (ready, stopping bool, word string) {
 			ready = true
 		case key == "STOPPING" && value == "1":
 			stopping = true
-			word = firstOf(word, "stopping")
+		case key == "STATUS" && c.serving:
+			stopping = true
+			if !strings.HasPrefix(value, "Startup") { // a server that stops goes through its boot's words backwards
+				word = value
+			}
 		case key == "STATUS":
 			word = value
-			stopping = stopping || c.serving
 		}
+	}
+	if stopping {
+		word = firstOf(word, "stopping")
 	}
 	return ready, stopping && !ready, firstOf(word, c.booted)
 }
