@@ -36,7 +36,6 @@ var (
 	tuneOk     = call{10, 31}
 	open       = call{10, 40}
 	connClose  = call{10, 50}
-	closeOk    = call{10, 51}
 	chOpen     = call{20, 10}
 	chClose    = call{20, 40}
 	publish    = call{60, 40}

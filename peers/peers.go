@@ -170,8 +170,6 @@ func consistent(ctx context.Context) *api.QueryOptions {
 	return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
 }
 
-func write(ctx context.Context) *api.WriteOptions { return new(api.WriteOptions).WithContext(ctx) }
-
 func or(a, b string) string {
 	if a != "" {
 		return a

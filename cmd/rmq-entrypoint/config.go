@@ -116,7 +116,6 @@ type command struct {
 	name string // start, companion, healthcheck, status, carry-on, found, version, help; exec
 	id   string // --cluster-id
 	ok   bool   // --ready of healthcheck
-	yes  bool   // --force
 }
 
 var subcommands = []string{"companion", "healthcheck", "status", "carry-on", "found", "version", "help"}

@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // replaced is the Waiting word of a runtime file whose companion was started
@@ -67,16 +65,8 @@ func tell(socket string, msg []byte) {
 func gone(ctx context.Context, rt runtimeFile) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {
-		fd, err := unix.PidfdOpen(rt.PID, 0)
-		if err == nil {
-			defer unix.Close(fd)
-		}
 		for rt.alive() && ctx.Err() == nil {
-			if err != nil { // a kernel before 5.3
-				pause(ctx, 200*time.Millisecond)
-				continue
-			}
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
+			pause(ctx, 200*time.Millisecond)
 		}
 		if ctx.Err() == nil {
 			close(ended)

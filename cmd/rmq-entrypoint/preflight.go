@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -28,6 +26,13 @@ const (
 	userConf     = "/etc/rabbitmq/rabbitmq"
 	userConfD    = "/etc/rabbitmq/conf.d"
 	userAdvanced = "/etc/rabbitmq/advanced.config"
+)
+
+// Modes of access(2).
+const (
+	maySearch = 1
+	mayWrite  = 2
+	mayRead   = 4
 )
 
 // deprecated are the variables on which the official entrypoint gives up.
@@ -155,7 +160,7 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return r, notOurs(dir, err)
 		}
-		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		if err := syscall.Access(dir, mayWrite|maySearch); err != nil {
 			return r, notOurs(dir, err)
 		}
 	}
@@ -163,7 +168,7 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 		return r, fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
 	}
 	for _, dir := range []string{filepath.Dir(cfg.Data), cfg.Data} {
-		if err := unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := syscall.Access(dir, mayRead|mayWrite|maySearch); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return r, notOurs(dir, err)
 		}
 	}

@@ -44,7 +44,6 @@ type Server struct {
 	boot  Boot
 	state state
 	since time.Time // start, for elections
-	died  time.Time
 	gone  sync.Once
 	again chan struct{} // start_app of a blank node
 }

@@ -61,7 +61,6 @@ type World struct {
 	story    []string
 	told     map[string]string
 	drawn    map[string]uint64
-	slept    time.Duration
 }
 
 // rates are the chances of a fault, per call.
