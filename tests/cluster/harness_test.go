@@ -257,19 +257,21 @@ type record struct {
 	} `json:"previous"`
 }
 
-func (c *cluster) record() (r record) {
+func (c *cluster) record() record {
 	c.Helper()
-	pair, _, err := c.consul.KV().Get("rmq-entrypoint/rabbitmq/cluster", &api.QueryOptions{RequireConsistent: true})
+	r, err := c.tryRecord()
 	if err != nil {
 		c.Fatal(err)
 	}
-	if pair == nil {
-		return r
-	}
-	if err := json.Unmarshal(pair.Value, &r); err != nil {
-		c.Fatal(err)
-	}
 	return r
+}
+
+func (c *cluster) tryRecord() (r record, err error) {
+	pair, _, err := c.consul.KV().Get("rmq-entrypoint/rabbitmq/cluster", &api.QueryOptions{RequireConsistent: true})
+	if err != nil || pair == nil {
+		return r, err
+	}
+	return r, json.Unmarshal(pair.Value, &r)
 }
 
 // checks returns the state of each node's TTL check, by node name; a node that is not registered is not in it.
@@ -547,7 +549,10 @@ func (c *cluster) oneWithin(d time.Duration, nodes ...*node) string {
 	slices.Sort(want)
 	var id string
 	c.eventually(d, fmt.Sprintf("one cluster of %v", want), func() error {
-		r := c.record()
+		r, err := c.tryRecord()
+		if err != nil {
+			return err
+		}
 		id = r.ClusterID
 		if on := slices.Sorted(maps.Keys(r.Members)); r.State != "formed" || !slices.Equal(on, want) {
 			return fmt.Errorf("the record is %s with %v", r.State, on)
