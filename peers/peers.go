@@ -49,6 +49,7 @@ type Peer struct {
 	Address   string // host or IP and port as registered
 	ClusterID string // the cluster it said it belongs to, empty until verified
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
+	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
 }
 
@@ -76,6 +77,7 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 			ClusterID: e.Service.Meta[metaCluster],
 			Address:   fmt.Sprintf("%s:%d", or(e.Service.Address, e.Node.Address), e.Service.Port),
 			Passing:   true,
+			Beating:   true,
 			View:      Seen[View]{Err: ErrNotAsked},
 		}
 		if p.Node == "" { // registered by something else: it counts as there, under the id it has
@@ -87,6 +89,9 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 		for _, c := range e.Checks {
 			if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
 				p.Passing = false
+			}
+			if strings.Contains(c.Output, "TTL expired") { // Consul's words, since 1.0 and in 1.22
+				p.Beating = false
 			}
 		}
 		found = append(found, p)

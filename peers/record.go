@@ -208,7 +208,7 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	case member:
 		return fmt.Sprintf("this volume (%s) was replaced: %s is on record with volume %s in cluster %s", volume, node, on, r.describe())
 	case gone:
-		return fmt.Sprintf("%s took itself off cluster %s on %s (%s); its members carried on without this volume: %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s took itself off cluster %s on %s (%s); on record without it: %s (look there whether they carried on before you give this volume up)", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
 	default:
 		return fmt.Sprintf("%s is no longer on record as a member of cluster %s", node, r.describe())
 	}

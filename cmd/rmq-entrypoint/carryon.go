@@ -142,7 +142,7 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 		}
 		return why + "; carrying on from this copy, as --carry-on (RMQ_CARRY_ON) allows"
 	}
-	return why + fmt.Sprintf("; if their volumes are only not mounted, mount them; otherwise carry on from this copy: rmq-entrypoint carry-on --cluster-id %s", marker.ClusterID)
+	return why + fmt.Sprintf("; if their volumes are only not mounted: stop all nodes, mount them, delete the key %s in Consul, start the nodes with data; otherwise carry on from this copy: rmq-entrypoint carry-on --cluster-id %s", c.rt.Config.recordKey(), marker.ClusterID)
 }
 
 // waitsForTheGone reports whether Mnesia, which waits for the nodes that still
@@ -187,7 +187,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 	switch {
 	case err != nil:
 		return err.Error()
-	case order == nil:
+	case order == nil || c.rt.Role != member || order.ClusterID != c.rt.Cluster:
 		return ""
 	case !order.Forced:
 		c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))

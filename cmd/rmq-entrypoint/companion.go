@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -79,6 +80,7 @@ func companionMain(ctx context.Context, cfg config) error {
 	if rt == nil || !seated(cfg.StateDir) {
 		return errors.New("rmq-entrypoint companion is started by rmq-entrypoint alone; a health check replaces one that was lost")
 	}
+	syscall.CloseOnExec(seatFD) // or an orphan of RabbitMQ's command line would hold the seat
 	log := logger(rt.Config)
 	urls, err := amqpURLs(rt.Config, os.Getenv)
 	if err != nil {
@@ -172,6 +174,13 @@ func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 			stop()
 			switch ready, stopping, word := c.hear(text); {
 			case ready:
+				for old := true; old; { // what closed before is history
+					select {
+					case <-c.closed:
+					default:
+						old = false
+					}
+				}
 				c.log.Info("RabbitMQ is ready, verifying")
 				c.serving, c.verified, c.withdrawn, c.steady = true, false, false, healthcheck.Steady{}
 			case stopping:
@@ -272,8 +281,8 @@ func (c *companion) beat(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.consul.saw(err)
-		if err != nil {
+		if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
+			c.consul.saw(err)
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
 			c.reported = time.Now()
@@ -288,6 +297,8 @@ func (c *companion) beat(ctx context.Context) {
 
 // chores are what a verified node does once it has told Consul how it is.
 func (c *companion) chores(ctx context.Context) {
+	ctx, done := context.WithTimeout(ctx, c.rt.Config.TTL*2/3)
+	defer done()
 	c.clean(ctx)
 	if !slices.Equal(c.marked, c.view.Members) {
 		if err := c.mark(); err != nil {
@@ -335,7 +346,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	// Not before Consul is back: until then a node that serves stays ready.
 	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
-		c.log.Info("Consul was away for longer than the TTL: verifying anew")
+		c.log.Info("no beat reached Consul for longer than the TTL: verifying anew")
 		c.verified = false
 	}
 	if why := c.look(ctx, index, others); why != "" {
@@ -380,23 +391,36 @@ func (c *companion) look(ctx context.Context, record uint64, others []peers.Peer
 		}
 	}
 	now := strings.Join(passing, ",")
-	if c.verified && now == c.passing && record == c.seen && time.Since(c.viewAt) < viewEvery && !c.stirred(ctx) {
-		return ""
+	if c.verified {
+		same, known := c.unstirred(ctx)
+		if known && same {
+			c.viewAt, c.passing, c.seen = time.Now(), now, record
+		}
+		if same && (known || now == c.passing && record == c.seen && time.Since(c.viewAt) < viewEvery) {
+			return ""
+		}
+	}
+	if c.verified { // a server that does not answer is to cost no beat
+		var done context.CancelFunc
+		ctx, done = context.WithTimeout(ctx, c.beatEvery())
+		defer done()
 	}
 	v, err := c.broker.view(ctx, c.rt.Config.Node)
 	if err != nil {
+		c.story("RabbitMQ does not say what it knows of its cluster, asking again", err.Error())
 		return err.Error()
 	}
 	c.view, c.viewAt, c.passing, c.seen = v, time.Now(), now, record
 	return ""
 }
 
-// stirred reports whether the management port, which answers in milliseconds
-// where RabbitMQ's command line takes a second, lists other running nodes or
-// partitions than the view. Not knowing is no stir: the view is renewed anyway.
-func (c *companion) stirred(ctx context.Context) bool {
+// unstirred reports whether the management port, which answers in milliseconds
+// where RabbitMQ's command line takes a second of CPU, lists the members, running
+// nodes and partitions of the view; and whether it was known. Not knowing is no
+// stir: then the view is renewed by the clock.
+func (c *companion) unstirred(ctx context.Context) (same, known bool) {
 	if c.nodes == nil {
-		return false
+		return true, false
 	}
 	nodes, err := c.nodes(ctx)
 	if err != nil {
@@ -405,22 +429,24 @@ func (c *companion) stirred(ctx context.Context) bool {
 			c.log.Debug("the management port tells nothing, not asking it any more", "err", err)
 			c.nodes = nil
 		}
-		return false
+		return true, false
 	}
 	c.silent = 0
-	var running []string
-	partitions := slices.Clone(c.view.Partitions)
+	var members, running, partitions []string
 	for _, n := range nodes {
+		members = append(members, n.Name)
 		if n.Running {
 			running = append(running, n.Name)
 		}
-		if n.Name == c.rt.Config.Node && n.Known {
-			partitions = n.Partitions
+		if n.Name == c.rt.Config.Node {
+			known, partitions = n.Known, n.Partitions
 		}
 	}
+	slices.Sort(members)
 	slices.Sort(running)
 	slices.Sort(partitions)
-	return !slices.Equal(running, c.view.Running) || !slices.Equal(partitions, c.view.Partitions)
+	same = slices.Equal(members, c.view.Members) && slices.Equal(running, c.view.Running) && (!known || slices.Equal(partitions, c.view.Partitions))
+	return same, known
 }
 
 // managementNodes asks this node's management port as the default user.

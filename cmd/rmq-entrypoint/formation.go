@@ -61,10 +61,6 @@ type observation struct {
 
 // run returns the plan, or an error when ctx ended or the wait timeout passed.
 func (f *formation) run(ctx context.Context) (p plan, err error) {
-	decide := f.decide
-	if decide == nil {
-		decide = peers.Decide
-	}
 	deadline := time.Now().Add(f.cfg.WaitTimeout)
 	told, toldAt := "", time.Time{}
 	why := "nothing yet"
@@ -88,7 +84,7 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) {
 			return p, err
 		}
-		d := decide(o.Observation)
+		d := f.choose(o.Observation)
 		if d.Action != peers.Wait {
 			done, err := f.act(ctx, o, d, &p)
 			if err != nil && outer.Err() == nil && ctx.Err() != nil {
@@ -116,6 +112,13 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		}
 		f.wait(ctx, o)
 	}
+}
+
+func (f *formation) choose(o peers.Observation) peers.Decision {
+	if f.decide != nil {
+		return f.decide(o)
+	}
+	return peers.Decide(o)
 }
 
 // observe looks at everything once. What cannot be read is unknown.
@@ -229,8 +232,18 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			err = errors.Join(err, l.Release(ctx))
 		}
 	}()
-	if _, index, err := peers.ReadRecord(ctx, client, f.cfg.recordKey()); err != nil || index != o.record {
-		return false, err // changed while waiting for the lock: decide anew
+	newer, index, err := peers.ReadRecord(ctx, client, f.cfg.recordKey())
+	if err != nil {
+		return false, err
+	}
+	if index != o.record { // changed while waiting for the lock: look again, unless another joiner was all that changed
+		o.Record.Value, o.record, r = newer, index, newer
+		if d.Action != peers.Join {
+			return false, nil
+		}
+		if d = f.choose(o.Observation); d.Action != peers.Join {
+			return false, nil
+		}
 	}
 	if f.state.volume == "" {
 		f.state.volume = peers.NewID()
@@ -255,7 +268,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return false, err
 	}
 	if r.State == peers.Formed {
-		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted, stop this node and mount them",
+		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the record's key, start them",
 			"lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
 	}
 	f.log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
@@ -292,7 +305,11 @@ func (f *formation) pend(as role, claim string) error {
 	if as == joining && f.state.alone {
 		as = alone
 	}
-	return f.volume.writePending(pendingFile{Role: as, Claim: claim, Volume: f.state.volume})
+	if err := f.volume.writePending(pendingFile{Role: as, Claim: claim, Volume: f.state.volume}); err != nil {
+		return err
+	}
+	// What an earlier life of this blank volume left would speak for it.
+	return errors.Join(f.volume.remove("member"), f.volume.remove("carry-on"))
 }
 
 // wait returns when something has changed that could change the decision.
@@ -302,8 +319,8 @@ func (f *formation) wait(ctx context.Context, o observation) {
 		pause(ctx, time.Second)
 		return
 	}
-	most := 2 * time.Second // a dead claim, a peer that may answer now: nothing to block on
-	if o.Record.Value.State == peers.Formed && !slices.ContainsFunc(o.Peers.Value, func(p peers.Peer) bool { return p.Passing || f.state.joining }) {
+	most := 2 * time.Second // a dead claim, a free lock, a peer that may answer now: nothing to block on
+	if o.Record.Value.State == peers.Formed && len(o.Peers.Value) == 0 {
 		most = storyEvery
 	}
 	peers.Changed(ctx, client, f.cfg.recordKey(), o.record, f.cfg.Service, o.catalog, most)

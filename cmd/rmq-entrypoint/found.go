@@ -41,6 +41,9 @@ func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error 
 		if p.Passing {
 			return fmt.Errorf("%s serves: a cluster that runs is not given up; stop its nodes first", p.Node)
 		}
+		if _, err := (broker{cfg.Node, runCommand}).view(ctx, p.Node); err == nil { // critical, but it runs
+			return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", p.Node)
+		}
 	}
 	for _, n := range r.Names() {
 		r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())

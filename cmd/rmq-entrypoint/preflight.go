@@ -62,12 +62,12 @@ func stepDown(cfg config) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{cfg.Home, filepath.Dir(cfg.Data), cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
+	for _, dir := range []string{cfg.Home, cfg.Data, cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	for _, root := range []string{cfg.Home, filepath.Dir(cfg.Data), cfg.StateDir} {
+	for _, root := range []string{cfg.Home, cfg.Data, cfg.StateDir} { // not what they lie in, which may be the host's
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -83,6 +83,11 @@ func stepDown(cfg config) error {
 		})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("give the data directory to %s: %w: start as root with CAP_CHOWN, or give the volume to uid %d", rabbitmqUser, err, uid)
+		}
+	}
+	if base := os.Getenv("RABBITMQ_MNESIA_BASE"); base != "" { // RabbitMQ writes beside its directory, too
+		if err := os.Lchown(base, uid, gid); err != nil {
+			return fmt.Errorf("give RABBITMQ_MNESIA_BASE=%s to %s: %w", base, rabbitmqUser, err)
 		}
 	}
 	for _, f := range []*os.File{os.Stdout, os.Stderr} {

@@ -39,13 +39,14 @@ Term = fun(VH, N) ->
   end end,
 [begin
   {resource, VH, queue, N} = QN = amqqueue:get_name(Q), {Ra, _} = amqqueue:get_pid(Q),
-  Empty = Term(VH, N) =:= [0] andalso begin timer:sleep(1000), Term(VH, N) =:= [0] end,
+  Late = erlang:monotonic_time(millisecond) >= End,
+  Empty = Term(VH, N) =:= [0] andalso (Late orelse begin timer:sleep(1000), Term(VH, N) =:= [0] end),
   case Empty of
     false -> ok;
     true ->
-      case erlang:monotonic_time(millisecond) < End of
-        false -> io:format("queue|~s|later|~n", [rabbit_misc:rs(QN)]);
-        true ->
+      case Late of
+        true -> io:format("queue|~s|later|~n", [rabbit_misc:rs(QN)]);
+        false ->
           Leaders = [L || X <- rabbit_nodes:all_running(), X =/= Me, {ok, _, L} <- [catch ra:members({Ra, X}, 3000)]],
           case Leaders of
             [] -> io:format("queue|~s|no leader|~n", [rabbit_misc:rs(QN)]);

@@ -204,7 +204,11 @@ func (c config) advertise(consul string) string {
 		return ""
 	}
 	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).IP.String()
+	ip := conn.LocalAddr().(*net.UDPAddr).IP
+	if ip.IsLoopback() { // an agent on this host: Consul fills in the agent's own address
+		return ""
+	}
+	return ip.String()
 }
 
 func (c config) lockOptions(log *slog.Logger) lock.Options {

@@ -16,8 +16,8 @@ import (
 // the record's, and this node is in it with this volume. Then record, marker and
 // passing, in that order. It returns what is still missing, or "".
 func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Record, index uint64, others []peers.Peer) string {
-	if c.rt.Volume == "" {
-		c.rt.Volume = peers.NewID() // an adopted volume gets its name now, before it goes on record
+	if err := c.nameVolume(); err != nil {
+		return fmt.Sprintf("this volume cannot be given a name: %v", err)
 	}
 	why := c.prove(ctx, client, r, index, others)
 	if why != "" {
@@ -55,6 +55,20 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 	c.verified = true
 	c.log.Info("verified: this node is a member and serves", "was", was, "cluster", c.view.ClusterID, "members", strings.Join(c.view.Members, ","))
 	return ""
+}
+
+// nameVolume gives an adopted volume its name, on the volume before it goes on
+// record: a name that only the record knew would be another one's after a crash.
+func (c *companion) nameVolume() error {
+	if c.rt.Volume != "" {
+		return nil
+	}
+	id := peers.NewID()
+	if err := c.rt.Config.volume().writePending(pendingFile{Role: member, Volume: id}); err != nil {
+		return err
+	}
+	c.rt.Volume = id
+	return nil
 }
 
 // mark writes the marker with the members RabbitMQ lists now: when most of them
@@ -118,6 +132,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
 	}
 	why := r.Refuses(node, c.rt.Volume, v.ClusterID)
+	if why != "" {
+		why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", c.rt.Config.recordKey())
+	}
 	c.standDown(ctx, why)
 	return why
 }
@@ -155,7 +172,15 @@ func (c *companion) apart(r peers.Record, others []peers.Peer) string {
 	if len(v.Partitions) > 0 {
 		return fmt.Sprintf("partitioned from %s: restart the smaller side, or set cluster_partition_handling", strings.Join(v.Partitions, ", "))
 	}
-	if v.Khepri && 2*len(v.Running) <= len(v.Members) {
+	// A newcomer votes before it is listed as running, and has no cluster id before
+	// it is verified: a seed is not to flap while the second node joins.
+	up := len(v.Running)
+	for _, p := range others {
+		if p.Beating && p.ClusterID == "" && slices.Contains(v.Members, p.Node) && !slices.Contains(v.Running, p.Node) {
+			up++
+		}
+	}
+	if v.Khepri && 2*up <= len(v.Members) {
 		return fmt.Sprintf("no majority: of the members %s only %s run", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
 	}
 	var strangers []string

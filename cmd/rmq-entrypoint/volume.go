@@ -181,7 +181,7 @@ func readJSON[T any](path string) (*T, error) {
 	}
 	v := new(T)
 	if err := json.Unmarshal(b, v); err != nil {
-		return nil, fmt.Errorf("%s is damaged (%w): restore it, or remove it if you know that this node's data is good", path, err)
+		return nil, fmt.Errorf("%s is damaged (%w): restore it, or remove it and, if the node is refused then, delete the record's key in Consul while another member runs", path, err)
 	}
 	return v, nil
 }

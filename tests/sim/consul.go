@@ -66,10 +66,14 @@ func (c *consul) reset(w *World) {
 	if c.changed != nil {
 		close(c.changed)
 	}
-	*c = consul{
-		w: w, index: 10, at: 10, kv: map[string]*api.KVPair{}, sessions: map[string]*session{}, shut: map[string]time.Time{},
-		agent: map[string]*service{}, catalog: map[string]*service{}, changed: make(chan struct{}), opened: c.opened, away: c.away, lies: c.lies,
+	if c.w == nil { // set once: timers read it before they hold its lock
+		c.w = w
 	}
+	c.index, c.at, c.kv = 10, 10, map[string]*api.KVPair{}
+	c.sessions, c.shut = map[string]*session{}, map[string]time.Time{}
+	c.agent, c.catalog = map[string]*service{}, map[string]*service{}
+	c.changed = make(chan struct{})
+	c.rendered, c.history = nil, nil
 }
 
 func (c *consul) change() uint64 {
