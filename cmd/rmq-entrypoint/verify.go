@@ -204,6 +204,9 @@ func (c *companion) apart(r peers.Record, others []peers.Peer) string {
 // without a queue. Otherwise it is a split, which nothing may touch.
 func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others []peers.Peer) string {
 	if r.State != peers.Formed {
+		if time.Now().After(c.joinedBy) { // nor will there be one, if all that is left waits for this node
+			c.standDown(ctx, "came up alone, and no cluster was formed to be joined within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT)")
+		}
 		return "came up alone, and there is no formed cluster to join yet"
 	}
 	queues, err := c.broker.queues(ctx)

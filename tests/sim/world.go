@@ -55,6 +55,7 @@ type World struct {
 	claims   map[string]string // claim → node that founded under it
 	formed   string            // cluster id last announced on record
 	wiped    time.Time         // when Consul lost its data
+	ever     map[string]bool   // ids of clusters that the record called formed at some time
 	excused  string            // why two clusters are nobody's fault in this story
 	two      time.Time         // since when two clusters have been announced
 	broken   string            // the first broken promise
@@ -376,7 +377,7 @@ func (w *World) announced(id string) {
 	w.tell("consul", "the record is formed: cluster "+id)
 	for _, n := range w.Nodes {
 		c := n.volume.cluster
-		if n.gone || !n.volume.db || c == nil || c.id == id || !c.public || c.members[n.Name] != n.volume {
+		if n.gone || !n.volume.db || c == nil || c.id == id || !c.public && !w.ever[c.id] || c.members[n.Name] != n.volume {
 			continue
 		}
 		if !w.wiped.IsZero() {
@@ -389,9 +390,16 @@ func (w *World) announced(id string) {
 				continue
 			}
 		}
+		if !c.public { // on record, and frozen before it could pass
+			continue
+		}
 		w.violation("cluster %s was founded while %s holds data of cluster %s", id, n.Name, c.id)
 	}
 	w.formed = id
+	if w.ever == nil {
+		w.ever = map[string]bool{}
+	}
+	w.ever[id] = true
 }
 
 // compare looks for two announced clusters.
