@@ -11,7 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"rmq-entrypoint/lock"
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
@@ -28,7 +29,6 @@ type carryOnFile struct {
 // carryOnMain is `rmq-entrypoint carry-on --cluster-id ID`. It refuses while
 // another member is on record, whose volume may hold data that this copy lacks.
 func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) error {
-	log := logger(cfg)
 	if err := dropTo(rabbitmqUser); err != nil {
 		return err
 	}
@@ -41,34 +41,24 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 	case marker.ClusterID != id:
 		return fmt.Errorf("--cluster-id %s is not this volume's cluster, which is %s", id, marker.ClusterID)
 	}
-	client, err := newConsul(cfg, log).use(ctx)
+	err = underLock(ctx, cfg, id, func(_ *api.Client, _ string, r peers.Record, _ uint64) error {
+		said, err := askCompanion(ctx, cfg.HTTP)
+		if err != nil {
+			return fmt.Errorf("the companion does not answer: is this node started? %w", err)
+		}
+		if !said.Stranded {
+			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s)", said.Status, said.Reason, strings.Join(r.Names(), ", "))
+		}
+		order := carryOnFile{ClusterID: id, Lost: lost(r, marker.Members, cfg.Node)}
+		if err := writeJSON(cfg.volume().file("carry-on"), order); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "carrying on with cluster %s from this node's copy; given up: %s\n", id, strings.Join(order.Lost, ", "))
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	l, err := lock.Acquire(ctx, client, cfg.lockOptions(log))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = l.Release(ctx) }()
-	r, _, err := peers.ReadRecord(ctx, client, cfg.recordKey())
-	if err != nil {
-		return err
-	}
-	if err := onRecord(r, id); err != nil {
-		return err
-	}
-	said, err := askCompanion(ctx, cfg.HTTP)
-	if err != nil {
-		return fmt.Errorf("the companion does not answer: is this node started? %w", err)
-	}
-	if !said.Stranded {
-		return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s)", said.Status, said.Reason, strings.Join(r.Names(), ", "))
-	}
-	order := carryOnFile{ClusterID: id, Lost: lost(r, marker.Members, cfg.Node)}
-	if err := writeJSON(cfg.volume().file("carry-on"), order); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "carrying on with cluster %s from this node's copy; given up: %s\n", id, strings.Join(order.Lost, ", "))
 	return awaitCarryOn(ctx, cfg, out)
 }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
 )
@@ -16,6 +18,37 @@ import (
 // record, so that a blank node may found a new one. It refuses while a member of
 // that cluster serves. Nothing on any volume is touched.
 func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error {
+	return underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
+		others, _, err := peers.Catalog(ctx, client, cfg.Service, "")
+		if err != nil {
+			return err
+		}
+		for _, p := range others {
+			if p.Passing {
+				return fmt.Errorf("%s serves: a cluster that runs is not given up; stop its nodes first", p.Node)
+			}
+			if _, err := (broker{cfg.Node, runCommand}).view(ctx, p.Node); err == nil { // critical, but it runs
+				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", p.Node)
+			}
+		}
+		for _, n := range r.Names() {
+			r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())
+		}
+		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), session)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errors.New("the record changed meanwhile, nothing was done: look at rmq-entrypoint status and try again")
+		}
+		fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data\n", id)
+		return nil
+	})
+}
+
+// underLock runs an operator's command on the record while nobody else changes
+// it, if the cluster on record is the one that was meant.
+func underLock(ctx context.Context, cfg config, id string, do func(client *api.Client, session string, r peers.Record, index uint64) error) error {
 	log := logger(cfg)
 	client, err := newConsul(cfg, log).use(ctx)
 	if err != nil {
@@ -33,28 +66,7 @@ func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error 
 	if err := onRecord(r, id); err != nil {
 		return err
 	}
-	others, _, err := peers.Catalog(ctx, client, cfg.Service, "")
-	if err != nil {
-		return err
-	}
-	for _, p := range others {
-		if p.Passing {
-			return fmt.Errorf("%s serves: a cluster that runs is not given up; stop its nodes first", p.Node)
-		}
-		if _, err := (broker{cfg.Node, runCommand}).view(ctx, p.Node); err == nil { // critical, but it runs
-			return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", p.Node)
-		}
-	}
-	for _, n := range r.Names() {
-		r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())
-	}
-	if ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), l.Session()); err != nil {
-		return err
-	} else if !ok {
-		return errors.New("the record changed meanwhile, nothing was done: look at rmq-entrypoint status and try again")
-	}
-	fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data\n", id)
-	return nil
+	return do(client, l.Session(), r, index)
 }
 
 // onRecord refuses a command meant for another cluster than the one on record.
