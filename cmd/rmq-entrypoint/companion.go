@@ -297,7 +297,7 @@ func (c *companion) beat(ctx context.Context) {
 
 // chores are what a verified node does once it has told Consul how it is.
 func (c *companion) chores(ctx context.Context) {
-	ctx, done := context.WithTimeout(ctx, c.rt.Config.TTL*2/3)
+	ctx, done := context.WithTimeout(ctx, c.rt.Config.TTL*2/5)
 	defer done()
 	c.clean(ctx)
 	if !slices.Equal(c.marked, c.view.Members) {
@@ -400,9 +400,9 @@ func (c *companion) look(ctx context.Context, record uint64, others []peers.Peer
 			return ""
 		}
 	}
-	if c.verified { // a server that does not answer is to cost no beat
+	if c.verified { // a server that does not answer is not to cost the TTL
 		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, c.beatEvery())
+		ctx, done = context.WithTimeout(ctx, c.rt.Config.TTL/2)
 		defer done()
 	}
 	v, err := c.broker.view(ctx, c.rt.Config.Node)
