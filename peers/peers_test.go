@@ -139,7 +139,12 @@ func TestRightsThatAreMissing(t *testing.T) {
 	if _, _, err := peers.ReadRecord(t.Context(), nobody, recordKey); !errors.As(err, &denied) || !strings.Contains(err.Error(), "key:read") {
 		t.Errorf("read without key:read: %v", err)
 	}
-	if found, _, err := peers.Catalog(t.Context(), nobody, service, a); !errors.As(err, &denied) || !strings.Contains(err.Error(), "service:read") {
+	// Consul says that it filtered an answer from 1.11 on; before that, it is an
+	// empty one like any other, and nothing could tell.
+	found, _, err := peers.Catalog(t.Context(), nobody, service, a)
+	if silent := consulBefore(t, consul.Client, "1.11"); silent && (err != nil || len(found) > 0) {
+		t.Errorf("catalog without service:read on a Consul that filters silently: %v, %v", found, err)
+	} else if !silent && (!errors.As(err, &denied) || !strings.Contains(err.Error(), "service:read")) {
 		t.Errorf("catalog without service:read: %v, %v", found, err)
 	}
 	for what, err := range map[string]error{
@@ -364,4 +369,21 @@ func onlyPeer(t *testing.T, client *api.Client, passing bool) (p peers.Peer) {
 		return true
 	})
 	return p
+}
+
+// consulBefore reports whether the agent is older than version, as "1.11".
+func consulBefore(t *testing.T, client *api.Client, version string) bool {
+	t.Helper()
+	self, err := client.Agent().Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have, want [2]int
+	if _, err := fmt.Sscanf(fmt.Sprint(self["Config"]["Version"]), "%d.%d", &have[0], &have[1]); err != nil {
+		t.Fatalf("version of Consul: %v", err)
+	}
+	if _, err := fmt.Sscanf(version, "%d.%d", &want[0], &want[1]); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Compare(have[:], want[:]) < 0
 }
