@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -64,7 +65,7 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 	var found []string
 	for _, rr := range answer.Answer {
 		if srv, ok := rr.(*dns.SRV); ok {
-			host := or(hosts[srv.Target], strings.TrimSuffix(srv.Target, "."))
+			host := cmp.Or(hosts[srv.Target], strings.TrimSuffix(srv.Target, "."))
 			found = append(found, net.JoinHostPort(host, strconv.Itoa(int(srv.Port))))
 		}
 	}

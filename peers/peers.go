@@ -9,6 +9,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 		p := Peer{
 			Node:      e.Service.Meta[metaNode],
 			ClusterID: e.Service.Meta[metaCluster],
-			Address:   fmt.Sprintf("%s:%d", or(e.Service.Address, e.Node.Address), e.Service.Port),
+			Address:   fmt.Sprintf("%s:%d", cmp.Or(e.Service.Address, e.Node.Address), e.Service.Port),
 			Passing:   true,
 			Beating:   true,
 			View:      Seen[View]{Err: ErrNotAsked},
@@ -173,11 +174,4 @@ func lacks(err error, right string) error {
 
 func consistent(ctx context.Context) *api.QueryOptions {
 	return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -125,7 +124,7 @@ func (b broker) within(ctx context.Context, d time.Duration, node string, argv .
 	return b.run(ctx, append(full, argv...)...)
 }
 
-// command runs a program of RabbitMQ's and returns what it printed. It gets
+// runCommand runs a program of RabbitMQ's and returns what it printed. It gets
 // neither Consul's token nor a socket to notify.
 func runCommand(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -163,5 +162,3 @@ func list(s string) []string {
 	slices.Sort(l)
 	return l
 }
-
-var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 			fmt.Fprintln(out, "  "+told)
 		}
 	}
-	return fmt.Errorf("not done yet (%s): the order stays on the volume, rmq-entrypoint status tells", firstOf(told, "the companion does not answer"))
+	return fmt.Errorf("not done yet (%s): the order stays on the volume, rmq-entrypoint status tells", cmp.Or(told, "the companion does not answer"))
 }
 
 // lost returns the members RabbitMQ knows that took themselves off the record.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -220,9 +221,9 @@ func (c *companion) hear(text string) (ready, stopping bool, word string) {
 		}
 	}
 	if stopping {
-		word = firstOf(word, "stopping")
+		word = cmp.Or(word, "stopping")
 	}
-	return ready, stopping && !ready, firstOf(word, c.booted)
+	return ready, stopping && !ready, cmp.Or(word, c.booted)
 }
 
 // stopped withdraws the node: docker stop, stop_app, a pause in a minority and
@@ -316,7 +317,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	if !c.serving {
 		c.giveUp(ctx)
-		return api.HealthCritical, firstOf(c.waitsInVain(ctx), c.booted)
+		return api.HealthCritical, cmp.Or(c.waitsInVain(ctx), c.booted)
 	}
 	if r.State == healthcheck.Critical {
 		return api.HealthCritical, r.Reason
@@ -451,7 +452,7 @@ func (c *companion) unstirred(ctx context.Context) (same, known bool) {
 
 // managementNodes asks this node's management port as the default user.
 func managementNodes(getenv func(string) string) func(context.Context) ([]healthcheck.Node, error) {
-	user, password := firstOf(getenv("RABBITMQ_DEFAULT_USER"), "guest"), firstOf(getenv("RABBITMQ_DEFAULT_PASS"), "guest")
+	user, password := cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest")
 	return func(ctx context.Context) ([]healthcheck.Node, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -471,7 +472,7 @@ func (c *companion) clean(ctx context.Context) {
 // amqpURLs returns where the health check connects: the setting, or this node's
 // plain and TLS ports with the default user's credentials.
 func amqpURLs(cfg config, getenv func(string) string) ([]string, error) {
-	user := url.UserPassword(firstOf(getenv("RABBITMQ_DEFAULT_USER"), "guest"), firstOf(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+	user := url.UserPassword(cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
 	given, err := secret(getenv, "RMQ_AMQP_URL")
 	if err != nil {
 		return nil, err
@@ -491,7 +492,7 @@ func amqpURLs(cfg config, getenv func(string) string) ([]string, error) {
 		}
 		return []string{u.String()}, nil
 	}
-	vhost := url.PathEscape(firstOf(getenv("RABBITMQ_DEFAULT_VHOST"), "/"))
+	vhost := url.PathEscape(cmp.Or(getenv("RABBITMQ_DEFAULT_VHOST"), "/"))
 	return []string{
 		fmt.Sprintf("amqp://%s@%s/%s", user, net.JoinHostPort("127.0.0.1", fmt.Sprint(cfg.Port)), vhost),
 		fmt.Sprintf("amqps://%s@%s/%s", user, net.JoinHostPort("127.0.0.1", "5671"), vhost),

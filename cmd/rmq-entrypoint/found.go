@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func underLock(ctx context.Context, cfg config, id string, do func(client *api.C
 func onRecord(r peers.Record, id string) error {
 	if r.State != peers.Formed || r.ClusterID != id {
 		return fmt.Errorf("--cluster-id %s is not the cluster on record, which is %s (members %s): see rmq-entrypoint status",
-			id, firstOf(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
+			id, cmp.Or(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
 	}
 	return nil
 }

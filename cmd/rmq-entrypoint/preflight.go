@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -148,14 +149,14 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 	if err := resolves(ctx, cfg.Node); err != nil {
 		return r, err
 	}
-	conf, err := rabbitconf.MainConf(firstOf(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
+	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
 	if err != nil {
 		return r, err
 	}
 	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
 		return r, err
 	}
-	if r.user, err = rabbitconf.ReadUser(conf, firstOf(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), firstOf(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+	if r.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
 		return r, err
 	}
 	if r.version, err = serverVersion(ctx, os.Getenv); err != nil {
@@ -243,6 +244,8 @@ func serverVersion(ctx context.Context, getenv func(string) string) (rabbitconf.
 	return v, nil
 }
 
+var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")
+
 // cookie makes sure that there is a shared one, readable by its owner alone.
 func cookie(home string) error {
 	path := filepath.Join(home, ".erlang.cookie")
@@ -276,13 +279,4 @@ func cookie(home string) error {
 		return fmt.Errorf("cookie file %s is empty: remove it and set RABBITMQ_ERLANG_COOKIE", path)
 	}
 	return nil
-}
-
-func firstOf(a ...string) string {
-	for _, s := range a {
-		if s != "" {
-			return s
-		}
-	}
-	return ""
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -72,9 +73,9 @@ func statusConsul(ctx context.Context, cfg config, row func(string, string, ...a
 	case r.State == peers.Absent:
 		row("record", "none (%s)", cfg.recordKey())
 	default:
-		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, r.Since.Format(time.RFC3339), firstOf(r.ClusterID, "-"), r.Seed, cfg.recordKey())
+		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, r.Since.Format(time.RFC3339), cmp.Or(r.ClusterID, "-"), r.Seed, cfg.recordKey())
 		for _, n := range r.Names() {
-			row("  member", "%s, volume %s", n, firstOf(r.Members[n], "not said yet"))
+			row("  member", "%s, volume %s", n, cmp.Or(r.Members[n], "not said yet"))
 		}
 		for n, g := range r.Gone {
 			row("  gone", "%s on %s: %s", n, g.At.Format(time.RFC3339), g.Why)
@@ -100,7 +101,7 @@ func statusConsul(ctx context.Context, cfg config, row func(string, string, ...a
 		if p.Passing {
 			status = "passing"
 		}
-		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, firstOf(p.ClusterID, "-"))
+		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, cmp.Or(p.ClusterID, "-"))
 	}
 	return nil
 }
