@@ -50,7 +50,7 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 		if !said.Stranded {
 			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s)", said.Status, said.Reason, strings.Join(r.Names(), ", "))
 		}
-		order := carryOnFile{ClusterID: id, Lost: lost(r, marker.Members, cfg.Node)}
+		order := carryOnFile{ClusterID: id, Lost: lost(r, known(r, marker), cfg.Node)}
 		if err := writeJSON(cfg.volume().file("carry-on"), order); err != nil {
 			return err
 		}
@@ -87,6 +87,20 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 	return fmt.Errorf("not done yet (%s): the order stays on the volume, rmq-entrypoint status tells", cmp.Or(told, "the companion does not answer"))
 }
 
+// known returns the members RabbitMQ knows: those of the marker, and those that
+// came after it was written, which may not have reached it when the node stopped
+// seconds later: they are on record, or have taken themselves off it since.
+func known(r peers.Record, marker *memberFile) []string {
+	names := slices.Concat(marker.Members, r.Names())
+	for n, g := range r.Gone {
+		if g.At.After(marker.At) {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // lost returns the members RabbitMQ knows that took themselves off the record.
 func lost(r peers.Record, members []string, node string) []string {
 	return slices.DeleteFunc(slices.Clone(members), func(m string) bool {
@@ -105,14 +119,15 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 	if err != nil || marker == nil || r.State != peers.Formed || r.ClusterID != marker.ClusterID {
 		return ""
 	}
-	gone := lost(r, marker.Members, node)
+	members := known(r, marker)
+	gone := lost(r, members, node)
 	if _, on := r.Members[node]; !on || len(gone) == 0 {
 		return ""
 	}
 	why := fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s came up blank, and what only they held is lost", strings.Join(gone, ", "))
 	names := r.Names()
 	if c.khepri() {
-		if left := len(marker.Members) - len(gone); 2*left > len(marker.Members) {
+		if left := len(members) - len(gone); 2*left > len(members) {
 			return ""
 		}
 		if len(names) > 1 {
@@ -232,7 +247,7 @@ func (c *companion) settle(ctx context.Context, order *carryOnFile) error {
 		if err != nil {
 			return err
 		}
-		c.view = v
+		c.view, c.viewAt = v, time.Now()
 		if !slices.Contains(v.Members, n) { // Khepri forgot it when it was told to stand alone
 			continue
 		}
@@ -244,7 +259,7 @@ func (c *companion) settle(ctx context.Context, order *carryOnFile) error {
 	if err != nil {
 		return err
 	}
-	c.view = v
+	c.view, c.viewAt = v, time.Now()
 	if left := slices.DeleteFunc(slices.Clone(order.Lost), func(n string) bool { return !slices.Contains(v.Members, n) }); len(left) > 0 {
 		return fmt.Errorf("RabbitMQ still lists %s", strings.Join(left, ", "))
 	}

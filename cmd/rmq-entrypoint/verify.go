@@ -74,7 +74,7 @@ func (c *companion) nameVolume() error {
 // mark writes the marker with the members RabbitMQ lists now: when most of them
 // are lost one day, it tells a node that cannot start any more.
 func (c *companion) mark() error {
-	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members}
+	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members, At: c.viewAt.UTC()}
 	if err := c.rt.Config.volume().writeMember(m); err != nil {
 		return err
 	}

@@ -33,9 +33,10 @@ type pendingFile struct {
 
 // memberFile is the marker: this volume belongs to a verified member.
 type memberFile struct {
-	ClusterID string   `json:"cluster_id"`
-	Volume    string   `json:"volume"`
-	Members   []string `json:"members"` // as RabbitMQ last listed them
+	ClusterID string    `json:"cluster_id"`
+	Volume    string    `json:"volume"`
+	Members   []string  `json:"members"` // as RabbitMQ last listed them
+	At        time.Time `json:"at"`      // when it did
 }
 
 // volume is what lies on the disk: RabbitMQ's own directory and ours beside it.
