@@ -3,6 +3,7 @@ package rabbitconf
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -229,4 +230,33 @@ func FuzzReadUser(f *testing.F) {
 			t.Fatalf("not ours:\n%s", out)
 		}
 	})
+}
+
+func TestListeners(t *testing.T) {
+	for _, test := range []struct {
+		conf, advanced string
+		want           []Listener
+	}{
+		{"", "", []Listener{{Port: 5555}}},
+		{"heartbeat = 10", "[{rabbit, [{heartbeat, 10}]}].", []Listener{{Port: 5555}}},
+		{"listeners.tcp.default = 1", "", []Listener{{Port: 1}}},
+		{"listeners.tcp.a = 127.0.0.1:1\nlisteners.tcp.b = 2\nlisteners.tcp.c = ::1:3\nlisteners.tcp.d = 0.0.0.0:4\nlisteners.tcp.e = :::5\nlisteners.tcp.f = [::1]:6", "",
+			[]Listener{{Host: "127.0.0.1", Port: 1}, {Port: 2}, {Host: "::1", Port: 3}, {Port: 4}, {Port: 5}, {Host: "::1", Port: 6}}},
+		{"listeners.tcp = none", "", nil},
+		{"listeners.ssl.default = 5671", "", []Listener{{Port: 5555}, {Port: 5671, TLS: true}}},
+		{"listeners.tcp = none\nlisteners.ssl.default = 5671", "", []Listener{{Port: 5671, TLS: true}}},
+		{"listeners.tcp.default = 1\nlisteners.ssl.default = 2", `[{rabbit, [{tcp_listeners, []}, {ssl_listeners, [{"::", 3}, {"10.0.0.1", 4}, 5]}]}].`,
+			[]Listener{{Port: 3, TLS: true}, {Host: "10.0.0.1", Port: 4, TLS: true}, {Port: 5, TLS: true}}},
+		{"listeners.tcp.default = 1", `[{rabbit, [{tcp_listeners, [{"auto", 6, []}, odd, {7}, {a, 8}]}]}].`, []Listener{{Port: 6}}},
+		{"management.listener.port = 1\nmqtt.listeners.tcp.default = 2", "[{rabbitmq_mqtt, [{tcp_listeners, [3]}]}].", []Listener{{Port: 5555}}},
+	} {
+		user, err := read(t, test.conf, "", test.advanced)
+		if err != nil {
+			t.Errorf("%q %q: %v", test.conf, test.advanced, err)
+			continue
+		}
+		if got := user.Listeners(5555); !slices.Equal(got, test.want) {
+			t.Errorf("%q %q: %+v, want %+v", test.conf, test.advanced, got, test.want)
+		}
+	}
 }

@@ -452,11 +452,12 @@ func (c *companion) unstirred(ctx context.Context) (same, known bool) {
 
 // managementNodes asks this node's management port as the default user.
 func managementNodes(getenv func(string) string) func(context.Context) ([]healthcheck.Node, error) {
-	user, password := cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest")
+	user := defaultUser(getenv)
+	password, _ := user.Password()
 	return func(ctx context.Context) ([]healthcheck.Node, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		return healthcheck.Nodes(ctx, "http://127.0.0.1:15672", user, password)
+		return healthcheck.Nodes(ctx, "http://127.0.0.1:15672", user.Username(), password)
 	}
 }
 
@@ -469,10 +470,15 @@ func (c *companion) clean(ctx context.Context) {
 	})
 }
 
+// defaultUser is the one that RabbitMQ makes on a blank volume.
+func defaultUser(getenv func(string) string) *url.Userinfo {
+	return url.UserPassword(cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+}
+
 // amqpURLs returns where the health check connects: the setting, or this node's
-// plain and TLS ports with the default user's credentials.
+// listeners, with the default user's credentials.
 func amqpURLs(cfg config, getenv func(string) string) ([]string, error) {
-	user := url.UserPassword(cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+	user := defaultUser(getenv)
 	given, err := secret(getenv, "RMQ_AMQP_URL")
 	if err != nil {
 		return nil, err
@@ -493,8 +499,13 @@ func amqpURLs(cfg config, getenv func(string) string) ([]string, error) {
 		return []string{u.String()}, nil
 	}
 	vhost := url.PathEscape(cmp.Or(getenv("RABBITMQ_DEFAULT_VHOST"), "/"))
-	return []string{
-		fmt.Sprintf("amqp://%s@%s/%s", user, net.JoinHostPort("127.0.0.1", fmt.Sprint(cfg.Port)), vhost),
-		fmt.Sprintf("amqps://%s@%s/%s", user, net.JoinHostPort("127.0.0.1", "5671"), vhost),
-	}, nil
+	var urls []string
+	for _, l := range cfg.Listeners {
+		scheme := "amqp"
+		if l.TLS {
+			scheme = "amqps"
+		}
+		urls = append(urls, fmt.Sprintf("%s://%s@%s/%s", scheme, user, net.JoinHostPort(cmp.Or(l.Host, "127.0.0.1"), fmt.Sprint(l.Port)), vhost))
+	}
+	return urls, nil
 }

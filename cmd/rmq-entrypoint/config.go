@@ -44,9 +44,10 @@ type config struct {
 	LogLevel     slog.Level
 	LogFormat    string
 
-	Home string // of the user rabbitmq: cookie file
-	Data string // RabbitMQ's own directory of this node
-	Port int    // AMQP port to register
+	Home      string                // of the user rabbitmq: cookie file
+	Data      string                // RabbitMQ's own directory of this node
+	Port      int                   // AMQP port to register
+	Listeners []rabbitconf.Listener // where RabbitMQ is configured to listen
 
 	args []string // the command and its arguments
 }
@@ -93,7 +94,7 @@ func settings(cfg *config) []setting {
 		{"wait-timeout", []string{"RMQ_WAIT_TIMEOUT"}, dur(&cfg.WaitTimeout, 10*time.Minute), "how long a blank node waits before it exits and is restarted", ""},
 		{"join-timeout", []string{"RMQ_JOIN_TIMEOUT"}, dur(&cfg.JoinTimeout, 5*time.Minute), "how long a joiner may take to get ready before it is stopped and decides afresh", ""},
 		{"claim-timeout", []string{"RMQ_CLAIM_TIMEOUT"}, dur(&cfg.ClaimTimeout, 0), "how long a dead seed's claim is left alone, over twice the TTL", "3 × ttl"},
-		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "amqp://127.0.0.1:5672, then amqps://127.0.0.1:5671, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
+		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
 		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready and /status", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
@@ -272,6 +273,24 @@ func (cfg *config) complete(getenv func(string) string) error {
 	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Data+"-entrypoint")
 	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
 	return cfg.port(getenv)
+}
+
+// listen takes over where RabbitMQ is configured to listen: the health check
+// connects there, and the first port that is not this host's alone is registered,
+// unless RMQ_AMQP_URL names one.
+func (cfg *config) listen(user rabbitconf.User) error {
+	cfg.Listeners = user.Listeners(cfg.Port)
+	switch {
+	case cfg.AMQPURL != "":
+	case len(cfg.Listeners) == 0:
+		return errors.New("the configuration has no AMQP listener (listeners.tcp, listeners.ssl) that the health check could ask: add one, on 127.0.0.1 perhaps, or give its address as RMQ_AMQP_URL (--amqp-url)")
+	default:
+		i := slices.IndexFunc(cfg.Listeners, func(l rabbitconf.Listener) bool {
+			return !net.ParseIP(l.Host).IsLoopback() // others are to come through it
+		})
+		cfg.Port = cfg.Listeners[max(i, 0)].Port
+	}
+	return nil
 }
 
 // port finds the AMQP port and strips the password from the URL.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rmq-entrypoint/rabbitconf"
 )
 
 // environ returns a getenv over NAME=VALUE pairs.
@@ -115,6 +118,42 @@ func TestPathsFollowRabbitMQsVariables(t *testing.T) {
 		cfg, _, err := parse([]string{"--node", "a@b"}, environ(c.env...))
 		if err != nil || cfg.Data != c.data || cfg.StateDir != c.data+"-entrypoint" {
 			t.Errorf("%v: data %s, state %s, %v; want %s", c.env, cfg.Data, cfg.StateDir, err, c.data)
+		}
+	}
+}
+
+// What the files of RabbitMQ's configuration say counts until RMQ_AMQP_URL says otherwise.
+func TestListen(t *testing.T) {
+	for _, c := range []struct {
+		conf, env string
+		port      int
+		urls      []string // nil: refused
+	}{
+		{"", "", 5672, []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
+		{"listeners.tcp.default = 1", "RABBITMQ_NODE_PORT=5555", 1, []string{"amqp://guest:guest@127.0.0.1:1/%2F"}},
+		{"listeners.tcp = none\nlisteners.ssl.default = 5671", "", 5671, []string{"amqps://guest:guest@127.0.0.1:5671/%2F"}},
+		{"listeners.tcp.local = 127.0.0.1:1\nlisteners.ssl.default = 2", "", 2, []string{"amqp://guest:guest@127.0.0.1:1/%2F", "amqps://guest:guest@127.0.0.1:2/%2F"}},
+		{"listeners.tcp.one = ::1:3", "", 3, []string{"amqp://guest:guest@[::1]:3/%2F"}},
+		{"listeners.tcp = none", "", 0, nil},
+		{"listeners.tcp = none", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
+		{"listeners.tcp.default = 1", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
+	} {
+		path := filepath.Join(t.TempDir(), "rabbitmq.conf")
+		must(t, os.WriteFile(path, []byte(c.conf), 0o644))
+		user, err := rabbitconf.ReadUser(path, "", "")
+		must(t, err)
+		getenv := environ(strings.Split(c.env, ";")...)
+		cfg, _, err := parse(nil, getenv)
+		must(t, err)
+		if err = cfg.listen(user); c.urls == nil {
+			if err == nil || !strings.Contains(err.Error(), "RMQ_AMQP_URL") || !strings.Contains(err.Error(), "listeners.tcp") {
+				t.Errorf("%q: %v", c.conf, err)
+			}
+			continue
+		}
+		urls, uerr := amqpURLs(cfg, getenv)
+		if err := errors.Join(err, uerr); err != nil || cfg.Port != c.port || !slices.Equal(urls, c.urls) {
+			t.Errorf("%q %s: port %d, %q, %v; want %d, %q", c.conf, c.env, cfg.Port, urls, err, c.port, c.urls)
 		}
 	}
 }
@@ -298,9 +337,9 @@ func TestAMQPURLs(t *testing.T) {
 		args, env string
 		want      []string
 	}{
-		{"", "", []string{"amqp://guest:guest@127.0.0.1:5672/%2F", "amqps://guest:guest@127.0.0.1:5671/%2F"}},
+		{"", "", []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
 		{"", "RABBITMQ_DEFAULT_USER=al;RABBITMQ_DEFAULT_PASS=w/:@;RABBITMQ_DEFAULT_VHOST=a b;RABBITMQ_NODE_PORT=1",
-			[]string{"amqp://al:w%2F%3A%40@127.0.0.1:1/a%20b", "amqps://al:w%2F%3A%40@127.0.0.1:5671/a%20b"}},
+			[]string{"amqp://al:w%2F%3A%40@127.0.0.1:1/a%20b"}},
 		{"", "RMQ_AMQP_URL=amqp://h:1/v;RABBITMQ_DEFAULT_USER=al;RABBITMQ_DEFAULT_PASS=w", []string{"amqp://al:w@h:1/v"}},
 		{"", "RMQ_AMQP_URL=amqp://bob:b@h:1/v;RABBITMQ_DEFAULT_USER=al", []string{"amqp://bob:b@h:1/v"}},
 		{"--amqp-url amqp://h:1", "RABBITMQ_DEFAULT_USER=al;RABBITMQ_DEFAULT_PASS=w", []string{"amqp://al:w@h:1"}},
@@ -310,6 +349,7 @@ func TestAMQPURLs(t *testing.T) {
 		getenv := environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(strings.Fields(c.args), getenv)
 		must(t, err)
+		must(t, cfg.listen(rabbitconf.User{}))
 		if got, err := amqpURLs(cfg, getenv); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s %s: %q, %v; want %q", c.args, c.env, got, err, c.want)
 		}

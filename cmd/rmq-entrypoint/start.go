@@ -37,6 +37,9 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := cfg.listen(ready.user); err != nil {
+		return err
+	}
 	seat, err := takeSeat(ctx, cfg.StateDir)
 	if err != nil {
 		return err
