@@ -1,5 +1,5 @@
 // Package cluster holds the end-to-end tests: the derived images in real containers, with real Consul and real
-// RabbitMQ, one cluster at a time.
+// RabbitMQ, one cluster a scenario.
 //
 //	RMQ_TEST_IMAGE_3_10, _4_0, _4_3   derived images (default rmq-entrypoint:bookworm, :trixie, :forky of scripts/images --all)
 //	RMQ_TEST_BASE_3_10, _4_0, _4_3    the images they derive from, with the official entrypoint (rmq-entrypoint/rabbitmq:…)
@@ -30,6 +30,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ var (
 	everywhere = []version{v43, v40, v310}
 )
 
-// on runs a scenario on each version, in a network of its own with a Consul.
+// on runs a scenario on each version, in a network of its own with a Consul: as many at a time as go test -parallel says.
 func on(t *testing.T, versions []version, scenario func(c *cluster)) {
 	t.Helper()
 	if testing.Short() {
@@ -80,8 +81,9 @@ func on(t *testing.T, versions []version, scenario func(c *cluster)) {
 	if full {
 		versions = everywhere
 	}
+	t.Parallel()
 	for _, v := range versions {
-		t.Run(v.name, func(t *testing.T) { scenario(newCluster(t, v)) })
+		t.Run(v.name, func(t *testing.T) { t.Parallel(); scenario(newCluster(t, v)) })
 	}
 }
 
@@ -665,12 +667,18 @@ func try(args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
+// ports are those that freePort gave away: between that and their use, another scenario must not get them.
+var ports sync.Map
+
 // freePort returns a loopback port on which nothing listens, below those that outgoing connections get: a container
 // keeps it over restarts.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20000 + rand.IntN(12000)
+		if _, taken := ports.LoadOrStore(port, true); taken {
+			continue
+		}
 		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			_ = l.Close()
 			return port
