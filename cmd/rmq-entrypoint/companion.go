@@ -51,13 +51,15 @@ type companion struct {
 	reported  time.Time // last time Consul took a beat
 	view      peers.View
 	viewAt    time.Time
-	seen      uint64   // record index the view was judged against
-	told      string   // last story
-	silent    int      // times in a row that the management port told nothing
-	passing   string   // other nodes that pass, as of the last beat
-	size      int      // members on record
-	marked    []string // members in the marker on the volume
-	minority  bool     // pause_minority is set
+	seen      uint64    // record index the view was judged against
+	told      string    // last story
+	missed    error     // why Consul could not be asked or told in this beat
+	away      time.Time // since when it cannot
+	silent    int       // times in a row that the management port told nothing
+	passing   string    // other nodes that pass, as of the last beat
+	size      int       // members on record
+	marked    []string  // members in the marker on the volume
+	minority  bool      // pause_minority is set
 
 	regrows int  // tries left to bring back replicas of quorum queues
 	alone   bool // stranded: only carry-on goes on
@@ -258,6 +260,7 @@ func (c *companion) beat(ctx context.Context) {
 		c.giveUp(ctx) // an explicit join may have failed after stop_app
 		return
 	}
+	c.missed = nil
 	r := c.steady.Next(c.check(ctx))
 	if !c.serving && c.rt.Waiting == replaced && r.State != healthcheck.Critical {
 		c.serving = true // READY was said to the companion before this one
@@ -284,15 +287,29 @@ func (c *companion) beat(ctx context.Context) {
 		}
 		if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
 			c.consul.saw(err)
+			c.missed = err
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
 			c.reported = time.Now()
 		}
 		break
 	}
+	c.touch()
 	c.show(report{Status: status, Reason: reason})
 	if c.verified {
 		c.chores(ctx)
+	}
+}
+
+// touch tells the log when Consul is lost and when it is back.
+func (c *companion) touch() {
+	switch {
+	case c.missed != nil && c.away.IsZero():
+		c.away = time.Now()
+		c.log.Warn("Consul cannot be asked or told: the server goes on, trying with each beat", "err", c.missed)
+	case c.missed == nil && !c.away.IsZero():
+		c.log.Info("Consul answers again", "after", time.Since(c.away).Round(time.Second))
+		c.away = time.Time{}
 	}
 }
 
@@ -324,12 +341,12 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	client, err := c.consul.use(ctx)
 	if err != nil {
-		return c.unknown(err)
+		return c.unasked(err)
 	}
 	record, index, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
 	c.consul.saw(err)
 	if err != nil {
-		return c.unknown(err)
+		return c.unasked(err)
 	}
 	if why := c.stranded(ctx, record); why != "" {
 		c.story("cannot go on alone", why)
@@ -337,7 +354,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, "")
 	if err != nil {
-		return c.unknown(err)
+		return c.unasked(err)
 	}
 	if i := slices.IndexFunc(others, func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }); i >= 0 {
 		if others[i].ClusterID != c.entered { // a registration that was given up may arrive late, over a newer one
@@ -368,6 +385,12 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		return api.HealthCritical, why
 	}
 	return r.State.String(), r.Reason
+}
+
+// unasked is unknown because of Consul.
+func (c *companion) unasked(err error) (status, reason string) {
+	c.missed = err
+	return c.unknown(err)
 }
 
 // unknown is what to report while something cannot be asked: a node that was

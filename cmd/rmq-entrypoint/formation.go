@@ -23,6 +23,10 @@ const storyEvery = 10 * time.Second
 // the better thing to wait on.
 const lockPatience = 3 * time.Second
 
+// lockTimeout bounds taking the lock from a Consul that is slow: one that does
+// not answer at all is to be left for the next address.
+const lockTimeout = 15 * time.Second
+
 // formation takes a blank node from "who is there?" to a plan: it observes,
 // lets [peers.Decide] choose, and acts under the lock by compare-and-set. It
 // waits without the lock, on blocking queries.
@@ -221,7 +225,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		}
 	}
 	f.say("the lock " + f.cfg.lockKey())
-	soon, cancel := context.WithTimeout(ctx, lockPatience)
+	soon, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	l, err := lock.Acquire(soon, client, f.lock())
 	if err != nil {
@@ -327,7 +331,9 @@ func (f *formation) wait(ctx context.Context, o observation) {
 }
 
 func (f *formation) lock() lock.Options {
-	return f.cfg.lockOptions(f.log)
+	o := f.cfg.lockOptions(f.log)
+	o.Patience = lockPatience
+	return o
 }
 
 func goneNames(r peers.Record) (names []string) {
