@@ -91,7 +91,9 @@ func decideFormed(o Observation, r Record) Decision {
 		if _, member := r.Members[p.Node]; named && member {
 			vote = append(vote, p.Node)
 		}
-		if p.Passing && p.ClusterID == r.ClusterID {
+		// Blank under a known name my vote is lost, and with it perhaps the majority that
+		// it takes to join: the news may not have reached the check yet.
+		if p.Passing && p.ClusterID == r.ClusterID && (o.Joining || v.decidesWithout(o.Me)) {
 			d.Peers, d.Named = append(d.Peers, p.Node), d.Named || named
 		}
 	}
