@@ -54,7 +54,6 @@ type plan struct {
 	volume string
 	peers  []string   // to join
 	lock   *lock.Lock // held on: by a seed, until its cluster is announced
-	remade bool       // joins under a name that was a member before
 }
 
 // observation is what Decide sees, and what it takes to act on it.
@@ -299,7 +298,7 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		}
 	}
 	f.log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
-	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers, remade: d.Named}
+	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers}
 	return true, nil
 }
 
