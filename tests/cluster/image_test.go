@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -109,6 +110,9 @@ func TestHardenedContainer(t *testing.T) {
 		if v, err := n.view(); err != nil || !strings.Contains(v.Reason, "amqps://") {
 			c.Errorf("the health check says %q, not that TLS answers (%v)", v.Reason, err)
 		}
+		if found, _, err := c.consul.Catalog().Service("rabbitmq", "", nil); err != nil || len(found) != 1 || found[0].ServicePort != 5671 {
+			c.Errorf("registered is not the port that it listens on: %+v, %v", found, err)
+		}
 		if strings.Contains(n.log(), c.secrets[2]) {
 			c.Error("the log holds the default user's password")
 		}
@@ -174,6 +178,19 @@ func TestSwitchOver(t *testing.T) {
 		}
 		nodes[0].holds("classic", 50)
 		nodes[0].holds("quorum", 50)
+
+		n := nodes[2] // and back
+		n.stop()
+		n.rm()
+		n.image, n.flags = c.version.base, []string{"--no-healthcheck"}
+		n.start()
+		c.eventually(120*time.Second, "it is back in its cluster", func() error {
+			s, err := n.clusterStatus()
+			if err == nil && len(s.Running) != 3 {
+				err = fmt.Errorf("it sees %v running", s.Running)
+			}
+			return err
+		})
 	})
 }
 
