@@ -142,7 +142,7 @@ func selfSigned(c *cluster, host string) (cert, key string) {
 
 // Three nodes of the official entrypoint, clustered by hand, are switched over one by one with their volumes.
 func TestSwitchOver(t *testing.T) {
-	on(t, []version{v43, v310}, func(c *cluster) {
+	on(t, newest, func(c *cluster) {
 		nodes := c.all(3)
 		for _, n := range nodes {
 			n.image = c.version.base
