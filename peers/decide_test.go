@@ -49,12 +49,15 @@ var peerKinds = map[string]func(node string) peers.Peer{
 	"critical, names me, stopped":  func(n string) peers.Peer { return peer(n, false, ours, view(ours, nil, n, a)) },
 	"critical, names me elsewhere": func(n string) peers.Peer { return peer(n, false, ours, view(theirs, []string{n}, n, a)) },
 	"passing, silent":              func(n string) peers.Peer { return peer(n, true, ours, nil) },
-	"passing, no id, answers":      func(n string) peers.Peer { return peer(n, true, "", view(ours, []string{n}, n)) },
-	"passing, other id, answers":   func(n string) peers.Peer { return peer(n, true, theirs, view(theirs, []string{n}, n)) },
-	"passing, answers elsewhere":   func(n string) peers.Peer { return peer(n, true, ours, view(theirs, []string{n}, n)) },
-	"passing, stopped":             func(n string) peers.Peer { return peer(n, true, ours, view(ours, nil, n)) },
-	"healthy":                      func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n)) },
-	"healthy, lacks my vote":       func(n string) peers.Peer { return peer(n, true, ours, khepri([]string{n, a}, n, a)) },
+	"passing, cannot be asked": func(n string) peers.Peer {
+		return peers.Peer{Node: n, Passing: true, ClusterID: ours, View: peers.Seen[peers.View]{Err: errUnseen}}
+	},
+	"passing, no id, answers":    func(n string) peers.Peer { return peer(n, true, "", view(ours, []string{n}, n)) },
+	"passing, other id, answers": func(n string) peers.Peer { return peer(n, true, theirs, view(theirs, []string{n}, n)) },
+	"passing, answers elsewhere": func(n string) peers.Peer { return peer(n, true, ours, view(theirs, []string{n}, n)) },
+	"passing, stopped":           func(n string) peers.Peer { return peer(n, true, ours, view(ours, nil, n)) },
+	"healthy":                    func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n)) },
+	"healthy, lacks my vote":     func(n string) peers.Peer { return peer(n, true, ours, khepri([]string{n, a}, n, a)) },
 	"healthy, needs no vote": func(n string) peers.Peer {
 		return peer(n, true, ours, khepri([]string{n, "rabbit@d"}, n, a, "rabbit@d"))
 	},
@@ -304,6 +307,8 @@ func TestDecideCells(t *testing.T) {
 		{name: "formed, none healthy, listed", o: peers.Observation{Record: record("formed a,b,c")}, want: peers.Strike, why: ours},
 		{name: "formed, a stale passing, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, silent", b))}, want: peers.Strike},
 		{name: "formed, none healthy, not listed", o: peers.Observation{Record: record("formed b,c")}, want: peers.Wait, why: b + ", " + c},
+		{name: "formed, a passing one that cannot be asked, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Strike, why: b + " passes, but cannot be asked"},
+		{name: "formed, a passing one that cannot be asked, not listed", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Wait, why: "cookie"},
 		{name: "formed, a passing one of another cluster", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, other id, answers", b))}, want: peers.Wait, why: b},
 		{name: "formed, every member struck", o: peers.Observation{Record: record("formed ")}, want: peers.Claim},
 		{name: "formed, every member struck, a stale entry left", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Claim},
