@@ -12,6 +12,9 @@ import (
 // ErrLost means that the session is gone, or can no longer be assumed alive, and the key with it.
 var ErrLost = errors.New("lock lost")
 
+// ErrHeld means that others have held the lock for as long as [Options].Patience.
+var ErrHeld = errors.New("held by others")
+
 // A RefusedError is Consul's considered no: asking again changes nothing. Everything else that Consul or the network
 // may answer (5xx, no leader, too many requests, refused connections, timeouts) is worth another try.
 type RefusedError struct {

@@ -35,6 +35,10 @@ type Options struct {
 	TTL   time.Duration // of the session, 10 s to 24 h (Consul's limits); Consul ends it at twice the TTL at the latest
 	Delay time.Duration // how long Consul keeps Key closed after an unclean loss, 1 ms to 60 s (it takes 0 for 15 s)
 	Log   *slog.Logger  // where waiting and retrying are reported; may be nil
+
+	// Patience is how long to queue behind other holders before giving up with ErrHeld; 0 is for ever. Consul being
+	// slow or away does not count.
+	Patience time.Duration
 }
 
 // An Owner is who holds the lock, for those that wait for it: the value at the key, in JSON.
@@ -57,8 +61,8 @@ type Lock struct {
 // Acquire opens a session and waits until it holds the key, however long Consul or another holder takes. It reports
 // every change of what it waits for to opts.Log, and every 10 s what has not changed.
 //
-// It ends early when ctx is done, with the cause and who held the lock, and with a [RefusedError], see [Fatal]. No
-// session of its own is then left behind, except where Consul did not answer within 1 s: that one ends with its TTL.
+// It ends early when ctx is done, with the cause and who held the lock, when opts.Patience has passed, with [ErrHeld],
+// and with a [RefusedError], see [Fatal]. No session of its own is then left behind, except where Consul did not answer within 1 s: that one ends with its TTL.
 // The lock is not renewed after Acquire has returned, until [Lock.Keep] runs.
 func Acquire(ctx context.Context, client *api.Client, opts Options) (_ *Lock, err error) {
 	if err := opts.check(); err != nil {
@@ -95,6 +99,9 @@ func Acquire(ctx context.Context, client *api.Client, opts Options) (_ *Lock, er
 		case errors.Is(err, ErrLost):
 			stray = true
 			told.log.Warn("lost the session while waiting for the lock, opening another", "session", l.session, "err", err)
+		case ctx.Err() == nil:
+			_ = l.Release(ctx)
+			return nil, err
 		default:
 			_ = l.release(ctx, quitTimeout)
 			return nil, err
@@ -237,6 +244,7 @@ func (l *Lock) queue(ctx context.Context, told *story) error {
 	keeping.Go(func() { lose(l.Keep(ctx)) })
 
 	var index uint64
+	var behind time.Time // since when others held it
 	wait := watchFor
 	for {
 		pair, now, err := read(ctx, l.client, l.opts.Key, index, wait)
@@ -248,6 +256,16 @@ func (l *Lock) queue(ctx context.Context, told *story) error {
 				return nil // a try whose answer did not arrive
 			case pair != nil && pair.Session != "":
 				told.waitFor(pair)
+				if behind.IsZero() {
+					behind = time.Now()
+				}
+				if l.opts.Patience > 0 {
+					left := time.Until(behind.Add(l.opts.Patience))
+					if left <= 0 {
+						return fmt.Errorf("%w for %s", ErrHeld, l.opts.Patience)
+					}
+					wait = min(wait, left)
+				}
 				continue
 			}
 			told.free(changed)

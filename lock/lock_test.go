@@ -130,6 +130,35 @@ func TestCancelledWaitLeavesNoSession(t *testing.T) {
 	})
 }
 
+// Patience is with other holders, not with Consul.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	link := consultest.Proxy(t, consul.Addr)
+	slow := consultest.Client(t, link.Addr, "")
+	link.Delay(400 * time.Millisecond)
+	opts := options("b", nil)
+	opts.Patience = 700 * time.Millisecond
+	l := acquire(t, slow, opts) // three calls of 400 ms
+	link.Pass()
+	if err := l.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	acquire(t, consul.Client, options("a", nil))
+	began := time.Now()
+	_, err := lock.Acquire(t.Context(), slow, opts)
+	if took := time.Since(began); !errors.Is(err, lock.ErrHeld) || took < opts.Patience || took > opts.Patience+3*time.Second {
+		t.Errorf("behind another: %v after %s", err, took)
+	}
+	if lock.Fatal(err) || !strings.Contains(err.Error(), "rabbit@a on host-a") {
+		t.Errorf("%v", err)
+	}
+	if ids := sessions(t, consul); len(ids) != 1 {
+		t.Errorf("sessions %v, want the holder's", ids)
+	}
+}
+
 // cancelled cancels an Acquire through link once it is as far as reach says, and returns its error.
 func cancelled(t *testing.T, link *consultest.Link, log *logged, reach func()) error {
 	t.Helper()

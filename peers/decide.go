@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -81,9 +82,13 @@ func decideForming(o Observation, r Record) Decision {
 
 func decideFormed(o Observation, r Record) Decision {
 	d := Decision{Action: Join}
+	deaf := ""        // a member that passes, but does not tell us what it sees
 	var vote []string // running members that count me in: their majority lacks my vote
 	for _, p := range o.Peers.Value {
 		v := p.View.Value
+		if p.Passing && !p.View.Known() && !errors.Is(p.View.Err, ErrNotAsked) && deaf == "" {
+			deaf = fmt.Sprintf("; %s passes, but cannot be asked (the same cookie everywhere? ports 4369 and 25672 open?): %v", p.Node, p.View.Err)
+		}
 		if !p.View.Known() || v.ClusterID != r.ClusterID || !slices.Contains(v.Running, p.Node) {
 			continue
 		}
@@ -91,7 +96,9 @@ func decideFormed(o Observation, r Record) Decision {
 		if _, member := r.Members[p.Node]; named && member {
 			vote = append(vote, p.Node)
 		}
-		if p.Passing && p.ClusterID == r.ClusterID {
+		// Blank under a known name my vote is lost, and with it perhaps the majority that
+		// it takes to join: the news may not have reached the check yet.
+		if p.Passing && p.ClusterID == r.ClusterID && (o.Joining || v.decidesWithout(o.Me)) {
 			d.Peers, d.Named = append(d.Peers, p.Node), d.Named || named
 		}
 	}
@@ -104,9 +111,9 @@ func decideFormed(o Observation, r Record) Decision {
 	case o.Joining && len(vote) > 0:
 		return Decision{Action: Join, Peers: vote, Why: fmt.Sprintf("%s counts me in and waits for my vote", strings.Join(vote, ", "))}
 	case listed:
-		return Decision{Action: Strike, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
+		return Decision{Action: Strike, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank%s", r.ClusterID, deaf)}
 	case len(others) > 0:
-		return waitFor("members of cluster %s, which hold its data: %s", r.ClusterID, strings.Join(others, ", "))
+		return waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
 	}
 	return Decision{Action: Claim, Why: fmt.Sprintf("every member of cluster %s came up with a blank volume and took itself off the record", r.ClusterID)}
 }

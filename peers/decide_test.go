@@ -35,6 +35,12 @@ func view(id string, running []string, members ...string) *peers.View {
 	return &peers.View{ClusterID: id, Running: running, Members: members}
 }
 
+func khepri(running []string, members ...string) *peers.View {
+	v := view(ours, running, members...)
+	v.Khepri = true
+	return v
+}
+
 // peerKinds are all the ways in which a peer may look.
 var peerKinds = map[string]func(node string) peers.Peer{
 	"critical":                     func(n string) peers.Peer { return peer(n, false, ours, nil) },
@@ -43,12 +49,19 @@ var peerKinds = map[string]func(node string) peers.Peer{
 	"critical, names me, stopped":  func(n string) peers.Peer { return peer(n, false, ours, view(ours, nil, n, a)) },
 	"critical, names me elsewhere": func(n string) peers.Peer { return peer(n, false, ours, view(theirs, []string{n}, n, a)) },
 	"passing, silent":              func(n string) peers.Peer { return peer(n, true, ours, nil) },
-	"passing, no id, answers":      func(n string) peers.Peer { return peer(n, true, "", view(ours, []string{n}, n)) },
-	"passing, other id, answers":   func(n string) peers.Peer { return peer(n, true, theirs, view(theirs, []string{n}, n)) },
-	"passing, answers elsewhere":   func(n string) peers.Peer { return peer(n, true, ours, view(theirs, []string{n}, n)) },
-	"passing, stopped":             func(n string) peers.Peer { return peer(n, true, ours, view(ours, nil, n)) },
-	"healthy":                      func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n)) },
-	"healthy, names me":            func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n, a)) },
+	"passing, cannot be asked": func(n string) peers.Peer {
+		return peers.Peer{Node: n, Passing: true, ClusterID: ours, View: peers.Seen[peers.View]{Err: errUnseen}}
+	},
+	"passing, no id, answers":    func(n string) peers.Peer { return peer(n, true, "", view(ours, []string{n}, n)) },
+	"passing, other id, answers": func(n string) peers.Peer { return peer(n, true, theirs, view(theirs, []string{n}, n)) },
+	"passing, answers elsewhere": func(n string) peers.Peer { return peer(n, true, ours, view(theirs, []string{n}, n)) },
+	"passing, stopped":           func(n string) peers.Peer { return peer(n, true, ours, view(ours, nil, n)) },
+	"healthy":                    func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n)) },
+	"healthy, lacks my vote":     func(n string) peers.Peer { return peer(n, true, ours, khepri([]string{n, a}, n, a)) },
+	"healthy, needs no vote": func(n string) peers.Peer {
+		return peer(n, true, ours, khepri([]string{n, "rabbit@d"}, n, a, "rabbit@d"))
+	},
+	"healthy, names me": func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n, a)) },
 }
 
 func everyPeers() map[string]peers.Seen[[]peers.Peer] {
@@ -155,7 +168,7 @@ func TestDecideInvariants(t *testing.T) {
 			if p.View.Err != nil || v.ClusterID != ours || !slices.Contains(v.Running, p.Node) || r.State != peers.Formed {
 				continue
 			}
-			healthy[p.Node] = p.Passing && p.ClusterID == ours
+			healthy[p.Node] = p.Passing && p.ClusterID == ours && (o.Joining || !slices.Equal(v.Running, []string{p.Node, a}))
 			named = named || healthy[p.Node] && slices.Contains(v.Members, a)
 			lacksVote[p.Node] = slices.Contains(v.Members, a) && r.Members[p.Node] != ""
 		}
@@ -284,12 +297,18 @@ func TestDecideCells(t *testing.T) {
 		{name: "formed, all healthy", o: peers.Observation{Record: record("formed b,c"), Peers: kinds(k("healthy", b), k("healthy", c))}, want: peers.Join, peers: []string{b, c}},
 		{name: "formed, healthy and naming me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
 		{name: "formed, wiped and struck, named by RabbitMQ", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "formed, wiped, a majority without me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, needs no vote", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "formed, wiped, no majority without me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Strike},
+		{name: "formed, struck, no majority without me", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Wait, why: b},
+		{name: "formed, half joined, no majority without me", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Join, peers: []string{b}, named: true},
 		{name: "formed, none healthy, half joined", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Join, peers: []string{b}},
 		{name: "formed, none healthy, named but not half joined", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Strike},
 		{name: "formed, none healthy, named by one not on record", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", c))}, want: peers.Strike},
 		{name: "formed, none healthy, listed", o: peers.Observation{Record: record("formed a,b,c")}, want: peers.Strike, why: ours},
 		{name: "formed, a stale passing, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, silent", b))}, want: peers.Strike},
 		{name: "formed, none healthy, not listed", o: peers.Observation{Record: record("formed b,c")}, want: peers.Wait, why: b + ", " + c},
+		{name: "formed, a passing one that cannot be asked, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Strike, why: b + " passes, but cannot be asked"},
+		{name: "formed, a passing one that cannot be asked, not listed", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Wait, why: "cookie"},
 		{name: "formed, a passing one of another cluster", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, other id, answers", b))}, want: peers.Wait, why: b},
 		{name: "formed, every member struck", o: peers.Observation{Record: record("formed ")}, want: peers.Claim},
 		{name: "formed, every member struck, a stale entry left", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Claim},

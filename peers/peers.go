@@ -54,6 +54,16 @@ type Peer struct {
 	View      Seen[View]
 }
 
+// decidesWithout reports whether the cluster can take decisions, as a join is
+// one, without that member: on Khepri the vote of a wiped node is lost.
+func (v View) decidesWithout(node string) bool {
+	if !v.Khepri {
+		return true
+	}
+	others := slices.DeleteFunc(slices.Clone(v.Running), func(n string) bool { return n == node })
+	return 2*len(others) > len(v.Members)
+}
+
 // ErrNotAsked is the View of a peer that nobody has asked yet.
 var ErrNotAsked = errors.New("not asked")
 

@@ -4,6 +4,8 @@
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=$(basename "$0")
 cache=${RMQ_CACHE:-$root/.cache}
+[[ $cache == /* ]] || cache=$PWD/$cache
+export RMQ_CACHE=$cache # for the scripts that this one calls from elsewhere
 # shellcheck disable=SC2034 # for the scripts that source this
 labelled=rmq-entrypoint.inputs # the image label that holds a hash of what the image was made from
 
@@ -17,7 +19,12 @@ elapsed() { printf '%dm%02ds' $(((SECONDS - $1) / 60)) $(((SECONDS - $1) % 60));
 # usage prints the comment block at the top of the calling script.
 usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 
-# compose runs whichever Compose there is on the project's file.
+need_docker() {
+    local said
+    said=$(docker info 2>&1) || die "docker does not answer: $(grep -i -m 1 -E 'error|cannot|denied|not found' <<<"$said" || echo 'install it, start it')"
+}
+
+# compose runs Compose on the project's file: v2 where there is one, docker-compose 1.29 otherwise.
 compose() {
     if docker compose version >/dev/null 2>&1; then
         (cd "$root/compose" && docker compose "$@")

@@ -58,6 +58,28 @@ func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 	return peers.View{}, fmt.Errorf("ask %s for its cluster: it has none yet (%.200q)", node, out)
 }
 
+// waitsExpr prints what Mnesia on this node knows while it waits, or is stopped:
+// its members, those of them that still ran when this node stopped, for which it
+// waits when it boots, and whether RabbitMQ pauses in a minority.
+const waitsExpr = `Ms = mnesia:system_info(db_nodes),
+Ws = try [N || N <- Ms, N =/= node(), not mnesia_recover:has_mnesia_down(N)] catch _:_ -> [] end,
+J = fun(L) -> string:join([atom_to_list(N) || N <- L], ",") end,
+io:format("waits|~s|~s|~s|~n", [J(Ms), J(Ws), whereis(rabbit_outside_app_process) =/= undefined]), ok.`
+
+// waits asks this node, whose application does not run, what keeps it.
+func (b broker) waits(ctx context.Context) (members, waits []string, paused bool, err error) {
+	out, err := b.ctl(ctx, b.node, "eval", waitsExpr)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	for line := range strings.Lines(out) {
+		if f := strings.Split(strings.TrimSpace(line), "|"); f[0] == "waits" && len(f) >= 4 && f[1] != "" {
+			return list(f[1]), list(f[2]), f[3] == "true", nil
+		}
+	}
+	return nil, nil, false, fmt.Errorf("ask %s for whom it waits: it does not know yet (%.200q)", b.node, out)
+}
+
 // queues counts the queues on this node's cluster.
 func (b broker) queues(ctx context.Context) (int, error) {
 	out, err := b.ctl(ctx, b.node, "eval", `io:format("queues|~b|~n", [length(rabbit_amqqueue:list())]), ok.`)

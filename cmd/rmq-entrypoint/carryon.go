@@ -3,10 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -28,7 +26,8 @@ type carryOnFile struct {
 }
 
 // carryOnMain is `rmq-entrypoint carry-on --cluster-id ID`. It refuses while
-// another member is on record, whose volume may hold data that this copy lacks.
+// the companion does not find this node stranded: then a member that is on record
+// may hold data that this copy lacks.
 func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) error {
 	if err := dropTo(rabbitmqUser); err != nil {
 		return err
@@ -42,15 +41,23 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 	case marker.ClusterID != id:
 		return fmt.Errorf("--cluster-id %s is not this volume's cluster, which is %s", id, marker.ClusterID)
 	}
+	given, err := readJSON[carryOnFile](cfg.volume().file("carry-on"))
+	if err != nil {
+		return err
+	}
+	if given != nil && given.ClusterID == id {
+		fmt.Fprintf(out, "already carrying on with cluster %s; given up: %s\n", id, strings.Join(given.Lost, ", "))
+		return awaitCarryOn(ctx, cfg, out)
+	}
 	err = underLock(ctx, cfg, id, func(_ *api.Client, _ string, r peers.Record, _ uint64) error {
 		said, err := askCompanion(ctx, cfg.HTTP)
 		if err != nil {
 			return fmt.Errorf("the companion does not answer: is this node started? %w", err)
 		}
-		if !said.Stranded {
-			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s)", said.Status, said.Reason, strings.Join(r.Names(), ", "))
+		if len(said.Lost) == 0 {
+			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, strings.Join(r.Names(), ", "))
 		}
-		order := carryOnFile{ClusterID: id, Lost: lost(r, known(r, marker), cfg.Node)}
+		order := carryOnFile{ClusterID: id, Lost: said.Lost}
 		if err := writeJSON(cfg.volume().file("carry-on"), order); err != nil {
 			return err
 		}
@@ -87,102 +94,145 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 	return fmt.Errorf("not done yet (%s): the order stays on the volume, rmq-entrypoint status tells", cmp.Or(told, "the companion does not answer"))
 }
 
-// known returns the members RabbitMQ knows: those of the marker, and those that
-// came after it was written, which may not have reached it when the node stopped
-// seconds later: they are on record, or have taken themselves off it since.
-func known(r peers.Record, marker *memberFile) []string {
-	names := slices.Concat(marker.Members, r.Names())
-	for n, g := range r.Gone {
-		if g.At.After(marker.At) {
-			names = append(names, n)
+// lost returns those of the members that took themselves off the record.
+func lost(r peers.Record, members []string) []string {
+	return slices.DeleteFunc(slices.Clone(members), func(m string) bool { _, gone := r.Gone[m]; return !gone })
+}
+
+// A strait is what a node is in that can never again go on by itself, because the
+// members it needs have all taken themselves off the record.
+type strait struct {
+	lost   []string // they did, and RabbitMQ still counts on them; none: no strait
+	many   bool     // other members hold a copy, too, and wait like this one
+	paused bool     // in a minority that no majority will ever end
+}
+
+// strait finds out whether this node is in one. An error means unknown, as while
+// RabbitMQ boots. It is asked only when somebody is off the record.
+func (c *companion) strait(ctx context.Context, r peers.Record) (s strait, err error) {
+	node := c.rt.Config.Node
+	_, on := r.Members[node]
+	if !on || len(r.Gone) == 0 || c.serving && !c.khepri() {
+		return s, nil
+	}
+	s.many = len(r.Members) > 1
+	if c.khepri() {
+		enough := func() bool { s.lost = lost(r, c.view.Members); return 2*len(s.lost) < len(c.view.Members) }
+		if c.serving && c.verified && enough() {
+			return strait{}, nil
+		}
+		v, err := c.broker.view(ctx, node) // it answers without a majority, too
+		if err != nil {
+			return strait{}, err
+		}
+		c.view, c.viewAt = v, time.Now()
+		if enough() {
+			return strait{}, nil
+		}
+		return s, nil
+	}
+	members, waits, paused, err := c.broker.waits(ctx)
+	if err != nil {
+		return strait{}, err
+	}
+	s.lost, s.paused = lost(r, members), paused
+	if len(lost(r, waits)) == 0 && !(paused && 2*len(s.lost) >= len(members)) {
+		return strait{}, nil
+	}
+	if !s.many {
+		return s, nil
+	}
+	// One that serves brings what this node waits for, and one that is not started may.
+	client, err := c.consul.use(ctx)
+	if err != nil {
+		return strait{}, err
+	}
+	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, node)
+	if err != nil {
+		return strait{}, err
+	}
+	for _, m := range r.Names() {
+		if m != node && !slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating && !p.Passing }) {
+			return strait{}, nil
 		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return s, nil
 }
 
-// lost returns the members RabbitMQ knows that took themselves off the record.
-func lost(r peers.Record, members []string, node string) []string {
-	return slices.DeleteFunc(slices.Clone(members), func(m string) bool {
-		_, on := r.Members[m]
-		return on || m == node
-	})
-}
-
-// stranded says that this node can never again go on by itself, because the
-// members it needs have all taken themselves off the record, and what a person
+// stranded says that this node can never again go on by itself, and what a person
 // can do about it; or "".
 func (c *companion) stranded(ctx context.Context, r peers.Record) string {
-	c.alone = false
-	node := c.rt.Config.Node
+	c.lost = nil
 	marker, err := c.rt.Config.volume().member()
 	if err != nil || marker == nil || r.State != peers.Formed || r.ClusterID != marker.ClusterID {
 		return ""
 	}
-	members := known(r, marker)
-	gone := lost(r, members, node)
-	if _, on := r.Members[node]; !on || len(gone) == 0 {
+	s, err := c.strait(ctx, r)
+	if err != nil || len(s.lost) == 0 {
 		return ""
 	}
-	why := fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s came up blank, and what only they held is lost", strings.Join(gone, ", "))
-	names := r.Names()
-	if c.khepri() {
-		if left := len(members) - len(gone); 2*left > len(members) {
-			return ""
-		}
-		if len(names) > 1 {
-			return why + fmt.Sprintf("; %s hold a copy each: mount the lost volumes again, or wipe all copies but the best one", strings.Join(names, ", "))
-		}
-	} else {
-		if c.serving || len(names) > 1 && !c.waitsForTheGone(ctx, r) {
-			return ""
-		}
-		if names[0] != node {
-			return why + fmt.Sprintf("; carry on from the copy of %s, this node follows", names[0])
+	why := fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s came up blank, and what only they held is lost", strings.Join(s.lost, ", "))
+	mounted := fmt.Sprintf("if their volumes are only not mounted: stop all nodes, mount them, delete the key %s in Consul, start the nodes with data", c.rt.Config.recordKey())
+	if s.many {
+		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(r.Names(), ", "), marker.At.Format(time.RFC3339))
+		if c.khepri() {
+			return why + "; " + mounted + "; otherwise wipe all copies but the newest, which then says how to carry on"
 		}
 	}
-	c.alone = true
-	if c.rt.Config.CarryOn && len(names) == 1 {
-		if err := writeJSON(c.rt.Config.volume().file("carry-on"), carryOnFile{ClusterID: marker.ClusterID, Lost: gone}); err != nil {
+	c.lost = s.lost
+	if c.rt.Config.CarryOn && !s.many {
+		if err := writeJSON(c.rt.Config.volume().file("carry-on"), carryOnFile{ClusterID: marker.ClusterID, Lost: s.lost}); err != nil {
 			return why + "; " + err.Error()
 		}
 		return why + "; carrying on from this copy, as --carry-on (RMQ_CARRY_ON) allows"
 	}
-	return why + fmt.Sprintf("; if their volumes are only not mounted: stop all nodes, mount them, delete the key %s in Consul, start the nodes with data; otherwise carry on from this copy: rmq-entrypoint carry-on --cluster-id %s", c.rt.Config.recordKey(), marker.ClusterID)
-}
-
-// waitsForTheGone reports whether Mnesia, which waits for the nodes that still
-// ran when this one stopped, waits for none that is on record.
-func (c *companion) waitsForTheGone(ctx context.Context, r peers.Record) bool {
-	out, err := c.broker.ctl(ctx, c.rt.Config.Node, "eval", `io:format("waits|~s|~n", [string:join([atom_to_list(N) || N <- mnesia:system_info(db_nodes), N =/= node(), not mnesia_recover:has_mnesia_down(N)], ",")]), ok.`)
-	_, rest, ok := strings.Cut(out, "waits|")
-	names, _, _ := strings.Cut(rest, "|")
-	if err != nil || !ok || names == "" {
-		return false
+	which := "this copy"
+	if s.many {
+		which = "the newest copy"
 	}
-	return !slices.ContainsFunc(list(names), func(n string) bool { _, on := r.Members[n]; return on })
+	return why + fmt.Sprintf("; %s; otherwise carry on from %s: rmq-entrypoint carry-on --cluster-id %s", mounted, which, marker.ClusterID)
 }
 
-// waitsInVain says whether a member that is booting waits for nodes that will
-// never bring what it waits for.
+// waitsInVain says whether a member that does not serve waits for nodes that
+// will never bring what it waits for, or for which it may wait.
 func (c *companion) waitsInVain(ctx context.Context) string {
 	if c.rt.Role != member {
 		return ""
 	}
-	client, err := c.consul.use(ctx)
+	client, r, err := c.record(ctx)
 	if err != nil {
 		return ""
+	}
+	if why := c.stranded(ctx, r); why != "" {
+		c.story("cannot go on alone", why)
+		return why
+	}
+	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
+	if err != nil || r.State != peers.Formed {
+		return ""
+	}
+	down := slices.DeleteFunc(r.Names(), func(m string) bool {
+		return m == c.rt.Config.Node || slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating })
+	})
+	if len(down) == 0 {
+		return ""
+	}
+	why := fmt.Sprintf("%s; RabbitMQ may wait for members that are not up: %s", c.booted, strings.Join(down, ", "))
+	if time.Since(c.born) > storyEvery*3 {
+		c.story("not ready yet", why)
+	}
+	return why
+}
+
+// record reads the cluster record through the Consul in use.
+func (c *companion) record(ctx context.Context) (*api.Client, peers.Record, error) {
+	client, err := c.consul.use(ctx)
+	if err != nil {
+		return nil, peers.Record{}, err
 	}
 	r, _, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
 	c.consul.saw(err)
-	if err != nil {
-		return ""
-	}
-	why := c.stranded(ctx, r)
-	if why != "" {
-		c.story("cannot go on alone", why)
-	}
-	return why
+	return client, r, err
 }
 
 // carryOn carries out an order found on the volume and returns what it is at, or
@@ -195,28 +245,61 @@ func (c *companion) carryOn(ctx context.Context) string {
 		return err.Error()
 	case order == nil || c.rt.Role != member || order.ClusterID != c.rt.Cluster:
 		return ""
-	case !order.Forced:
+	}
+	_, r, err := c.record(ctx)
+	if err != nil {
+		return fmt.Sprintf("carry on: %v", err)
+	}
+	if !order.Forced {
+		// The order may be old, and the lost volumes mounted since.
+		s, err := c.strait(ctx, r)
+		if err != nil {
+			return fmt.Sprintf("carry on: RabbitMQ does not say yet what it waits for: %v", err)
+		}
+		if r.State != peers.Formed || r.ClusterID != order.ClusterID || !slices.Equal(s.lost, order.Lost) {
+			c.log.Warn("the order to carry on no longer holds and is dropped", "was_lost", strings.Join(order.Lost, ","), "is_lost", strings.Join(s.lost, ","), "record", describe(r))
+			return problem(c.rt.Config.volume().remove("carry-on"))
+		}
 		c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
-		if err := c.force(ctx); err != nil {
-			return fmt.Sprintf("carry on: %v", err)
+		if !s.paused {
+			if err := c.force(ctx); err != nil {
+				return fmt.Sprintf("carry on: %v", err)
+			}
 		}
 		order.Forced = true
 		if err := writeJSON(path, order); err != nil {
 			return err.Error()
 		}
-		return "carrying on: the server comes up without " + strings.Join(order.Lost, ", ")
-	case !c.serving:
+		if s.paused { // it stopped last, so it comes up by itself
+			c.log.Warn("restarting the server, which paused in a minority")
+			c.halt(ctx)
+		}
 		return "carrying on: the server comes up without " + strings.Join(order.Lost, ", ")
 	}
-	if err := c.settle(ctx, order); err != nil {
+	if !c.serving {
+		if !c.khepri() { // for this run of the server only, and not before Mnesia runs
+			if err := c.force(ctx); err != nil {
+				c.log.Debug("cannot load the tables yet", "err", err)
+			}
+		}
+		return "carrying on: the server comes up without " + strings.Join(order.Lost, ", ")
+	}
+	if err := c.settle(ctx, r, order); err != nil {
 		return fmt.Sprintf("carry on: %v", err)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.rt.Config.volume().remove("carry-on"); err != nil {
 		return err.Error()
 	}
 	c.log.Info("carried on: this copy is the cluster now", "cluster", order.ClusterID, "members", strings.Join(c.view.Members, ","))
 	c.verified = false
 	return ""
+}
+
+func problem(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // force tells RabbitMQ, which waits, to come up without the others: it goes on
@@ -236,8 +319,10 @@ const forceTimeout = 2 * time.Minute
 
 // settle makes this copy's quorum queues usable again and forgets the lost
 // members: in this order, or forgetting takes half a minute and fails on 4.0.
-func (c *companion) settle(ctx context.Context, order *carryOnFile) error {
-	if c.atLeast(3, 13) {
+// Those that are back on record are not lost any more.
+func (c *companion) settle(ctx context.Context, r peers.Record, order *carryOnFile) error {
+	order.Lost = slices.DeleteFunc(order.Lost, func(n string) bool { _, on := r.Members[n]; return on })
+	if c.atLeast(3, 13) && len(r.Members) == 1 {
 		if _, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, "eval", "rabbit_quorum_queue:force_all_queues_shrink_member_to_current_member()."); err != nil {
 			return fmt.Errorf("shrink the quorum queues to this copy: %w", err)
 		}

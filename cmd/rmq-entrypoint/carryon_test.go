@@ -3,20 +3,29 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 )
 
 // Who is told that it can never go on by itself, who is offered to carry on, and who is left alone because a member
 // that is still on record may bring what it waits for.
 func TestStranded(t *testing.T) {
-	written := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	after := peers.Gone{At: written.Add(time.Second), Why: "came up blank"}
-	before := peers.Gone{At: written.Add(-time.Second), Why: "came up blank"}
+	t.Parallel()
+	consul := consultest.Start(t)
+	gone := func(names ...string) map[string]peers.Gone {
+		m := map[string]peers.Gone{}
+		for _, n := range names {
+			m[n] = peers.Gone{At: time.Now(), Why: "came up blank"}
+		}
+		return m
+	}
 	members := func(names ...string) map[string]string {
 		m := map[string]string{}
 		for _, n := range names {
@@ -24,57 +33,68 @@ func TestStranded(t *testing.T) {
 		}
 		return m
 	}
-	const offer = "carry-on --cluster-id id"
+	const khepri, mnesia, offer = "4.3.6", "4.0.5", "carry-on --cluster-id id"
 	for _, tc := range []struct {
 		name    string
 		version string
 		serving bool
-		marker  []string
+		members string // as RabbitMQ lists them; "" when it cannot be asked
+		waits   string // whom Mnesia waits for
+		paused  bool
 		on      map[string]string
 		gone    map[string]peers.Gone
-		waits   string   // whom Mnesia waits for; "" when it cannot be asked
-		want    []string // in the story; none: nothing is said
-		alone   bool     // carry-on is offered
+		up      map[string]string // status in Consul of other members
+		want    []string          // in the story; none: nothing is said
+		lost    string            // carry-on is offered without these
 	}{
-		{name: "all on record", version: "4.3.6", marker: []string{"a", "b", "c"}, on: members("a", "b", "c"), waits: "b,c"},
-		{name: "Khepri, one of three lost", version: "4.3.6", marker: []string{"a", "b", "c"}, on: members("a", "b"), gone: map[string]peers.Gone{"c": after}},
-		{name: "Khepri, two of three lost", version: "4.3.6", marker: []string{"a", "b", "c"}, on: members("a"), gone: map[string]peers.Gone{"b": after, "c": after}, want: []string{"b, c", offer}, alone: true},
-		{name: "Khepri, two of three lost while it serves", version: "4.3.6", serving: true, marker: []string{"a", "b", "c"}, on: members("a"), gone: map[string]peers.Gone{"b": after, "c": after}, want: []string{"b, c", offer}, alone: true},
-		{name: "Khepri, a marker from before they joined", version: "4.3.6", marker: []string{"a"}, on: members("a"), gone: map[string]peers.Gone{"b": after, "c": after}, want: []string{"b, c", offer}, alone: true},
-		{name: "Khepri, a marker from after they were forgotten", version: "4.3.6", marker: []string{"a"}, on: members("a"), gone: map[string]peers.Gone{"b": before, "c": before}},
-		{name: "Khepri, a stale marker and a majority on record", version: "4.3.6", marker: []string{"a"}, on: members("a", "c"), gone: map[string]peers.Gone{"b": after}},
-		{name: "Khepri, two copies of four", version: "4.3.6", marker: []string{"a", "b", "c", "d"}, on: members("a", "b"), gone: map[string]peers.Gone{"c": after, "d": after}, want: []string{"c, d", "a, b hold a copy each"}},
-		{name: "Mnesia, serving goes on", version: "3.10.8", serving: true, marker: []string{"a", "b", "c"}, on: members("a"), gone: map[string]peers.Gone{"b": after, "c": after}},
-		{name: "Mnesia, alone on record", version: "3.10.8", marker: []string{"a", "b", "c"}, on: members("a"), gone: map[string]peers.Gone{"b": after, "c": after}, want: []string{"b, c", offer}, alone: true},
-		{name: "Mnesia, a marker from before they joined", version: "4.0.5", marker: []string{"a"}, on: members("a"), gone: map[string]peers.Gone{"b": after}, want: []string{"THE MAJORITY IS GONE FOR GOOD: b", offer}, alone: true},
-		{name: "Mnesia, waits for one on record", version: "4.0.5", marker: []string{"a", "b", "c"}, on: members("a", "b"), gone: map[string]peers.Gone{"c": after}, waits: "b,c"},
-		{name: "Mnesia, nobody tells whom it waits for", version: "4.0.5", marker: []string{"a", "b", "c"}, on: members("a", "b"), gone: map[string]peers.Gone{"c": after}},
-		{name: "Mnesia, waits for the lost one only", version: "4.0.5", marker: []string{"a", "b", "c"}, on: members("a", "b"), gone: map[string]peers.Gone{"c": after}, waits: "c", want: []string{"c came up blank", offer}, alone: true},
-		{name: "Mnesia, another one is to carry on", version: "4.0.5", marker: []string{"0", "a", "c"}, on: members("0", "a"), gone: map[string]peers.Gone{"c": after}, waits: "c", want: []string{"the copy of 0, this node follows"}},
-		{name: "off the record itself", version: "4.3.6", marker: []string{"a", "b", "c"}, on: members("b"), gone: map[string]peers.Gone{"a": after, "c": after}},
+		{name: "all on record", version: khepri, members: "a,b,c", on: members("a", "b", "c")},
+		{name: "one of three lost", version: khepri, members: "a,b,c", on: members("a", "b"), gone: gone("c")},
+		{name: "two of three lost", version: khepri, members: "a,b,c", on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
+		{name: "two of three lost while it serves", version: khepri, serving: true, members: "a,b,c", on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
+		{name: "half lost", version: khepri, members: "a,b", on: members("a"), gone: gone("b"), want: []string{"GOOD: b", offer}, lost: "b"},
+		{name: "RabbitMQ forgot them, or never knew them", version: khepri, serving: true, members: "a", on: members("a"), gone: gone("b", "c")},
+		{name: "it cannot be asked", version: khepri, on: members("a"), gone: gone("b", "c")},
+		{name: "two copies of four", version: khepri, members: "a,b,c,d", on: members("a", "b"), gone: gone("c", "d"), want: []string{"c, d", "a, b hold a copy each", "2026-01-02", "delete the key", "wipe all copies but the newest"}},
+		{name: "off the record itself", version: khepri, members: "a,b,c", on: members("b"), gone: gone("a", "c")},
+		{name: "serving goes on", version: mnesia, serving: true, members: "a,b,c", waits: "b", on: members("a"), gone: gone("b", "c")},
+		{name: "alone", version: mnesia, members: "a,b,c", waits: "b,c", on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
+		{name: "alone, stopped last", version: mnesia, members: "a,b,c", on: members("a"), gone: gone("b", "c")},
+		{name: "paused, and no majority ever", version: mnesia, members: "a,b,c", paused: true, on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
+		{name: "paused, a majority may come", version: mnesia, members: "a,b,c", paused: true, on: members("a", "b"), gone: gone("c"), up: map[string]string{"b": "critical"}},
+		{name: "Mnesia cannot be asked", version: mnesia, on: members("a"), gone: gone("b", "c")},
+		{name: "another copy serves", version: mnesia, members: "a,b,c", waits: "b,c", on: members("a", "b"), gone: gone("c"), up: map[string]string{"b": "passing"}},
+		{name: "another copy is not started", version: mnesia, members: "a,b,c", waits: "b,c", on: members("a", "b"), gone: gone("c")},
+		{name: "another copy waits, too", version: mnesia, members: "a,b,c", waits: "b,c", on: members("a", "b"), gone: gone("c"), up: map[string]string{"b": "critical"}, want: []string{"GOOD: c", "a, b hold a copy each", "2026-01-02", "the newest copy", offer}, lost: "c"},
+		{name: "another copy waits, this one for it alone", version: mnesia, members: "a,b,c", waits: "b", on: members("a", "b"), gone: gone("c"), up: map[string]string{"b": "critical"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			v := testVolume(t)
-			must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-a", Members: tc.marker, At: written}))
-			ask := func(context.Context, ...string) (string, error) {
-				if tc.waits == "" {
-					return "", errors.New("no answer")
-				}
-				return "waits|" + tc.waits + "|\n", nil
+			must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-a", Members: []string{"a"}, At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}))
+			service := strings.ReplaceAll(tc.name, " ", "-")
+			for n, status := range tc.up {
+				reg := peers.Registration{Service: service, Node: n, Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour, ClusterID: "id"}
+				must(t, peers.Announce(t.Context(), consul.Client, reg, "test"))
+				must(t, peers.Report(t.Context(), consul.Client, reg, status, "test"))
 			}
-			c := &companion{rt: runtimeFile{Config: config{Node: "a", Data: v.data, StateDir: v.state}, Version: tc.version, Role: member}, broker: broker{"a", ask}, serving: tc.serving}
+			ask := func(_ context.Context, argv ...string) (string, error) {
+				switch {
+				case tc.members == "":
+					return "", errors.New("no answer")
+				case tc.version == khepri:
+					return fmt.Sprintf("view|id|%s|||true|\n", tc.members), nil
+				}
+				return fmt.Sprintf("waits|%s|%s|%t|\n", tc.members, tc.waits, tc.paused), nil
+			}
+			cfg := config{Node: "a", Data: v.data, StateDir: v.state, Service: service, Consul: []string{consul.Addr}}
+			c := &companion{rt: runtimeFile{Config: cfg, Version: tc.version, Role: member}, broker: broker{"a", ask}, serving: tc.serving, consul: newConsul(cfg, slog.New(slog.DiscardHandler))}
 			r := peers.Record{State: peers.Formed, ClusterID: "id", Members: tc.on, Gone: tc.gone}
 			why := c.stranded(t.Context(), r)
-			if (why == "") != (len(tc.want) == 0) || c.alone != tc.alone {
-				t.Fatalf("stranded: %q, alone %v; want %q, %v", why, c.alone, tc.want, tc.alone)
+			if (why == "") != (len(tc.want) == 0) || strings.Join(c.lost, ",") != tc.lost {
+				t.Fatalf("stranded: %q, without %v; want %q, %v", why, c.lost, tc.want, tc.lost)
 			}
-			for _, w := range tc.want {
-				if !strings.Contains(why, w) {
-					t.Errorf("stranded: %q, which lacks %q", why, w)
-				}
-			}
+			says(t, why, tc.want...)
 			for _, other := range []peers.Record{{State: peers.Forming, Members: tc.on, Gone: tc.gone}, {State: peers.Formed, ClusterID: "another", Members: tc.on, Gone: tc.gone}} {
-				if why := c.stranded(t.Context(), other); why != "" || c.alone {
+				if why := c.stranded(t.Context(), other); why != "" || c.lost != nil {
 					t.Errorf("of a record that is not this cluster's (%s, %s) it says %q", other.State, other.ClusterID, why)
 				}
 			}
@@ -83,17 +103,114 @@ func TestStranded(t *testing.T) {
 			why = c.stranded(t.Context(), r)
 			order, err := readJSON[carryOnFile](v.file("carry-on"))
 			must(t, err)
-			if given := tc.alone && len(tc.on) == 1; given != (order != nil) || given != strings.Contains(why, "RMQ_CARRY_ON") {
+			if given := tc.lost != "" && len(tc.on) == 1; given != (order != nil) || given != strings.Contains(why, "RMQ_CARRY_ON") {
 				t.Errorf("with --carry-on: order %+v, %q", order, why)
 			}
-			if order != nil && (order.ClusterID != "id" || !slices.Equal(order.Lost, []string{"b", "c"}) && !slices.Equal(order.Lost, []string{"b"})) {
+			if order != nil && (order.ClusterID != "id" || strings.Join(order.Lost, ",") != tc.lost || order.Forced) {
 				t.Errorf("the order is %+v", order)
+			}
+			must(t, v.remove("member")) // never a member
+			if why := c.stranded(t.Context(), r); why != "" {
+				t.Errorf("without a marker: %q", why)
 			}
 		})
 	}
-	v := testVolume(t) // no marker: never a member
-	c := &companion{rt: runtimeFile{Config: config{Node: "a", Data: v.data, StateDir: v.state}, Version: "4.3.6"}}
-	if why := c.stranded(t.Context(), peers.Record{State: peers.Formed, Members: members("a"), Gone: map[string]peers.Gone{"b": after}}); why != "" {
-		t.Errorf("without a marker: %q", why)
+}
+
+// An order is carried out only while it holds, to its end, and in RabbitMQ's own order.
+func TestCarryOnOrder(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	const force, khepriForce, shrink, forget = "rabbit_table:force_load()", "force_standalone_khepri_boot", "shrink", "forget_cluster_node"
+	for i, tc := range []struct {
+		name    string
+		version string
+		order   carryOnFile
+		on      string // record
+		gone    string
+		members string // as RabbitMQ lists them
+		waits   string
+		paused  bool
+		serving bool
+		calls   []string // of RabbitMQ's command line that change something
+		left    string   // the order's state: none, given, forced
+		says    string
+	}{
+		{name: "Khepri waits", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", calls: []string{khepriForce}, left: "forced", says: "comes up without b"},
+		{name: "Khepri serves without a majority", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{khepriForce}, left: "forced"},
+		{name: "Khepri comes up", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a", left: "forced", says: "comes up without b"},
+		{name: "Khepri is up", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a", serving: true, calls: []string{shrink}, left: "none"},
+		{name: "the lost one is back on record", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a,b", members: "a,b", left: "none"},
+		{name: "no record", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, members: "a,b", left: "none"},
+		{name: "another one is lost now", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a,b", gone: "c", members: "a,b,c", left: "none"},
+		{name: "nobody can be asked", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", left: "given", says: "does not say yet"},
+		{name: "Mnesia waits", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", waits: "b", calls: []string{force}, left: "forced"},
+		{name: "Mnesia waits again after a restart", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", waits: "b", calls: []string{force}, left: "forced"},
+		{name: "Mnesia is up", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{shrink, forget + " b"}, left: "none"},
+		{name: "Mnesia is up, another copy too", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", serving: true, calls: []string{forget + " b"}, left: "none"},
+		{name: "a lost one has joined again meanwhile", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", serving: true, calls: []string{forget + " b"}, left: "none"},
+		{name: "3.10 cannot shrink", version: "3.10.8", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{forget + " b"}, left: "none"},
+		{name: "paused", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}}, on: "a", gone: "b,c", members: "a,b,c", paused: true, calls: []string{"init:stop"}, left: "forced"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := testVolume(t)
+			tc.order.ClusterID = "id"
+			must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-a"}))
+			must(t, writeJSON(v.file("carry-on"), tc.order))
+			cfg := config{Node: "a", Data: v.data, StateDir: v.state, Service: fmt.Sprint("carry", i), KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
+			if tc.on != "" {
+				r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{}, Gone: map[string]peers.Gone{}}
+				for _, n := range list(tc.on) {
+					r.Members[n] = "v-" + n
+				}
+				for _, n := range list(tc.gone) {
+					r.Gone[n] = peers.Gone{Why: "blank"}
+				}
+				ok, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, 0, "", "")
+				if must(t, err); !ok {
+					t.Fatal("no record written")
+				}
+			}
+			var calls []string
+			run := func(_ context.Context, argv ...string) (string, error) {
+				said := strings.Join(argv[4:], " ")
+				for _, change := range []string{force, khepriForce, shrink, "init:stop"} {
+					if strings.Contains(said, change) {
+						calls = append(calls, change)
+						return "ok", nil
+					}
+				}
+				switch {
+				case tc.members == "":
+					return "", errors.New("no answer")
+				case strings.HasPrefix(said, forget):
+					calls = append(calls, said)
+					tc.members = strings.Join(slices.DeleteFunc(list(tc.members), func(m string) bool { return m == argv[5] }), ",")
+					return "", nil
+				case strings.Contains(said, "waits|"):
+					return fmt.Sprintf("waits|%s|%s|%t|\n", tc.members, tc.waits, tc.paused), nil
+				}
+				return fmt.Sprintf("view|id|%s|a||%t|\n", tc.members, tc.version == "4.3.6"), nil
+			}
+			c := &companion{
+				log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Version: tc.version, Role: member, Cluster: "id", Volume: "v-a"},
+				broker: broker{"a", run}, serving: tc.serving, consul: newConsul(cfg, slog.New(slog.DiscardHandler)),
+			}
+			why := c.carryOn(t.Context())
+			if !slices.Equal(calls, tc.calls) {
+				t.Errorf("it called %q, want %q (%s)", calls, tc.calls, why)
+			}
+			order, err := readJSON[carryOnFile](v.file("carry-on"))
+			must(t, err)
+			left := "none"
+			if order != nil && order.Forced {
+				left = "forced"
+			} else if order != nil {
+				left = "given"
+			}
+			if left != tc.left || !strings.Contains(why, tc.says) || (why == "") != (left == "none") {
+				t.Errorf("the order is %s, %q; want %s, %q", left, why, tc.left, tc.says)
+			}
+		})
 	}
 }

@@ -41,26 +41,30 @@ type companion struct {
 	reg    peers.Registration
 	born   time.Time
 
-	serving   bool   // RabbitMQ said READY and has not said that it stops
-	booted    string // the server's last word while it is not serving
-	withdrawn bool   // the node stopped by itself: nothing is registered until READY
-	entered   string // cluster id that this companion has put into the registration
-	verified  bool   // passing was earned: record, cluster id and members were checked
+	serving   bool                 // RabbitMQ said READY and has not said that it stops
+	booted    string               // the server's last word while it is not serving
+	withdrawn bool                 // the node stopped by itself: nothing is registered until READY
+	entered   string               // cluster id that this companion has put into the registration
+	verified  bool                 // passing was earned: record, cluster id and members were checked
+	wrong     string               // what the last look at a verified node found wrong
+	apartFrom map[string]time.Time // members that pass but are not seen running, since when
 	steady    healthcheck.Steady
 	joinedBy  time.Time // when a joiner that is not serving gives up
 	reported  time.Time // last time Consul took a beat
 	view      peers.View
 	viewAt    time.Time
-	seen      uint64   // record index the view was judged against
-	told      string   // last story
-	silent    int      // times in a row that the management port told nothing
-	passing   string   // other nodes that pass, as of the last beat
-	size      int      // members on record
-	marked    []string // members in the marker on the volume
-	minority  bool     // pause_minority is set
+	seen      uint64     // record index the view was judged against
+	told      string     // last story
+	missed    error      // why Consul could not be asked or told in this beat
+	away      time.Time  // since when it cannot
+	silent    int        // times in a row that the management port told nothing
+	passing   string     // other nodes that pass, as of the last beat
+	size      int        // members on record
+	marked    memberFile // on the volume
+	minority  bool       // pause_minority is set
 
-	regrows int  // tries left to bring back replicas of quorum queues
-	alone   bool // stranded: only carry-on goes on
+	regrows int      // tries left to bring back replicas of quorum queues
+	lost    []string // members without which only carry-on goes on
 
 	mu    sync.Mutex
 	shown report // for /ready, /status and the health check
@@ -229,10 +233,16 @@ func (c *companion) hear(text string) (ready, stopping bool, word string) {
 // stopped withdraws the node: docker stop, stop_app, a pause in a minority and
 // our own explicit join all look the same. READY brings it back.
 func (c *companion) stopped(ctx context.Context, word string) {
+	served := c.verified
 	c.serving, c.verified, c.booted = false, false, "stopped ("+word+")"
 	c.joinedBy = time.Now().Add(c.rt.Config.JoinTimeout)
 	if !c.withdrawn {
 		c.withdraw(ctx, word)
+	}
+	if served {
+		if err := c.mark(); err != nil { // until now
+			c.log.Warn("cannot write the marker", "err", err)
+		}
 	}
 }
 
@@ -256,8 +266,13 @@ func (c *companion) withdraw(ctx context.Context, why string) {
 func (c *companion) beat(ctx context.Context) {
 	if c.withdrawn && !c.serving {
 		c.giveUp(ctx) // an explicit join may have failed after stop_app
+		// One that paused in a minority may wait for nodes that came back blank.
+		if why := cmp.Or(c.carryOn(ctx), c.waitsInVain(ctx), c.booted); ctx.Err() == nil {
+			c.show(report{Status: api.HealthCritical, Reason: why})
+		}
 		return
 	}
+	c.missed = nil
 	r := c.steady.Next(c.check(ctx))
 	if !c.serving && c.rt.Waiting == replaced && r.State != healthcheck.Critical {
 		c.serving = true // READY was said to the companion before this one
@@ -284,15 +299,29 @@ func (c *companion) beat(ctx context.Context) {
 		}
 		if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
 			c.consul.saw(err)
+			c.missed = err
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
 			c.reported = time.Now()
 		}
 		break
 	}
+	c.touch()
 	c.show(report{Status: status, Reason: reason})
 	if c.verified {
 		c.chores(ctx)
+	}
+}
+
+// touch tells the log when Consul is lost and when it is back.
+func (c *companion) touch() {
+	switch {
+	case c.missed != nil && c.away.IsZero():
+		c.away = time.Now()
+		c.log.Warn("Consul cannot be asked or told: the server goes on, trying with each beat", "err", c.missed)
+	case c.missed == nil && !c.away.IsZero():
+		c.log.Info("Consul answers again", "after", time.Since(c.away).Round(time.Second))
+		c.away = time.Time{}
 	}
 }
 
@@ -301,17 +330,18 @@ func (c *companion) chores(ctx context.Context) {
 	ctx, done := context.WithTimeout(ctx, c.rt.Config.TTL*2/5)
 	defer done()
 	c.clean(ctx)
-	if !slices.Equal(c.marked, c.view.Members) {
+	c.regrow(ctx)
+	if !slices.Equal(c.marked.Members, c.view.Members) || c.marked.Regrow != (c.regrows > 0) || time.Since(c.marked.At) > viewEvery {
 		if err := c.mark(); err != nil {
 			c.log.Warn("cannot write the marker", "err", err)
 		}
 	}
 	c.guardMinority(ctx)
-	c.regrow(ctx)
 }
 
 // judge returns the check's status and its reason.
 func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, reason string) {
+	c.lost = nil
 	if why := c.carryOn(ctx); why != "" {
 		return api.HealthCritical, why
 	}
@@ -324,37 +354,40 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	client, err := c.consul.use(ctx)
 	if err != nil {
-		return c.unknown(err)
+		return c.unasked(r, err)
 	}
 	record, index, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
 	c.consul.saw(err)
 	if err != nil {
-		return c.unknown(err)
+		return c.unasked(r, err)
 	}
 	if why := c.stranded(ctx, record); why != "" {
 		c.story("cannot go on alone", why)
+		c.wrong = why
 		return api.HealthCritical, why
 	}
 	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, "")
 	if err != nil {
-		return c.unknown(err)
+		return c.unasked(r, err)
 	}
-	if i := slices.IndexFunc(others, func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }); i >= 0 {
-		if others[i].ClusterID != c.entered { // a registration that was given up may arrive late, over a newer one
-			c.verified, c.entered = false, ""
-		}
-		others = slices.Delete(others, i, i+1)
+	mine := func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }
+	// A registration that was given up may arrive late, over a newer one. One that is
+	// left with an agent that died stays beside it.
+	if slices.ContainsFunc(others, mine) && !slices.ContainsFunc(others, func(p peers.Peer) bool { return mine(p) && p.ClusterID == c.entered }) {
+		c.verified, c.entered = false, ""
 	}
+	others = slices.DeleteFunc(others, mine)
 	// Not before Consul is back: until then a node that serves stays ready.
 	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
 		c.log.Info("no beat reached Consul for longer than the TTL: verifying anew")
 		c.verified = false
 	}
 	if why := c.look(ctx, index, others); why != "" {
-		return c.unknown(errors.New(why))
+		return c.unknown(r, errors.New(why))
 	}
 	if c.verified {
 		if why := c.watch(ctx, client, record, index); why != "" && c.verified {
+			c.wrong = why
 			return api.HealthCritical, why
 		}
 	}
@@ -364,19 +397,28 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		}
 	}
 	c.size = len(record.Members)
-	if why := c.apart(record, others); why != "" {
-		return api.HealthCritical, why
+	if c.wrong = c.apart(record, others); c.wrong != "" {
+		return api.HealthCritical, c.wrong
 	}
 	return r.State.String(), r.Reason
 }
 
+// unasked is unknown because of Consul.
+func (c *companion) unasked(r healthcheck.Result, err error) (status, reason string) {
+	c.missed = err
+	return c.unknown(r, err)
+}
+
 // unknown is what to report while something cannot be asked: a node that was
 // verified stays what it was, one that was not stays out.
-func (c *companion) unknown(err error) (status, reason string) {
-	if c.verified {
-		return api.HealthPassing, fmt.Sprintf("serving; not checked against the record: %v", err)
+func (c *companion) unknown(r healthcheck.Result, err error) (status, reason string) {
+	switch {
+	case !c.verified:
+		return api.HealthCritical, fmt.Sprintf("not verified: %v", err)
+	case c.wrong != "":
+		return api.HealthCritical, fmt.Sprintf("%s (not looked at again: %v)", c.wrong, err)
 	}
-	return api.HealthCritical, fmt.Sprintf("not verified: %v", err)
+	return r.State.String(), fmt.Sprintf("%s; not checked against the record: %v", r.Reason, err)
 }
 
 // viewEvery is how often RabbitMQ is asked for its members when nothing else

@@ -185,6 +185,11 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 	if (cmd.name == "carry-on" || cmd.name == "found") && cmd.id == "" {
 		return cfg, cmd, fmt.Errorf("%s needs --cluster-id ID: the id that `rmq-entrypoint status` shows, so that nobody runs it against the wrong cluster", cmd.name)
 	}
+	for _, s := range secrets {
+		if getenv(s.env) != "" && getenv(s.env+"_FILE") != "" {
+			return cfg, cmd, keepOne(s.env)
+		}
+	}
 	for _, s := range rows {
 		if fs.Changed(s.flag) {
 			if s.flag == "amqp-url" && hasPassword(cfg.AMQPURL) {
@@ -342,13 +347,17 @@ func secret(getenv func(string) string, name string) (string, error) {
 		return getenv(name), nil
 	}
 	if getenv(name) != "" {
-		return "", fmt.Errorf("both %s and %s_FILE are set: keep one", name, name)
+		return "", keepOne(name)
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return "", fmt.Errorf("%s_FILE: %w", name, err)
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
+func keepOne(name string) error {
+	return fmt.Errorf("both %s and %s_FILE are set: keep one", name, name)
 }
 
 func validAddress(a string) error {

@@ -315,6 +315,9 @@ func TestSecretsFromFiles(t *testing.T) {
 		if got, err := secret(environ(s.env+"=x"), s.env); err != nil || got != "x" {
 			t.Errorf("%s: %q, %v", s.env, got, err)
 		}
+		if _, _, err := parse(nil, environ(s.env+"=amqp://x", s.env+"_FILE="+file)); err == nil || !strings.Contains(err.Error(), s.env+"_FILE") {
+			t.Errorf("both %s and its file: %v", s.env, err)
+		}
 		for _, env := range [][]string{{s.env + "=x", s.env + "_FILE=" + file}, {s.env + "_FILE=" + file + ".none"}} {
 			if _, err := secret(environ(env...), s.env); err == nil || !strings.Contains(err.Error(), s.env+"_FILE") || strings.Contains(err.Error(), "wonder") {
 				t.Errorf("%v: %v", env, err)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,6 +109,89 @@ func TestConsulAwayWhileServing(t *testing.T) {
 				t.Errorf("companions %v", left)
 			}
 		})
+	}
+}
+
+// A Consul that takes a second for each answer costs a node that serves nothing,
+// and lets one that starts in.
+func TestConsulSlow(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	link := consultest.Proxy(t, c.Addr)
+	w := newWorld(t, c)
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
+	n.serves()
+	link.Delay(time.Second)
+	joiner := w.node("b@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
+	joiner.start()
+	consistently(t, 2*testTTL, "its check passes", func() error {
+		status, err := n.status(c.Client)
+		if err == nil && status != api.HealthPassing {
+			err = fmt.Errorf("it is %q", status)
+		}
+		return err
+	})
+	joiner.server(2 * soon)
+	if r := w.record(); r.Members[joiner.name] == "" {
+		t.Errorf("it joins with the record %+v", r)
+	}
+}
+
+// Rights that are taken away from a node that serves are named, and given back
+// it is registered again by itself. RabbitMQ goes on all the while.
+func TestConsulDeniesWhileServing(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t, consultest.ACL())
+	w := newWorld(t, c)
+	policy := func(rules string) *api.ACLPolicy {
+		return &api.ACLPolicy{Name: "node", Rules: rules}
+	}
+	const all = `key_prefix "rmq-entrypoint/" { policy = "write" } session_prefix "" { policy = "write" } service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }`
+	made, _, err := c.Client.ACL().PolicyCreate(policy(all), nil)
+	must(t, err)
+	secret, _, err := c.Client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: made.ID}}}, nil)
+	must(t, err)
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN="+secret.SecretID)
+	server := n.serves()
+	change := func(rules string) {
+		t.Helper()
+		p := policy(rules)
+		p.ID = made.ID
+		_, _, err := c.Client.ACL().PolicyUpdate(p, nil)
+		must(t, err)
+	}
+	change(`node_prefix "" { policy = "read" }`)
+	n.reports(soon, api.HealthPassing, "key:read")
+	says(t, n.log(), "Consul cannot be asked or told", "CONSUL_HTTP_TOKEN")
+	atAgent := func() string { // the catalog hears nothing while the token is denied
+		checks, err := c.Client.Agent().Checks()
+		must(t, err)
+		for _, check := range checks {
+			if check.ServiceName == w.service {
+				return check.Status
+			}
+		}
+		return ""
+	}
+	eventually(t, testTTL+testBeat+3*time.Second, "its beats are refused", func() error {
+		if s := atAgent(); s != api.HealthCritical {
+			return fmt.Errorf("it is %q", s)
+		}
+		return nil
+	})
+	if r, err := n.report(); err != nil || !r.ready() {
+		t.Errorf("a node that serves is %+v, %v", r, err)
+	}
+	change(all)
+	n.registered(2*testBeat+3*time.Second, api.HealthPassing)
+	eventually(t, soon, "its beats are taken", func() error {
+		if s := atAgent(); s != api.HealthPassing || !strings.Contains(n.log(), "Consul answers again") {
+			return fmt.Errorf("it is %q:\n%s", s, n.log())
+		}
+		return nil
+	})
+	if err := syscall.Kill(server.PID, 0); err != nil || len(w.companions()) != 1 {
+		t.Errorf("the server: %v; companions %v", err, w.companions())
 	}
 }
 

@@ -23,6 +23,10 @@ const storyEvery = 10 * time.Second
 // the better thing to wait on.
 const lockPatience = 3 * time.Second
 
+// lockTimeout bounds taking the lock from a Consul that is slow: one that does
+// not answer at all is to be left for the next address.
+const lockTimeout = 15 * time.Second
+
 // formation takes a blank node from "who is there?" to a plan: it observes,
 // lets [peers.Decide] choose, and acts under the lock by compare-and-set. It
 // waits without the lock, on blocking queries.
@@ -50,7 +54,6 @@ type plan struct {
 	volume string
 	peers  []string   // to join
 	lock   *lock.Lock // held on: by a seed, until its cluster is announced
-	remade bool       // joins under a name that was a member before
 }
 
 // observation is what Decide sees, and what it takes to act on it.
@@ -221,7 +224,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		}
 	}
 	f.say("the lock " + f.cfg.lockKey())
-	soon, cancel := context.WithTimeout(ctx, lockPatience)
+	soon, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	l, err := lock.Acquire(soon, client, f.lock())
 	if err != nil {
@@ -295,7 +298,7 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		}
 	}
 	f.log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
-	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers, remade: d.Named}
+	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers}
 	return true, nil
 }
 
@@ -327,7 +330,9 @@ func (f *formation) wait(ctx context.Context, o observation) {
 }
 
 func (f *formation) lock() lock.Options {
-	return f.cfg.lockOptions(f.log)
+	o := f.cfg.lockOptions(f.log)
+	o.Patience = lockPatience
+	return o
 }
 
 func goneNames(r peers.Record) (names []string) {

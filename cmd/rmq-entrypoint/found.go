@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,12 +25,17 @@ func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error 
 		if err != nil {
 			return err
 		}
+		nodes := r.Names() // one whose companion is dead runs unregistered
 		for _, p := range others {
 			if p.Passing {
 				return fmt.Errorf("%s serves: a cluster that runs is not given up; stop its nodes first", p.Node)
 			}
-			if _, err := (broker{cfg.Node, runCommand}).view(ctx, p.Node); err == nil { // critical, but it runs
-				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", p.Node)
+			nodes = append(nodes, p.Node)
+		}
+		slices.Sort(nodes)
+		for _, n := range slices.Compact(nodes) {
+			if _, err := (broker{cfg.Node, runCommand}).view(ctx, n); err == nil { // critical, but it runs
+				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
 			}
 		}
 		for _, n := range r.Names() {

@@ -69,7 +69,13 @@ func logger(cfg config) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
 }
 
+// revision is set by scripts/images (-ldflags -X), which builds without Go's stamp of the repository's state.
+var revision string
+
 func version() string {
+	if revision != "" {
+		return revision
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -88,7 +88,7 @@ func (c *companion) regrow(ctx context.Context) {
 		return
 	}
 	exprs := []string{growExpr}
-	if c.rt.Remade && !c.atLeast(3, 13) {
+	if !c.atLeast(3, 13) {
 		exprs = append(exprs, refillExpr)
 	}
 	var grown, failed []string

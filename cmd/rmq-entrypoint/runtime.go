@@ -41,7 +41,6 @@ type runtimeFile struct {
 	Volume  string
 	Cluster string // of the marker, when there was one
 	Consul  string // the address in use
-	Remade  bool   // joined under a name that was a member before
 	Waiting string // why the server has not started yet
 
 	PauseMinority         bool // written to rabbitmq.config

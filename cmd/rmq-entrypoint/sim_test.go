@@ -235,7 +235,7 @@ func (c *container) run() error {
 			return err
 		}
 	}
-	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul, rt.Remade = chosen.role, chosen.claim, chosen.volume, state.cluster, "", pinned.addr, chosen.remade
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = chosen.role, chosen.claim, chosen.volume, state.cluster, "", pinned.addr
 	if err := rt.write(); err != nil {
 		release()
 		return err

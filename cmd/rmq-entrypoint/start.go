@@ -82,7 +82,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
 	}
 	client, cerr := c.use(ctx) // before c.addr is written down: the companion must know where the node is registered
-	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul, rt.Remade = p.role, p.claim, p.volume, ready.state.cluster, "", c.addr, p.remade
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = p.role, p.claim, p.volume, ready.state.cluster, "", c.addr
 	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
 	if err := rt.write(); err != nil {
 		return err

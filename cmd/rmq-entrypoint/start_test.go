@@ -851,6 +851,10 @@ func testFound(t *testing.T, w *world) {
 		t.Errorf("found beside a member that serves: %d, %q", code, out)
 	}
 	must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: a.name}))
+	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
+		t.Errorf("found beside a member that runs unregistered: %d, %q", code, out)
+	}
+	must(t, os.Remove(a.path("view")))
 	if out, code := n.run("found", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
 		t.Errorf("found for another cluster: %d, %q", code, out)
 	}

@@ -24,12 +24,12 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		c.story("not verified", why)
 		return why
 	}
+	was := c.rt.Role
+	if old, err := c.rt.Config.volume().member(); was == joining || err == nil && old != nil && old.Regrow {
+		c.regrows = 5
+	}
 	if err := c.mark(); err != nil {
 		return fmt.Sprintf("the marker cannot be written: %v", err)
-	}
-	was := c.rt.Role
-	if was == joining {
-		c.regrows = 5
 	}
 	c.rt.Role, c.rt.Cluster, c.rt.Claim = member, c.view.ClusterID, ""
 	if err := c.rt.write(); err != nil {
@@ -71,14 +71,14 @@ func (c *companion) nameVolume() error {
 	return nil
 }
 
-// mark writes the marker with the members RabbitMQ lists now: when most of them
-// are lost one day, it tells a node that cannot start any more.
+// mark writes the marker: that this volume is a member's, and until when it
+// served.
 func (c *companion) mark() error {
-	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members, At: c.viewAt.UTC()}
+	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members, At: time.Now().UTC(), Regrow: c.regrows > 0}
 	if err := c.rt.Config.volume().writeMember(m); err != nil {
 		return err
 	}
-	c.marked = c.view.Members
+	c.marked = m
 	return nil
 }
 
@@ -183,18 +183,26 @@ func (c *companion) apart(r peers.Record, others []peers.Peer) string {
 	if v.Khepri && 2*up <= len(v.Members) {
 		return fmt.Sprintf("no majority: of the members %s only %s run", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
 	}
+	was := c.apartFrom
+	c.apartFrom = map[string]time.Time{}
 	var strangers []string
 	for _, p := range others {
 		_, on := r.Members[p.Node]
-		if on && p.Passing && p.ClusterID == r.ClusterID && !slices.Contains(v.Running, p.Node) && time.Since(c.viewAt) < viewEvery {
+		if !on || !p.Passing || p.ClusterID != r.ClusterID || slices.Contains(v.Running, p.Node) || time.Since(c.viewAt) >= viewEvery {
+			continue
+		}
+		c.passing = "" // look again with the next beat
+		since, seen := was[p.Node]
+		if !seen {
+			since = time.Now()
+		}
+		c.apartFrom[p.Node] = since
+		if time.Since(since) > c.rt.Config.TTL+c.beatEvery() { // the check of one that died would have lapsed
 			strangers = append(strangers, p.Node)
 		}
 	}
-	if len(strangers) > 0 {
-		c.passing = "" // look again with the next beat
-		if 2*len(v.Running) <= len(r.Members) {
-			return fmt.Sprintf("%s serve, but this node does not see them run", strings.Join(strangers, ", "))
-		}
+	if len(strangers) > 0 && 2*len(v.Running) <= len(r.Members) {
+		return fmt.Sprintf("%s serve, but this node does not see them run", strings.Join(strangers, ", "))
 	}
 	return ""
 }

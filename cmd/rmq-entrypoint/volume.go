@@ -35,8 +35,9 @@ type pendingFile struct {
 type memberFile struct {
 	ClusterID string    `json:"cluster_id"`
 	Volume    string    `json:"volume"`
-	Members   []string  `json:"members"` // as RabbitMQ last listed them
-	At        time.Time `json:"at"`      // when it did
+	Members   []string  `json:"members"`          // as RabbitMQ last listed them
+	At        time.Time `json:"at"`               // until when it served, to half a minute
+	Regrow    bool      `json:"regrow,omitempty"` // replicas of quorum queues are still to be brought back
 }
 
 // volume is what lies on the disk: RabbitMQ's own directory and ours beside it.

@@ -64,7 +64,7 @@ func TestTwoOfThreeLost(t *testing.T) {
 			c.same(id, c.oneWithin(240*time.Second, n1, n2, n3))
 			n1.holds("classic", 50)
 			if c.version == v310 { // cannot shrink a quorum queue to one member: the queues that are lost are named
-				n1.said(10*time.Second, "quorum")
+				n1.said(10*time.Second, "this quorum queue cannot be read.*quorum")
 			} else {
 				n1.holds("quorum", 50)
 			}
@@ -91,6 +91,59 @@ func TestTwoOfThreeLost(t *testing.T) {
 			c.same(id, c.one(n1, n2, n3))
 			n1.holds("classic", 50)
 		})
+	})
+}
+
+// The survivor runs while the two others lose their volumes. Where Mnesia decides it pauses, in a minority that nobody
+// will ever end: it says so, and told to, it comes up again and the blank ones join.
+func TestPausedSurvivor(t *testing.T) {
+	on(t, []version{v40}, func(c *cluster) {
+		nodes := c.all(3)
+		n1 := nodes[0]
+		start(nodes...)
+		id := c.one(nodes...)
+		n1.declare("classic", nil)
+		n1.publish("classic", 20)
+		if !c.version.khepri {
+			for _, n := range nodes {
+				n.said(60*time.Second, "cluster_partition_handling set.*pause_minority=true")
+			}
+		}
+		for _, n := range nodes[1:] {
+			n.kill()
+			n.wipe()
+		}
+		start(nodes[1:]...)
+		n1.said(120*time.Second, "carry-on --cluster-id "+id)
+		out, err := n1.tryExec("rmq-entrypoint", "carry-on", "--cluster-id", id) // the container restarts, and the command ends with it
+		c.Logf("carry-on: %s %v", out, err)
+		c.same(id, c.oneWithin(240*time.Second, nodes...))
+		n1.holds("classic", 20)
+	})
+}
+
+// One of three volumes is lost, and it is the one of the node that stopped last: on Mnesia both others wait for it.
+// They say so, and told to, the newer copy carries on.
+func TestNewestLost(t *testing.T) {
+	on(t, []version{v40}, func(c *cluster) {
+		nodes := c.all(3)
+		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
+		start(nodes...)
+		id := c.one(nodes...)
+		n2.declare("classic", nil)
+		n2.publish("classic", 20)
+		n1.stop()
+		n2.stop()
+		n3.stop()
+		n3.wipe()
+		start(nodes...)
+		if !c.version.khepri { // else two of three are a majority
+			n2.said(120*time.Second, "hold a copy each.*carry on from the newest copy.*carry-on --cluster-id "+id)
+			out := n2.exec("rmq-entrypoint", "carry-on", "--cluster-id", id)
+			c.Logf("carry-on: %s", out)
+		}
+		c.same(id, c.oneWithin(240*time.Second, nodes...))
+		n2.holds("classic", 20)
 	})
 }
 

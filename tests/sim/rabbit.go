@@ -412,6 +412,8 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			return "ok", nil
 		case strings.Contains(argv[1], "queues|") && s.state == running:
 			return "queues|0|", nil
+		case strings.Contains(argv[1], "view|") && s.state == booting && w.Khepri && v.cluster != nil: // it waits for its majority
+			return fmt.Sprintf("view|%s|%s|||true|", v.cluster.id, strings.Join(sorted(v.cluster.members), ",")), nil
 		case strings.Contains(argv[1], "view|") && s.state == running:
 			c := v.cluster
 			var up []string
