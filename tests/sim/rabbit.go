@@ -438,7 +438,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			return "", errors.New("rabbitmqctl: the node to forget runs")
 		}
 		w.tell(node, "forgets "+argv[1])
-		if c.members[argv[1]] == other.volume && other.volume.db && !other.gone {
+		if c.members[argv[1]] == other.volume && other.volume.db && other.volume.cluster == c && !other.gone {
 			w.violation("%s was made to forget %s, whose volume is there", node, argv[1])
 		}
 		delete(c.members, argv[1])
