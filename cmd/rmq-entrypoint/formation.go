@@ -109,9 +109,9 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		}
 		why = d.Why
 		if why != told || time.Since(toldAt) >= storyEvery {
+			f.say(why) // first: who reads the log may ask the health check next
 			f.log.Info("waiting", "for", why, "exits_after", time.Until(deadline).Round(time.Second))
 			told, toldAt = why, time.Now()
-			f.say(why)
 		}
 		f.wait(ctx, o)
 	}
