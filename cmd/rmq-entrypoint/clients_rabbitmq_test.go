@@ -146,6 +146,7 @@ func (b *background) wrote(t *testing.T, m *rabbit, lines int) {
 // Producer and consumer with a broker that goes away under them: what was confirmed
 // is received.
 func TestClientsWithRabbitMQ(t *testing.T) {
+	t.Parallel()
 	m := startRabbit(t)
 	t.Log(m.ctl(t, "version"))
 	dir := t.TempDir()
