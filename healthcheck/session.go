@@ -118,16 +118,17 @@ func local(conf *tls.Config, host string) *tls.Config {
 	return conf
 }
 
-// A login is an authentication that also asks the server to say why it refuses:
+// A Login is an authentication that also asks the server to say why it refuses:
 // without this capability RabbitMQ keeps silent for three seconds and hangs up,
-// and amqp091-go offers no other place to add it.
-type login struct {
+// and amqp091-go offers no other place to add it. Properties are those of the
+// connection's amqp.Config.
+type Login struct {
 	amqp.Authentication
-	properties amqp.Table
+	Properties amqp.Table
 }
 
-func (l login) Response() string {
-	if caps, ok := l.properties["capabilities"].(amqp.Table); ok {
+func (l Login) Response() string {
+	if caps, ok := l.Properties["capabilities"].(amqp.Table); ok {
 		caps["authentication_failure_close"] = true
 	}
 	return l.Authentication.Response()
@@ -200,7 +201,7 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	}
 	conf.Properties.SetClientConnectionName(Name)
 	for _, s := range t.sasl {
-		conf.SASL = append(conf.SASL, login{s, conf.Properties})
+		conf.SASL = append(conf.SASL, Login{s, conf.Properties})
 	}
 	if conn, err = amqp.Open(listener{stream}, conf); err != nil {
 		return nil, handshakeError(err)

@@ -43,6 +43,22 @@ setting() {
     fi
 }
 
+# container SERVICE [OPTION…] prints the name of the project's container for a service.
+container() {
+    docker ps --format '{{.Names}}' --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME)" \
+        --filter "label=com.docker.compose.service=$1" --filter label=com.docker.compose.oneoff=False "${@:2}" | head -n 1
+}
+
+# balanced prints how many nodes the balancer gives AMQP connections to, as its statistics page tells.
+balanced() {
+    local bind
+    bind=$(setting BIND)
+    {
+        exec 3<>"/dev/tcp/${bind/#0.0.0.0/127.0.0.1}/$(setting HAPROXY_STATS_PORT)" &&
+            printf 'GET /;csv HTTP/1.0\r\n\r\n' >&3 && cat <&3
+    } 2>/dev/null | awk -F, '$1 == "amqp" && $2 != "FRONTEND" && $2 != "BACKEND" && $18 ~ /^UP/ { n++ } END { print n + 0 }' || true
+}
+
 # Steps run in the background, each in a process group and with a log of its own, so that several can go on at once,
 # progress can be told meanwhile, and an interruption stops them all.
 declare -A step_pid=() step_began=()

@@ -114,12 +114,15 @@ var secrets = []struct{ env, help string }{
 
 // command is what the command line asks for: one of ours, or a program to become.
 type command struct {
-	name string // start, companion, healthcheck, status, carry-on, found, version, help; exec
+	name string // start, companion, healthcheck, status, carry-on, found, produce, consume, compare, version, help; exec
 	id   string // --cluster-id
 	ok   bool   // --ready of healthcheck
 }
 
-var subcommands = []string{"companion", "healthcheck", "status", "carry-on", "found", "version", "help"}
+var subcommands = []string{"companion", "healthcheck", "status", "carry-on", "found", "produce", "consume", "compare", "version", "help"}
+
+// clients are the subcommands that have flags of their own and none of a node's.
+var clients = []string{"produce", "consume", "compare"}
 
 // parse judges the command line and the environment, and looks at nothing else.
 func parse(args []string, getenv func(string) string) (config, command, error) {
@@ -145,6 +148,15 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 	switch {
 	case len(cfg.args) == 0:
 		cfg.args = []string{"rabbitmq-server"}
+	case slices.Contains(clients, cfg.args[0]):
+		cmd.name, cfg.args = cfg.args[0], cfg.args[1:]
+		switch {
+		case help:
+			cmd.name = "help"
+		case fs.NFlag() > 0:
+			return cfg, cmd, fmt.Errorf("%s has flags of its own, which follow its name; those in front of it are a node's", cmd.name)
+		}
+		return cfg, cmd, nil
 	case slices.Contains(subcommands, cfg.args[0]):
 		cmd.name = cfg.args[0]
 		switch cmd.name {

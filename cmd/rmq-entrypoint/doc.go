@@ -7,6 +7,9 @@
 //	status                    node, volume, cluster record, lock and catalog, for people
 //	carry-on --cluster-id ID  carry on from this node's copy when the majority is gone for good
 //	found --cluster-id ID     give up cluster ID, so that blank nodes found a new one
+//	produce [MESSAGE]         send a message, or numbered ones, and wait for every confirm
+//	consume                   receive messages; a dot in one is a second of work
+//	compare LEDGER…           count what was lost or duplicated, from the ledgers of the two
 //	version, help
 //	anything else             is executed as it is
 //
@@ -39,6 +42,22 @@
 //	CONSUL_HTTP_TOKEN       Consul ACL token; never passed to the server's environment
 //	RMQ_AMQP_URL            may hold a password, unlike --amqp-url
 //
-//	RABBITMQ_DEFAULT_USER, _PASS, _VHOST  the health check's credentials, too
+//	RABBITMQ_DEFAULT_USER, _PASS, _VHOST  the health check's credentials, too, and the clients'
 //	CONSUL_HTTP_SSL, CONSUL_CACERT, …     Consul's own variables for TLS, namespace and partition
+//
+// The clients' flags follow their name: command, flag, default. RMQ_BROKERS (or a file, RMQ_BROKERS_FILE) may hold
+// passwords, unlike --brokers: amqp[s]://user:password@host[:port][/vhost].
+//
+//	produce, consume  --brokers     127.0.0.1:5672        brokers or balancers, comma-separated, tried in turn: host[:port] or a URL
+//	produce, consume  --queue       my-queue              durable queue; declared where it is not there
+//	produce, consume  --queue-type  the broker's default  classic or quorum, for a queue that is declared
+//	produce, consume  --give-up     1m0s                  how long no broker may be reached before the command ends with status 1
+//	produce, consume  --ledger      none                  file to write every confirm, or every message, down in; must not exist
+//	produce, consume  --count       no end                end after so many messages
+//	produce           --rate        100                   numbered messages a second; 0: as fast as they are confirmed
+//	produce           --duration    until stopped         send numbered messages for so long
+//	produce           --settle      30s                   how long to wait, at the end, for confirms that are missing
+//	consume           --prefetch    1                     messages that are held unacknowledged at a time
+//	consume           --idle        never                 end after so long without a message
+//	compare           --max-gap     any                   longest time that may go by without a confirm
 package main

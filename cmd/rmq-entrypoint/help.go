@@ -16,6 +16,9 @@ usage: rmq-entrypoint [flags] [command]
   status                    node, volume, cluster record, lock and catalog, for people
   carry-on --cluster-id ID  carry on from this node's copy when the majority is gone for good
   found --cluster-id ID     give up cluster ID, so that blank nodes found a new one
+  produce [MESSAGE]         send a message, or numbered ones, and wait for every confirm
+  consume                   receive messages; a dot in one is a second of work
+  compare LEDGER…           count what was lost or duplicated, from the ledgers of the two
   version, help
   anything else             is executed as it is
 
@@ -35,7 +38,12 @@ func help(out io.Writer) error {
 	for _, s := range secrets {
 		fmt.Fprintf(w, "  %s\t%s\n", s.env, s.help)
 	}
-	fmt.Fprint(w, "\n  RABBITMQ_DEFAULT_USER, _PASS, _VHOST\tthe health check's credentials, too\n  CONSUL_HTTP_SSL, CONSUL_CACERT, …\tConsul's own variables for TLS, namespace and partition\n")
+	fmt.Fprint(w, "\n  RABBITMQ_DEFAULT_USER, _PASS, _VHOST\tthe health check's credentials, too, and the clients'\n  CONSUL_HTTP_SSL, CONSUL_CACERT, …\tConsul's own variables for TLS, namespace and partition\n")
+	w.Flush()
+	fmt.Fprint(out, "\nThe clients' flags follow their name: command, flag, default. RMQ_BROKERS (or a file, RMQ_BROKERS_FILE) may hold\npasswords, unlike --brokers: amqp[s]://user:password@host[:port][/vhost].\n\n")
+	for _, s := range clientSettings(new(clientOptions)) {
+		fmt.Fprintf(w, "  %s\t--%s\t%s\t%s\n", s.of, s.flag, s.defaultText(), s.help)
+	}
 	return w.Flush()
 }
 

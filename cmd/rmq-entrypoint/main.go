@@ -50,6 +50,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return carryOnMain(ctx, cfg, cmd.id, out)
 	case "found":
 		return foundMain(ctx, cfg, cmd.id, out)
+	case "produce":
+		return produceMain(ctx, cfg.args, os.Getenv, logger(cfg), out)
+	case "consume":
+		return consumeMain(ctx, cfg.args, os.Getenv, logger(cfg), out)
+	case "compare":
+		return compareMain(cfg.args, os.Getenv, out)
 	}
 	return start(ctx, logger(cfg), cfg)
 }

@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 		t.Skip("needs containers")
 	}
 	t.Parallel()
-	for _, image := range []string{"rmq-entrypoint:4-management", "rmq-entrypoint:trixie", "rmq-entrypoint/dnsmasq:latest", "rmq-entrypoint/consul:latest"} {
+	for _, image := range []string{"rmq-entrypoint:4-management", "rmq-entrypoint:trixie", "rmq-entrypoint/dnsmasq:latest", "rmq-entrypoint/consul:latest", "rmq-entrypoint/haproxy:latest"} {
 		if _, err := try("image", "inspect", image); err != nil {
 			t.Fatalf("there is no image %s: scripts/images --all makes it", image)
 		}
@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 		other.project += "-other"
 		other.env = append(slices.Clip(d.env), "COMPOSE_PROJECT_NAME="+other.project)
 		d.Cleanup(other.remove)
-		other.refused("up", []string{"1"}, "CONSUL_PORT", "RABBITMQ1_PORT", "RABBITMQ1_MANAGEMENT_PORT", "SUBNET")
+		other.refused("up", []string{"1"}, "CONSUL_PORT", "HAPROXY_PORT", "RABBITMQ1_PORT", "RABBITMQ1_MANAGEMENT_PORT", "SUBNET")
 		if left := other.left(); left != "" {
 			d.Errorf("a refused scripts/up made %s", left)
 		}
@@ -109,7 +109,7 @@ func newDemo(t *testing.T) *demo {
 	for _, kind := range []struct {
 		name, suffix string
 		of           []string
-	}{{"services", "", []string{"consul", "dnsmasq", "rabbitmq1", "rabbitmq2", "rabbitmq3"}}, {"volumes", "-data", []string{"consul", "rabbitmq1", "rabbitmq2", "rabbitmq3"}}} {
+	}{{"services", "", []string{"consul", "dnsmasq", "haproxy", "rabbitmq1", "rabbitmq2", "rabbitmq3"}}, {"volumes", "-data", []string{"consul", "rabbitmq1", "rabbitmq2", "rabbitmq3"}}} {
 		fmt.Fprintf(&b, "%s:\n", kind.name)
 		for _, name := range kind.of {
 			fmt.Fprintf(&b, "  %s%s: {labels: [%s]}\n", name, kind.suffix, label)
@@ -120,7 +120,7 @@ func newDemo(t *testing.T) *demo {
 	}
 	d.env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+d.project, "COMPOSE_FILE=docker-compose.yml:"+override, "SUBNET="+c.subnet, "BIND=127.0.0.1",
 		"RABBITMQ_IMAGE=", "RMQ_ENTRYPOINT_IMAGE=", "RABBITMQ_ERLANG_COOKIE=cookie"+c.id, fmt.Sprintf("UP_TIMEOUT=%.0f", slow(300*time.Second).Seconds()))
-	for _, port := range []string{"CONSUL", "RABBITMQ1", "RABBITMQ2", "RABBITMQ3", "RABBITMQ1_MANAGEMENT", "RABBITMQ2_MANAGEMENT", "RABBITMQ3_MANAGEMENT"} {
+	for _, port := range []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS", "RABBITMQ1", "RABBITMQ2", "RABBITMQ3", "RABBITMQ1_MANAGEMENT", "RABBITMQ2_MANAGEMENT", "RABBITMQ3_MANAGEMENT"} {
 		d.env = append(d.env, fmt.Sprintf("%s_PORT=%d", port, freePort(t)))
 	}
 	d.remove()
@@ -255,7 +255,7 @@ func (d *demo) servers() (int, error) {
 	return len(answer.Answer), nil
 }
 
-// together waits until the two nodes list each other, DNS names both, and Docker calls all four containers healthy.
+// together waits until the two nodes list each other, DNS names both, and Docker calls all five containers healthy.
 func (d *demo) together() {
 	d.Helper()
 	want := []string{"rabbit@rabbitmq1", "rabbit@rabbitmq2"}
@@ -275,8 +275,8 @@ func (d *demo) together() {
 			return fmt.Errorf("dnsmasq gives %d SRV records (%v)", n, err)
 		}
 		healthy, err := try("ps", "-q", "--filter", "label=com.docker.compose.project="+d.project, "--filter", "health=healthy")
-		if n := len(strings.Fields(healthy)); err != nil || n != 4 {
-			return fmt.Errorf("%d of 4 containers are healthy (%v)", n, err)
+		if n := len(strings.Fields(healthy)); err != nil || n != 5 {
+			return fmt.Errorf("%d of 5 containers are healthy (%v)", n, err)
 		}
 		return nil
 	})
