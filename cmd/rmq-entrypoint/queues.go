@@ -82,7 +82,7 @@ func (b broker) perQueue(ctx context.Context, expr string) (map[string]string, e
 }
 
 // regrow brings this node's replicas of quorum queues back, a few a beat, until
-// there is nothing left to do or a queue fails for the fifth time.
+// there is nothing left to do or it has failed ten times.
 func (c *companion) regrow(ctx context.Context) {
 	if c.regrows == 0 {
 		return
@@ -92,11 +92,12 @@ func (c *companion) regrow(ctx context.Context) {
 		exprs = append(exprs, refillExpr)
 	}
 	var grown, failed []string
-	left := false
+	left, busy := false, error(nil)
 	for _, expr := range exprs {
 		said, err := c.broker.perQueue(ctx, expr)
-		if err != nil {
-			left, failed = true, append(failed, err.Error())
+		if err != nil { // busy, as a node that has just joined is
+			left, busy = true, err
+			break
 		}
 		for queue, word := range said {
 			switch word {
@@ -112,8 +113,13 @@ func (c *companion) regrow(ctx context.Context) {
 	if len(grown) > 0 {
 		c.log.Info("quorum queues have a replica here again", "queues", len(grown), "names", strings.Join(grown, "; "))
 	}
-	if len(failed) > 0 {
+	if busy != nil || len(failed) > 0 {
 		c.regrows--
+	}
+	if busy != nil {
+		c.log.Info("cannot look yet whether quorum queues lack a replica here", "tries_left", c.regrows, "why", busy)
+	}
+	if len(failed) > 0 {
 		c.log.Warn("quorum queues without a replica here", "tries_left", c.regrows, "why", strings.Join(failed, "; "))
 	}
 	if !left {

@@ -26,7 +26,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 	}
 	was := c.rt.Role
 	if old, err := c.rt.Config.volume().member(); was == joining || err == nil && old != nil && old.Regrow {
-		c.regrows = 5
+		c.regrows = 10
 	}
 	if err := c.mark(); err != nil {
 		return fmt.Sprintf("the marker cannot be written: %v", err)
