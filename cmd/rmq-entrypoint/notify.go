@@ -65,8 +65,10 @@ func tell(socket string, msg []byte) {
 func gone(ctx context.Context, rt runtimeFile) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {
-		for rt.alive() && ctx.Err() == nil {
-			pause(ctx, 200*time.Millisecond)
+		for missed := 0; missed < 3 && ctx.Err() == nil; pause(ctx, 100*time.Millisecond) {
+			if missed++; rt.alive() { // a process in exec is a zombie for a moment
+				missed = 0
+			}
 		}
 		if ctx.Err() == nil {
 			close(ended)
