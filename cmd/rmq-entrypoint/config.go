@@ -40,6 +40,7 @@ type config struct {
 	HTTP         string
 	ConfigFile   string
 	StateDir     string
+	Queues       string
 	CarryOn      bool
 	LogLevel     slog.Level
 	LogFormat    string
@@ -98,6 +99,7 @@ func settings(cfg *config) []setting {
 		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready and /status", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
+		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
 		{"carry-on", []string{"RMQ_CARRY_ON"}, boolean(&cfg.CarryOn), "carry on from this copy by itself when the majority is gone for good", ""},
 		{"log-level", []string{"RMQ_LOG_LEVEL"}, level, "debug, info, warn or error", "info"},
 		{"log-format", []string{"RMQ_LOG_FORMAT"}, str(&cfg.LogFormat, "text"), "text or json", ""},
@@ -282,6 +284,9 @@ func (cfg *config) complete(getenv func(string) string) error {
 			return fmt.Errorf("%s %s: must be at least the TTL (%s)", t.name, t.d, cfg.TTL)
 		}
 	}
+	if cfg.Queues != "auto" && cfg.Queues != "off" {
+		return fmt.Errorf("--queues (RMQ_QUEUES) %q: auto or off", cfg.Queues)
+	}
 	if cfg.LogFormat != "text" && cfg.LogFormat != "json" {
 		return fmt.Errorf("--log-format (RMQ_LOG_FORMAT) %q: text or json", cfg.LogFormat)
 	}
@@ -400,3 +405,7 @@ func hasPassword(raw string) bool {
 // lockKey and recordKey are the two keys in Consul.
 func (cfg config) lockKey() string   { return cfg.KeyPrefix + "/" + cfg.Service + "/lock" }
 func (cfg config) recordKey() string { return cfg.KeyPrefix + "/" + cfg.Service + "/cluster" }
+
+// survivingQueues reports whether we see to it that queues survive the loss of a
+// node, where the user has not decided it.
+func (cfg config) survivingQueues() bool { return cfg.Queues == "auto" }

@@ -72,9 +72,13 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		}
 	}
 	rt.PauseMinority = max(len(p.peers)+1, len(ready.state.members)) >= 3
-	conf, err := rabbitconf.Render(rabbitconf.Options{
+	opts := rabbitconf.Options{
 		Version: ready.version, Node: cfg.Node, Peers: p.peers, Joining: len(p.peers) > 0, PauseMinority: rt.PauseMinority, User: ready.user,
-	})
+	}
+	if cfg.survivingQueues() {
+		opts.Extra = rabbitconf.Queues(ready.version)
+	}
+	conf, err := rabbitconf.Render(opts)
 	if err != nil {
 		return err
 	}

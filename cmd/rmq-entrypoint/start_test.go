@@ -175,7 +175,10 @@ const seedConfig = `%% Written by rmq-entrypoint at each start of this node: edi
 %% Put settings into rabbitmq.conf, conf.d or advanced.config, which it respects.
 [
  {rabbit,[
-  {cluster_nodes,{['rabbit@localhost'],disc}}
+  {cluster_nodes,{['rabbit@localhost'],disc}},
+  {default_queue_type,rabbit_quorum_queue},
+  {quorum_membership_reconciliation_enabled,true},
+  {quorum_membership_reconciliation_target_group_size,3}
  ]}
 ].
 `
@@ -219,7 +222,10 @@ const joinerConfig = `%% Written by rmq-entrypoint at each start of this node: e
 [
  {rabbit,[
   {cluster_nodes,{['a@localhost','b@localhost'],disc}},
-  {cluster_formation,[{discovery_retry_limit,1000000},{discovery_retry_interval,500}]}
+  {cluster_formation,[{discovery_retry_limit,1000000},{discovery_retry_interval,500}]},
+  {default_queue_type,rabbit_quorum_queue},
+  {quorum_membership_reconciliation_enabled,true},
+  {quorum_membership_reconciliation_target_group_size,3}
  ]}
 ].
 `
