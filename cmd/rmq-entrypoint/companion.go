@@ -66,6 +66,9 @@ type companion struct {
 	regrows int      // tries left to bring back replicas of quorum queues
 	lost    []string // members without which only carry-on goes on
 
+	two    time.Time // since when the cluster has two members
+	warned string    // what of them was last warned of
+
 	mu    sync.Mutex
 	shown report // for /ready, /status and the health check
 }
@@ -337,6 +340,11 @@ func (c *companion) chores(ctx context.Context) {
 		}
 	}
 	c.guardMinority(ctx)
+	if why := c.pair(); why != c.warned {
+		if c.warned = why; why != "" {
+			c.log.Warn(why, "members", strings.Join(c.view.Members, ","))
+		}
+	}
 }
 
 // judge returns the check's status and its reason.

@@ -56,6 +56,7 @@ echo "$node $*" | tr '\n' ' ' >>"$RMQ_TEST_DIR/ctl"
 echo >>"$RMQ_TEST_DIR/ctl"
 case "$*" in
 *persistent_cluster_id*) exec cat "$dir/view" ;;
+*ha-mode*) cat "$dir/mirror"; exit "$(cat "$dir/mirror.exit" 2>/dev/null || echo 0)" ;;
 *'queues|'*) echo "queues|$(cat "$dir/queues" 2>/dev/null || echo 0)|" ;;
 join_cluster*) exec mv "$dir/view.joined" "$dir/view" ;;
 *init:stop*) kill -TERM "$(cat "$dir/pid")" ;;

@@ -3,21 +3,106 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 )
 
-// A node that joins, or joins again with a blank volume, has no replica of the
-// quorum queues there are: RabbitMQ leaves them where they were declared. What
-// follows brings back what was lost, and says so.
+// Queues survive the loss of a node in two ways. Up to RabbitMQ 3.13 a policy
+// mirrors them, which the seed sets before it announces its cluster: once, and
+// what becomes of it then is the user's. From 4.0 they are quorum queues, by
+// settings in rabbitmq.config (rabbitconf.Queues).
 
-// growExpr adds this node to the quorum queues that have fewer than three
-// replicas or an even number of them, which is what a queue is left with whose
+// mirrorPolicy is the name of the policy in each virtual host.
+const mirrorPolicy = "rmq-entrypoint-mirrors"
+
+// mirrorExpr sets the policy in each virtual host that has none of its name. Of
+// two that match a queue RabbitMQ takes the one with the higher priority, and 0 is
+// a user's default: any policy of the user's wins. An unsynchronised mirror is
+// never promoted, or confirmed messages would vanish.
+const mirrorExpr = `Name = <<"` + mirrorPolicy + `">>,
+Def = [{<<"ha-mode">>, <<"all">>}, {<<"ha-sync-mode">>, <<"automatic">>}, {<<"ha-promote-on-failure">>, <<"when-synced">>}, {<<"ha-promote-on-shutdown">>, <<"when-synced">>}],
+[io:format("queue|~ts|~0p|~n", [VH, case [P || P <- rabbit_policy:list(VH), proplists:get_value(name, P) =:= Name] of
+  [] -> catch rabbit_policy:set(VH, Name, <<".*">>, Def, -1000, <<"queues">>, <<"rmq-entrypoint">>);
+  _ -> ok
+end]) || VH <- rabbit_vhost:list()], ok.`
+
+// mirror has queues mirrored to all nodes, where the version mirrors, and says
+// what keeps it from that. What RabbitMQ refuses, as where the user does not permit
+// mirroring, is said in the log and holds nothing up.
+func (c *companion) mirror(ctx context.Context) string {
+	if !c.rt.Config.survivingQueues() || c.atLeast(4, 0) {
+		return ""
+	}
+	said, err := c.broker.perQueue(ctx, mirrorExpr)
+	if err != nil {
+		return fmt.Sprintf("the policy that mirrors queues cannot be set (--queues, RMQ_QUEUES): %v", err)
+	}
+	var hosts []string
+	for host, word := range said {
+		if word == "ok" {
+			hosts = append(hosts, host)
+		} else {
+			c.log.Warn("queues are not mirrored here: RabbitMQ refuses the policy", "vhost", host, "policy", mirrorPolicy, "why", word)
+		}
+	}
+	slices.Sort(hosts)
+	c.log.Info("queues are mirrored to all nodes", "policy", mirrorPolicy, "vhosts", strings.Join(hosts, ","))
+	return ""
+}
+
+// fewSay is for how long a cluster has two members before it is warned of: others
+// may be about to join.
+func (c *companion) fewSay() time.Duration { return 2 * c.rt.Config.TTL }
+
+// pair says what a cluster of two members cannot survive, or "".
+func (c *companion) pair() string {
+	if len(c.view.Members) != 2 {
+		c.two = time.Time{}
+		return ""
+	}
+	if c.two.IsZero() {
+		c.two = time.Now()
+	}
+	if time.Since(c.two) < c.fewSay() {
+		return ""
+	}
+	switch {
+	case c.view.Khepri:
+		return "TWO NODES: this cluster does not survive the loss of either, because RabbitMQ 4.2 and later decide by majority: add a third node"
+	case c.atLeast(4, 0) && c.rt.Config.survivingQueues():
+		return "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node, or set --queues (RMQ_QUEUES) to off"
+	}
+	return ""
+}
+
+// A node that joins, or joins again with a blank volume, has no replica of the
+// quorum queues there are: RabbitMQ leaves them where they were declared, or lets
+// them grow in its own time (from 4.0, rabbitconf.Queues). What follows brings them
+// here at once, and says so.
+
+// regrowExprs are what brings replicas here on this version. A user who keeps the
+// queues to himself still gets back what a wiped volume took.
+func (c *companion) regrowExprs() []string {
+	few := 1
+	if c.rt.Config.survivingQueues() {
+		few = 3
+	}
+	exprs := []string{fmt.Sprintf(growExpr, few)}
+	if !c.atLeast(3, 13) {
+		exprs = append(exprs, refillExpr)
+	}
+	return exprs
+}
+
+// growExpr adds this node to the quorum queues that have too few replicas
+// or an even number of them, which is what a queue is left with whose
 // replica here was forgotten. It stops after 3 s, so that no beat is missed.
 const growExpr = `Me = node(), End = erlang:monotonic_time(millisecond) + 3000,
 [begin
   {resource, VH, queue, N} = QN = amqqueue:get_name(Q),
   On = case maps:get(nodes, amqqueue:get_type_state(Q)) of L when is_list(L) -> L; M -> maps:keys(M) end,
-  case lists:member(Me, On) orelse length(On) >= 3 andalso length(On) rem 2 =:= 1 of
+  case lists:member(Me, On) orelse length(On) >= %d andalso length(On) rem 2 =:= 1 of
     true -> ok;
     false ->
       case erlang:monotonic_time(millisecond) < End of
@@ -87,13 +172,9 @@ func (c *companion) regrow(ctx context.Context) {
 	if c.regrows == 0 {
 		return
 	}
-	exprs := []string{growExpr}
-	if !c.atLeast(3, 13) {
-		exprs = append(exprs, refillExpr)
-	}
 	var grown, failed []string
 	left, busy := false, error(nil)
-	for _, expr := range exprs {
+	for _, expr := range c.regrowExprs() {
 		said, err := c.broker.perQueue(ctx, expr)
 		if err != nil { // busy, as a node that has just joined is
 			left, busy = true, err

@@ -4,9 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
 )
 
 // Replicas are brought back until nothing is left to do; a node that cannot be asked is asked again, ten times.
@@ -46,5 +54,175 @@ func TestRegrow(t *testing.T) {
 				t.Error("it asks when nothing is left to do")
 			}
 		})
+	}
+}
+
+// calls are the command lines that a node's rabbitmqctl and its like were given.
+func (n *node) calls(with string) (found []string) {
+	b, _ := os.ReadFile(n.path("ctl"))
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, with) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// A seed of a version that mirrors sets the policy before it announces its
+// cluster, and never again: what becomes of it is the user's.
+func testSeedMirrors(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=3.10.8")
+	n.start()
+	n.server(soon)
+	config, err := os.ReadFile(n.state("rabbitmq.config"))
+	must(t, err)
+	if strings.Contains(string(config), "queue") {
+		t.Errorf("settings that 3.10 does not have: %s", config)
+	}
+	n.put(n.path("mirror"), "no line of a queue\n")
+	n.put(n.path("mirror.exit"), "69") // RabbitMQ cannot be asked
+	n.tell("amqp up")
+	n.sees("id-1", n.name)
+	n.tell("notify READY=1")
+	n.reports(3*testBeat+soon, api.HealthCritical, "the policy that mirrors queues cannot be set (--queues, RMQ_QUEUES)")
+	if r := w.record(); r.State != peers.Forming {
+		t.Errorf("it announced a cluster without the policy: %+v", r)
+	}
+	before := len(n.calls("ha-mode"))
+	n.put(n.path("mirror"), "queue|/|ok|\nqueue|two|ok|\n")
+	must(t, os.Remove(n.path("mirror.exit")))
+	n.registered(3*testBeat+soon, api.HealthPassing)
+	says(t, n.log(), "queues are mirrored to all nodes", "vhosts=/,two")
+	calls := n.calls("ha-mode")
+	if len(calls) != before+1 {
+		t.Fatalf("the policy was set %d times:\n%s", len(calls)-before, calls)
+	}
+	for _, key := range []string{`{<<"ha-mode">>, <<"all">>}`, `{<<"ha-sync-mode">>, <<"automatic">>}`, `{<<"ha-promote-on-failure">>, <<"when-synced">>}`, `{<<"ha-promote-on-shutdown">>, <<"when-synced">>}`} {
+		if !strings.Contains(calls[0], key) {
+			t.Errorf("the policy lacks %s: %s", key, calls[0])
+		}
+	}
+	n.tell("notify STOPPING=1")
+	n.registered(time.Second, "")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	if again := n.calls("ha-mode"); len(again) != before+1 {
+		t.Errorf("it was set again:\n%s", again)
+	}
+}
+
+// Who sets the policy, and who leaves it alone.
+func TestMirror(t *testing.T) {
+	for _, c := range []struct {
+		version, queues string
+		answer          string // of RabbitMQ; "" is none
+		asked           bool
+		why             string // what holds the founding up
+		log             string
+	}{
+		{version: "3.10.8", queues: "auto", answer: "queue|/|ok|\n", asked: true, log: "queues are mirrored"},
+		{version: "3.13.7", queues: "auto", answer: "queue|/|ok|\n", asked: true, log: "queues are mirrored"},
+		{version: "3.10.8", queues: "auto", asked: true, why: "no answer"},
+		{version: "3.13.7", queues: "auto", answer: "queue|/|{error_string,\"not permitted\"}|\nqueue|b|ok|\n", asked: true, log: "not permitted"},
+		{version: "3.10.8", queues: "off"},
+		{version: "4.0.0", queues: "auto"},
+		{version: "4.3.6", queues: "auto"},
+	} {
+		var log bytes.Buffer
+		asked := 0
+		run := func(_ context.Context, argv ...string) (string, error) {
+			asked++
+			if c.answer == "" {
+				return "", errors.New("no answer")
+			}
+			return c.answer, nil
+		}
+		k := companion{log: slog.New(slog.NewTextHandler(&log, nil)), broker: broker{"a", run}, rt: runtimeFile{Version: c.version, Config: config{Queues: c.queues}}}
+		why := k.mirror(t.Context())
+		if (asked == 1) != c.asked || (why == "") != (c.why == "") || !strings.Contains(why, c.why) || !strings.Contains(log.String(), c.log) {
+			t.Errorf("%s, --queues %s: asked %d times, %q, log %s", c.version, c.queues, asked, why, log.String())
+		}
+	}
+}
+
+// Two members are warned of where they are worse than one, and not while a third
+// may be on its way.
+func TestPair(t *testing.T) {
+	const ttl = 15 * time.Second
+	for _, c := range []struct {
+		version, queues string
+		khepri          bool
+		members         int
+		since           time.Duration
+		want            string
+	}{
+		{"4.3.6", "auto", true, 2, time.Minute, "4.2 and later decide by majority: add a third node"},
+		{"4.2.0", "off", true, 2, time.Minute, "does not survive the loss of either"},
+		{"4.0.5", "auto", false, 2, time.Minute, "quorum queues"},
+		{"4.3.6", "auto", true, 2, ttl, ""},
+		{"4.3.6", "auto", true, 1, time.Minute, ""},
+		{"4.3.6", "auto", true, 3, time.Minute, ""},
+		{"4.0.5", "off", false, 2, time.Minute, ""},
+		{"3.10.8", "auto", false, 2, time.Minute, ""},
+	} {
+		k := companion{rt: runtimeFile{Version: c.version, Config: config{Queues: c.queues, TTL: ttl}}, two: time.Now().Add(-c.since)}
+		k.view = peers.View{Members: []string{"a", "b", "c"}[:c.members], Khepri: c.khepri}
+		got := k.pair()
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: %q", c, got)
+		}
+		if c.members == 2 { // one that has just come to two members waits
+			k.two = time.Time{}
+			if got := k.pair(); got != "" || k.two.IsZero() {
+				t.Errorf("%+v at first: %q", c, got)
+			}
+		}
+	}
+}
+
+// A joiner grows the quorum queues there are; with --queues off only those that
+// lost a replica with its volume. Replicas that stay empty for good are made anew
+// in any case.
+func TestWhoGrowsQueues(t *testing.T) {
+	few, lost := fmt.Sprintf(growExpr, 3), fmt.Sprintf(growExpr, 1)
+	for _, c := range []struct {
+		version, queues string
+		want            []string
+	}{
+		{"3.10.8", "auto", []string{few, refillExpr}},
+		{"3.13.7", "auto", []string{few}},
+		{"4.3.6", "auto", []string{few}},
+		{"3.10.8", "off", []string{lost, refillExpr}},
+		{"4.0.5", "off", []string{lost}},
+	} {
+		k := companion{rt: runtimeFile{Version: c.version, Config: config{Queues: c.queues}}}
+		if got := k.regrowExprs(); !slices.Equal(got, c.want) {
+			t.Errorf("%s, --queues %s: %q", c.version, c.queues, got)
+		}
+	}
+}
+
+// Carrying on, a version with mirrors takes the queues over whose home is lost,
+// before the boot goes on and throws this copy away.
+func TestCarryOnTakesQueuesOver(t *testing.T) {
+	for version, over := range map[string]bool{"3.10.8": true, "3.13.7": true, "4.0.5": false, "4.3.6": false} {
+		var calls []string
+		run := func(_ context.Context, argv ...string) (string, error) {
+			calls = append(calls, strings.Join(argv, " "))
+			return "", nil
+		}
+		v := testVolume(t)
+		k := companion{broker: broker{"a@h", run}, rt: runtimeFile{Version: version, Config: config{Node: "a@h", Data: v.data, StateDir: v.state}}}
+		must(t, k.force(t.Context(), []string{"b@h", "c@h"}))
+		if len(calls) != 1 {
+			t.Fatalf("%s: %q", version, calls)
+		}
+		if got := strings.Contains(calls[0], "['b@h','c@h']") && strings.Index(calls[0], "set_pid") < strings.Index(calls[0], "rabbit_table:force_load()"); got != over {
+			t.Errorf("%s: %q", version, calls)
+		}
+		calls = nil
+		if err := k.force(t.Context(), []string{"b@h']), halt(), (['"}); (err != nil) != over || over && calls != nil {
+			t.Errorf("%s with a name that is none: %v, %q", version, err, calls)
+		}
 	}
 }

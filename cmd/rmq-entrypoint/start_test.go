@@ -26,6 +26,7 @@ func TestEntrypoint(t *testing.T) {
 	c := consultest.Start(t)
 	for name, scenario := range map[string]func(*testing.T, *world){
 		"seed":                              testSeed,
+		"seed that mirrors":                 testSeedMirrors,
 		"joiner":                            testJoiner,
 		"member":                            testMember,
 		"signal while waiting for the lock": testSIGTERMWaitingForLock,

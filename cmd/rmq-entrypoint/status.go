@@ -39,6 +39,9 @@ func statusMain(ctx context.Context, cfg config, out io.Writer) error {
 			row("check", "%s since %s: %s", r.Status, r.Since.Format(time.RFC3339), r.Reason)
 			row("members", "%s", strings.Join(r.Members, ", "))
 			row("running", "%s", strings.Join(r.Running, ", "))
+			if r.Warning != "" {
+				row("warning", "%s", r.Warning)
+			}
 			row("last beat", "%s at Consul %s", r.Beat.Format(time.RFC3339), r.Consul)
 		}
 	}

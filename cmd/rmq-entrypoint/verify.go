@@ -97,6 +97,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		if left := c.beatEvery() + time.Second - time.Since(c.born); left > 0 {
 			return fmt.Sprintf("giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		}
+		if why := c.mirror(ctx); why != "" { // announced, it is the user's to change
+			return why
+		}
 		f := r.Founded(v.ClusterID, now)
 		for _, m := range v.Members {
 			if _, on := f.Members[m]; !on {
