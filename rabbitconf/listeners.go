@@ -1,12 +1,13 @@
 package rabbitconf
 
 import (
+	"net"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// A Listener is where RabbitMQ takes AMQP connections.
+// A Listener is where RabbitMQ or a plugin of its takes connections.
 type Listener struct {
 	Host string // as configured; "" is every address
 	Port int
@@ -27,6 +28,79 @@ func (u User) Listeners(port int) []Listener {
 		tls[i].TLS = true
 	}
 	return append(plain, tls...)
+}
+
+// HTTP returns where the plugin management or prometheus listens, unless the user
+// says anything on the plain port given. Of several it is one that others can
+// reach, a plain one if there is.
+func (u User) HTTP(plugin string, port int) Listener {
+	var found []Listener
+	for _, kind := range []string{"tcp", "listener", "ssl"} { // management.listener.* is the old form
+		byDefault := Listener{Port: port, TLS: kind == "ssl"}
+		if byDefault.TLS {
+			byDefault.Port-- // 15671 and 15691
+		}
+		l := byDefault
+		prefix, set := plugin+"."+kind+".", false
+		for _, c := range u.conf {
+			name, ok := strings.CutPrefix(c.key, prefix)
+			set = set || ok
+			switch n, err := strconv.Atoi(c.value); {
+			case ok && name == "port" && err == nil:
+				l.Port = n
+			case ok && name == "ip":
+				l.Host = anyHost(c.value)
+			case ok && name == "ssl":
+				l.TLS = c.value == "true"
+			}
+		}
+		key := Atom(kind + "_config")
+		if kind == "listener" {
+			key = "listener"
+		}
+		for _, setting := range u.application(Atom("rabbitmq_" + plugin)) {
+			if list, ok := pair(setting).(List); ok && setting.(Tuple)[0] == Term(key) {
+				l, set = byDefault, true
+				l.read(list)
+			}
+		}
+		if set {
+			found = append(found, l)
+		}
+	}
+	if len(found) == 0 {
+		return Listener{Port: port}
+	}
+	i := slices.IndexFunc(found, func(l Listener) bool { return !l.TLS && !l.Local() })
+	if i < 0 {
+		i = slices.IndexFunc(found, func(l Listener) bool { return !l.Local() })
+	}
+	return found[max(i, 0)]
+}
+
+// read takes over what a plugin's listener says in Erlang terms.
+func (l *Listener) read(list List) {
+	for _, t := range list {
+		switch value := pair(t).(type) {
+		case Int:
+			if key(t) == "port" {
+				l.Port = int(value)
+			}
+		case String:
+			if key(t) == "ip" {
+				l.Host = anyHost(string(value))
+			}
+		case Atom:
+			if key(t) == "ssl" {
+				l.TLS = value == "true"
+			}
+		}
+	}
+}
+
+// Local reports whether only this host reaches it.
+func (l Listener) Local() bool {
+	return l.Host == "localhost" || net.ParseIP(l.Host).IsLoopback()
 }
 
 func (u User) listeners(kind string) (list []Listener, set bool) {

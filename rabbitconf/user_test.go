@@ -260,3 +260,40 @@ func TestListeners(t *testing.T) {
 		}
 	}
 }
+
+func TestHTTP(t *testing.T) {
+	for _, test := range []struct {
+		plugin, conf, advanced string
+		want                   Listener
+	}{
+		{"management", "", "", Listener{Port: 15672}},
+		{"management", "prometheus.tcp.port = 1\nmanagement.path_prefix = /x", "[{rabbitmq_prometheus, [{tcp_config, [{port, 1}]}]}].", Listener{Port: 15672}},
+		{"management", "management.tcp.port = 1\nmanagement.ssl.port = 2", "", Listener{Port: 1}},
+		{"management", "management.ssl.certfile = /c", "", Listener{Port: 15671, TLS: true}},
+		{"management", "management.tcp.ip = 127.0.0.1\nmanagement.ssl.port = 2", "", Listener{Port: 2, TLS: true}},
+		{"management", "management.tcp.ip = 127.0.0.1", "", Listener{Host: "127.0.0.1", Port: 15672}},
+		{"management", "management.listener.port = 3\nmanagement.listener.ssl = true\nmanagement.listener.ip = 0.0.0.0", "", Listener{Port: 3, TLS: true}},
+		{"management", "management.tcp.port = 1\nmanagement.tcp.ip = ::1", `[{rabbitmq_management, [{tcp_config, [{port, 4}, {ip, "10.0.0.1"}]}]}].`, Listener{Host: "10.0.0.1", Port: 4}},
+		{"management", "", `[{rabbitmq_management, [{listener, [{port, 5}, {ssl, true}, {ssl_opts, []}]}]}].`, Listener{Port: 5, TLS: true}},
+		{"management", "management.tcp.port = 1", `[{rabbitmq_management, [{tcp_config, []}]}].`, Listener{Port: 15672}},
+		{"prometheus", "", "", Listener{Port: 15692}},
+		{"prometheus", "prometheus.tcp.port = 1", "", Listener{Port: 1}},
+		{"prometheus", "prometheus.ssl.cacertfile = /c", "", Listener{Port: 15691, TLS: true}},
+		{"prometheus", "", "[{rabbitmq_prometheus, [{tcp_config, [{port, 6}]}]}].", Listener{Port: 6}},
+	} {
+		user, err := read(t, test.conf, "", test.advanced)
+		if err != nil {
+			t.Errorf("%q %q: %v", test.conf, test.advanced, err)
+			continue
+		}
+		port := map[string]int{"management": 15672, "prometheus": 15692}[test.plugin]
+		if got := user.HTTP(test.plugin, port); got != test.want {
+			t.Errorf("%s %q %q: %+v, want %+v", test.plugin, test.conf, test.advanced, got, test.want)
+		}
+	}
+	for host, want := range map[string]bool{"": false, "10.0.0.1": false, "127.0.0.1": true, "127.9.9.9": true, "::1": true, "localhost": true, "rabbitmq1": false} {
+		if got := (Listener{Host: host}).Local(); got != want {
+			t.Errorf("%q is local: %v", host, got)
+		}
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // companion stays beside the server: it holds the seed's lock while the cluster
@@ -39,6 +40,7 @@ type companion struct {
 	nodes  func(ctx context.Context) ([]healthcheck.Node, error) // of the management port; nil when there is none
 	lock   *lock.Lock                                            // a seed's, until its cluster is announced
 	reg    peers.Registration
+	beside []beside // entries next to it
 	born   time.Time
 
 	serving   bool                 // RabbitMQ said READY and has not said that it stops
@@ -101,7 +103,7 @@ func companionMain(ctx context.Context, cfg config) error {
 	defer checker.Close()
 	c := &companion{
 		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, runCommand},
-		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv), reg: rt.registration(), born: time.Now(),
+		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: rt.registration(), beside: rt.beside(), born: time.Now(),
 		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
 	}
 	c.consul.prefer(rt.Consul)
@@ -256,7 +258,7 @@ func (c *companion) withdraw(ctx context.Context, why string) {
 	c.show(report{Status: api.HealthCritical, Reason: why})
 	err := errors.New("no Consul in use")
 	if c.consul.client != nil {
-		err = peers.Withdraw(ctx, c.consul.client, c.reg)
+		err = withdrawAll(ctx, c.consul.client, c.rt)
 	}
 	if err != nil {
 		c.log.Warn("cannot deregister, the TTL will tell", "why", why, "err", err)
@@ -306,6 +308,7 @@ func (c *companion) beat(ctx context.Context) {
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
 			c.reported = time.Now()
+			c.tellBeside(ctx, client, status, reason)
 		}
 		break
 	}
@@ -501,13 +504,18 @@ func (c *companion) unstirred(ctx context.Context) (same, known bool) {
 }
 
 // managementNodes asks this node's management port as the default user.
-func managementNodes(getenv func(string) string) func(context.Context) ([]healthcheck.Node, error) {
+func managementNodes(getenv func(string) string, at rabbitconf.Listener) func(context.Context) ([]healthcheck.Node, error) {
 	user := defaultUser(getenv)
+	base := "http://"
+	if at.TLS {
+		base = "https://"
+	}
+	base += net.JoinHostPort(cmp.Or(at.Host, "127.0.0.1"), fmt.Sprint(at.Port))
 	password, _ := user.Password()
 	return func(ctx context.Context) ([]healthcheck.Node, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		return healthcheck.Nodes(ctx, "http://127.0.0.1:15672", user.Username(), password)
+		return healthcheck.Nodes(ctx, base, user.Username(), password)
 	}
 }
 
@@ -516,7 +524,7 @@ func (c *companion) clean(ctx context.Context) {
 	c.consul.left = slices.DeleteFunc(c.consul.left, func(old agent) bool {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		return peers.Withdraw(ctx, old.client, c.reg) == nil
+		return withdrawAll(ctx, old.client, c.rt) == nil
 	})
 }
 

@@ -50,6 +50,8 @@ type config struct {
 	Port      int                   // AMQP port to register
 	Listeners []rabbitconf.Listener // where RabbitMQ is configured to listen
 
+	Management, Prometheus rabbitconf.Listener // where these plugins listen, if they are enabled
+
 	args []string // the command and its arguments
 }
 
@@ -297,11 +299,12 @@ func (cfg *config) complete(getenv func(string) string) error {
 	return cfg.port(getenv)
 }
 
-// listen takes over where RabbitMQ is configured to listen: the health check
-// connects there, and the first port that is not this host's alone is registered,
+// listen takes over where RabbitMQ and its plugins are configured to listen: the
+// health check connects there, and the first port that is not this host's alone is registered,
 // unless RMQ_AMQP_URL names one.
 func (cfg *config) listen(user rabbitconf.User) error {
 	cfg.Listeners = user.Listeners(cfg.Port)
+	cfg.Management, cfg.Prometheus = user.HTTP("management", 15672), user.HTTP("prometheus", 15692)
 	switch {
 	case cfg.AMQPURL != "":
 	case len(cfg.Listeners) == 0:

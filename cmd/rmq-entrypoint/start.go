@@ -93,6 +93,9 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	if cerr == nil {
 		err = peers.Announce(ctx, client, rt.registration(), "starting as "+string(p.role))
+		if err == nil {
+			withdrawBeside(ctx, client, rt) // what an earlier start left
+		}
 		if denied(err) && p.role != member {
 			return err // nobody would ever find it
 		}
@@ -152,7 +155,7 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 	}
 	f.say("Consul")
 	if client, err := c.use(ctx); err == nil {
-		if err := peers.Withdraw(ctx, client, rt.registration()); err != nil { // of an earlier start: it may still pass
+		if err := withdrawAll(ctx, client, *rt); err != nil { // of an earlier start: it may still pass
 			log.Warn("cannot remove this node's earlier registration", "err", err)
 		}
 	}

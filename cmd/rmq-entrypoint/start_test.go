@@ -27,6 +27,8 @@ func TestEntrypoint(t *testing.T) {
 	for name, scenario := range map[string]func(*testing.T, *world){
 		"seed":                              testSeed,
 		"seed that mirrors":                 testSeedMirrors,
+		"services beside":                   testBeside,
+		"nothing beside":                    testNothingBeside,
 		"joiner":                            testJoiner,
 		"member":                            testMember,
 		"signal while waiting for the lock": testSIGTERMWaitingForLock,

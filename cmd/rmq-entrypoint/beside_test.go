@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
+)
+
+// Management and Prometheus are services of their own: in DNS while the node
+// passes and their port answers, gone with it, and of no weight in the cluster.
+func testBeside(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	management, prometheus := listen0(t), listen0(t)
+	ports := map[string]int{"management": port(management), "prometheus": port(prometheus)}
+	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\nprometheus.tcp.port = %d\n", ports["management"], ports["prometheus"]))
+	in := func(name string, want bool) func() error {
+		return func() error {
+			found, err := peers.Lookup(t.Context(), peers.DNS{Server: w.consul.DNSAddr, Domain: "consul"}, w.service+"-"+name)
+			if address := fmt.Sprintf("%s:%d", n.ip, ports[name]); err == nil && slices.Contains(found, address) != want {
+				err = fmt.Errorf("DNS gives %q, want %s: %v", found, address, want)
+			}
+			return err
+		}
+	}
+	n.serves()
+	for name := range ports {
+		eventually(t, testBeat+soon, name+" is in DNS", in(name, true))
+	}
+	all, _, err := peers.Catalog(t.Context(), w.consul.Client, w.service, "")
+	if err != nil || len(all) != 1 || all[0].Node != n.name {
+		t.Errorf("the node's own service has %+v, %v: others are to find the node once", all, err)
+	}
+
+	must(t, prometheus.Close())
+	eventually(t, testBeat+soon, "prometheus is out of DNS", in("prometheus", false))
+	must(t, in("management", true)())
+	n.registered(0, api.HealthPassing)
+
+	n.tell("amqp down")
+	n.registered(3*testBeat, api.HealthCritical)
+	eventually(t, testBeat+soon, "management is out of DNS with its node", in("management", false))
+	n.tell("amqp up")
+	eventually(t, 3*testBeat+soon, "management is back", in("management", true))
+
+	n.tell("notify STOPPING=1")
+	eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
+	n.tell("notify READY=1")
+	eventually(t, testBeat+soon, "management is back", in("management", true))
+	n.kill(n.cmd.Process.Pid)
+	eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
+}
+
+// unregistered returns an error while a service of this world is in the catalog.
+func (w *world) unregistered() error {
+	services, _, err := w.consul.Client.Catalog().Services(&api.QueryOptions{RequireConsistent: true})
+	for name := range services {
+		if strings.HasPrefix(name, w.service) {
+			err = errors.Join(err, errors.New(name+" is there"))
+		}
+	}
+	return err
+}
+
+// A node of which nothing but AMQP listens has one service; what an earlier start
+// left goes when it starts.
+func testNothingBeside(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	l := listen0(t)
+	must(t, l.Close())
+	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n", port(l)))
+	left := peers.Registration{Service: w.service + "-prometheus", Node: n.name, Address: n.ip, Port: 1, TTL: time.Hour, Reap: time.Hour}
+	must(t, peers.Announce(t.Context(), w.consul.Client, left, ""))
+	must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
+	n.serves()
+	consistently(t, testBeat+time.Second, "there is one service", func() error {
+		services, _, err := w.consul.Client.Catalog().Services(&api.QueryOptions{RequireConsistent: true})
+		for name := range services {
+			if strings.HasPrefix(name, w.service+"-") {
+				err = errors.Join(err, errors.New(name+" is there"))
+			}
+		}
+		return err
+	})
+}
+
+// A token without the right to the services beside costs these, not the node.
+func TestBesideDenied(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t, consultest.ACL())
+	w := newWorld(t, c)
+	management := listen0(t)
+	secret := token(t, c, fmt.Sprintf(`key_prefix "rmq-entrypoint/" { policy = "write" } session_prefix "" { policy = "write" }
+		service %q { policy = "write" } service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`, w.service))
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN="+secret)
+	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", port(management)))
+	n.serves()
+	n.logs("management and Prometheus are not registered")
+	says(t, n.log(), "service:write", w.service+"-management")
+	consistently(t, testBeat+time.Second, "the node passes", func() error {
+		status, err := n.status(c.Client)
+		if err == nil && status != api.HealthPassing {
+			err = errors.New(status)
+		}
+		return err
+	})
+	if said := strings.Count(n.log(), "not registered"); said != 1 {
+		t.Errorf("it says so %d times", said)
+	}
+}
+
+// listen0 listens on a free port of 127.0.0.1.
+func listen0(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
