@@ -49,6 +49,7 @@ type Gone struct {
 	Volume string    `json:"volume,omitempty"`
 	At     time.Time `json:"at"`
 	Why    string    `json:"why"`
+	Left   bool      `json:"left,omitempty"` // in good order: nothing was lost with it, and the cluster forgets it
 }
 
 // Previous is a cluster that a later founding replaced.
@@ -168,6 +169,23 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	return r
 }
 
+// Left returns the record after node left the cluster for good, with its replicas
+// moved away.
+func (r Record) Left(node, why string, now time.Time) Record {
+	r = r.Without(node, why, now)
+	g := r.Gone[node]
+	g.Left = true
+	r.Gone[node] = g
+	return r
+}
+
+// HasLeft reports whether node left the cluster for good with that volume.
+func (r Record) HasLeft(node, volume string) bool {
+	g, gone := r.Gone[node]
+	_, on := r.Members[node]
+	return gone && !on && g.Left && g.Volume == volume && volume != ""
+}
+
 // Published returns a formed record as a running member knows its cluster: all
 // members RabbitMQ lists, with this node's volume id and nobody else's.
 func Published(v View, node, volume string, now time.Time) Record {
@@ -207,6 +225,8 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return ""
 	case member:
 		return fmt.Sprintf("this volume (%s) was replaced: %s is on record with volume %s in cluster %s", volume, node, on, r.describe())
+	case gone && g.Left:
+		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
 	case gone:
 		return fmt.Sprintf("%s took itself off cluster %s on %s (%s); on record without it: %s (look there whether they carried on before you give this volume up)", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
 	default:

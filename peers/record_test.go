@@ -260,6 +260,8 @@ func TestRefuses(t *testing.T) {
 		{"on record, volume unknown to the record", formed, b, "vb", "id-2", ""},
 		{"on record, volume without a name", formed, a, "", "id-2", ""},
 		{"struck itself", formed, c, "vc", "id-2", "its volume came up blank"},
+		{"left for good", formed.Left(a, "asked to", now), a, "va", "id-2", "left cluster id-2 for good"},
+		{"left for good, and came back blank", formed.Left(a, "asked to", now).With(a, "vnew"), a, "va", "id-2", "replaced"},
 		{"never on record", formed, "rabbit@d", "vd", "id-2", "no longer on record"},
 		{"another cluster", formed, a, "va", "id-9", "id-9"},
 		{"a cluster that was replaced", formed, a, "va", "id-1", "replaced on"},
@@ -271,6 +273,32 @@ func TestRefuses(t *testing.T) {
 		got := test.r.Refuses(test.node, test.volume, test.cluster)
 		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("%s: got %q, want %q in it", test.name, got, test.want)
+		}
+	}
+}
+
+func TestHasLeft(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va", b: "vb", c: ""}}
+	left := r.Left(a, "asked to", now)
+	if g := left.Gone[a]; !g.Left || g.Volume != "va" || g.Why != "asked to" || !g.At.Equal(now) || len(left.Members) != 2 || len(r.Members) != 3 || len(r.Gone) != 0 {
+		t.Errorf("%+v, of %+v", left, r)
+	}
+	for _, test := range []struct {
+		name         string
+		r            peers.Record
+		node, volume string
+		want         bool
+	}{
+		{"with this volume", left, a, "va", true},
+		{"with another", left, a, "vx", false},
+		{"still on record", left, b, "vb", false},
+		{"came up blank", r.Without(a, "blank", now), a, "va", false},
+		{"came back", left.With(a, "va"), a, "va", false},
+		{"no volume known", r.Left(c, "asked to", now), c, "", false},
+	} {
+		if got := test.r.HasLeft(test.node, test.volume); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
 		}
 	}
 }
