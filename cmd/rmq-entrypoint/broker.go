@@ -146,6 +146,13 @@ func (b broker) within(ctx context.Context, d time.Duration, node string, argv .
 	return b.run(ctx, append(full, argv...)...)
 }
 
+// tool runs another of RabbitMQ's programs against this node for at most d.
+func (b broker) tool(ctx context.Context, d time.Duration, program string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return b.run(ctx, append([]string{program, "-q", "-n", b.node}, argv...)...)
+}
+
 // runCommand runs a program of RabbitMQ's and returns what it printed. It gets
 // neither Consul's token nor a socket to notify.
 func runCommand(ctx context.Context, argv ...string) (string, error) {
@@ -169,7 +176,7 @@ func runCommand(ctx context.Context, argv ...string) (string, error) {
 // firstLine returns the first line that says something, shortened for a log.
 func firstLine(s string) string {
 	for line := range strings.Lines(s) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "[warn") {
+		if line = strings.TrimSpace(line); line != "" && line != "Error:" && !strings.HasPrefix(line, "[warn") {
 			return fmt.Sprintf("%.300s", line)
 		}
 	}

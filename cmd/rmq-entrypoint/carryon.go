@@ -94,9 +94,14 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 	return fmt.Errorf("not done yet (%s): the order stays on the volume, rmq-entrypoint status tells", cmp.Or(told, "the companion does not answer"))
 }
 
-// lost returns those of the members that took themselves off the record.
+// lost returns those of the members that took themselves off the record. One that
+// left in good order is about to be forgotten: only if that fails for long, its
+// vote is lost, too.
 func lost(r peers.Record, members []string) []string {
-	return slices.DeleteFunc(slices.Clone(members), func(m string) bool { _, gone := r.Gone[m]; return !gone })
+	return slices.DeleteFunc(slices.Clone(members), func(m string) bool {
+		g, gone := r.Gone[m]
+		return !gone || g.Left && time.Since(g.At) < 2*leaveGrace
+	})
 }
 
 // A strait is what a node is in that can never again go on by itself, because the
@@ -396,8 +401,10 @@ func (c *companion) khepri() bool {
 	return err == nil && strings.Contains(string(b), "khepri_db")
 }
 
+func (c *companion) atLeast(major, minor int) bool { return c.rt.atLeast(major, minor) }
+
 // atLeast reports whether RabbitMQ is of that version or later.
-func (c *companion) atLeast(major, minor int) bool {
-	v, err := rabbitconf.ParseVersion(c.rt.Version)
+func (rt runtimeFile) atLeast(major, minor int) bool {
+	v, err := rabbitconf.ParseVersion(rt.Version)
 	return err == nil && v.AtLeast(major, minor)
 }

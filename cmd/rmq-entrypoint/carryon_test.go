@@ -33,6 +33,9 @@ func TestStranded(t *testing.T) {
 		}
 		return m
 	}
+	left := func(ago time.Duration, name string) map[string]peers.Gone {
+		return map[string]peers.Gone{name: {At: time.Now().Add(-ago), Why: "told to", Left: true}}
+	}
 	const khepri, mnesia, offer = "4.3.6", "4.0.5", "carry-on --cluster-id id"
 	for _, tc := range []struct {
 		name    string
@@ -56,6 +59,9 @@ func TestStranded(t *testing.T) {
 		{name: "it cannot be asked", version: khepri, on: members("a"), gone: gone("b", "c")},
 		{name: "two copies of four", version: khepri, members: "a,b,c,d", on: members("a", "b"), gone: gone("c", "d"), want: []string{"c, d", "a, b hold a copy each", "2026-01-02", "delete the key", "wipe all copies but the newest"}},
 		{name: "off the record itself", version: khepri, members: "a,b,c", on: members("b"), gone: gone("a", "c")},
+		{name: "half left in good order", version: khepri, serving: true, members: "a,b", on: members("a"), gone: left(time.Minute, "b")},
+		{name: "half left long ago, and still has a vote", version: khepri, members: "a,b", on: members("a"), gone: left(time.Hour, "b"), want: []string{"GOOD: b", offer}, lost: "b"},
+		{name: "one just left", version: mnesia, members: "a,b", waits: "b", on: members("a"), gone: left(time.Minute, "b")},
 		{name: "serving goes on", version: mnesia, serving: true, members: "a,b,c", waits: "b", on: members("a"), gone: gone("b", "c")},
 		{name: "alone", version: mnesia, members: "a,b,c", waits: "b,c", on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
 		{name: "alone, stopped last", version: mnesia, members: "a,b,c", on: members("a"), gone: gone("b", "c")},

@@ -68,6 +68,9 @@ type companion struct {
 	regrows int      // tries left to bring back replicas of quorum queues
 	lost    []string // members without which only carry-on goes on
 
+	out  bool     // of service, by an operator's order
+	left []string // members that left for good and are not forgotten
+
 	two    time.Time // since when the cluster has two members
 	warned string    // what of them was last warned of
 
@@ -272,7 +275,7 @@ func (c *companion) beat(ctx context.Context) {
 	if c.withdrawn && !c.serving {
 		c.giveUp(ctx) // an explicit join may have failed after stop_app
 		// One that paused in a minority may wait for nodes that came back blank.
-		if why := cmp.Or(c.carryOn(ctx), c.waitsInVain(ctx), c.booted); ctx.Err() == nil {
+		if why := cmp.Or(c.outOfService(ctx, healthcheck.Result{}), c.carryOn(ctx), c.waitsInVain(ctx), c.booted); ctx.Err() == nil {
 			c.show(report{Status: api.HealthCritical, Reason: why})
 		}
 		return
@@ -314,7 +317,7 @@ func (c *companion) beat(ctx context.Context) {
 	}
 	c.touch()
 	c.show(report{Status: status, Reason: reason})
-	if c.verified {
+	if c.verified && !c.out {
 		c.chores(ctx)
 	}
 }
@@ -343,6 +346,7 @@ func (c *companion) chores(ctx context.Context) {
 		}
 	}
 	c.guardMinority(ctx)
+	c.forgetLeft(ctx)
 	if why := c.pair(); why != c.warned {
 		if c.warned = why; why != "" {
 			c.log.Warn(why, "members", strings.Join(c.view.Members, ","))
@@ -354,6 +358,9 @@ func (c *companion) chores(ctx context.Context) {
 func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, reason string) {
 	c.lost = nil
 	if why := c.carryOn(ctx); why != "" {
+		return api.HealthCritical, why
+	}
+	if why := c.outOfService(ctx, r); why != "" {
 		return api.HealthCritical, why
 	}
 	if !c.serving {
@@ -407,7 +414,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 			return api.HealthCritical, "not verified: " + why
 		}
 	}
-	c.size = len(record.Members)
+	c.size, c.left = len(record.Members), leftBehind(record, c.view, c.rt.Config.Node)
 	if c.wrong = c.apart(record, others); c.wrong != "" {
 		return api.HealthCritical, c.wrong
 	}

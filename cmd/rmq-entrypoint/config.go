@@ -118,15 +118,20 @@ var secrets = []struct{ env, help string }{
 
 // command is what the command line asks for: one of ours, or a program to become.
 type command struct {
-	name string // start, companion, healthcheck, status, carry-on, found, produce, consume, compare, version, help; exec
-	id   string // --cluster-id
-	ok   bool   // --ready of healthcheck
+	name string        // start, companion, healthcheck, status, drain, leave, carry-on, found, produce, consume, compare, version, help; exec
+	id   string        // --cluster-id
+	ok   bool          // --ready of healthcheck, --force of drain and leave
+	wait time.Duration // --wait of drain and leave
 }
 
-var subcommands = []string{"companion", "healthcheck", "status", "carry-on", "found", "produce", "consume", "compare", "version", "help"}
+var subcommands = []string{"companion", "healthcheck", "status", "drain", "leave", "carry-on", "found", "produce", "consume", "compare", "version", "help"}
 
 // clients are the subcommands that have flags of their own and none of a node's.
 var clients = []string{"produce", "consume", "compare"}
+
+// drainWait is what balancers get to see that a node goes out of service, unless
+// --wait says otherwise: two or three of their usual checks.
+const drainWait = 5 * time.Second
 
 // parse judges the command line and the environment, and looks at nothing else.
 func parse(args []string, getenv func(string) string) (config, command, error) {
@@ -166,6 +171,9 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 		switch cmd.name {
 		case "healthcheck":
 			fs.BoolVar(&cmd.ok, "ready", false, "")
+		case "drain", "leave":
+			fs.BoolVar(&cmd.ok, "force", false, "")
+			fs.DurationVar(&cmd.wait, "wait", drainWait, "")
 		case "carry-on", "found":
 			fs.StringVar(&cmd.id, "cluster-id", "", "")
 		}
@@ -193,6 +201,9 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 		if getenv(s.env) != "" && getenv(s.env+"_FILE") != "" {
 			return cfg, cmd, keepOne(s.env)
 		}
+	}
+	if cmd.wait < 0 {
+		return cfg, cmd, fmt.Errorf("--wait %s: how long balancers get to see that the node is out of service, 0s or more", cmd.wait)
 	}
 	for _, s := range rows {
 		if fs.Changed(s.flag) {

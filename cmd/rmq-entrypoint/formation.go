@@ -312,7 +312,7 @@ func (f *formation) pend(as role, claim string) error {
 		return err
 	}
 	// What an earlier life of this blank volume left would speak for it.
-	return errors.Join(f.volume.remove("member"), f.volume.remove("carry-on"))
+	return errors.Join(f.volume.remove("member"), f.volume.remove("carry-on"), f.volume.remove("out"))
 }
 
 // wait returns when something has changed that could change the decision.

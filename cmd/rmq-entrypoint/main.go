@@ -46,6 +46,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return healthcheckMain(ctx, cfg, cmd.ok, out)
 	case "status":
 		return statusMain(ctx, cfg, out)
+	case "drain":
+		return drainMain(ctx, cfg, cmd, out)
+	case "leave":
+		return leaveMain(ctx, cfg, cmd, out)
 	case "carry-on":
 		return carryOnMain(ctx, cfg, cmd.id, out)
 	case "found":

@@ -46,8 +46,8 @@ const (
 	soon     = 20 * time.Second // for what takes a moment on a machine that is busy
 )
 
-// ctlScript is rabbitmqctl: it notes how it was called, and what it knows of a
-// node's cluster is in the file view of that node.
+// ctlScript is rabbitmqctl and its like: it notes how it was called, and what it
+// knows of a node's cluster is in the file view of that node.
 const ctlScript = `#!/bin/sh
 node=$3
 shift 3
@@ -59,6 +59,14 @@ case "$*" in
 *ha-mode*) cat "$dir/mirror"; exit "$(cat "$dir/mirror.exit" 2>/dev/null || echo 0)" ;;
 *'queues|'*) echo "queues|$(cat "$dir/queues" 2>/dev/null || echo 0)|" ;;
 join_cluster*) exec mv "$dir/view.joined" "$dir/view" ;;
+*ra:transfer_leadership*) cat "$dir/move" 2>/dev/null; mv "$dir/move.next" "$dir/move" 2>/dev/null || : ;;
+*is_being_drained*) echo "maintenance|$(cat "$dir/drained" 2>/dev/null || echo false)|" ;;
+*mark_as_being_drained*) echo true >"$dir/drained" ;;
+drain) [ ! -e "$dir/drain.refused" ] && echo true >"$dir/drained" ;;
+revive) rm -f "$dir/drained" ;;
+check_if_node_is_*) [ ! -e "$dir/$*" ] || { printf 'Error:\n%s\n' "$(cat "$dir/$*")" >&2; exit 69; } ;;
+stop_app) kill -USR1 "$(cat "$dir/pid")" ;;
+forget_cluster_node*) [ ! -e "$dir/forget.refused" ] && sed -i "s/,$2//g; s/$2,//g" "$dir/view" ;;
 *init:stop*) kill -TERM "$(cat "$dir/pid")" ;;
 esac
 `
@@ -102,7 +110,9 @@ func newWorld(t testing.TB, c *consultest.Consul) *world {
 			must(t, os.WriteFile(filepath.Join(bin, name), b, 0o755))
 		}
 	}
-	must(t, os.WriteFile(filepath.Join(bin, "rabbitmqctl"), []byte(ctlScript), 0o755))
+	for _, name := range []string{"rabbitmqctl", "rabbitmq-queues", "rabbitmq-upgrade"} {
+		must(t, os.WriteFile(filepath.Join(bin, name), []byte(ctlScript), 0o755))
+	}
 	must(t, os.Chmod(root, 0o755))
 	return w
 }

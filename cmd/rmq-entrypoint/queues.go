@@ -153,7 +153,12 @@ Up <- [[N || N <- Ns, is_pid(rpc:call(N, erlang, whereis, [element(1, amqqueue:g
 // perQueue runs an expression that prints one line a queue and returns what it
 // said of each.
 func (b broker) perQueue(ctx context.Context, expr string) (map[string]string, error) {
-	out, err := b.ctl(ctx, b.node, "eval", expr)
+	return b.each(ctx, cliTimeout, expr)
+}
+
+// each is perQueue for what may take longer.
+func (b broker) each(ctx context.Context, d time.Duration, expr string) (map[string]string, error) {
+	out, err := b.within(ctx, d, b.node, "eval", expr)
 	if err != nil {
 		return nil, err
 	}

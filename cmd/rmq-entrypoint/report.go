@@ -22,8 +22,9 @@ type report struct {
 	Members   []string  `json:"members,omitempty"`
 	Running   []string  `json:"running,omitempty"`
 	Volume    string    `json:"volume,omitempty"`
-	Lost      []string  `json:"lost,omitempty"`    // members without which this node goes on only by carry-on
-	Warning   string    `json:"warning,omitempty"` // of a cluster that is too small
+	Lost      []string  `json:"lost,omitempty"`           // members without which this node goes on only by carry-on
+	Warning   string    `json:"warning,omitempty"`        // of a cluster that is too small
+	Out       bool      `json:"out_of_service,omitempty"` // by drain or leave
 	RabbitMQ  string    `json:"rabbitmq_version"`
 	Consul    string    `json:"consul"`
 	Beat      time.Time `json:"last_beat,omitzero"` // the last one that Consul took
@@ -39,7 +40,7 @@ func (c *companion) show(r report) {
 	r.Node, r.Role, r.ClusterID, r.Volume, r.RabbitMQ = c.rt.Config.Node, c.rt.Role, c.rt.Cluster, c.rt.Volume, c.rt.Version
 	r.Members, r.Running, r.Consul, r.Beat = c.view.Members, c.view.Running, c.consul.addr, c.reported
 	r.PID, r.Companion, r.Since = c.rt.PID, os.Getpid(), time.Now()
-	r.Lost, r.Warning = c.lost, c.warned
+	r.Lost, r.Out, r.Warning = c.lost, c.out, c.warned
 	c.mu.Lock()
 	was := c.shown
 	if was.Status == r.Status {

@@ -25,7 +25,7 @@ import (
 //	amqp 320      closes its connections as a node that stops
 //	exit          ends without a word
 //
-// On SIGTERM it says what RabbitMQ says, and ends.
+// On SIGUSR1 it says what RabbitMQ says at stop_app, on SIGTERM at its end, and ends.
 func playServer() int {
 	dir := os.Getenv("RMQ_TEST_DIR")
 	fail := func(err error) int {
@@ -64,6 +64,14 @@ func playServer() int {
 	}()
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGUSR1)
+	go func() {
+		for range stop {
+			_ = notify("STOPPING=1")
+			broker.down(nil)
+		}
+	}()
 
 	b, err := json.Marshal(started{os.Getpid(), os.Args, os.Environ()})
 	if err != nil {

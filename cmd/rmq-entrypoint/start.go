@@ -87,6 +87,9 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	client, cerr := c.use(ctx) // before c.addr is written down: the companion must know where the node is registered
 	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = p.role, p.claim, p.volume, ready.state.cluster, "", c.addr
+	if err := cfg.volume().remove("out"); err != nil { // a start brings a drained node back
+		return err
+	}
 	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
 	if err := rt.write(); err != nil {
 		return err
@@ -182,7 +185,11 @@ func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state
 		log.Warn("this node has data and starts; Consul cannot be asked whether the volume is still on record", "err", err)
 		return nil
 	}
-	if why := r.Refuses(cfg.Node, state.volume, state.cluster); why != "" {
+	why := r.Refuses(cfg.Node, state.volume, state.cluster)
+	if why != "" && r.HasLeft(cfg.Node, state.volume) {
+		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
+	}
+	if why != "" {
 		return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.recordKey())
 	}
 	log.Info("this node has data and starts at once", "role", state.role, "cluster", state.cluster)

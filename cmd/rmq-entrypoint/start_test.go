@@ -58,6 +58,13 @@ func TestEntrypoint(t *testing.T) {
 		"notify socket of somebody else":    testNotifyForwarded,
 		"configuration cannot be written":   testConfigNotWritable,
 		"another command":                   testAnotherCommand,
+		"drain":                             testDrain,
+		"drain refused":                     testDrainRefused,
+		"drain fails":                       testDrainFails,
+		"leave":                             testLeave,
+		"leave refused":                     testLeaveRefused,
+		"leave goes on":                     testLeaveGoesOn,
+		"leave interrupted":                 testLeaveInterrupted,
 		"status":                            testStatus,
 		"found":                             testFound,
 	} {

@@ -161,7 +161,7 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 			c.publish(ctx, client, r.With(m, ""), index, "a running member was not on record: added "+m)
 			break
 		}
-		if g, gone := r.Gone[m]; !on && gone && slices.Contains(v.Running, m) && time.Since(g.At) > 2*c.rt.Config.TTL {
+		if g, gone := r.Gone[m]; !on && gone && !g.Left && slices.Contains(v.Running, m) && time.Since(g.At) > 2*c.rt.Config.TTL {
 			return fmt.Sprintf("%s runs in this cluster, but took itself off the record on %s (%s)", m, g.At.Format(time.RFC3339), g.Why)
 		}
 	}

@@ -1,0 +1,269 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
+)
+
+// drainTimeout bounds each step that moves clients, leaders or replicas: it takes
+// its time with many queues.
+const drainTimeout = 5 * time.Minute
+
+// outFile is the order to take the node out of service: while it lies on the
+// volume the companion keeps the check critical. A start removes it.
+type outFile struct {
+	Leaving bool      `json:"leaving,omitempty"` // for good
+	Drained bool      `json:"drained,omitempty"` // RabbitMQ is in maintenance mode; when it serves again, the order is void
+	At      time.Time `json:"at"`
+}
+
+func (v volume) out() (*outFile, error)   { return readJSON[outFile](v.file("out")) }
+func (v volume) writeOut(o outFile) error { return writeJSON(v.file("out"), o) }
+
+// operator is one who works on a node that runs, from inside its container: with
+// the settings its server was started with.
+type operator struct {
+	rt     runtimeFile
+	broker broker
+	out    io.Writer
+	wait   time.Duration // that balancers get to see that the node is out of service
+	force  bool
+
+	patience time.Duration // for replicas that do not move
+}
+
+// operate finds the server that runs here, or says why there is nothing to work on.
+func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (operator, error) {
+	if err := dropTo(rabbitmqUser); err != nil {
+		return operator{}, err
+	}
+	rt, err := readRuntime(cfg.StateDir)
+	switch {
+	case err != nil:
+		return operator{}, err
+	case rt == nil:
+		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", cmd.name, cfg.Data)
+	case !rt.alive():
+		return operator{}, fmt.Errorf("nothing to %s: the server (pid %d) does not run", cmd.name, rt.PID)
+	case rt.Waiting != "" && rt.Waiting != replaced:
+		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", cmd.name, rt.Waiting)
+	}
+	return operator{rt: *rt, broker: broker{rt.Config.Node, runCommand}, out: out, wait: cmd.wait, force: cmd.ok, patience: leavePatience}, nil
+}
+
+func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
+
+func (o operator) volume() volume { return o.rt.Config.volume() }
+
+// drainMain is `rmq-entrypoint drain`: clients are sent elsewhere, leaders move,
+// and the server can be stopped. `rabbitmq-upgrade revive` or a restart brings the
+// node back.
+func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) error {
+	o, err := operate(ctx, cfg, cmd, out)
+	if err != nil {
+		return err
+	}
+	v, err := o.running(ctx)
+	if err != nil {
+		return fmt.Errorf("nothing to drain: %w", err)
+	}
+	order, err := o.volume().out()
+	if err != nil {
+		return err
+	}
+	if order != nil && order.Leaving {
+		return errors.New("this node is leaving the cluster for good: run rmq-entrypoint leave again to go on with that")
+	}
+	if order != nil && order.Drained {
+		if drained, err := o.broker.drained(ctx); err != nil {
+			return err
+		} else if drained {
+			o.say("drained already, since %s", order.At.Format(time.RFC3339))
+			return nil
+		}
+	}
+	if why := o.critical(ctx, v); why != "" {
+		if !o.force {
+			return fmt.Errorf("not drained: %s. Wait until the others have caught up, or add --force", why)
+		}
+		o.say("forced, though %s", why)
+	}
+	if err := o.outOfService(ctx, outFile{At: time.Now()}); err != nil {
+		return err
+	}
+	drained, err := o.maintenance(ctx)
+	if err != nil {
+		return fmt.Errorf("the node is out of service, but RabbitMQ is not drained: %w; try again, or restart it to bring it back", err)
+	}
+	if err := o.volume().writeOut(outFile{Drained: drained, At: time.Now()}); err != nil {
+		return err
+	}
+	o.look()
+	o.say("drained: the server can be stopped; rabbitmq-upgrade revive or a restart brings it back")
+	return nil
+}
+
+// running returns the view of this node's server, whose RabbitMQ must run.
+func (o operator) running(ctx context.Context) (peers.View, error) {
+	v, err := o.broker.view(ctx, o.broker.node)
+	if err != nil {
+		return v, fmt.Errorf("RabbitMQ does not run here (rabbitmqctl start_app starts it): %w", err)
+	}
+	if !slices.Contains(v.Running, o.broker.node) {
+		return v, errors.New("RabbitMQ is stopped here (rabbitmqctl start_app starts it)")
+	}
+	return v, nil
+}
+
+// critical says what would stand still or be lost without this node, or "".
+// Not being able to tell counts as critical.
+func (o operator) critical(ctx context.Context, v peers.View) string {
+	if len(v.Members) == 1 {
+		return "" // there is nobody to take anything over
+	}
+	if others := len(v.Running) - 1; v.Khepri && 2*others <= len(v.Members) {
+		return fmt.Sprintf("this node is quorum-critical: of the members %s only %s run, and without it there is no majority", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+	}
+	if _, err := o.broker.tool(ctx, cliTimeout, "rabbitmq-queues", "check_if_node_is_quorum_critical"); err != nil {
+		return fmt.Sprintf("this node is quorum-critical, or that cannot be told: %v", err)
+	}
+	if !o.rt.atLeast(4, 0) { // where queues are mirrored
+		if _, err := o.broker.tool(ctx, cliTimeout, "rabbitmq-queues", "check_if_node_is_mirror_sync_critical"); err != nil {
+			return fmt.Sprintf("mirrors are not synchronised, or that cannot be told: %v", err)
+		}
+	}
+	return ""
+}
+
+// outOfService gives the order and returns when the check says so, and balancers
+// had time to see it.
+func (o operator) outOfService(ctx context.Context, order outFile) error {
+	if err := o.volume().writeOut(order); err != nil {
+		return err
+	}
+	o.look()
+	patience := o.rt.Config.TTL + 5*time.Second
+	deadline := time.Now().Add(patience)
+	for {
+		r, err := askCompanion(ctx, o.rt.Config.HTTP)
+		if err == nil && r.Out {
+			if r.Beat.Before(order.At) {
+				o.say("out of service; Consul could not be told: %s", r.Reason)
+			} else {
+				o.say("out of service: the check is critical; balancers get %s to see it (--wait)", o.wait)
+			}
+			break
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the companion did not take the node out of service within %s (%v): rmq-entrypoint healthcheck starts a lost one", patience, cmp.Or(err, errors.New(r.Status+": "+r.Reason)))
+		}
+		pause(ctx, 100*time.Millisecond)
+	}
+	pause(ctx, o.wait)
+	return context.Cause(ctx)
+}
+
+// look makes the companion look for orders now rather than with its next beat.
+func (o operator) look() { tell(o.rt.Config.socket(), []byte("X_RMQ_ENTRYPOINT=order")) }
+
+// maintenance puts RabbitMQ into maintenance mode, where it has one.
+func (o operator) maintenance(ctx context.Context) (bool, error) {
+	if _, err := exec.LookPath("rabbitmq-upgrade"); err != nil {
+		o.say("this RabbitMQ has no maintenance mode: balancers stay away, clients that are connected stay")
+		return false, nil
+	}
+	_, err := o.broker.tool(ctx, drainTimeout, "rabbitmq-upgrade", "drain")
+	return err == nil, err
+}
+
+// drained reports whether this node is in maintenance mode.
+func (b broker) drained(ctx context.Context) (bool, error) {
+	out, err := b.ctl(ctx, b.node, "eval", `io:format("maintenance|~p|~n", [rabbit_maintenance:is_being_drained_local_read(node())]), ok.`)
+	return strings.Contains(out, "maintenance|true|"), err
+}
+
+// outOfService says why the node is out of service by an operator's order, or "".
+// When RabbitMQ was revived the order is void.
+func (c *companion) outOfService(ctx context.Context, r healthcheck.Result) string {
+	c.out = false
+	v := c.rt.Config.volume()
+	order, err := v.out()
+	switch {
+	case err != nil:
+		return err.Error()
+	case order == nil:
+		return ""
+	case order.Leaving:
+		c.out = true
+		c.finishLeaving(ctx)
+		return "leaving the cluster for good"
+	// A miss shows with the second check.
+	case order.Drained && c.serving && r.State != healthcheck.Critical && time.Since(order.At) > 2*c.beatEvery():
+		if err := v.remove("out"); err != nil {
+			return err.Error()
+		}
+		c.log.Info("back in service: RabbitMQ was revived")
+		return ""
+	}
+	c.out = true
+	if order.Drained {
+		return "maintenance: drained since " + order.At.Format(time.RFC3339)
+	}
+	return "maintenance: being drained"
+}
+
+// finishLeaving stops a server that is off the record for good, when the command
+// that was to do it is gone. The others forget it.
+func (c *companion) finishLeaving(ctx context.Context) {
+	order, err := c.rt.Config.volume().out()
+	if err != nil || order == nil || !order.Leaving {
+		return
+	}
+	_, r, err := c.record(ctx)
+	if node := c.rt.Config.Node; err != nil || !r.HasLeft(node, c.rt.Volume) || time.Since(r.Gone[node].At) < leaveGrace {
+		return
+	}
+	c.log.Warn("this node left the cluster for good: stopping the server")
+	c.halt(ctx)
+}
+
+// forgetLeft makes RabbitMQ forget members that left for good, where the command
+// that was to do it is gone: scaling down is to leave no ghost. The first of the
+// running members does it.
+func (c *companion) forgetLeft(ctx context.Context) {
+	for _, n := range c.left {
+		c.log.Warn("a member left for good and was not forgotten: forgetting it", "member", n)
+		if err := c.broker.forget(ctx, c.rt.Config.Node, n); err != nil {
+			c.log.Warn("it is not forgotten yet", "member", n, "err", err)
+		}
+		c.viewAt = time.Time{}
+	}
+	c.left = nil
+}
+
+// leftBehind returns the members that forgetLeft is for, if it is for this node to do.
+func leftBehind(r peers.Record, v peers.View, node string) (names []string) {
+	on := slices.DeleteFunc(slices.Clone(v.Running), func(n string) bool { _, on := r.Members[n]; return !on })
+	if len(on) == 0 || slices.Min(on) != node {
+		return nil
+	}
+	for _, m := range v.Members {
+		if g := r.Gone[m]; g.Left && r.HasLeft(m, g.Volume) && !slices.Contains(v.Running, m) && time.Since(g.At) > leaveGrace {
+			names = append(names, m)
+		}
+	}
+	return names
+}

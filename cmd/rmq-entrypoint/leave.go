@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/peers"
+)
+
+// leaveGrace is how long the leave command has, from when the node is off the
+// record until it is forgotten and its server stopped, before others finish it.
+const leaveGrace = 2 * time.Minute
+
+// leavePatience is how long leave waits without anything having moved, and half
+// of it for the node to be forgotten.
+const leavePatience = 2 * time.Minute
+
+// leaveMain is `rmq-entrypoint leave`: the node goes for good, and nothing with it.
+//
+//	out of service → replicas moved → drained → off the record → stop_app → forgotten → the server stops
+//
+// Until it is off the record, whatever goes wrong brings the node back into
+// service. From there on it can only be finished: by this command run again, or by
+// the companions, its own and the others'. Its name may come back, on an empty
+// volume.
+func leaveMain(ctx context.Context, cfg config, cmd command, out io.Writer) error {
+	o, err := operate(ctx, cfg, cmd, out)
+	if err != nil {
+		return err
+	}
+	client, err := newConsul(o.rt.Config, slog.New(slog.DiscardHandler)).use(ctx)
+	if err != nil {
+		return err
+	}
+	r, _, err := peers.ReadRecord(ctx, client, o.rt.Config.recordKey())
+	if err != nil {
+		return err
+	}
+	if !r.HasLeft(o.broker.node, o.rt.Volume) {
+		if r, err = o.moveOut(ctx, r); err != nil {
+			return fmt.Errorf("not left: %w", err)
+		}
+	}
+	return o.goForGood(context.WithoutCancel(ctx), client, r)
+}
+
+// moveOut does all that can still be taken back, strikes the node from the record
+// and returns that.
+func (o operator) moveOut(ctx context.Context, r peers.Record) (_ peers.Record, err error) {
+	v, err := o.running(ctx)
+	if err != nil {
+		return r, err
+	}
+	if err := o.mayLeave(r, v); err != nil {
+		return r, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, o.back(ctx))
+		}
+	}()
+	if err := o.outOfService(ctx, outFile{Leaving: true, At: time.Now()}); err != nil {
+		return r, err
+	}
+	// Marked, or RabbitMQ would put the replicas back; drained afterwards, or those
+	// here would be stopped already and could not hand over.
+	if _, err := o.broker.ctl(ctx, o.broker.node, "eval", "rabbit_maintenance:mark_as_being_drained()."); err != nil {
+		return r, err
+	}
+	if err := o.moveReplicas(ctx); err != nil {
+		return r, err
+	}
+	if _, err := o.maintenance(ctx); err != nil {
+		return r, fmt.Errorf("drain: %w", err)
+	}
+	if err := o.moveReplicas(ctx); err != nil { // of queues declared meanwhile
+		return r, err
+	}
+	o.say("drained, and nothing of the cluster's is left here")
+	return o.strike(ctx, r.ClusterID)
+}
+
+// mayLeave refuses what would leave nobody, or no majority, behind.
+func (o operator) mayLeave(r peers.Record, v peers.View) error {
+	node := o.broker.node
+	switch {
+	case r.State != peers.Formed || r.ClusterID != v.ClusterID:
+		return fmt.Errorf("this node is in cluster %s, but the record is %s: see rmq-entrypoint status", v.ClusterID, describe(r))
+	case r.Members[node] != o.rt.Volume || o.rt.Volume == "":
+		return fmt.Errorf("%s is not on record with this volume: wait until its check passes, see rmq-entrypoint status", node)
+	case len(v.Members) == 1 || len(r.Members) == 1:
+		return fmt.Errorf("%s is the last node of cluster %s, whose data would be lost with it: to give the cluster up, stop the node and remove its volume", node, r.ClusterID)
+	}
+	stay := slices.DeleteFunc(slices.Clone(v.Members), func(m string) bool { return m == node })
+	up := slices.DeleteFunc(slices.Clone(stay), func(m string) bool {
+		_, on := r.Members[m]
+		return !on || !slices.Contains(v.Running, m)
+	})
+	if 2*len(up) <= len(stay) {
+		return fmt.Errorf("without a majority: of the nodes that stay (%s) only %s run and are on record; start the others, or let those finish that leave",
+			strings.Join(stay, ", "), cmpList(up))
+	}
+	return nil
+}
+
+func cmpList(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// back takes the order back: the node serves again.
+func (o operator) back(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	defer o.look()
+	if err := o.volume().remove("out"); err != nil {
+		return err
+	}
+	if drained, err := o.broker.drained(ctx); err == nil && drained {
+		if _, err := o.broker.tool(ctx, drainTimeout, "rabbitmq-upgrade", "revive"); err != nil {
+			return fmt.Errorf("and RabbitMQ stays in maintenance mode (rabbitmq-upgrade revive ends it): %w", err)
+		}
+	}
+	o.say("the node stays, and is back in service")
+	return nil
+}
+
+// moveExpr moves what lies on this node, in about 10 s. A quorum queue or a stream
+// that would be left with an even number of replicas gets one on another node
+// first. A quorum queue's replica goes when another one leads, which then has all
+// that was confirmed; leadership is given only to one that has caught up, or the
+// queue would stand still meanwhile. A stream's goes when most of the others have
+// all that its writer has confirmed. A classic queue can only stay behind in a
+// synchronised mirror.
+const moveExpr = `Me = node(), End = erlang:monotonic_time(millisecond) + 10000,
+Stay = rabbit_maintenance:filter_out_drained_nodes_local_read(rabbit_nodes:all_running() -- [Me]),
+Grow = fun(Kept, Add) -> case {length(Kept) rem 2, Stay -- Kept} of {0, [New | _]} -> Add(New); {0, []} when Kept =:= [] -> {error, no_other_node}; _ -> ok end end,
+Until = fun Again(Holds, N) -> case Holds() of true -> true; false when N =:= 0 -> false; false -> timer:sleep(200), Again(Holds, N - 1) end end,
+Nodes = fun(Q) -> case maps:get(nodes, amqqueue:get_type_state(Q)) of L when is_list(L) -> L; M -> maps:keys(M) end end,
+Leader = fun(Ra, On) -> case [L || X <- On, {ok, _, {_, L}} <- [catch ra:members({Ra, X}, 3000)]] of [L | _] -> L; [] -> none end end,
+Caught = fun(VH, N) ->
+  Rows = [{proplists:get_value(<<"Node Name">>, P), proplists:get_value(<<"Membership">>, P, voter), proplists:get_value(<<"Last Written">>, P, proplists:get_value(<<"Log Index">>, P)), proplists:get_value(<<"Commit Index">>, P)} || P <- rabbit_quorum_queue:status(VH, N)],
+  [X || {X, voter, Has, _} <- Rows, lists:member(X, Stay), is_integer(Has), {Y, _, _, Commit} <- Rows, Y =:= Me, is_integer(Commit), Has >= Commit] end,
+Quorum = fun(Q, VH, N) ->
+  {Ra, _} = amqqueue:get_pid(Q), On = Nodes(Q),
+  case lists:member(Me, On) of
+    false -> none;
+    true ->
+      case Grow(On -- [Me], fun(New) -> rabbit_quorum_queue:add_member(VH, N, New, 10000) end) of
+        ok ->
+          {ok, Now} = rabbit_amqqueue:lookup(amqqueue:get_name(Q)), Asked = [Me | Nodes(Now) -- [Me]],
+          Away = fun() -> not lists:member(Leader(Ra, Asked), [Me, none]) end,
+          Gone = case Leader(Ra, Asked) of
+            Me -> case Caught(VH, N) of [To | _] -> ra:transfer_leadership({Ra, Me}, {Ra, To}), Until(Away, 15); [] -> false end;
+            _ -> Away()
+          end,
+          case Gone of true -> rabbit_quorum_queue:delete_member(VH, N, Me); false -> later end;
+        Refused -> Refused
+      end
+  end end,
+Stream = fun(Q, VH, N) ->
+  Id = maps:get(name, amqqueue:get_type_state(Q)), {ok, Ms} = rabbit_stream_coordinator:members(Id), On = maps:keys(Ms),
+  case lists:member(Me, On) of
+    false -> none;
+    true ->
+      case Grow(On -- [Me], fun(New) -> rabbit_stream_queue:add_replica(VH, N, New) end) of
+        ok ->
+          Most = fun() ->
+            {ok, Now} = rabbit_stream_coordinator:members(Id), Others = maps:keys(Now) -- [Me], Rows = rabbit_stream_queue:status(VH, N),
+            Confirmed = [O || R <- Rows, proplists:get_value(role, R) =:= writer, O <- [proplists:get_value(committed_offset, R)], is_integer(O)],
+            Same = [X || R <- Rows, X <- [proplists:get_value(node, R)], lists:member(X, Others), O <- [proplists:get_value(offset, R)], is_integer(O), C <- Confirmed, O >= C],
+            2 * length(Same) > length(Others) end,
+          case Until(Most, 15) of true -> rabbit_stream_queue:delete_replica(VH, N, Me); false -> later end;
+        Refused -> Refused
+      end
+  end end,
+Classic = fun(Q) ->
+  case amqqueue:is_durable(Q) andalso amqqueue:get_exclusive_owner(Q) =:= none andalso is_pid(amqqueue:get_pid(Q)) andalso node(amqqueue:get_pid(Q)) =:= Me of
+    false -> none;
+    true ->
+      Mirrors = fun(F) -> case catch amqqueue:F(Q) of L when is_list(L) -> [P || P <- L, lists:member(node(P), Stay)]; _ -> [] end end,
+      case {Mirrors(get_sync_slave_pids), Mirrors(get_slave_pids)} of
+        {[_ | _], _} -> none;
+        {[], [_ | _]} -> later;
+        _ -> case catch rabbit_amqqueue:info(Q, [messages]) of [{messages, C}] -> {only_here, C}; _ -> {only_here, unknown} end
+      end
+  end end,
+[begin
+  {resource, VH, queue, N} = QN = amqqueue:get_name(Q), Late = erlang:monotonic_time(millisecond) >= End,
+  Said = case amqqueue:get_type(Q) of
+    rabbit_classic_queue -> catch Classic(Q);
+    rabbit_quorum_queue when not Late -> catch Quorum(Q, VH, N);
+    rabbit_stream_queue when not Late -> catch Stream(Q, VH, N);
+    Other when Other =:= rabbit_quorum_queue; Other =:= rabbit_stream_queue -> later;
+    _ -> none
+  end,
+  case Said of none -> ok; _ -> io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(QN), Said]) end
+end || Q <- rabbit_amqqueue:list()], ok.`
+
+// moveReplicas moves what lies on this node until nothing is left, or nothing has
+// moved for too long. What lies on this node alone is refused at once.
+func (o operator) moveReplicas(ctx context.Context) error {
+	moved, told := 0, time.Now()
+	progress := time.Now()
+	for {
+		said, err := o.broker.each(ctx, drainTimeout, moveExpr)
+		if err != nil {
+			return fmt.Errorf("move what lies here: %w", err)
+		}
+		var left, only []string
+		for queue, word := range said {
+			switch {
+			case word == "ok":
+				moved, progress = moved+1, time.Now()
+			case strings.HasPrefix(word, "{only_here,"):
+				only = append(only, fmt.Sprintf("%s (messages: %s)", queue, strings.TrimSuffix(strings.TrimPrefix(word, "{only_here,"), "}")))
+			default:
+				left = append(left, fmt.Sprintf("%s: %s", queue, word))
+			}
+		}
+		slices.Sort(left)
+		slices.Sort(only)
+		if len(only) > 0 && !o.force {
+			return fmt.Errorf("these classic queues are on this node alone and would be lost: %s; move or consume what is in them and delete them, or add --force", strings.Join(only, "; "))
+		}
+		if len(left) == 0 && !slices.Contains(slices.Collect(maps.Values(said)), "ok") {
+			if moved > 0 {
+				o.say("replicas moved: %d", moved)
+			}
+			if len(only) > 0 {
+				o.say("forced: given up with this node: %s", strings.Join(only, "; "))
+			}
+			return nil
+		}
+		if time.Since(progress) > o.patience {
+			if o.force {
+				o.say("forced: given up with this node: %s", strings.Join(left, "; "))
+				return nil
+			}
+			return fmt.Errorf("nothing has moved for %s, and the replicas here would be lost: %s; see that the other nodes run and have caught up (after a drain, rabbitmq-upgrade revive first), or add --force", o.patience, strings.Join(left, "; "))
+		}
+		if time.Since(told) > storyEvery {
+			told = time.Now()
+			o.say("replicas moved: %d, to go: %d: %s", moved, len(left), strings.Join(left[:min(3, len(left))], "; "))
+		}
+		if len(left) > 0 {
+			pause(ctx, time.Second)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// strike takes the node off the record, when what allowed it to leave still holds.
+func (o operator) strike(ctx context.Context, id string) (left peers.Record, err error) {
+	cfg := o.rt.Config
+	err = underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
+		v, err := o.running(ctx)
+		if err != nil {
+			return err
+		}
+		if err := o.mayLeave(r, v); err != nil {
+			return err
+		}
+		left = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now())
+		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), left, index, cfg.lockKey(), session)
+		if err == nil && !ok {
+			err = errors.New("the record changed meanwhile, try again")
+		}
+		return err
+	})
+	if err == nil {
+		o.say("off the record: cluster %s goes on with %s", id, strings.Join(left.Names(), ", "))
+	}
+	return left, err
+}
+
+// goForGood finishes what can no longer be taken back.
+func (o operator) goForGood(ctx context.Context, client *api.Client, r peers.Record) error {
+	node := o.broker.node
+	if _, err := o.broker.within(ctx, drainTimeout, node, "stop_app"); err != nil {
+		return fmt.Errorf("%s is off the record, but RabbitMQ does not stop: %w; run leave again", node, err)
+	}
+	ferr := o.forgotten(ctx, r)
+	if ferr == nil {
+		o.say("forgotten by the cluster")
+	} else {
+		o.say("not forgotten yet, the other nodes will do it: %v", ferr)
+	}
+	if err := withdrawAll(ctx, client, o.rt); err != nil {
+		o.say("not deregistered, its TTL will tell: %v", err)
+	}
+	// Late enough for this command to end before its container does.
+	if _, err := o.broker.ctl(ctx, node, "eval", "spawn(fun() -> timer:sleep(2000), init:stop(0) end), ok."); err != nil {
+		if err := syscall.Kill(o.rt.PID, syscall.SIGTERM); err != nil {
+			return fmt.Errorf("%s has left, but its server does not stop: %w", node, err)
+		}
+	}
+	o.say("%s has left cluster %s: its server stops; the name may come back with an empty volume only", node, r.ClusterID)
+	return nil
+}
+
+// forgotten makes a member that runs forget this node, and says why none does.
+func (o operator) forgotten(ctx context.Context, r peers.Record) error {
+	node := o.broker.node
+	ctx, cancel := context.WithTimeout(ctx, o.patience/2) // then it is the others' turn
+	defer cancel()
+	why := errors.New("no member answers")
+	for ; ctx.Err() == nil; pause(ctx, time.Second) {
+		for _, peer := range r.Names() {
+			if _, err := o.broker.within(ctx, o.patience/2, peer, "forget_cluster_node", node); err == nil {
+				return nil
+			} else if ctx.Err() == nil {
+				why = err
+			}
+			// Refused, perhaps because it is done.
+			if v, err := o.broker.view(ctx, peer); err == nil && slices.Contains(v.Running, peer) && !slices.Contains(v.Members, node) {
+				return nil
+			}
+		}
+	}
+	return why
+}
