@@ -66,6 +66,7 @@ drain) [ ! -e "$dir/drain.refused" ] && echo true >"$dir/drained" ;;
 revive) rm -f "$dir/drained" ;;
 check_if_node_is_*) [ ! -e "$dir/$*" ] || { printf 'Error:\n%s\n' "$(cat "$dir/$*")" >&2; exit 69; } ;;
 stop_app) kill -USR1 "$(cat "$dir/pid")" ;;
+start_app) kill -USR2 "$(cat "$dir/pid")" ;;
 forget_cluster_node*) [ ! -e "$dir/forget.refused" ] && sed -i "s/,$2//g; s/$2,//g" "$dir/view" ;;
 *init:stop*) kill -TERM "$(cat "$dir/pid")" ;;
 esac

@@ -25,7 +25,8 @@ import (
 //	amqp 320      closes its connections as a node that stops
 //	exit          ends without a word
 //
-// On SIGUSR1 it says what RabbitMQ says at stop_app, on SIGTERM at its end, and ends.
+// On SIGUSR1 it does as RabbitMQ at stop_app, on SIGUSR2 as at start_app; on SIGTERM
+// it says what RabbitMQ says at its end, and ends.
 func playServer() int {
 	dir := os.Getenv("RMQ_TEST_DIR")
 	fail := func(err error) int {
@@ -65,9 +66,14 @@ func playServer() int {
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGUSR1)
+	signal.Notify(stop, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
-		for range stop {
+		for sig := range stop {
+			if sig == syscall.SIGUSR2 {
+				_ = broker.up()
+				_ = notify("READY=1")
+				continue
+			}
 			_ = notify("STOPPING=1")
 			broker.down(nil)
 		}
