@@ -266,16 +266,14 @@ func (c *companion) carryOn(ctx context.Context) string {
 			return problem(c.rt.Config.volume().remove("carry-on"))
 		}
 		c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
-		if !s.paused {
-			if err := c.force(ctx, order.Lost); err != nil {
-				return fmt.Sprintf("carry on: %v", err)
-			}
+		if err := c.force(ctx, order.Lost, s.paused); err != nil {
+			return fmt.Sprintf("carry on: %v", err)
 		}
 		order.Forced = true
 		if err := writeJSON(path, order); err != nil {
 			return err.Error()
 		}
-		if s.paused { // it stopped last, so it comes up by itself
+		if s.paused {
 			c.log.Warn("restarting the server, which paused in a minority")
 			c.halt(ctx)
 		}
@@ -283,7 +281,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 	}
 	if !c.serving {
 		if !c.khepri() { // for this run of the server only, and not before Mnesia runs
-			if err := c.force(ctx, order.Lost); err != nil {
+			if err := c.force(ctx, order.Lost, false); err != nil {
 				c.log.Debug("cannot load the tables yet", "err", err)
 			}
 		}
@@ -310,29 +308,37 @@ func problem(err error) string {
 // homeExpr makes this node the home of the classic queues whose home is lost: it
 // may hold a mirror of them, or have been their home before. Otherwise RabbitMQ
 // would throw that copy away at its boot, and delete the queue when it forgets the
-// node (3.10.8's rabbit_amqqueue). It needs that table alone, and comes before the
-// boot goes on.
+// node. It needs that table alone, and comes before the boot goes on (measured on
+// 3.10.8, waiting and paused).
 const homeExpr = `Lost = [%s], mnesia:force_load_table(rabbit_durable_queue),
 {atomic, _} = mnesia:sync_transaction(fun() ->
   [mnesia:write(rabbit_durable_queue, amqqueue:set_pid(Q, rabbit_misc:node_to_fake_pid(node())), write)
   || Q <- mnesia:match_object(rabbit_durable_queue, amqqueue:pattern_match_all(), write),
      amqqueue:get_type(Q) =:= rabbit_classic_queue, is_pid(amqqueue:get_pid(Q)), lists:member(node(amqqueue:get_pid(Q)), Lost)]
-end), `
+end)`
 
 // force tells RabbitMQ, which waits, to come up without the others: it goes on
-// with its boot (measured on 3.10, 4.0 and 4.3).
-func (c *companion) force(ctx context.Context, lost []string) error {
+// with its boot (measured on 3.10, 4.0 and 4.3). One that paused only gets what it
+// must know before it is restarted: it stopped last, so it comes up by itself.
+func (c *companion) force(ctx context.Context, lost []string, paused bool) error {
 	argv := []string{"eval", "rabbit_table:force_load()."}
+	mirrors := !c.atLeast(4, 0)
 	switch {
 	case c.khepri():
 		argv = []string{"force_standalone_khepri_boot"}
-	case !c.atLeast(4, 0): // where there are mirrors
+	case paused && !mirrors:
+		return nil
+	case mirrors:
 		for _, n := range lost { // they come from the record
 			if err := rabbitconf.ValidNode(n); err != nil {
 				return err
 			}
 		}
-		argv[1] = fmt.Sprintf(homeExpr, "'"+strings.Join(lost, "','")+"'") + argv[1]
+		home := fmt.Sprintf(homeExpr, "'"+strings.Join(lost, "','")+"'")
+		argv[1] = home + ", " + argv[1]
+		if paused {
+			argv[1] = "mnesia:start(), " + home + ", mnesia:stop()."
+		}
 	}
 	_, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, argv...)
 	return err

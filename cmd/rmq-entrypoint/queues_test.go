@@ -205,24 +205,42 @@ func TestWhoGrowsQueues(t *testing.T) {
 // Carrying on, a version with mirrors takes the queues over whose home is lost,
 // before the boot goes on and throws this copy away.
 func TestCarryOnTakesQueuesOver(t *testing.T) {
-	for version, over := range map[string]bool{"3.10.8": true, "3.13.7": true, "4.0.5": false, "4.3.6": false} {
+	for _, c := range []struct {
+		version string
+		paused  bool
+		want    []string // in this order in the one call; none: no call
+		not     string
+	}{
+		{version: "3.10.8", want: []string{"['b@h','c@h']", "set_pid", "rabbit_table:force_load()"}},
+		{version: "3.13.7", want: []string{"['b@h','c@h']", "set_pid", "rabbit_table:force_load()"}},
+		{version: "3.10.8", paused: true, want: []string{"mnesia:start()", "['b@h','c@h']", "set_pid", "mnesia:stop()"}, not: "rabbit_table:force_load()"},
+		{version: "4.0.5", want: []string{"rabbit_table:force_load()"}, not: "set_pid"},
+		{version: "4.0.5", paused: true},
+		{version: "4.3.6", want: []string{"force_standalone_khepri_boot"}, not: "set_pid"},
+	} {
 		var calls []string
 		run := func(_ context.Context, argv ...string) (string, error) {
 			calls = append(calls, strings.Join(argv, " "))
 			return "", nil
 		}
 		v := testVolume(t)
-		k := companion{broker: broker{"a@h", run}, rt: runtimeFile{Version: version, Config: config{Node: "a@h", Data: v.data, StateDir: v.state}}}
-		must(t, k.force(t.Context(), []string{"b@h", "c@h"}))
-		if len(calls) != 1 {
-			t.Fatalf("%s: %q", version, calls)
+		k := companion{broker: broker{"a@h", run}, rt: runtimeFile{Version: c.version, Config: config{Node: "a@h", Data: v.data, StateDir: v.state}}}
+		must(t, k.force(t.Context(), []string{"b@h", "c@h"}, c.paused))
+		said := strings.Join(calls, "\n")
+		if len(calls) > 1 || (said == "") != (c.want == nil) || c.not != "" && strings.Contains(said, c.not) {
+			t.Errorf("%+v: %q", c, calls)
 		}
-		if got := strings.Contains(calls[0], "['b@h','c@h']") && strings.Index(calls[0], "set_pid") < strings.Index(calls[0], "rabbit_table:force_load()"); got != over {
-			t.Errorf("%s: %q", version, calls)
+		for _, w := range c.want {
+			_, rest, ok := strings.Cut(said, w)
+			if !ok {
+				t.Errorf("%+v: %s is missing or out of order: %q", c, w, calls)
+			}
+			said = rest
 		}
 		calls = nil
-		if err := k.force(t.Context(), []string{"b@h']), halt(), (['"}); (err != nil) != over || over && calls != nil {
-			t.Errorf("%s with a name that is none: %v, %q", version, err, calls)
+		err := k.force(t.Context(), []string{"b@h']), halt(), (['"}, c.paused)
+		if over := strings.HasPrefix(c.version, "3."); (err != nil) != over || over && calls != nil {
+			t.Errorf("%+v with a name that is none: %v, %q", c, err, calls)
 		}
 	}
 }
