@@ -117,7 +117,7 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 func (o operator) running(ctx context.Context) (peers.View, error) {
 	v, err := o.broker.view(ctx, o.broker.node)
 	if err != nil {
-		return v, fmt.Errorf("RabbitMQ does not run here (rabbitmqctl start_app starts it): %w", err)
+		return v, fmt.Errorf("RabbitMQ is stopped here, or does not answer (rabbitmqctl start_app starts it): %w", err)
 	}
 	if !slices.Contains(v.Running, o.broker.node) {
 		return v, errors.New("RabbitMQ is stopped here (rabbitmqctl start_app starts it)")

@@ -142,7 +142,7 @@ func (o operator) back(ctx context.Context) error {
 // that was confirmed; leadership is given only to one that has caught up, or the
 // queue would stand still meanwhile. A stream's goes when most of the others have
 // all that its writer has confirmed. A classic queue can only stay behind in a
-// synchronised mirror.
+// synchronised mirror; while one cannot, nothing moves, unless Forced.
 const moveExpr = `Me = node(), End = erlang:monotonic_time(millisecond) + 10000,
 Stay = rabbit_maintenance:filter_out_drained_nodes_local_read(rabbit_nodes:all_running() -- [Me]),
 Grow = fun(Kept, Add) -> case {length(Kept) rem 2, Stay -- Kept} of {0, [New | _]} -> Add(New); {0, []} when Kept =:= [] -> {error, no_other_node}; _ -> ok end end,
@@ -196,17 +196,16 @@ Classic = fun(Q) ->
         _ -> case catch rabbit_amqqueue:info(Q, [messages]) of [{messages, C}] -> {only_here, C}; _ -> {only_here, unknown} end
       end
   end end,
+All = rabbit_amqqueue:list(), Say = fun(Q, Word) -> io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(amqqueue:get_name(Q)), Word]) end,
+Here = [{Q, Word} || Q <- All, amqqueue:get_type(Q) =:= rabbit_classic_queue, Word <- [catch Classic(Q)], Word =/= none],
+[Say(Q, Word) || {Q, Word} <- Here],
 [begin
-  {resource, VH, queue, N} = QN = amqqueue:get_name(Q), Late = erlang:monotonic_time(millisecond) >= End,
-  Said = case amqqueue:get_type(Q) of
-    rabbit_classic_queue -> catch Classic(Q);
-    rabbit_quorum_queue when not Late -> catch Quorum(Q, VH, N);
-    rabbit_stream_queue when not Late -> catch Stream(Q, VH, N);
-    Other when Other =:= rabbit_quorum_queue; Other =:= rabbit_stream_queue -> later;
-    _ -> none
-  end,
-  case Said of none -> ok; _ -> io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(QN), Said]) end
-end || Q <- rabbit_amqqueue:list()], ok.`
+  {resource, VH, queue, N} = amqqueue:get_name(Q),
+  case erlang:monotonic_time(millisecond) < End of
+    false -> Say(Q, later);
+    true -> case catch Move(Q, VH, N) of none -> ok; Word -> Say(Q, Word) end
+  end
+end || Forced orelse [] =:= [Q || {Q, {only_here, _}} <- Here], {Type, Move} <- [{rabbit_quorum_queue, Quorum}, {rabbit_stream_queue, Stream}], Q <- All, amqqueue:get_type(Q) =:= Type], ok.`
 
 // moveReplicas moves what lies on this node until nothing is left, or nothing has
 // moved for too long. What lies on this node alone is refused at once.
@@ -214,7 +213,7 @@ func (o operator) moveReplicas(ctx context.Context) error {
 	moved, told := 0, time.Now()
 	progress := time.Now()
 	for {
-		said, err := o.broker.each(ctx, drainTimeout, moveExpr)
+		said, err := o.broker.each(ctx, drainTimeout, fmt.Sprintf("Forced = %t, ", o.force)+moveExpr)
 		if err != nil {
 			return fmt.Errorf("move what lies here: %w", err)
 		}
