@@ -158,7 +158,7 @@ func TestSwitchOver(t *testing.T) {
 			}
 		}
 		was := nodes[0].ctl("eval", `io:format("~s", [rabbit_nodes:persistent_cluster_id()]).`)
-		nodes[1].declare("classic", nil)
+		nodes[1].declare("classic", classic)
 		nodes[1].publish("classic", 50)
 		nodes[1].declare("quorum", quorum)
 		nodes[1].publish("quorum", 50)

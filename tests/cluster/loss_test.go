@@ -15,7 +15,7 @@ func TestTwoOfThreeLost(t *testing.T) {
 		n1, n2, n3 := c.node(1), c.node(2), c.node(3)
 		start(n1, n2, n3)
 		id := c.one(n1, n2, n3)
-		n1.declare("classic", nil)
+		n1.declare("classic", classic)
 		n1.publish("classic", 50)
 		n1.declare("quorum", quorum)
 		n1.publish("quorum", 50)
@@ -102,7 +102,7 @@ func TestPausedSurvivor(t *testing.T) {
 		n1 := nodes[0]
 		start(nodes...)
 		id := c.one(nodes...)
-		n1.declare("classic", nil)
+		n1.declare("classic", classic)
 		n1.publish("classic", 20)
 		if !c.version.khepri {
 			for _, n := range nodes {
@@ -130,7 +130,7 @@ func TestNewestLost(t *testing.T) {
 		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
 		start(nodes...)
 		id := c.one(nodes...)
-		n2.declare("classic", nil)
+		n2.declare("classic", classic)
 		n2.publish("classic", 20)
 		n1.stop()
 		n2.stop()
@@ -193,7 +193,7 @@ func TestCarryOnAllowedInAdvance(t *testing.T) {
 		n1.env["RMQ_CARRY_ON"] = "true"
 		start(nodes...)
 		id := c.one(nodes...)
-		n1.declare("classic", nil)
+		n1.declare("classic", classic)
 		n1.publish("classic", 10)
 		for _, n := range nodes {
 			n.kill()
@@ -267,7 +267,7 @@ func TestRestartOrders(t *testing.T) {
 		nodes := c.all(3)
 		start(nodes...)
 		id := c.one(nodes...)
-		nodes[0].declare("classic", nil)
+		nodes[0].declare("classic", classic)
 		nodes[0].publish("classic", 20)
 		orders := [][]int{{0, 1, 2}, {2, 0, 1}}
 		if full {

@@ -31,9 +31,13 @@ func (n *node) with(what string, f func(*amqp.Channel) error) {
 	})
 }
 
-var quorum = amqp.Table{"x-queue-type": "quorum"}
+var (
+	quorum  = amqp.Table{"x-queue-type": "quorum"}
+	classic = amqp.Table{"x-queue-type": "classic"}
+	stream  = amqp.Table{"x-queue-type": "stream"}
+)
 
-// declare makes a durable queue, classic with nil arguments.
+// declare makes a durable queue, of the default type with nil arguments.
 func (n *node) declare(queue string, args amqp.Table) {
 	n.Helper()
 	n.with("declare "+queue, func(ch *amqp.Channel) error {

@@ -89,7 +89,7 @@ func TestJoinerKilled(t *testing.T) {
 		n1, n2, n3 := c.node(1), c.node(2), c.node(3)
 		n1.start()
 		id := c.one(n1)
-		n1.declare("before", nil)
+		n1.declare("before", classic)
 		moments := []string{"Starting RabbitMQ", "becoming the server"}
 		if !full {
 			moments = moments[:1]

@@ -26,7 +26,7 @@ func TestTour(t *testing.T) {
 		c.in("what runs in the container", func() { c.inside(nodes...) })
 		c.in("secrets stay secret", func() { c.noSecrets(nodes...) })
 
-		n2.declare("classic", nil)
+		n2.declare("classic", classic)
 		n2.declare("quorum", quorum)
 		n2.publish("classic", 100)
 		n2.publish("quorum", 100)
@@ -65,6 +65,11 @@ func TestTour(t *testing.T) {
 			if took > slow(time.Second) {
 				c.Errorf("it took %s", took)
 			}
+			for _, service := range []string{"rabbitmq-management", "rabbitmq-prometheus"} {
+				if found := c.dig(service); slices.Contains(found, n3.ip) {
+					c.Errorf("DNS gives %v as %s", found, service)
+				}
+			}
 			if err := <-stopped; err != nil {
 				c.Fatal(err)
 			}
@@ -75,7 +80,7 @@ func TestTour(t *testing.T) {
 		killed := func() {
 			n3.kill()
 			c.eventually(ttl+2*time.Second, "the node is critical", c.is(n3, "critical"))
-			if found := c.dig(); len(found) != 2 || slices.Contains(found, n3.ip) {
+			if found := c.dig("rabbitmq"); len(found) != 2 || slices.Contains(found, n3.ip) {
 				c.Errorf("DNS gives %v", found)
 			}
 			n3.start()
@@ -196,12 +201,17 @@ func (c *cluster) inside(nodes ...*node) {
 			return nil
 		})
 	}
-	c.eventually(10*time.Second, "DNS gives all of them", func() error {
-		if found := c.dig(); len(found) != len(nodes) {
-			return fmt.Errorf("it gives %v", found)
-		}
-		return nil
-	})
+	for _, service := range []string{"rabbitmq", "rabbitmq-management", "rabbitmq-prometheus"} {
+		c.eventually(ttl+10*time.Second, "DNS gives all of them as "+service, func() error {
+			if found := c.dig(service); len(found) != len(nodes) {
+				return fmt.Errorf("it gives %v", found)
+			}
+			return nil
+		})
+	}
+	if label := nodes[0].docker("inspect", "-f", `{{index .Config.Labels "SERVICE_IGNORE"}}`, nodes[0].container); label != "true" {
+		c.Errorf("a registrator would register the container, too: SERVICE_IGNORE is %q", label)
+	}
 	if n := c.sessions(); n != 0 {
 		c.Errorf("%d sessions are left in Consul", n)
 	}
@@ -231,11 +241,11 @@ func (c *cluster) noSecrets(nodes ...*node) {
 	}
 }
 
-// dig returns the addresses that Consul's DNS gives for the service, over TCP as UDP gives three of any number.
-func (c *cluster) dig() (ips []string) {
+// dig returns the addresses that Consul's DNS gives for a service, over TCP as UDP gives three of any number.
+func (c *cluster) dig(service string) (ips []string) {
 	c.Helper()
 	q := new(dns.Msg)
-	q.SetQuestion("rabbitmq.service.consul.", dns.TypeA)
+	q.SetQuestion(service+".service.consul.", dns.TypeA)
 	b, err := q.Pack()
 	if err != nil {
 		c.Fatal(err)

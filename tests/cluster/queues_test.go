@@ -1,0 +1,175 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A queue that a client declares without a word about its type, on the first node of a cluster, outlives that node:
+// mirrored up to 3.13, as a quorum queue from 4.0 on, which grows onto the nodes that come later.
+func TestQueuesSurvive(t *testing.T) {
+	on(t, everywhere, func(c *cluster) {
+		nodes := c.all(3)
+		n1, n2 := nodes[0], nodes[1]
+		n1.start()
+		c.one(n1)
+		n1.declare("work", nil)
+		n1.publish("work", 100)
+		n1.declare("early", quorum)
+		n1.publish("early", 50)
+		start(nodes[1:]...)
+		id := c.one(nodes...)
+		c.replicated("early", nodes...)
+		if c.version == v310 {
+			c.mirrored("work", nodes...)
+		} else {
+			c.replicated("work", nodes...)
+		}
+		c.in("its node stops", func() {
+			n1.stop()
+			n2.holds("work", 100)
+			n2.holds("early", 50)
+			n2.publish("work", 10)
+			n1.start()
+			c.same(id, c.one(nodes...))
+		})
+		if c.version == v310 {
+			c.mirrored("work", nodes...)
+		}
+		c.in("another one is killed", func() {
+			n2.kill()
+			n1.holds("work", 110)
+			n2.start()
+			c.same(id, c.one(nodes...))
+		})
+		if got := nodes[2].drain("work"); got != 110 {
+			c.Errorf("work has %d messages of 110", got)
+		}
+	})
+}
+
+// mirrored waits until the classic queue has a synchronised mirror on each node but its own.
+func (c *cluster) mirrored(queue string, nodes ...*node) {
+	c.Helper()
+	c.eventually(90*time.Second, queue+" has a synchronised mirror on each node", func() error {
+		out, err := nodes[0].tryExec("rabbitmqctl", "-q", "eval", fmt.Sprintf(`{ok, Q} = rabbit_amqqueue:lookup({resource, <<"/">>, queue, <<%q>>}),
+			io:format("~w", [[node(P) || P <- [amqqueue:get_pid(Q) | amqqueue:get_sync_slave_pids(Q)]]]).`, queue))
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if !strings.Contains(out, n.name) {
+				return fmt.Errorf("they are on %s", out)
+			}
+		}
+		return nil
+	})
+}
+
+// The setting is off, and nothing is done to queues; and whatever a user sets wins over what we would.
+func TestUsersQueues(t *testing.T) {
+	on(t, []version{v43, v310}, func(c *cluster) {
+		n := c.node(1)
+		env := func() string {
+			c.Helper()
+			out := n.ctl("eval", `io:format("~0p", [[application:get_env(rabbit, K, none) || K <- [default_queue_type, quorum_membership_reconciliation_enabled, quorum_membership_reconciliation_target_group_size]]]).`)
+			out, _, _ = strings.Cut(out, "]")
+			return out + "]"
+		}
+		want := func(what, got, want string) {
+			c.Helper()
+			if !strings.Contains(got, want) {
+				c.Errorf("%s: %s, want %s", what, got, want)
+			}
+		}
+		c.in("off", func() {
+			n.env["RMQ_QUEUES"] = "off"
+			n.start()
+			c.one(n)
+			if out := n.ctl("list_policies"); strings.Contains(out, "rmq-entrypoint") {
+				c.Errorf("a policy of ours: %s", out)
+			}
+			if got := env(); strings.Contains(got, "rabbit_quorum_queue") || strings.Contains(got, "true") {
+				c.Errorf("settings of ours: %s", got)
+			}
+		})
+		n.rm()
+		c.anew()
+		delete(n.env, "RMQ_QUEUES")
+		if c.version == v310 {
+			c.in("a user's policy from definitions", func() {
+				n.mount("/etc/rabbitmq/conf.d/20-own.conf", "load_definitions = /etc/rabbitmq/definitions.json\n")
+				n.mount("/etc/rabbitmq/definitions.json", `{"vhosts": [{"name": "/"}, {"name": "two"}], "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+					"permissions": [{"user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*"}],
+					"policies": [{"vhost": "/", "name": "mine", "pattern": "^own", "apply-to": "queues", "definition": {"max-length": 5}, "priority": 0}]}`)
+				n.start()
+				c.one(n)
+				n.declare("own", nil)
+				n.declare("other", nil)
+				want("policies of queues", strings.Join(strings.Fields(n.ctl("list_queues", "name", "policy")), " "), "own mine")
+				want("policies of queues", strings.Join(strings.Fields(n.ctl("list_queues", "name", "policy")), " "), "other rmq-entrypoint-mirrors")
+				want("policies of the other virtual host", n.ctl("list_policies", "-p", "two"), `"ha-promote-on-failure":"when-synced"`)
+			})
+			c.in("a policy of ours that the user deletes stays deleted", func() {
+				n.ctl("clear_policy", "rmq-entrypoint-mirrors")
+				n.stop()
+				n.start()
+				c.one(n)
+				if out := n.ctl("list_policies"); strings.Contains(out, "rmq-entrypoint-mirrors") {
+					c.Errorf("it is back: %s", out)
+				}
+			})
+			return
+		}
+		c.in("a user's settings", func() {
+			n.mount("/etc/rabbitmq/conf.d/20-own.conf", "default_queue_type = stream\nquorum_queue.continuous_membership_reconciliation.target_group_size = 5\n")
+			n.mount("/etc/rabbitmq/advanced.config", "[{rabbit, [{quorum_membership_reconciliation_enabled, false}]}].\n")
+			n.start()
+			c.one(n)
+			want("settings", env(), "[rabbit_stream_queue,false,5]")
+		})
+		n.rm()
+		c.anew()
+		c.in("a virtual host's own default", func() {
+			n.flags = nil
+			n.start()
+			c.one(n)
+			want("settings", env(), "[rabbit_quorum_queue,true,3]")
+			n.ctl("add_vhost", "old", "--default-queue-type", "classic")
+			want("the virtual hosts", strings.Join(strings.Fields(n.ctl("list_vhosts", "name", "default_queue_type")), " "), "old classic")
+		})
+	})
+}
+
+// Two nodes that need each other are warned of, and three are not.
+func TestTwoNodesAreWarnedOf(t *testing.T) {
+	on(t, newest, func(c *cluster) {
+		nodes := c.all(3)
+		start(nodes[:2]...)
+		c.one(nodes[:2]...)
+		if c.version == v310 { // each of the two can do without the other
+			c.throughout(4*ttl, "nobody warns", func() error {
+				if strings.Contains(nodes[0].log(), "TWO NODES") {
+					return errors.New("it does")
+				}
+				return nil
+			})
+			return
+		}
+		nodes[0].said(5*ttl, "TWO NODES.*add a third node")
+		if out := nodes[0].exec("rmq-entrypoint", "status"); !strings.Contains(out, "TWO NODES") {
+			c.Errorf("status does not warn:\n%s", out)
+		}
+		nodes[2].start()
+		c.one(nodes...)
+		c.eventually(2*ttl, "the warning ends", func() error {
+			if out := nodes[0].exec("rmq-entrypoint", "status"); strings.Contains(out, "TWO NODES") {
+				return errors.New(out)
+			}
+			return nil
+		})
+	})
+}
