@@ -289,6 +289,7 @@ func (c *companion) beat(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
+	var told *api.Client
 	for range 2 { // an entry that Consul lost is made anew, and passing earned anew, in one beat
 		client, err := c.consul.use(ctx)
 		if err == nil {
@@ -310,13 +311,15 @@ func (c *companion) beat(ctx context.Context) {
 			c.missed = err
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
-			c.reported = time.Now()
-			c.tellBeside(ctx, client, status, reason)
+			c.reported, told = time.Now(), client
 		}
 		break
 	}
 	c.touch()
 	c.show(report{Status: status, Reason: reason})
+	if told != nil {
+		c.tellBeside(ctx, told, status, reason)
+	}
 	if c.verified && !c.out {
 		c.chores(ctx)
 	}

@@ -28,9 +28,12 @@ func testDrain(t *testing.T, w *world) {
 	var code int
 	go func() { out, code = n.run("drain", "--wait", "3s"); close(done) }()
 	n.registered(soon, api.HealthCritical)
-	if code := n.ready(); code != 503 {
-		t.Errorf("/ready answers %d", code)
-	}
+	eventually(t, time.Second, "/ready says so, too", func() error {
+		if code := n.ready(); code != 503 {
+			return fmt.Errorf("it answers %d", code)
+		}
+		return nil
+	})
 	if len(n.calls(" drain")) > 0 {
 		t.Error("clients were sent away before balancers had seen it")
 	}

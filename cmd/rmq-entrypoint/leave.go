@@ -108,12 +108,12 @@ func (o operator) mayLeave(r peers.Record, v peers.View) error {
 	})
 	if 2*len(up) <= len(stay) {
 		return fmt.Errorf("without a majority: of the nodes that stay (%s) only %s run and are on record; start the others, or let those finish that leave",
-			strings.Join(stay, ", "), cmpList(up))
+			strings.Join(stay, ", "), orNone(up))
 	}
 	return nil
 }
 
-func cmpList(names []string) string {
+func orNone(names []string) string {
 	if len(names) == 0 {
 		return "none"
 	}

@@ -51,11 +51,8 @@ func (c *companion) mirror(ctx context.Context) string {
 	return ""
 }
 
-// fewSay is for how long a cluster has two members before it is warned of: others
-// may be about to join.
-func (c *companion) fewSay() time.Duration { return 2 * c.rt.Config.TTL }
-
-// pair says what a cluster of two members cannot survive, or "".
+// pair says what a cluster of two members cannot survive, or "". Not at once: a
+// third may be about to join.
 func (c *companion) pair() string {
 	if len(c.view.Members) != 2 {
 		c.two = time.Time{}
@@ -64,7 +61,7 @@ func (c *companion) pair() string {
 	if c.two.IsZero() {
 		c.two = time.Now()
 	}
-	if time.Since(c.two) < c.fewSay() {
+	if time.Since(c.two) < 2*c.rt.Config.TTL {
 		return ""
 	}
 	switch {

@@ -48,9 +48,12 @@ func TestDrain(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { _, err := n3.tryExec("rmq-entrypoint", "drain", "--wait", "3s"); done <- err }()
 			c.eventually(2*ttl, "the node is critical", c.is(n3, "critical"))
-			if code := n3.ready(); code != http.StatusServiceUnavailable {
-				c.Errorf("/ready answers %d", code)
-			}
+			c.eventually(time.Second, "/ready says so, too", func() error {
+				if code := n3.ready(); code != http.StatusServiceUnavailable {
+					return fmt.Errorf("it answers %d", code)
+				}
+				return nil
+			})
 			select {
 			case err := <-here.done:
 				c.Errorf("its clients were sent away before balancers had seen it: %v", err)
