@@ -99,7 +99,9 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 		o.say("forced, though %s", why)
 	}
 	if err := o.outOfService(ctx, outFile{At: time.Now()}); err != nil {
-		return err
+		err = errors.Join(err, o.volume().remove("out"))
+		o.look()
+		return fmt.Errorf("not drained: %w", err)
 	}
 	drained, err := o.maintenance(ctx)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -124,10 +125,19 @@ func testDrainRefused(t *testing.T, w *world) {
 	n.reports(soon, api.HealthCritical, "maintenance")
 }
 
+// Told to stop while balancers look, drain gives up and the node stays in service.
 // RabbitMQ does not drain: the node stays out, and the command can be repeated.
 func testDrainFails(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
+	stopped := n.command("drain", "--wait", "1m")
+	must(t, stopped.Start())
+	n.registered(soon, api.HealthCritical)
+	must(t, stopped.Process.Signal(syscall.SIGTERM))
+	if err := stopped.Wait(); err == nil {
+		t.Error("drain was stopped and says that all went well")
+	}
+	n.registered(testBeat+soon, api.HealthPassing)
 	n.put(n.path("drain.refused"), "")
 	if out, code := n.run("drain", "--wait", "0s"); code != 1 || !strings.Contains(out, "not drained") {
 		t.Errorf("drain: %d, %s", code, out)
