@@ -308,10 +308,23 @@ func (l *Lock) renew(ctx context.Context) error {
 		return judge(err, "renew session", "session:write")
 	}
 	if entry == nil {
-		return fmt.Errorf("%w: the session expired or was destroyed", ErrLost)
+		return l.missing(ctx)
 	}
 	l.renewed = asked
 	return nil
+}
+
+// missing says what it means that Consul did not find the session: a leader that was just elected does not find what
+// it has not read from its log yet (seen with 1.22), and only a consistent read waits for that.
+func (l *Lock) missing(ctx context.Context) error {
+	entry, _, err := l.client.Session().Info(l.session, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	switch {
+	case err != nil:
+		return judge(err, "read session", "session:read")
+	case entry != nil:
+		return errors.New("renew session: Consul did not find it, and then did")
+	}
+	return fmt.Errorf("%w: the session expired or was destroyed", ErrLost)
 }
 
 func newLock(client *api.Client, opts Options, session string, renewed time.Time) *Lock {

@@ -267,6 +267,26 @@ func TestColdConsul(t *testing.T) {
 	}
 }
 
+// A leader that does not find the session yet takes nothing away.
+func TestNewLeaderDoesNotFindTheSession(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	link := consultest.Proxy(t, consul.Addr)
+	l := acquire(t, consultest.Client(t, link.Addr, ""), options("a", nil))
+	rule := link.Answer(1, 404, "Session id '"+l.Session()+"' not found", renewals)
+	kept := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { kept <- l.Keep(ctx) }()
+	<-rule.Done()
+	before := link.Count(renewals)
+	until(t, "the session is renewed", func() bool { return link.Count(renewals) > before })
+	cancel()
+	if err := <-kept; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUncleanLossIsWaitedOut(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
