@@ -14,7 +14,7 @@ func TestBlankNodesAtOnce(t *testing.T) {
 	on(t, newest, func(c *cluster) {
 		sizes := []int{5}
 		if full {
-			sizes = []int{3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5}
+			sizes = []int{5, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3}
 		}
 		for i, size := range sizes {
 			if i > 0 {
