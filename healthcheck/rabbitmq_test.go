@@ -36,7 +36,7 @@ func heard(t *testing.T, c *Checker, command func()) Reason {
 	done := make(chan struct{})
 	go func() { defer close(done); command() }()
 	begin := time.Now()
-	r := told(t, c, time.Minute)
+	r := next(t, c.Closed(), time.Minute)
 	at := time.Since(begin)
 	t.Logf("checked at once: %+v", look(t, c))
 	<-done
