@@ -259,9 +259,10 @@ func TestBadSettings(t *testing.T) {
 		{env: "RMQ_HTTP=:99999", say: []string{"--http", "RMQ_HTTP", ":99999", "port"}},
 		{args: "--advertise rabbitmq1", say: []string{"--advertise", "RMQ_ADVERTISE", "rabbitmq1", "IP address"}},
 		{args: "--amqp-url amqp://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "password"}},
-		{args: "--amqp-url 127.0.0.1:5672", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
-		{env: "RMQ_AMQP_URL=http://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
-		{env: "RMQ_AMQP_URL=amqp://alice:pa55%zzword@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
+		{args: "--amqp-url 127.0.0.1:5672", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
+		{args: "--amqp-url amqp://a:65536", say: []string{"--amqp-url", "RMQ_AMQP_URL", "65535"}},
+		{env: "RMQ_AMQP_URL=http://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
+		{env: "RMQ_AMQP_URL=amqp://alice:pa55%zzword@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
 		{env: "RABBITMQ_NODE_PORT=amqp", say: []string{"RABBITMQ_NODE_PORT", "amqp", "port"}},
 
 		{args: "--node rabbit", say: []string{"--node", "RABBITMQ_NODENAME", `"rabbit"`, "name@host", "rabbit@"}},
