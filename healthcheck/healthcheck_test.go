@@ -57,15 +57,23 @@ func TestDefaults(t *testing.T) {
 
 // Whatever the peer does, and whenever: Critical, in time, and nothing is left.
 func TestFaults(t *testing.T) {
-	faults := map[string]func(p *peer){
-		"black hole": func(p *peer) {},
-		"hang up":    func(p *peer) { p.Close() },
-		"reset":      func(p *peer) { p.Conn.(*net.TCPConn).SetLinger(0); p.Close() },
-		"garbage":    func(p *peer) { p.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\nwho are you?")) },
-		"wrong":      func(p *peer) { p.Write(answers[open]); p.Write(answers[chOpen]); p.Write(answers[txSelect]) },
-		"header":     func(p *peer) { p.Write([]byte{2, 0, 0, 0, 0, 0, 14, 0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xCE}) },
-		"forced":     func(p *peer) { p.Write(closing(0, 541, "INTERNAL_ERROR\nin two lines")) },
-		"drip": func(p *peer) { // a goodbye that never ends
+	faults := map[string]func(p *peer, at call){
+		"black hole": func(p *peer, _ call) {},
+		"hang up":    func(p *peer, _ call) { p.Close() },
+		"reset":      func(p *peer, _ call) { p.Conn.(*net.TCPConn).SetLinger(0); p.Close() },
+		"garbage":    func(p *peer, _ call) { p.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\nwho are you?")) },
+		"wrong": func(p *peer, at call) { // answers to other calls
+			for _, c := range []call{open, chOpen, txSelect} {
+				if c != at {
+					p.Write(answers[c])
+				}
+			}
+		},
+		"header": func(p *peer, _ call) {
+			p.Write([]byte{2, 0, 0, 0, 0, 0, 14, 0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xCE})
+		},
+		"forced": func(p *peer, _ call) { p.Write(closing(0, 541, "INTERNAL_ERROR\nin two lines")) },
+		"drip": func(p *peer, _ call) { // a goodbye that never ends
 			p.Write([]byte{1, 0, 0, 0, 0, 8, 0, 0, 10, 0, 50, 1, 64, 255})
 			for {
 				if _, err := p.Write([]byte{0}); err != nil {
@@ -84,7 +92,7 @@ func TestFaults(t *testing.T) {
 				noLeaks(t)
 				s := serve(t, nil, func(p *peer, c call) bool {
 					if c == at {
-						fault(p)
+						fault(p, at)
 					}
 					return c == at
 				})
@@ -109,7 +117,7 @@ func TestRefused(t *testing.T) {
 	c := checker(t, Options{URLs: []string{s.url()}})
 	want(t, look(t, c), Passing)
 	s.stop()
-	if r := told(t, c, time.Second); r.Code != 0 || r.Stopping || r.Text == "" {
+	if r := told(t, c); r.Code != 0 || r.Stopping || r.Text == "" {
 		t.Errorf("got %+v", r)
 	}
 	want(t, look(t, c), Critical, s.ln.Addr().String(), "connection refused")
@@ -137,8 +145,8 @@ func TestServerSaysWhy(t *testing.T) {
 			})
 			c := checker(t, Options{URLs: []string{s.url()}})
 			want(t, look(t, c), Passing)
-			(<-peers).Write(closing(0, tt.code, tt.text))
-			r := told(t, c, time.Second)
+			next(t, peers, timeout).Write(closing(0, tt.code, tt.text))
+			r := told(t, c)
 			if r.Code != int(tt.code) || !strings.Contains(r.Text, tt.text) || r.Stopping != tt.stopping || r.Draining != tt.draining {
 				t.Errorf("got %+v", r)
 			}
@@ -146,8 +154,8 @@ func TestServerSaysWhy(t *testing.T) {
 			if r := look(t, c); r.State != Passing || r.Stopping || r.Draining {
 				t.Errorf("after reconnecting: %+v", r)
 			}
-			(<-peers).Write(closing(0, tt.code, tt.text))
-			told(t, c, time.Second)
+			next(t, peers, timeout).Write(closing(0, tt.code, tt.text))
+			told(t, c)
 			s.stop()
 			for range 2 {
 				if r := look(t, c); r.State != Critical || r.Stopping != tt.stopping || r.Draining != tt.draining {
@@ -170,10 +178,12 @@ func TestServerSaysWhyAndLeaves(t *testing.T) {
 	})
 	c := checker(t, Options{URLs: []string{s.url()}})
 	for range 50 {
-		want(t, look(t, c), Passing)
+		if r := look(t, c); r.State != Passing {
+			t.Fatalf("got %+v", r)
+		}
 		c.conn.raw.(*net.TCPConn).CloseWrite()
-		(<-peers).Write(closing(0, 320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"))
-		if r := told(t, c, time.Second); !r.Stopping {
+		next(t, peers, timeout).Write(closing(0, 320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"))
+		if r := told(t, c); !r.Stopping {
 			t.Fatalf("got %+v", r)
 		}
 	}
@@ -197,7 +207,7 @@ func TestServerClosesDuringCheck(t *testing.T) {
 	c := checker(t, Options{URLs: []string{s.url()}})
 	r := look(t, c)
 	want(t, r, Critical, "shutdown")
-	if !r.Stopping || !told(t, c, time.Second).Stopping {
+	if !r.Stopping || !told(t, c).Stopping {
 		t.Errorf("got %+v", r)
 	}
 	want(t, look(t, c), Passing)
@@ -253,7 +263,7 @@ func TestBlocked(t *testing.T) {
 	})
 	c := checker(t, Options{URLs: []string{s.url()}})
 	want(t, look(t, c), Passing)
-	p := <-peers
+	p := next(t, peers, timeout)
 	alarm.Lock()
 	for range 3 {
 		start := time.Now()
@@ -272,7 +282,8 @@ func TestBlocked(t *testing.T) {
 	alarm.Lock()
 	want(t, look(t, c), Warning)
 	p.Close() // a blocked node that dies is dead
-	told(t, c, time.Second)
+	told(t, c)
+	next(t, c.conn.gone, timeout) // told just before
 	s.ln.Close()
 	want(t, look(t, c), Critical, "refused")
 	alarm.Unlock()
@@ -312,7 +323,7 @@ func TestBlockedThenSilent(t *testing.T) {
 	})
 	c := checker(t, Options{URLs: []string{s.url()}})
 	want(t, look(t, c), Warning)
-	r := told(t, c, 2*heartbeat)
+	r := next(t, c.Closed(), 3*heartbeat)
 	if r.Code != 0 || !strings.Contains(r.Text, "timeout") {
 		t.Errorf("got %+v", r)
 	}
@@ -358,7 +369,7 @@ func TestNextURL(t *testing.T) {
 	s := serve(t, nil, nil)
 	refused := serve(t, nil, nil)
 	refused.stop()
-	c := checker(t, Options{URLs: []string{hole.url(), refused.url(), s.url()}})
+	c := checker(t, Options{URLs: []string{hole.url(), refused.url(), s.url()}, Timeout: 3 * time.Second})
 	want(t, look(t, c), Passing, s.ln.Addr().String())
 	s.stop()
 	want(t, look(t, c), Critical, hole.ln.Addr().String()+": no answer", refused.ln.Addr().String(), s.ln.Addr().String())
@@ -422,7 +433,7 @@ func TestTLS(t *testing.T) {
 	t.Run("plain on the TLS port", func(t *testing.T) {
 		noLeaks(t)
 		s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}}, nil)
-		want(t, look(t, checker(t, Options{URLs: []string{s.url()}})), Critical)
+		want(t, look(t, checker(t, Options{URLs: []string{s.url()}, Timeout: 200 * time.Millisecond})), Critical)
 	})
 	t.Run("TLS on the plain port", func(t *testing.T) {
 		noLeaks(t)

@@ -2,76 +2,29 @@ package healthcheck
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"rmq-entrypoint/tests/rabbittest"
 )
 
-// A rabbit is a real RabbitMQ in a container of its own.
+// A rabbit is a real RabbitMQ.
 type rabbit struct {
-	name string
+	*rabbittest.RabbitMQ
 	addr string // its address on Docker's bridge
-}
-
-// start runs the image that RMQ_TEST_RABBITMQ_IMAGE names.
-func start(t *testing.T) *rabbit {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a container")
-	}
-	image := os.Getenv("RMQ_TEST_RABBITMQ_IMAGE")
-	if image == "" {
-		t.Fatal("RMQ_TEST_RABBITMQ_IMAGE is not set: name an image with RabbitMQ and its management plugin, or run with -short")
-	}
-	m := &rabbit{name: fmt.Sprintf("rmq-entrypoint-healthcheck-%d", os.Getpid())}
-	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := exec.Command("docker", "logs", "--tail", "60", m.name).CombinedOutput()
-			t.Logf("%s", out)
-		}
-		exec.Command("docker", "rm", "-fv", m.name).Run()
-	})
-	docker(t, "run", "-d", "--name", m.name, "--hostname", "node1", "--entrypoint", "docker-entrypoint.sh", image, "rabbitmq-server")
-	m.addr = docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", m.name)
-	return m
-}
-
-func docker(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command("docker", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-func (m *rabbit) exec(t *testing.T, args ...string) string {
-	t.Helper()
-	return docker(t, append([]string{"exec", m.name}, args...)...)
 }
 
 func (m *rabbit) url(login, vhost string) string {
 	return "amqp://" + login + "@" + m.addr + ":5672/" + vhost
 }
 
-// until checks every 50 ms until ok holds, for three minutes at most: a node boots slowly on a busy machine.
-func until(t *testing.T, c *Checker, what string, ok func(Result) bool) Result {
+// until checks until ok holds.
+func until(t *testing.T, c *Checker, what string, ok func(Result) bool) (r Result) {
 	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(3 * time.Minute); ; <-tick.C {
-		r := look(t, c)
-		if ok(r) {
-			return r
-		}
-		if time.Now().After(end) {
-			t.Fatalf("not %s within three minutes: %+v", what, r)
-		}
-	}
+	rabbittest.Until(t, what, func() (any, bool) { r = look(t, c); return r, ok(r) })
+	return r
 }
 
 func state(s State) func(Result) bool { return func(r Result) bool { return r.State == s } }
@@ -83,7 +36,7 @@ func heard(t *testing.T, c *Checker, command func()) Reason {
 	done := make(chan struct{})
 	go func() { defer close(done); command() }()
 	begin := time.Now()
-	r := told(t, c, time.Minute)
+	r := next(t, c.Closed(), time.Minute)
 	at := time.Since(begin)
 	t.Logf("checked at once: %+v", look(t, c))
 	<-done
@@ -93,17 +46,18 @@ func heard(t *testing.T, c *Checker, command func()) Reason {
 
 func TestRabbitMQ(t *testing.T) {
 	noLeaks(t)
-	m := start(t)
+	m := &rabbit{RabbitMQ: rabbittest.Start(t)}
+	m.addr = m.IP(t)
 	c := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: 5 * time.Second})
 	want(t, look(t, c), Critical, "connection refused")
 	until(t, c, "passing", state(Passing))
-	t.Log(m.exec(t, "rabbitmqctl", "-q", "version"))
+	t.Log(m.Exec(t, "rabbitmqctl", "-q", "version"))
 
 	t.Run("one named connection", func(t *testing.T) {
 		for range 20 {
 			want(t, look(t, c), Passing)
 		}
-		got := m.exec(t, "rabbitmqctl", "-q", "list_connections", "--no-table-headers", "channels", "client_properties")
+		got := m.Exec(t, "rabbitmqctl", "-q", "list_connections", "--no-table-headers", "channels", "client_properties")
 		if !strings.HasPrefix(got, "0\t") || strings.Count(got, Name) != 1 || strings.Contains(got, "\n") {
 			t.Errorf("channels and properties of connections: %q", got)
 		}
@@ -165,12 +119,12 @@ func TestRabbitMQ(t *testing.T) {
 	})
 
 	t.Run("no permissions", func(t *testing.T) {
-		m.exec(t, "rabbitmqctl", "add_user", "watcher", secret)
+		m.Exec(t, "rabbitmqctl", "add_user", "watcher", secret)
 		watcher := checker(t, Options{URLs: []string{m.url("watcher:"+secret, "")}, Timeout: 5 * time.Second})
 		r := look(t, watcher)
 		want(t, r, Warning, `"watcher"`, "refused")
 		t.Log(r.Reason)
-		m.exec(t, "rabbitmqctl", "set_permissions", "watcher", "^$", "^$", "^$")
+		m.Exec(t, "rabbitmqctl", "set_permissions", "watcher", "^$", "^$", "^$")
 		for range 3 {
 			want(t, look(t, watcher), Passing)
 		}
@@ -182,7 +136,7 @@ func TestRabbitMQ(t *testing.T) {
 	} {
 		alarm := a.alarm
 		t.Run(alarm, func(t *testing.T) {
-			m.exec(t, "rabbitmqctl", a.setting, a.on)
+			m.Exec(t, "rabbitmqctl", a.setting, a.on)
 			r := until(t, c, "blocked", state(Warning))
 			t.Log(r.Reason)
 			if !strings.Contains(r.Alarm, alarm) {
@@ -200,13 +154,13 @@ func TestRabbitMQ(t *testing.T) {
 			want(t, look(t, late), Warning, alarm)
 			late.Close()
 			nodes(t, m, "alarm", func(n Node) bool { return len(n.Alarms) == 1 && strings.HasSuffix(alarm, n.Alarms[0]) })
-			m.exec(t, "rabbitmqctl", a.setting, a.off)
+			m.Exec(t, "rabbitmqctl", a.setting, a.off)
 			until(t, c, "passing", state(Passing))
 		})
 	}
 
 	t.Run("an alarm outlasts the heartbeats", func(t *testing.T) {
-		m.exec(t, "rabbitmqctl", "set_vm_memory_high_watermark", "0.00000001")
+		m.Exec(t, "rabbitmqctl", "set_vm_memory_high_watermark", "0.00000001")
 		until(t, c, "blocked", state(Warning))
 		select {
 		case r := <-c.Closed():
@@ -214,25 +168,25 @@ func TestRabbitMQ(t *testing.T) {
 		case <-time.After(3 * heartbeat):
 		}
 		want(t, look(t, c), Warning, "low on memory")
-		m.exec(t, "rabbitmqctl", "set_vm_memory_high_watermark", "0.4")
+		m.Exec(t, "rabbitmqctl", "set_vm_memory_high_watermark", "0.4")
 		until(t, c, "passing", state(Passing))
 	})
 
 	t.Run("paused", func(t *testing.T) {
 		quick := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: time.Second})
 		want(t, look(t, quick), Passing)
-		docker(t, "pause", m.name)
+		m.Docker(t, "pause")
 		for range 2 {
 			want(t, look(t, quick), Critical, "no answer within")
 		}
-		docker(t, "unpause", m.name)
+		m.Docker(t, "unpause")
 		until(t, quick, "passing", state(Passing))
 		until(t, c, "passing", state(Passing))
 	})
 
 	t.Run("connections closed by an operator", func(t *testing.T) {
 		drainClosed(c)
-		r := heard(t, c, func() { m.exec(t, "rabbitmqctl", "close_all_connections", "for fun") })
+		r := heard(t, c, func() { m.Exec(t, "rabbitmqctl", "close_all_connections", "for fun") })
 		if r.Code != 320 || r.Stopping || r.Draining {
 			t.Errorf("got %+v", r)
 		}
@@ -240,7 +194,7 @@ func TestRabbitMQ(t *testing.T) {
 	})
 
 	t.Run("stop_app", func(t *testing.T) {
-		r := heard(t, c, func() { m.exec(t, "rabbitmqctl", "stop_app") })
+		r := heard(t, c, func() { m.Exec(t, "rabbitmqctl", "stop_app") })
 		if r.Code != 320 || !r.Stopping || r.Draining {
 			t.Errorf("got %+v", r)
 		}
@@ -249,18 +203,18 @@ func TestRabbitMQ(t *testing.T) {
 		if !got.Stopping {
 			t.Errorf("got %+v", got)
 		}
-		m.exec(t, "rabbitmqctl", "start_app")
+		m.Exec(t, "rabbitmqctl", "start_app")
 		if r := until(t, c, "passing", state(Passing)); r.Stopping {
 			t.Errorf("got %+v", r)
 		}
 	})
 
 	t.Run("drain", func(t *testing.T) {
-		if help := m.exec(t, "rabbitmq-upgrade", "--help"); !strings.Contains(help, "drain") {
+		if help := m.Exec(t, "rabbitmq-upgrade", "--help"); !strings.Contains(help, "drain") {
 			t.Log("this version has no maintenance mode")
 			return
 		}
-		r := heard(t, c, func() { m.exec(t, "rabbitmq-upgrade", "drain") })
+		r := heard(t, c, func() { m.Exec(t, "rabbitmq-upgrade", "drain") })
 		if r.Code != 320 || r.Stopping || !r.Draining {
 			t.Errorf("got %+v", r)
 		}
@@ -269,14 +223,14 @@ func TestRabbitMQ(t *testing.T) {
 		if !got.Draining {
 			t.Errorf("got %+v", got)
 		}
-		m.exec(t, "rabbitmq-upgrade", "revive")
+		m.Exec(t, "rabbitmq-upgrade", "revive")
 		if r := until(t, c, "passing", state(Passing)); r.Draining {
 			t.Errorf("got %+v", r)
 		}
 	})
 
 	t.Run("SIGTERM", func(t *testing.T) {
-		r := heard(t, c, func() { docker(t, "stop", "-t", "60", m.name) })
+		r := heard(t, c, func() { m.Docker(t, "stop", "-t", "60") })
 		if r.Code != 320 || !r.Stopping {
 			t.Errorf("got %+v", r)
 		}
@@ -286,11 +240,11 @@ func TestRabbitMQ(t *testing.T) {
 	})
 
 	t.Run("SIGKILL", func(t *testing.T) {
-		docker(t, "start", m.name)
-		m.addr = docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", m.name)
+		m.Docker(t, "start")
+		m.addr = m.IP(t)
 		again := checker(t, Options{URLs: []string{m.url("guest:guest", "")}, Timeout: 5 * time.Second})
 		until(t, again, "passing", state(Passing))
-		if r := heard(t, again, func() { docker(t, "kill", m.name) }); r.Code != 0 || r.Stopping || r.Draining {
+		if r := heard(t, again, func() { m.Docker(t, "kill") }); r.Code != 0 || r.Stopping || r.Draining {
 			t.Errorf("got %+v", r)
 		}
 		if r := look(t, again); r.State != Critical || r.Stopping {

@@ -123,14 +123,13 @@ func (c *companion) strait(ctx context.Context, r peers.Record) (s strait, err e
 	s.many = len(r.Members) > 1
 	if c.khepri() {
 		enough := func() bool { s.lost = lost(r, c.view.Members); return 2*len(s.lost) < len(c.view.Members) }
-		if c.serving && c.verified && enough() {
-			return strait{}, nil
+		if !c.serving || !c.verified || !enough() {
+			v, err := c.broker.view(ctx, node) // it answers without a majority, too
+			if err != nil {
+				return strait{}, err
+			}
+			c.view, c.viewAt = v, time.Now()
 		}
-		v, err := c.broker.view(ctx, node) // it answers without a majority, too
-		if err != nil {
-			return strait{}, err
-		}
-		c.view, c.viewAt = v, time.Now()
 		if enough() {
 			return strait{}, nil
 		}
@@ -204,7 +203,7 @@ func (c *companion) waitsInVain(ctx context.Context) string {
 	if c.rt.Role != member {
 		return ""
 	}
-	client, r, err := c.record(ctx)
+	client, r, _, err := c.record(ctx)
 	if err != nil {
 		return ""
 	}
@@ -230,14 +229,14 @@ func (c *companion) waitsInVain(ctx context.Context) string {
 }
 
 // record reads the cluster record through the Consul in use.
-func (c *companion) record(ctx context.Context) (*api.Client, peers.Record, error) {
+func (c *companion) record(ctx context.Context) (*api.Client, peers.Record, uint64, error) {
 	client, err := c.consul.use(ctx)
 	if err != nil {
-		return nil, peers.Record{}, err
+		return nil, peers.Record{}, 0, err
 	}
-	r, _, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
+	r, index, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
 	c.consul.saw(err)
-	return client, r, err
+	return client, r, index, err
 }
 
 // carryOn carries out an order found on the volume and returns what it is at, or
@@ -251,7 +250,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 	case order == nil || c.rt.Role != member || order.ClusterID != c.rt.Cluster:
 		return ""
 	}
-	_, r, err := c.record(ctx)
+	_, r, _, err := c.record(ctx)
 	if err != nil {
 		return fmt.Sprintf("carry on: %v", err)
 	}
@@ -263,7 +262,10 @@ func (c *companion) carryOn(ctx context.Context) string {
 		}
 		if r.State != peers.Formed || r.ClusterID != order.ClusterID || !slices.Equal(s.lost, order.Lost) {
 			c.log.Warn("the order to carry on no longer holds and is dropped", "was_lost", strings.Join(order.Lost, ","), "is_lost", strings.Join(s.lost, ","), "record", describe(r))
-			return problem(c.rt.Config.volume().remove("carry-on"))
+			if err := c.rt.Config.volume().remove("carry-on"); err != nil {
+				return err.Error()
+			}
+			return ""
 		}
 		c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
 		if err := c.force(ctx, order.Lost, s.paused); err != nil {
@@ -296,13 +298,6 @@ func (c *companion) carryOn(ctx context.Context) string {
 	c.log.Info("carried on: this copy is the cluster now", "cluster", order.ClusterID, "members", strings.Join(c.view.Members, ","))
 	c.verified = false
 	return ""
-}
-
-func problem(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // homeExpr makes this node the home of the classic queues whose home is lost: it

@@ -171,12 +171,9 @@ func brokerURL(raw string, getenv func(string) string) (string, error) {
 	if raw == "" {
 		return "", errors.New("empty; give host[:port], comma-separated")
 	}
-	u, err := url.Parse(raw)
-	if err != nil || u.Scheme != "amqp" && u.Scheme != "amqps" || u.Hostname() == "" {
-		return "", errors.New("not host[:port] or amqp[s]://[user:password@]host[:port][/vhost]; reserved characters in a password are percent-encoded")
-	}
-	if p, err := strconv.Atoi(cmp.Or(u.Port(), "5672")); err != nil || p < 1 || p > 65535 {
-		return "", errors.New("not a port from 1 to 65535")
+	u, err := parseAMQP(raw)
+	if err != nil {
+		return "", err
 	}
 	if u.User == nil {
 		u.User = defaultUser(getenv)

@@ -149,25 +149,12 @@ func TestClientsHelp(t *testing.T) {
 
 // The README's table of the clients' flags is the program's.
 func TestREADMEsClientFlags(t *testing.T) {
-	b, err := os.ReadFile("../../README.md")
-	must(t, err)
-	_, rest, ok := strings.Cut(string(b), "\n## Producer and consumer\n")
-	if !ok {
-		t.Fatal("README.md has no section Producer and consumer")
-	}
-	section, _, _ := strings.Cut(rest, "\n## ")
-	var got, want []string
-	for line := range strings.Lines(section) {
-		if strings.HasPrefix(line, "| `--") {
-			got = append(got, strings.TrimSpace(line))
-		}
-	}
+	_, got := readmesFlags(t, "Producer and consumer")
+	var want [][]string
 	for _, s := range clientSettings(new(clientOptions)) {
-		want = append(want, "| `--"+s.flag+"` | "+s.of+" | "+s.defaultText()+" | "+s.help+" |")
+		want = append(want, []string{"`--" + s.flag + "`", s.of, s.defaultText(), s.help})
 	}
-	if !slices.Equal(got, want) {
-		t.Errorf("the README has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
+	sameRows(t, got, want)
 }
 
 // closedPort returns an address that refuses connections.

@@ -6,75 +6,38 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"rmq-entrypoint/tests/rabbittest"
 )
 
-// A rabbit is a real RabbitMQ in a container of its own, with guest's login.
+// A rabbit is a real RabbitMQ that takes connections on this host.
 type rabbit struct {
-	name string
+	*rabbittest.RabbitMQ
 	addr string // host:port, published
 }
 
-// startRabbit runs the image that RMQ_TEST_RABBITMQ_IMAGE names until it takes
-// connections.
 func startRabbit(t *testing.T) *rabbit {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a container")
-	}
-	image := os.Getenv("RMQ_TEST_RABBITMQ_IMAGE")
-	if image == "" {
-		t.Fatal("RMQ_TEST_RABBITMQ_IMAGE is not set: name an image with RabbitMQ, or run with -short")
-	}
-	m := &rabbit{name: fmt.Sprintf("rmq-entrypoint-clients-%d", os.Getpid()), addr: closedPort(t)}
-	t.Cleanup(func() {
-		if t.Failed() {
-			out, _ := exec.Command("docker", "logs", "--tail", "60", m.name).CombinedOutput()
-			t.Logf("%s", out)
-		}
-		exec.Command("docker", "rm", "-fv", m.name).Run()
-	})
-	m.docker(t, "run", "-d", "--name", m.name, "--hostname", "node1", "-p", m.addr+":5672", "--entrypoint", "docker-entrypoint.sh", image, "rabbitmq-server")
-	m.until(t, "takes connections", func() bool {
+	addr := closedPort(t)
+	m := &rabbit{rabbittest.Start(t, "-p", addr+":5672"), addr}
+	rabbittest.Until(t, "takes connections", func() (any, bool) {
 		conn, err := amqp.Dial("amqp://guest:guest@" + m.addr)
 		if err == nil {
 			conn.Close()
 		}
-		return err == nil
+		return err, err == nil
 	})
 	return m
 }
 
-func (m *rabbit) docker(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command("docker", args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
 func (m *rabbit) ctl(t *testing.T, args ...string) string {
 	t.Helper()
-	return m.docker(t, append([]string{"exec", m.name, "rabbitmqctl", "-q"}, args...)...)
-}
-
-// until asks every 50 ms, for three minutes at most: a node boots slowly on a busy
-// machine.
-func (m *rabbit) until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(3 * time.Minute); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within three minutes: %s", what)
-		}
-	}
+	return m.Exec(t, append([]string{"rabbitmqctl", "-q"}, args...)...)
 }
 
 // A background is a client that runs beside the test.
@@ -135,11 +98,12 @@ func (b *background) wait(t *testing.T) {
 }
 
 // wrote waits until the ledger has that many lines.
-func (b *background) wrote(t *testing.T, m *rabbit, lines int) {
+func (b *background) wrote(t *testing.T, lines int) {
 	t.Helper()
-	m.until(t, fmt.Sprintf("%d lines in %s", lines, b.ledger), func() bool {
+	rabbittest.Until(t, fmt.Sprintf("%d lines in %s", lines, b.ledger), func() (any, bool) {
 		text, _ := os.ReadFile(b.ledger)
-		return bytes.Count(text, []byte("\n")) >= lines
+		wrote := bytes.Count(text, []byte("\n"))
+		return wrote, wrote >= lines
 	})
 }
 
@@ -170,8 +134,9 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 		if took := time.Since(began); took < time.Second {
 			t.Errorf("a dot was no second of work: %s", took)
 		}
-		m.until(t, "the queue is empty", func() bool {
-			return m.ctl(t, "list_queues", "--no-table-headers", "messages") == "0"
+		rabbittest.Until(t, "the queue is empty", func() (any, bool) {
+			left := m.ctl(t, "list_queues", "--no-table-headers", "messages")
+			return left, left == "0"
 		})
 	})
 
@@ -187,18 +152,18 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 		t.Run("load on a "+kind+" queue", func(t *testing.T) {
 			p := m.begin(t, dir, kind, "produce", "--rate", "500", "--queue-type", kind)
 			c := m.begin(t, dir, kind, "consume", "--prefetch", "50", "--queue-type", kind)
-			p.wrote(t, m, 200)
-			c.wrote(t, m, 200)
+			p.wrote(t, 200)
+			c.wrote(t, 200)
 			m.ctl(t, "close_all_connections", "for fun")
-			p.wrote(t, m, 600)
+			p.wrote(t, 600)
 			m.ctl(t, "stop_app")
 			m.ctl(t, "start_app")
 			text, err := os.ReadFile(p.ledger)
 			must(t, err)
 			before := bytes.Count(text, []byte("\n"))
-			p.wrote(t, m, before+200)
-			m.docker(t, "restart", "-t", "60", m.name)
-			p.wrote(t, m, before+500)
+			p.wrote(t, before+200)
+			m.Docker(t, "restart", "-t", "60")
+			p.wrote(t, before+500)
 			p.end(t)
 			c.end(t)
 			rest := m.begin(t, dir, kind, "consume", "--prefetch", "50", "--queue-type", kind, "--idle", "3s")
@@ -243,13 +208,13 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 	t.Run("the queue is deleted under both", func(t *testing.T) {
 		p := m.begin(t, dir, "deleted", "produce", "--rate", "200")
 		c := m.begin(t, dir, "deleted", "consume", "--prefetch", "10")
-		p.wrote(t, m, 100)
-		c.wrote(t, m, 50)
+		p.wrote(t, 100)
+		c.wrote(t, 50)
 		m.ctl(t, "delete_queue", "deleted")
 		text, err := os.ReadFile(c.ledger)
 		must(t, err)
-		p.wrote(t, m, 300)
-		c.wrote(t, m, bytes.Count(text, []byte("\n"))+100)
+		p.wrote(t, 300)
+		c.wrote(t, bytes.Count(text, []byte("\n"))+100)
 		p.end(t) // every message confirmed, in the end by a queue that is there
 		c.end(t)
 	})

@@ -373,12 +373,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if r.State == healthcheck.Critical {
 		return api.HealthCritical, r.Reason
 	}
-	client, err := c.consul.use(ctx)
-	if err != nil {
-		return c.unasked(r, err)
-	}
-	record, index, err := peers.ReadRecord(ctx, client, c.rt.Config.recordKey())
-	c.consul.saw(err)
+	client, record, index, err := c.record(ctx)
 	if err != nil {
 		return c.unasked(r, err)
 	}

@@ -342,9 +342,9 @@ func (cfg *config) port(getenv func(string) string) error {
 	if cfg.AMQPURL == "" {
 		return nil
 	}
-	u, err := url.Parse(cfg.AMQPURL)
-	if err != nil || u.Scheme != "amqp" && u.Scheme != "amqps" || u.Hostname() == "" {
-		return errors.New("RMQ_AMQP_URL (--amqp-url) is not amqp://[user:password@]host[:port][/vhost] or amqps://…")
+	u, err := parseAMQP(cfg.AMQPURL)
+	if err != nil {
+		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	switch {
 	case u.Port() != "":
@@ -393,18 +393,32 @@ func validAddress(a string) error {
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
 		return errors.New("not [http[s]://]host:port or unix:///path")
 	}
-	if p, err := strconv.Atoi(cmp.Or(u.Port(), "8500")); err != nil || p < 1 || p > 65535 {
+	return validPort(cmp.Or(u.Port(), "8500"))
+}
+
+func hostPort(a string) error {
+	_, port, err := net.SplitHostPort(a)
+	if err == nil {
+		err = validPort(port)
+	}
+	return err
+}
+
+func validPort(p string) error {
+	if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
 		return errors.New("not a port from 1 to 65535")
 	}
 	return nil
 }
 
-func hostPort(a string) error {
-	_, port, err := net.SplitHostPort(a)
-	if n, perr := strconv.Atoi(port); err == nil && (perr != nil || n < 1 || n > 65535) {
-		err = errors.New("not a port from 1 to 65535")
+// parseAMQP judges the URL of a broker. Its errors repeat nothing of it, since it
+// may hold a password.
+func parseAMQP(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "amqp" && u.Scheme != "amqps" || u.Hostname() == "" {
+		return nil, errors.New("not amqp[s]://[user:password@]host[:port][/vhost]; reserved characters in a password are percent-encoded")
 	}
-	return err
+	return u, validPort(cmp.Or(u.Port(), "5672"))
 }
 
 func hasPassword(raw string) bool {

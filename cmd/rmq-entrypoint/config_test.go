@@ -259,9 +259,10 @@ func TestBadSettings(t *testing.T) {
 		{env: "RMQ_HTTP=:99999", say: []string{"--http", "RMQ_HTTP", ":99999", "port"}},
 		{args: "--advertise rabbitmq1", say: []string{"--advertise", "RMQ_ADVERTISE", "rabbitmq1", "IP address"}},
 		{args: "--amqp-url amqp://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "password"}},
-		{args: "--amqp-url 127.0.0.1:5672", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
-		{env: "RMQ_AMQP_URL=http://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
-		{env: "RMQ_AMQP_URL=amqp://alice:pa55%zzword@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp://"}},
+		{args: "--amqp-url 127.0.0.1:5672", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
+		{args: "--amqp-url amqp://a:65536", say: []string{"--amqp-url", "RMQ_AMQP_URL", "65535"}},
+		{env: "RMQ_AMQP_URL=http://alice:pa55word@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
+		{env: "RMQ_AMQP_URL=amqp://alice:pa55%zzword@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
 		{env: "RABBITMQ_NODE_PORT=amqp", say: []string{"RABBITMQ_NODE_PORT", "amqp", "port"}},
 
 		{args: "--node rabbit", say: []string{"--node", "RABBITMQ_NODENAME", `"rabbit"`, "name@host", "rabbit@"}},
@@ -370,14 +371,30 @@ func TestAMQPURLs(t *testing.T) {
 
 // The README's table of settings is the program's: same rows, same order.
 func TestREADMEsSettings(t *testing.T) {
+	section, got := readmesFlags(t, "Settings")
+	var want [][]string
+	for _, s := range settings(new(config)) {
+		want = append(want, []string{"`--" + s.flag + "`", "`" + strings.Join(s.env, "`, `") + "`", s.defaultText(), s.help})
+	}
+	sameRows(t, got, want)
+	for _, s := range secrets {
+		if !strings.Contains(section, "| `"+s.env+"` |") {
+			t.Errorf("the README's section Settings has no row for %s", s.env)
+		}
+	}
+}
+
+// readmesFlags returns a section of the README and the cells of its rows that
+// describe a flag.
+func readmesFlags(t *testing.T, title string) (section string, rows [][]string) {
+	t.Helper()
 	b, err := os.ReadFile("../../README.md")
 	must(t, err)
-	_, rest, ok := strings.Cut(string(b), "\n## Settings\n")
+	_, rest, ok := strings.Cut(string(b), "\n## "+title+"\n")
 	if !ok {
-		t.Fatal("README.md has no section Settings")
+		t.Fatalf("README.md has no section %s", title)
 	}
-	section, _, _ := strings.Cut(rest, "\n## ")
-	var got [][]string
+	section, _, _ = strings.Cut(rest, "\n## ")
 	for line := range strings.Lines(section) {
 		if !strings.HasPrefix(line, "| `--") {
 			continue
@@ -386,12 +403,14 @@ func TestREADMEsSettings(t *testing.T) {
 		for i, c := range cells {
 			cells[i] = strings.TrimSpace(c)
 		}
-		got = append(got, cells)
+		rows = append(rows, cells)
 	}
-	var want [][]string
-	for _, s := range settings(new(config)) {
-		want = append(want, []string{"`--" + s.flag + "`", "`" + strings.Join(s.env, "`, `") + "`", s.defaultText(), s.help})
-	}
+	return section, rows
+}
+
+// sameRows compares the README's table with the program's, row by row.
+func sameRows(t *testing.T, got, want [][]string) {
+	t.Helper()
 	for i := range max(len(got), len(want)) {
 		switch {
 		case i >= len(got):
@@ -400,11 +419,6 @@ func TestREADMEsSettings(t *testing.T) {
 			t.Errorf("the README has too much: %q", got[i])
 		case !slices.Equal(got[i], want[i]):
 			t.Errorf("row %d of the README: %q, the program has %q", i+1, got[i], want[i])
-		}
-	}
-	for _, s := range secrets {
-		if !strings.Contains(section, "| `"+s.env+"` |") {
-			t.Errorf("the README's section Settings has no row for %s", s.env)
 		}
 	}
 }

@@ -230,11 +230,7 @@ func (c *companion) outOfService(ctx context.Context, r healthcheck.Result) stri
 // finishLeaving stops a server that is off the record for good, when the command
 // that was to do it is gone. The others forget it.
 func (c *companion) finishLeaving(ctx context.Context) {
-	order, err := c.rt.Config.volume().out()
-	if err != nil || order == nil || !order.Leaving {
-		return
-	}
-	_, r, err := c.record(ctx)
+	_, r, _, err := c.record(ctx)
 	if node := c.rt.Config.Node; err != nil || !r.HasLeft(node, c.rt.Volume) || time.Since(r.Gone[node].At) < leaveGrace {
 		return
 	}

@@ -1,0 +1,82 @@
+// Package rabbittest runs a real RabbitMQ in a container, for tests.
+package rabbittest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A RabbitMQ is a node of its own, with guest's login. It goes with the test.
+type RabbitMQ struct{ name string }
+
+// Start runs the image that RMQ_TEST_RABBITMQ_IMAGE names, with further flags of docker run, and does not wait for it.
+// It skips the test under -short. A process has one at a time.
+func Start(t *testing.T, flags ...string) *RabbitMQ {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a container")
+	}
+	image := os.Getenv("RMQ_TEST_RABBITMQ_IMAGE")
+	if image == "" {
+		t.Fatal("RMQ_TEST_RABBITMQ_IMAGE is not set: name an image with RabbitMQ and its management plugin, or run with -short")
+	}
+	m := &RabbitMQ{fmt.Sprintf("rmq-entrypoint-rabbittest-%d", os.Getpid())}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := exec.Command("docker", "logs", "--tail", "60", m.name).CombinedOutput()
+			t.Logf("%s", out)
+		}
+		exec.Command("docker", "rm", "-fv", m.name).Run()
+	})
+	run := append([]string{"run", "-d", "--name", m.name, "--hostname", "node1", "--entrypoint", "docker-entrypoint.sh"}, flags...)
+	docker(t, append(run, image, "rabbitmq-server")...)
+	return m
+}
+
+// Docker runs a docker command on the container, as {"stop", "-t", "60"}, and returns what it said.
+func (m *RabbitMQ) Docker(t *testing.T, args ...string) string {
+	t.Helper()
+	return docker(t, append(args, m.name)...)
+}
+
+// Exec runs a command in the container and returns what it said.
+func (m *RabbitMQ) Exec(t *testing.T, args ...string) string {
+	t.Helper()
+	return docker(t, append([]string{"exec", m.name}, args...)...)
+}
+
+// IP is the container's address on Docker's bridge. Another start may change it.
+func (m *RabbitMQ) IP(t *testing.T) string {
+	t.Helper()
+	return m.Docker(t, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")
+}
+
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("docker", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Until asks every 50 ms, for three minutes at most: a node boots slowly on a busy machine. What ok says it saw is for
+// the failure.
+func Until(t *testing.T, what string, ok func() (saw any, done bool)) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(3 * time.Minute); ; <-tick.C {
+		saw, done := ok()
+		if done {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not within three minutes: %s: %+v", what, saw)
+		}
+	}
+}
