@@ -34,7 +34,7 @@ func (n *node) refuses(want string, argv ...string) {
 // One of three is drained before it is stopped: balancers see it first, its clients are sent away, those of the others
 // notice nothing, and it is back after a restart, or when it is revived. What would stop a queue is refused.
 func TestDrain(t *testing.T) {
-	on(t, []version{v43, v310}, func(c *cluster) {
+	on(t, newest, func(c *cluster) {
 		nodes := c.all(3)
 		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
 		start(nodes...)
@@ -104,7 +104,7 @@ func TestDrain(t *testing.T) {
 // Nodes leave for good, down to one: with nothing lost, no ghost, and no harm to clients of the others. The name comes
 // back on an empty volume only.
 func TestLeave(t *testing.T) {
-	on(t, everywhere, func(c *cluster) {
+	on(t, []version{v43, v310}, func(c *cluster) {
 		nodes := c.all(3)
 		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
 		start(nodes...)
@@ -140,6 +140,14 @@ func TestLeave(t *testing.T) {
 			}
 			n1.undisturbed(traffic)
 		})
+		c.in("two that need each other are warned of", func() {
+			if c.version == v310 { // each of the two can do without the other
+				c.throughout(3*ttl, "nobody warns", warned(n1, false))
+				return
+			}
+			n1.said(5*ttl, "TWO NODES.*add a third node")
+			c.eventually(ttl, "status warns, too", warned(n1, true))
+		})
 		c.in("its volume is refused, its name comes back blank", func() {
 			n3.said(60*time.Second, "refusing to start: .*left cluster "+id+" for good")
 			n3.rm()
@@ -147,6 +155,7 @@ func TestLeave(t *testing.T) {
 			n3.start()
 			c.same(id, c.one(nodes...))
 			n3.holds("quorum", 200)
+			c.eventually(2*ttl, "nobody warns of two nodes", warned(n1, false))
 		})
 		c.in("refused without a majority", func() {
 			n2.stop()
@@ -176,6 +185,16 @@ func TestLeave(t *testing.T) {
 			n1.publish("after", 10)
 		})
 	})
+}
+
+// warned looks whether status warns of a cluster of two.
+func warned(n *node, want bool) func() error {
+	return func() error {
+		if out := n.exec("rmq-entrypoint", "status"); strings.Contains(out, "TWO NODES") != want {
+			return errors.New(out)
+		}
+		return nil
+	}
 }
 
 // leaves makes a node leave, and fails unless the command ends well and nothing of the node is left.

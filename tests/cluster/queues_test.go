@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,7 +10,7 @@ import (
 // A queue that a client declares without a word about its type, on the first node of a cluster, outlives that node:
 // mirrored up to 3.13, as a quorum queue from 4.0 on, which grows onto the nodes that come later.
 func TestQueuesSurvive(t *testing.T) {
-	on(t, everywhere, func(c *cluster) {
+	on(t, []version{v43, v310}, func(c *cluster) {
 		nodes := c.all(3)
 		n1, n2 := nodes[0], nodes[1]
 		n1.start()
@@ -140,39 +139,6 @@ func TestUsersQueues(t *testing.T) {
 			want("settings", env(), "[rabbit_quorum_queue,true,3]")
 			n.ctl("add_vhost", "old", "--default-queue-type", "classic")
 			want("the virtual hosts", strings.Join(strings.Fields(n.ctl("list_vhosts", "name", "default_queue_type")), " "), "old classic")
-		})
-	})
-}
-
-// Two nodes that need each other are warned of, and three are not.
-func TestTwoNodesAreWarnedOf(t *testing.T) {
-	on(t, newest, func(c *cluster) {
-		nodes := c.all(3)
-		start(nodes[:2]...)
-		c.one(nodes[:2]...)
-		if c.version == v310 { // each of the two can do without the other
-			c.throughout(4*ttl, "nobody warns", func() error {
-				if strings.Contains(nodes[0].log(), "TWO NODES") {
-					return errors.New("it does")
-				}
-				return nil
-			})
-			return
-		}
-		nodes[0].said(5*ttl, "TWO NODES.*add a third node")
-		c.eventually(ttl, "status warns, too", func() error {
-			if out := nodes[0].exec("rmq-entrypoint", "status"); !strings.Contains(out, "TWO NODES") {
-				return errors.New(out)
-			}
-			return nil
-		})
-		nodes[2].start()
-		c.one(nodes...)
-		c.eventually(2*ttl, "the warning ends", func() error {
-			if out := nodes[0].exec("rmq-entrypoint", "status"); strings.Contains(out, "TWO NODES") {
-				return errors.New(out)
-			}
-			return nil
 		})
 	})
 }
