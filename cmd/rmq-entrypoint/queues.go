@@ -103,8 +103,8 @@ const growExpr = `Me = node(), End = erlang:monotonic_time(millisecond) + 3000,
     true -> ok;
     false ->
       case erlang:monotonic_time(millisecond) < End of
-        false -> io:format("queue|~s|later|~n", [rabbit_misc:rs(QN)]);
-        true -> io:format("queue|~s|~0p|~n", [rabbit_misc:rs(QN), catch rabbit_quorum_queue:add_member(VH, N, Me, 5000)])
+        false -> io:format("queue|~ts|later|~n", [rabbit_misc:rs(QN)]);
+        true -> io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(QN), catch rabbit_quorum_queue:add_member(VH, N, Me, 5000)])
       end
   end
 end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue], ok.`
@@ -127,23 +127,23 @@ Term = fun(VH, N) ->
     false -> ok;
     true ->
       case Late of
-        true -> io:format("queue|~s|later|~n", [rabbit_misc:rs(QN)]);
+        true -> io:format("queue|~ts|later|~n", [rabbit_misc:rs(QN)]);
         false ->
           Leaders = [L || X <- rabbit_nodes:all_running(), X =/= Me, {ok, _, L} <- [catch ra:members({Ra, X}, 3000)]],
           case Leaders of
-            [] -> io:format("queue|~s|no leader|~n", [rabbit_misc:rs(QN)]);
+            [] -> io:format("queue|~ts|no leader|~n", [rabbit_misc:rs(QN)]);
             [Leader | _] ->
               catch ra:force_delete_server(quorum_queues, {Ra, Me}),
               catch ra:remove_member(Leader, {Ra, Me}, 5000),
               catch rabbit_quorum_queue:repair_amqqueue_nodes(VH, N),
-              io:format("queue|~s|~0p|~n", [rabbit_misc:rs(QN), catch rabbit_quorum_queue:add_member(VH, N, Me, 5000)])
+              io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(QN), catch rabbit_quorum_queue:add_member(VH, N, Me, 5000)])
           end
       end
   end
 end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue], ok.`
 
 // unavailableExpr names the quorum queues of which too few replicas run.
-const unavailableExpr = `[io:format("queue|~s|needs ~s|~n", [rabbit_misc:rs(amqqueue:get_name(Q)), string:join([atom_to_list(N) || N <- Ns], ", ")])
+const unavailableExpr = `[io:format("queue|~ts|needs ~s|~n", [rabbit_misc:rs(amqqueue:get_name(Q)), string:join([atom_to_list(N) || N <- Ns], ", ")])
 || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue, Ns <- [maps:get(nodes, amqqueue:get_type_state(Q))],
 Up <- [[N || N <- Ns, is_pid(rpc:call(N, erlang, whereis, [element(1, amqqueue:get_pid(Q))], 3000))]], 2 * length(Up) =< length(Ns)], ok.`
 
@@ -161,8 +161,9 @@ func (b broker) each(ctx context.Context, d time.Duration, expr string) (map[str
 	}
 	said := map[string]string{}
 	for line := range strings.Lines(out) {
-		if f := strings.Split(strings.TrimSpace(line), "|"); f[0] == "queue" && len(f) >= 3 {
-			said[f[1]] = f[2]
+		line, ok := strings.CutPrefix(strings.TrimSuffix(strings.TrimSpace(line), "|"), "queue|")
+		if i := strings.LastIndex(line, "|"); ok && i >= 0 { // a name may hold what parts it from the word
+			said[line[:i]] = line[i+1:]
 		}
 	}
 	return said, nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -241,6 +242,25 @@ func TestCarryOnTakesQueuesOver(t *testing.T) {
 		err := k.force(t.Context(), []string{"b@h']), halt(), (['"}, c.paused)
 		if over := strings.HasPrefix(c.version, "3."); (err != nil) != over || over && calls != nil {
 			t.Errorf("%+v with a name that is none: %v, %q", c, err, calls)
+		}
+	}
+}
+
+// A name may hold what parts it from the word, and letters beyond Latin-1, on which
+// ~s would fail for all queues at once.
+func TestNamesOfQueues(t *testing.T) {
+	t.Parallel()
+	run := func(context.Context, ...string) (string, error) {
+		return "queue|queue 'a|b' in vhost '/'|ok|\nqueue|queue 'очередь' in vhost '/'|{only_here,7}|\nnoise|x|\n", nil
+	}
+	said, err := broker{"a", run}.perQueue(t.Context(), "")
+	want := map[string]string{"queue 'a|b' in vhost '/'": "ok", "queue 'очередь' in vhost '/'": "{only_here,7}"}
+	if err != nil || !maps.Equal(said, want) {
+		t.Errorf("got %q, %v", said, err)
+	}
+	for _, expr := range []string{mirrorExpr, growExpr, refillExpr, unavailableExpr, moveExpr} {
+		if strings.Contains(expr, "queue|~s|") || !strings.Contains(expr, "queue|~ts|") {
+			t.Errorf("it prints names by ~s:\n%s", expr)
 		}
 	}
 }
