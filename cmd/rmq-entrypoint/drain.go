@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -20,10 +21,12 @@ import (
 const drainTimeout = 5 * time.Minute
 
 // outFile is the order to take the node out of service: while it lies on the
-// volume the companion keeps the check critical. A start removes it.
+// volume the companion keeps the check critical. A start removes it. One whose
+// command is gone before it was Done was interrupted.
 type outFile struct {
 	Leaving bool      `json:"leaving,omitempty"` // for good
 	Drained bool      `json:"drained,omitempty"` // RabbitMQ is in maintenance mode; when it serves again, the order is void
+	Done    bool      `json:"done,omitempty"`    // drained, as far as this RabbitMQ can be
 	At      time.Time `json:"at"`
 }
 
@@ -38,11 +41,13 @@ type operator struct {
 	out    io.Writer
 	wait   time.Duration // that balancers get to see that the node is out of service
 	force  bool
+	seat   *os.File // held to the end of the command: one at a time
 
 	patience time.Duration // for replicas that do not move
 }
 
-// operate finds the server that runs here, or says why there is nothing to work on.
+// operate finds the server that runs here, or says why there is nothing to work
+// on, and waits for another command that works on it.
 func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (operator, error) {
 	if err := dropTo(rabbitmqUser); err != nil {
 		return operator{}, err
@@ -53,12 +58,24 @@ func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (opera
 		return operator{}, err
 	case rt == nil:
 		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", cmd.name, cfg.Data)
+	}
+	seat, err := trySeat(cfg.StateDir, operatorSeat)
+	for told := false; errors.Is(err, errSeatTaken) && ctx.Err() == nil; seat, err = trySeat(cfg.StateDir, operatorSeat) {
+		if !told {
+			told = true
+			fmt.Fprintln(out, "waiting for the end of another drain or leave of this node")
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+	switch {
+	case err != nil:
+		return operator{}, cmp.Or(context.Cause(ctx), err)
 	case !rt.alive():
 		return operator{}, fmt.Errorf("nothing to %s: the server (pid %d) does not run", cmd.name, rt.PID)
 	case rt.Waiting != "" && rt.Waiting != replaced:
 		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", cmd.name, rt.Waiting)
 	}
-	return operator{rt: *rt, broker: broker{rt.Config.Node, runCommand}, out: out, wait: cmd.wait, force: cmd.ok, patience: leavePatience}, nil
+	return operator{rt: *rt, broker: broker{rt.Config.Node, runCommand}, out: out, wait: cmd.wait, force: cmd.ok, seat: seat, patience: leavePatience}, nil
 }
 
 func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
@@ -73,6 +90,7 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 	if err != nil {
 		return err
 	}
+	defer o.seat.Close()
 	v, err := o.running(ctx)
 	if err != nil {
 		return fmt.Errorf("nothing to drain: %w", err)
@@ -105,9 +123,9 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 	}
 	drained, err := o.maintenance(ctx)
 	if err != nil {
-		return fmt.Errorf("the node is out of service, but RabbitMQ is not drained: %w; try again, or restart it to bring it back", err)
+		return fmt.Errorf("not drained: %w: run drain again; rabbitmq-upgrade revive or a restart brings the node back", err)
 	}
-	if err := o.volume().writeOut(outFile{Drained: drained, At: time.Now()}); err != nil {
+	if err := o.volume().writeOut(outFile{Drained: drained, Done: true, At: time.Now()}); err != nil {
 		return err
 	}
 	o.look()
@@ -198,7 +216,8 @@ func (b broker) drained(ctx context.Context) (bool, error) {
 }
 
 // outOfService says why the node is out of service by an operator's order, or "".
-// When RabbitMQ was revived the order is void.
+// When RabbitMQ serves all the same, because it was revived, or because the command
+// was interrupted before it was drained, the order is void.
 func (c *companion) outOfService(ctx context.Context, r healthcheck.Result) string {
 	c.out = false
 	v := c.rt.Config.volume()
@@ -208,34 +227,73 @@ func (c *companion) outOfService(ctx context.Context, r healthcheck.Result) stri
 		return err.Error()
 	case order == nil:
 		return ""
+	}
+	seat, err := trySeat(c.rt.Config.StateDir, operatorSeat)
+	interrupted := err == nil && !order.Done // nobody works on it any more
+	if err == nil {
+		defer seat.Close()
+	}
+	switch {
 	case order.Leaving:
-		c.out = true
-		c.finishLeaving(ctx)
-		return "leaving the cluster for good"
+		if c.finishLeaving(ctx, interrupted) {
+			return ""
+		}
 	// A miss shows with the second check.
-	case order.Drained && c.serving && r.State != healthcheck.Critical && time.Since(order.At) > 2*c.beatEvery():
+	case (order.Drained || interrupted) && c.serving && r.State != healthcheck.Critical && time.Since(order.At) > 2*c.beatEvery():
 		if err := v.remove("out"); err != nil {
 			return err.Error()
 		}
-		c.log.Info("back in service: RabbitMQ was revived")
+		c.log.Info("back in service: RabbitMQ serves, it was revived or never drained")
 		return ""
 	}
 	c.out = true
-	if order.Drained {
+	switch {
+	case order.Leaving:
+		return "leaving the cluster for good"
+	case order.Done:
 		return "maintenance: drained since " + order.At.Format(time.RFC3339)
+	case interrupted:
+		return "maintenance: the drain did not end: run rmq-entrypoint drain again, or rabbitmq-upgrade revive"
 	}
 	return "maintenance: being drained"
 }
 
-// finishLeaving stops a server that is off the record for good, when the command
-// that was to do it is gone. The others forget it.
-func (c *companion) finishLeaving(ctx context.Context) {
+// finishLeaving does what is left to do when the leave command is gone, and reports
+// whether the node is back in service. Off the record, the server stops, and the
+// others forget the node. Before that nothing is lost, and it stays.
+func (c *companion) finishLeaving(ctx context.Context, interrupted bool) (back bool) {
 	_, r, _, err := c.record(ctx)
-	if node := c.rt.Config.Node; err != nil || !r.HasLeft(node, c.rt.Volume) || time.Since(r.Gone[node].At) < leaveGrace {
-		return
+	node := c.rt.Config.Node
+	_, on := r.Members[node]
+	switch {
+	case err != nil:
+	case r.HasLeft(node, c.rt.Volume):
+		if time.Since(r.Gone[node].At) >= leaveGrace {
+			c.log.Warn("this node left the cluster for good: stopping the server")
+			c.halt(ctx)
+		}
+	case interrupted && c.serving && (r.Members[node] == c.rt.Volume || on && r.Members[node] == ""): // or published anew meanwhile
+		if err := c.broker.revive(ctx); err != nil {
+			c.log.Warn("leave was interrupted, and RabbitMQ stays in maintenance mode", "err", err)
+			return false
+		}
+		if err := c.rt.Config.volume().remove("out"); err != nil {
+			c.log.Warn("leave was interrupted, and its order cannot be removed", "err", err)
+			return false
+		}
+		c.log.Warn("leave was interrupted before the node was off the record: back in service")
+		return true
 	}
-	c.log.Warn("this node left the cluster for good: stopping the server")
-	c.halt(ctx)
+	return false
+}
+
+// revive ends RabbitMQ's maintenance mode, if it is in that.
+func (b broker) revive(ctx context.Context) error {
+	drained, err := b.drained(ctx)
+	if err == nil && drained {
+		_, err = b.tool(ctx, drainTimeout, "rabbitmq-upgrade", "revive")
+	}
+	return err
 }
 
 // forgetLeft makes RabbitMQ forget members that left for good, where the command

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +22,7 @@ import (
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 )
 
 // A drained node is critical before its clients are sent away, stays that, and is
@@ -142,10 +149,55 @@ func testDrainFails(t *testing.T, w *world) {
 	if out, code := n.run("drain", "--wait", "0s"); code != 1 || !strings.Contains(out, "not drained") {
 		t.Errorf("drain: %d, %s", code, out)
 	}
-	n.reports(soon, api.HealthCritical, "maintenance: being drained")
+	n.reports(soon, api.HealthCritical, "maintenance: the drain did not end")
 	must(t, os.Remove(n.path("drain.refused")))
 	if out, code := n.run("drain", "--wait", "0s"); code != 0 || !strings.Contains(out, "drained: ") {
 		t.Errorf("drain: %d, %s", code, out)
+	}
+}
+
+// Killed, drain and leave cannot clean up: while nothing was given up, the node comes
+// back into service by itself. Another command waits for its turn.
+func testCommandKilled(t *testing.T, w *world) {
+	n, _ := w.threeWith("b@localhost")
+	drain := n.command("drain", "--wait", "1m")
+	must(t, drain.Start())
+	n.registered(soon, api.HealthCritical)
+	must(t, drain.Process.Kill())
+	_ = drain.Wait()
+	n.registered(4*testBeat+soon, api.HealthPassing)
+
+	n.put(n.path("move"), "queue|queue 'q' in vhost '/'|later|\n")
+	leave := n.command("leave", "--wait", "0s")
+	must(t, leave.Start())
+	eventually(t, soon, "it moves replicas", func() error {
+		if len(n.calls("ra:transfer_leadership")) == 0 {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	second := n.command("drain")
+	out, err := second.StdoutPipe()
+	must(t, err)
+	must(t, second.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.Contains(line, "waiting for the end of another drain or leave") {
+		t.Errorf("drain beside leave: %q, %v", line, err)
+	}
+	must(t, second.Process.Signal(syscall.SIGTERM))
+	if err := second.Wait(); err == nil {
+		t.Error("drain beside leave says that all went well")
+	}
+	n.reports(0, api.HealthCritical, "leaving the cluster for good")
+	must(t, leave.Process.Kill())
+	_ = leave.Wait()
+	n.registered(4*testBeat+soon, api.HealthPassing)
+	says(t, n.log(), "leave was interrupted before the node was off the record: back in service")
+	if revived := n.calls("revive"); len(revived) != 1 {
+		t.Errorf("RabbitMQ was revived %d times", len(revived))
+	}
+	if r := w.record(); len(r.Members) != 3 || len(r.Gone) > 0 {
+		t.Errorf("record %+v", r)
 	}
 }
 
@@ -418,17 +470,26 @@ func TestOutOfService(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		order *outFile
+		busy  bool // the command works on it
 		r     healthcheck.Result
 		want  string
 		gone  bool // the order
 	}{
-		{"no order", nil, passing, "", true},
-		{"being drained", &outFile{At: long}, passing, "being drained", false},
-		{"drained", &outFile{Drained: true, At: long}, critical, "drained since", false},
-		{"revived", &outFile{Drained: true, At: long}, passing, "", true},
-		{"just drained, a first miss counts as passing", &outFile{Drained: true, At: time.Now()}, passing, "drained since", false},
+		{"no order", nil, false, passing, "", true},
+		{"being drained", &outFile{At: long}, true, passing, "being drained", false},
+		{"drained", &outFile{Drained: true, Done: true, At: long}, false, critical, "drained since", false},
+		{"revived", &outFile{Drained: true, Done: true, At: long}, false, passing, "", true},
+		{"just drained, a first miss counts as passing", &outFile{Drained: true, Done: true, At: time.Now()}, false, passing, "drained since", false},
+		{"no maintenance mode", &outFile{Done: true, At: long}, false, passing, "drained since", false},
+		{"interrupted, listeners closed", &outFile{At: long}, false, critical, "the drain did not end: run rmq-entrypoint drain again", false},
+		{"interrupted before that", &outFile{At: long}, false, passing, "", true},
 	} {
 		v := testVolume(t)
+		if c.busy {
+			seat, err := trySeat(v.state, operatorSeat)
+			must(t, err)
+			defer seat.Close()
+		}
 		if c.order != nil {
 			must(t, v.writeOut(*c.order))
 		}
@@ -440,5 +501,55 @@ func TestOutOfService(t *testing.T) {
 		if left, err := v.out(); err != nil || (left == nil) != c.gone {
 			t.Errorf("%s: the order is %+v, %v", c.name, left, err)
 		}
+	}
+}
+
+// Consul goes away as the node is taken off the record: where it cannot be told
+// whether it is off, it must not serve again.
+func TestLeaveUnheard(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	write := consultest.Request("PUT", "/v1/txn")
+	for name, tt := range map[string]struct {
+		fault   func(l *consultest.Link, read consultest.Match)
+		err     string // of moveOut, "": it is off the record
+		ordered bool   // it stays out of service
+	}{
+		"the answer is lost":              {func(l *consultest.Link, _ consultest.Match) { l.LoseAnswer(1, write) }, "", true},
+		"the write is refused":            {func(l *consultest.Link, _ consultest.Match) { l.Answer(1, 500, "no", write) }, "write cluster record", false},
+		"and it is seen at a second look": {func(l *consultest.Link, read consultest.Match) { l.LoseAnswer(1, write); l.Answer(1, 500, "no", read) }, "", true},
+		"and the record cannot be read":   {func(l *consultest.Link, read consultest.Match) { l.LoseAnswer(1, write); l.Answer(99, 500, "no", read) }, "stays out of service", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			v, link := testVolume(t), consultest.Proxy(t, c.Addr)
+			shows := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { must(t, json.NewEncoder(w).Encode(report{Out: true})) }))
+			defer shows.Close()
+			cfg := config{Consul: []string{link.Addr}, Service: "s", KeyPrefix: rand.Text(), Node: "b@h", TTL: testTTL, LockDelay: time.Millisecond,
+				HTTP: strings.TrimPrefix(shows.URL, "http://"), Data: v.data, StateDir: v.state}
+			r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{"a@h": "va", "b@h": "vb", "c@h": "vc"}}
+			_, err := peers.WriteRecord(t.Context(), c.Client, cfg.recordKey(), r, 0, "", "")
+			must(t, err)
+			asked := 0
+			run := func(_ context.Context, argv ...string) (string, error) {
+				if !strings.Contains(argv[len(argv)-1], "persistent_cluster_id") {
+					return "", nil
+				}
+				if asked++; asked == 2 { // the last thing before the write
+					tt.fault(link, consultest.Request("GET", "/v1/kv/"+cfg.recordKey()))
+				}
+				return "view|id-1|a@h,b@h,c@h|a@h,b@h,c@h||false|\n", nil
+			}
+			o := operator{rt: runtimeFile{Config: cfg, Volume: "vb"}, broker: broker{"b@h", run}, out: io.Discard, patience: time.Second}
+			client, err := dialConsul(link.Addr)
+			must(t, err)
+			left, err := o.moveOut(t.Context(), client, r)
+			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) || err == nil && !left.HasLeft("b@h", "vb") {
+				t.Errorf("record %+v, %v", left, err)
+			}
+			if order, err := v.out(); err != nil || (order != nil) != tt.ordered {
+				t.Errorf("the order is %+v, %v", order, err)
+			}
+		})
 	}
 }

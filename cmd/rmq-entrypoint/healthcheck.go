@@ -37,7 +37,7 @@ func healthcheckMain(ctx context.Context, cfg config, ready bool, out io.Writer)
 	if rt.Waiting != "" && rt.Waiting != replaced {
 		return say(!ready, "waiting for %s", rt.Waiting)
 	}
-	seat, err := trySeat(cfg.StateDir)
+	seat, err := trySeat(cfg.StateDir, companionSeat)
 	if err == nil {
 		defer seat.Close()
 		if rt, err = readRuntime(cfg.StateDir); err == nil { // what the lost one wrote last

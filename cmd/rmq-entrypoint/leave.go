@@ -38,6 +38,7 @@ func leaveMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 	if err != nil {
 		return err
 	}
+	defer o.seat.Close()
 	client, err := newConsul(o.rt.Config, slog.New(slog.DiscardHandler)).use(ctx)
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func leaveMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 		return err
 	}
 	if !r.HasLeft(o.broker.node, o.rt.Volume) {
-		if r, err = o.moveOut(ctx, r); err != nil {
+		if r, err = o.moveOut(ctx, client, r); err != nil {
 			return fmt.Errorf("not left: %w", err)
 		}
 	}
@@ -56,7 +57,7 @@ func leaveMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 
 // moveOut does all that can still be taken back, strikes the node from the record
 // and returns that.
-func (o operator) moveOut(ctx context.Context, r peers.Record) (_ peers.Record, err error) {
+func (o operator) moveOut(ctx context.Context, client *api.Client, r peers.Record) (_ peers.Record, err error) {
 	v, err := o.running(ctx)
 	if err != nil {
 		return r, err
@@ -65,7 +66,7 @@ func (o operator) moveOut(ctx context.Context, r peers.Record) (_ peers.Record, 
 		return r, err
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && !errors.Is(err, errMayBeOff) {
 			err = errors.Join(err, o.back(ctx))
 		}
 	}()
@@ -87,7 +88,7 @@ func (o operator) moveOut(ctx context.Context, r peers.Record) (_ peers.Record, 
 		return r, err
 	}
 	o.say("drained, and nothing of the cluster's is left here")
-	return o.strike(ctx, r.ClusterID)
+	return o.strike(ctx, client, r.ClusterID)
 }
 
 // mayLeave refuses what would leave nobody, or no majority, behind.
@@ -127,10 +128,8 @@ func (o operator) back(ctx context.Context) error {
 	if err := o.volume().remove("out"); err != nil {
 		return err
 	}
-	if drained, err := o.broker.drained(ctx); err == nil && drained {
-		if _, err := o.broker.tool(ctx, drainTimeout, "rabbitmq-upgrade", "revive"); err != nil {
-			return fmt.Errorf("and RabbitMQ stays in maintenance mode (rabbitmq-upgrade revive ends it): %w", err)
-		}
+	if err := o.broker.revive(ctx); err != nil {
+		return fmt.Errorf("and RabbitMQ may stay in maintenance mode (rabbitmq-upgrade revive ends it): %w", err)
 	}
 	o.say("the node stays, and is back in service")
 	return nil
@@ -262,9 +261,14 @@ func (o operator) moveReplicas(ctx context.Context) error {
 	}
 }
 
+// errMayBeOff: the node must not serve again before the record can be read, or what
+// it took would be lost with it.
+var errMayBeOff = errors.New("whether the node is off the record cannot be told, and so it stays out of service: when Consul answers, it goes back or the server stops by itself; or run leave again")
+
 // strike takes the node off the record, when what allowed it to leave still holds.
-func (o operator) strike(ctx context.Context, id string) (left peers.Record, err error) {
+func (o operator) strike(ctx context.Context, client *api.Client, id string) (left peers.Record, err error) {
 	cfg := o.rt.Config
+	tried := false
 	err = underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
 		v, err := o.running(ctx)
 		if err != nil {
@@ -273,13 +277,22 @@ func (o operator) strike(ctx context.Context, id string) (left peers.Record, err
 		if err := o.mayLeave(r, v); err != nil {
 			return err
 		}
-		left = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now())
+		left, tried = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now()), true
 		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), left, index, cfg.lockKey(), session)
 		if err == nil && !ok {
 			err = errors.New("the record changed meanwhile, try again")
 		}
 		return err
 	})
+	if err != nil && tried { // perhaps only the answer was lost; without the lock nothing can arrive late
+		now, _, rerr := peers.ReadRecord(context.WithoutCancel(ctx), client, cfg.recordKey())
+		switch {
+		case rerr != nil:
+			err = fmt.Errorf("%w: %w", errMayBeOff, err)
+		case now.HasLeft(cfg.Node, o.rt.Volume):
+			left, err = now, nil
+		}
+	}
 	if err == nil {
 		o.say("off the record: cluster %s goes on with %s", id, strings.Join(left.Names(), ", "))
 	}

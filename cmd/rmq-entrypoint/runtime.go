@@ -85,11 +85,18 @@ func startTime(pid int) uint64 {
 	return t
 }
 
+// The seats are flocks on the volume: one for the companion, one for an operator's
+// command that works on the node.
+const (
+	companionSeat = "companion.lock"
+	operatorSeat  = "operator.lock"
+)
+
 // takeSeat takes the flock that makes its holder the one companion, or the
 // entrypoint of this volume. It waits a moment for an earlier one to leave.
 func takeSeat(ctx context.Context, dir string) (*os.File, error) {
 	for deadline := time.Now().Add(5 * time.Second); ; pause(ctx, 100*time.Millisecond) {
-		f, err := trySeat(dir)
+		f, err := trySeat(dir, companionSeat)
 		if !errors.Is(err, errSeatTaken) {
 			return f, err
 		}
@@ -101,8 +108,8 @@ func takeSeat(ctx context.Context, dir string) (*os.File, error) {
 
 var errSeatTaken = errors.New("another rmq-entrypoint holds the volume")
 
-func trySeat(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "companion.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+func trySeat(dir, seat string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, seat), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +126,7 @@ func trySeat(dir string) (*os.File, error) {
 // seated reports whether this process inherited the seat.
 func seated(dir string) bool {
 	var held, file syscall.Stat_t
-	err := errors.Join(syscall.Fstat(seatFD, &held), syscall.Stat(filepath.Join(dir, "companion.lock"), &file))
+	err := errors.Join(syscall.Fstat(seatFD, &held), syscall.Stat(filepath.Join(dir, companionSeat), &file))
 	return err == nil && held.Dev == file.Dev && held.Ino == file.Ino
 }
 

@@ -61,6 +61,7 @@ func TestEntrypoint(t *testing.T) {
 		"drain":                             testDrain,
 		"drain refused":                     testDrainRefused,
 		"drain fails":                       testDrainFails,
+		"drain and leave killed":            testCommandKilled,
 		"leave":                             testLeave,
 		"leave refused":                     testLeaveRefused,
 		"leave goes on":                     testLeaveGoesOn,
