@@ -151,8 +151,15 @@ func (o operator) critical(ctx context.Context, v peers.View) string {
 	if len(v.Members) == 1 {
 		return "" // there is nobody to take anything over
 	}
-	if others := len(v.Running) - 1; v.Khepri && 2*others <= len(v.Members) {
-		return fmt.Sprintf("this node is quorum-critical: of the members %s only %s run, and without it there is no majority", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+	if others := len(v.Running) - 1; 2*others <= len(v.Members) {
+		pauses := v.Khepri // as good as
+		if !pauses {
+			out, err := o.broker.ctl(ctx, o.broker.node, "eval", "application:get_env(rabbit, cluster_partition_handling).")
+			pauses = err != nil || strings.Contains(out, "pause_minority")
+		}
+		if pauses {
+			return fmt.Sprintf("this node is quorum-critical: of the members %s only %s run, and without it there is no majority, so the others would stand still", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+		}
 	}
 	if _, err := o.broker.tool(ctx, cliTimeout, "rabbitmq-queues", "check_if_node_is_quorum_critical"); err != nil {
 		return fmt.Sprintf("this node is quorum-critical, or that cannot be told: %v", err)

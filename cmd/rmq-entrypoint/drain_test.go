@@ -504,6 +504,50 @@ func TestOutOfService(t *testing.T) {
 	}
 }
 
+// Without this node no majority would be left, and those that go on only with one
+// would stand still.
+func TestCritical(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, running, handling string // "": no answer
+		khepri                  bool
+		want                    string
+	}{
+		{"all run", "a,b,c", "", false, ""},
+		{"Khepri", "a,b", "{ok,ignore}", true, "without it there is no majority"},
+		{"Mnesia that ignores", "a,b", "{ok,ignore}", false, ""},
+		{"Mnesia that pauses", "a,b", "{ok,pause_minority}", false, "without it there is no majority"},
+		{"Mnesia that does not tell", "a,b", "", false, "without it there is no majority"},
+	} {
+		run := func(_ context.Context, argv ...string) (string, error) {
+			if argv[0] == "rabbitmqctl" && c.handling == "" {
+				return "", errors.New("no answer")
+			}
+			return c.handling, nil
+		}
+		o := operator{broker: broker{"a", run}}
+		got := o.critical(t.Context(), peers.View{Members: list("a,b,c"), Running: list(c.running), Khepri: c.khepri})
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q", c.name, got)
+		}
+	}
+}
+
+// A side of a partition may hold what the others lack.
+func TestMayNotLeavePartitioned(t *testing.T) {
+	t.Parallel()
+	all := list("a,b,c")
+	o := operator{broker: broker{node: "a"}, rt: runtimeFile{Volume: "va"}}
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc"}}
+	if err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all}); err != nil {
+		t.Error(err)
+	}
+	err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all, Partitions: list("b")})
+	if err == nil || !strings.Contains(err.Error(), "partitioned from b") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Consul goes away as the node is taken off the record: where it cannot be told
 // whether it is off, it must not serve again.
 func TestLeaveUnheard(t *testing.T) {

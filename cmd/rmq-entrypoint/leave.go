@@ -99,6 +99,8 @@ func (o operator) mayLeave(r peers.Record, v peers.View) error {
 		return fmt.Errorf("this node is in cluster %s, but the record is %s: see rmq-entrypoint status", v.ClusterID, describe(r))
 	case r.Members[node] != o.rt.Volume || o.rt.Volume == "":
 		return fmt.Errorf("%s is not on record with this volume: wait until its check passes, see rmq-entrypoint status", node)
+	case len(v.Partitions) > 0:
+		return fmt.Errorf("partitioned from %s, which may lack what is here: restart the side that may lose what it took meanwhile", strings.Join(v.Partitions, ", "))
 	case len(v.Members) == 1 || len(r.Members) == 1:
 		return fmt.Errorf("%s is the last node of cluster %s, whose data would be lost with it: to give the cluster up, stop the node and remove its volume", node, r.ClusterID)
 	}
