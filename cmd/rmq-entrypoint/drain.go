@@ -26,7 +26,7 @@ const drainTimeout = 5 * time.Minute
 type outFile struct {
 	Leaving bool      `json:"leaving,omitempty"` // for good
 	Drained bool      `json:"drained,omitempty"` // RabbitMQ is in maintenance mode; when it serves again, the order is void
-	Done    bool      `json:"done,omitempty"`    // drained, as far as this RabbitMQ can be
+	Done    bool      `json:"done,omitempty"`    // drained, as far as this RabbitMQ can be; or off the record for good
 	At      time.Time `json:"at"`
 }
 

@@ -304,6 +304,9 @@ func (o operator) strike(ctx context.Context, client *api.Client, id string) (le
 // goForGood finishes what can no longer be taken back.
 func (o operator) goForGood(ctx context.Context, client *api.Client, r peers.Record) error {
 	node := o.broker.node
+	if err := o.volume().writeOut(outFile{Leaving: true, Done: true, At: time.Now()}); err != nil {
+		o.say("the volume does not say that it left, the record alone will: %v", err)
+	}
 	if _, err := o.broker.within(ctx, drainTimeout, node, "stop_app"); err != nil {
 		return fmt.Errorf("%s is off the record, but RabbitMQ does not stop: %w; run leave again", node, err)
 	}

@@ -170,10 +170,15 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 	return p, err
 }
 
-// refused asks the record once whether it positively rules this volume out.
+// refused asks the volume, and once the record, whether it is positively ruled out.
 // Unknown starts: members wait for each other inside RabbitMQ, and any gate here
 // would deadlock a full restart.
 func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state condition) error {
+	if order, err := cfg.volume().out(); err != nil {
+		return err
+	} else if order != nil && order.Leaving && order.Done { // known without Consul
+		return fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.cluster, order.At.Format(time.RFC3339))
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var r peers.Record
