@@ -176,11 +176,15 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 		return ""
 	}
 	why := fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s came up blank, and what only they held is lost", strings.Join(s.lost, ", "))
-	mounted := fmt.Sprintf("if their volumes are only not mounted: stop all nodes, mount them, delete the key %s in Consul, start the nodes with data", c.rt.Config.recordKey())
+	mounted := fmt.Sprintf("if their volumes are only not mounted: stop all nodes, mount them, delete the key %s in Consul, start the nodes with data; otherwise ", c.rt.Config.recordKey())
+	if !slices.ContainsFunc(s.lost, func(m string) bool { return !r.Gone[m].Left }) {
+		why = fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s left with nothing lost, but RabbitMQ was not made to forget them in time", strings.Join(s.lost, ", "))
+		mounted = ""
+	}
 	if s.many {
 		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(r.Names(), ", "), marker.At.Format(time.RFC3339))
 		if c.khepri() {
-			return why + "; " + mounted + "; otherwise wipe all copies but the newest, which then says how to carry on"
+			return why + "; " + mounted + "wipe all copies but the newest, which then says how to carry on"
 		}
 	}
 	c.lost = s.lost
@@ -194,7 +198,7 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 	if s.many {
 		which = "the newest copy"
 	}
-	return why + fmt.Sprintf("; %s; otherwise carry on from %s: rmq-entrypoint carry-on --cluster-id %s", mounted, which, marker.ClusterID)
+	return why + fmt.Sprintf("; %scarry on from %s: rmq-entrypoint carry-on --cluster-id %s", mounted, which, marker.ClusterID)
 }
 
 // waitsInVain says whether a member that does not serve waits for nodes that
