@@ -566,14 +566,21 @@ func TestLeaveUnheard(t *testing.T) {
 	c := consultest.Start(t)
 	write := consultest.Request("PUT", "/v1/txn")
 	for name, tt := range map[string]struct {
-		fault   func(l *consultest.Link, read consultest.Match)
+		fault   func(l *consultest.Link, read consultest.Match, touch func())
 		err     string // of moveOut, "": it is off the record
 		ordered bool   // it stays out of service
 	}{
-		"the answer is lost":              {func(l *consultest.Link, _ consultest.Match) { l.LoseAnswer(1, write) }, "", true},
-		"the write is refused":            {func(l *consultest.Link, _ consultest.Match) { l.Answer(1, 500, "no", write) }, "write cluster record", false},
-		"and it is seen at a second look": {func(l *consultest.Link, read consultest.Match) { l.LoseAnswer(1, write); l.Answer(1, 500, "no", read) }, "", true},
-		"and the record cannot be read":   {func(l *consultest.Link, read consultest.Match) { l.LoseAnswer(1, write); l.Answer(99, 500, "no", read) }, "stays out of service", true},
+		"the answer is lost":     {func(l *consultest.Link, _ consultest.Match, _ func()) { l.LoseAnswer(1, write) }, "", true},
+		"another node is faster": {func(_ *consultest.Link, _ consultest.Match, touch func()) { touch() }, "", true},
+		"the write is refused":   {func(l *consultest.Link, _ consultest.Match, _ func()) { l.Answer(1, 500, "no", write) }, "write cluster record", false},
+		"and it is seen at a second look": {func(l *consultest.Link, read consultest.Match, _ func()) {
+			l.LoseAnswer(1, write)
+			l.Answer(1, 500, "no", read)
+		}, "", true},
+		"and the record cannot be read": {func(l *consultest.Link, read consultest.Match, _ func()) {
+			l.LoseAnswer(1, write)
+			l.Answer(99, 500, "no", read)
+		}, "stays out of service", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -591,7 +598,12 @@ func TestLeaveUnheard(t *testing.T) {
 					return "", nil
 				}
 				if asked++; asked == 2 { // the last thing before the write
-					tt.fault(link, consultest.Request("GET", "/v1/kv/"+cfg.recordKey()))
+					tt.fault(link, consultest.Request("GET", "/v1/kv/"+cfg.recordKey()), func() {
+						now, index, err := peers.ReadRecord(t.Context(), c.Client, cfg.recordKey())
+						must(t, err)
+						_, err = peers.WriteRecord(t.Context(), c.Client, cfg.recordKey(), now, index, "", "")
+						must(t, err)
+					})
 				}
 				return "view|id-1|a@h,b@h,c@h|a@h,b@h,c@h||false|\n", nil
 			}

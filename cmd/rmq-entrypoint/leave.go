@@ -271,7 +271,8 @@ var errMayBeOff = errors.New("whether the node is off the record cannot be told,
 func (o operator) strike(ctx context.Context, client *api.Client, id string) (left peers.Record, err error) {
 	cfg := o.rt.Config
 	tried := false
-	err = underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
+	changed := errors.New("the record changed meanwhile, try again")
+	do := func(client *api.Client, session string, r peers.Record, index uint64) error {
 		v, err := o.running(ctx)
 		if err != nil {
 			return err
@@ -282,10 +283,15 @@ func (o operator) strike(ctx context.Context, client *api.Client, id string) (le
 		left, tried = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now()), true
 		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), left, index, cfg.lockKey(), session)
 		if err == nil && !ok {
-			err = errors.New("the record changed meanwhile, try again")
+			err = changed
 		}
 		return err
-	})
+	}
+	for range 3 { // a companion that publishes takes no lock
+		if err = underLock(ctx, cfg, id, do); err != changed {
+			break
+		}
+	}
 	if err != nil && tried { // perhaps only the answer was lost; without the lock nothing can arrive late
 		now, _, rerr := peers.ReadRecord(context.WithoutCancel(ctx), client, cfg.recordKey())
 		switch {
