@@ -181,7 +181,7 @@ func (c config) prepareHosts(ctx context.Context, log *slog.Logger) (*hosts, err
 }
 
 // addressOf returns the IP address that --advertise stands for: itself, or the
-// first one on an interface or in a subnet, IPv4 before IPv6.
+// first one on an interface or in a subnet.
 func addressOf(setting string) (string, error) {
 	if setting == "" || net.ParseIP(setting) != nil {
 		return setting, nil
@@ -198,8 +198,7 @@ func addressOf(setting string) (string, error) {
 		for _, a := range addrs {
 			ip := a.(*net.IPNet).IP
 			have = append(have, fmt.Sprintf("%s on %s", ip, i.Name))
-			fits := none == nil && subnet.Contains(ip) || i.Name == setting && !ip.IsLinkLocalUnicast()
-			if fits && (found == nil || found.To4() == nil && ip.To4() != nil) {
+			if found == nil && (i.Name == setting || none == nil && subnet.Contains(ip)) {
 				found = ip
 			}
 		}

@@ -74,6 +74,20 @@ func (n *node) hosts(within time.Duration, want string) {
 	})
 }
 
+// A member that starts has the others' addresses when its server starts.
+func testHostsOfMember(t *testing.T, w *world) {
+	peer := w.neighbour("rabbit@there.invalid", "id-1", "rabbit@there.invalid")
+	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul")
+	n.hasData(nil)
+	n.start()
+	n.server(soon)
+	n.hosts(0, n.ip+" here.invalid\n"+peer.ip+" there.invalid\n")
+	n.reports(soon, api.HealthCritical, "booting")
+	if strings.Contains(n.log(), "other addresses") {
+		t.Errorf("the companion had to learn them:\n%s", n.log())
+	}
+}
+
 // Without Consul a member goes by what it last knew, but for its own address.
 func testHostsWithoutConsul(t *testing.T, w *world) {
 	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul", "CONSUL_HTTP_ADDR="+loopback(t)+":1")
@@ -87,7 +101,7 @@ func testHostsWithoutConsul(t *testing.T, w *world) {
 
 // A user's own inetrc wins, and that is said. The file is kept all the same.
 func testUsersInetrc(t *testing.T, w *world) {
-	for name, value := range map[string]string{"ERL_INETRC": "/etc/own", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": `-kernel inetrc "/etc/own"`} {
+	for name, value := range map[string]string{"ERL_INETRC": "/etc/own", "RABBITMQ_SERVER_ERL_ARGS": "-kernel inetrc x", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": `-kernel inetrc "/etc/own"`} {
 		n := w.node(fmt.Sprintf("rabbit@h%d", len(name)), "RMQ_HOSTS=consul", name+"="+value)
 		n.hasData(nil)
 		n.start()
@@ -146,13 +160,15 @@ func TestOwnAddress(t *testing.T) {
 func TestLearnHosts(t *testing.T) {
 	h := &hosts{path: t.TempDir() + "/hosts", self: "me", own: "10.0.0.1"}
 	changed, err := h.learn([]peers.Peer{
-		{Node: "rabbit@b", Address: "10.0.0.3:5672"}, {Node: "rabbit@a", Address: "[fd00::2]:5672"},
+		{Node: "rabbit@b", Address: "10.0.0.3:5672", Passing: true}, {Node: "rabbit@b", Address: "10.0.0.4:5672"}, // with two agents
+		{Node: "rabbit@c", Address: "10.0.0.5:5672"}, {Node: "rabbit@c", Address: "10.0.0.6:5672", Passing: true},
+		{Node: "rabbit@a", Address: "[fd00::2]:5672"},
 		{Node: "rabbit@me", Address: "10.0.0.9:5672"}, {Node: "rabbitmq-by-hand", Address: "10.0.0.9:5672"},
 		{Node: "rabbit@named", Address: "named.example:5672"}, {Node: "rabbit@x\n10.0.0.9 y", Address: "10.0.0.9:5672"},
 	})
 	b, rerr := os.ReadFile(h.path)
-	want := "# Written by rmq-entrypoint from Consul's catalog: edits are lost.\nfd00::2 a\n10.0.0.3 b\n10.0.0.1 me\n"
-	if string(b) != want || err != nil || rerr != nil || !slices.Equal(changed, []string{"a", "b", "me"}) {
+	want := "# Written by rmq-entrypoint from Consul's catalog: edits are lost.\nfd00::2 a\n10.0.0.3 b\n10.0.0.6 c\n10.0.0.1 me\n"
+	if string(b) != want || err != nil || rerr != nil || !slices.Equal(changed, []string{"a", "b", "c", "me"}) {
 		t.Errorf("%q %v %v\n%s\nwant\n%s", changed, err, rerr, b, want)
 	}
 	was, err := os.Stat(h.path)
@@ -162,6 +178,11 @@ func TestLearnHosts(t *testing.T) {
 	}
 	if is, err := os.Stat(h.path); err != nil || !os.SameFile(was, is) {
 		t.Errorf("written without need, and Erlang would read it again: %v", err)
+	}
+	h.own = "" // as the system resolves it now
+	_, err = h.learn(nil)
+	if b, rerr := os.ReadFile(h.path); err != nil || rerr != nil || strings.Contains(string(b), "me") || !strings.Contains(string(b), "10.0.0.3 b\n") {
+		t.Errorf("%v %v\n%s", err, rerr, b)
 	}
 }
 
@@ -193,6 +214,15 @@ func testAdvertisedInterface(t *testing.T, w *world) {
 	other := w.node("rabbit@other", "RMQ_ADVERTISE=nonesuch0")
 	other.start()
 	other.refused(soon, "--advertise", "RMQ_ADVERTISE", "nonesuch0", "127.0.0.1 on lo")
+}
+
+// Before an agent is in use the route to the first one counts.
+func TestAdvertiseBeforeConsulIsAsked(t *testing.T) {
+	cfg, _, err := parse(nil, environ("CONSUL_HTTP_ADDR=198.51.100.1:8500"))
+	must(t, err)
+	if before, then := cfg.advertise(""), cfg.advertise("198.51.100.1:8500"); before != then {
+		t.Errorf("%q before, %q then", before, then)
+	}
 }
 
 func TestAddressOf(t *testing.T) {

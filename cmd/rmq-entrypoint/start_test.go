@@ -30,6 +30,7 @@ func TestEntrypoint(t *testing.T) {
 		"services beside":                   testBeside,
 		"nothing beside":                    testNothingBeside,
 		"hosts":                             testHosts,
+		"hosts of a member":                 testHostsOfMember,
 		"hosts of a member without Consul":  testHostsWithoutConsul,
 		"hosts by a user's inetrc":          testUsersInetrc,
 		"tags and meta":                     testTagsAndMeta,
