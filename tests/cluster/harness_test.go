@@ -118,8 +118,9 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// sweep removes everything that carries the label.
+// sweep removes everything that carries the label; first the Swarm, which would make its containers anew.
 func sweep() {
+	leaveSwarm()
 	for _, kind := range [][2]string{{"ps -aq --no-trunc", "rm -fv"}, {"volume ls -q", "volume rm -f"}, {"network ls -q", "network rm"}} {
 		out, _ := exec.Command("docker", append(strings.Fields(kind[0]), "--filter", "label="+label)...).Output()
 		if ids := strings.Fields(string(out)); len(ids) > 0 {
@@ -320,6 +321,7 @@ type node struct {
 	name      string // rabbit@host
 	container string
 	ip        string
+	alone     bool // nobody can resolve its host name but itself
 	volume    string
 	volumes   []string // all it ever had
 	env       map[string]string
@@ -370,8 +372,10 @@ func (n *node) blankVolume() {
 
 func (n *node) args() []string {
 	args := []string{
-		"--label", label, "--hostname", n.host, "--network", n.cluster.name("net"), "--network-alias", n.host, "--ip", n.ip,
-		"-v", n.volume + ":/var/lib/rabbitmq",
+		"--label", label, "--hostname", n.host, "--network", n.cluster.name("net"), "--ip", n.ip, "-v", n.volume + ":/var/lib/rabbitmq",
+	}
+	if !n.alone {
+		args = append(args, "--network-alias", n.host)
 	}
 	for _, k := range slices.Sorted(maps.Keys(n.env)) {
 		args = append(args, "-e", k+"="+n.env[k])
