@@ -321,7 +321,6 @@ type node struct {
 	name      string // rabbit@host
 	container string
 	ip        string
-	alone     bool // nobody can resolve its host name but itself
 	volume    string
 	volumes   []string // all it ever had
 	env       map[string]string
@@ -372,10 +371,8 @@ func (n *node) blankVolume() {
 
 func (n *node) args() []string {
 	args := []string{
-		"--label", label, "--hostname", n.host, "--network", n.cluster.name("net"), "--ip", n.ip, "-v", n.volume + ":/var/lib/rabbitmq",
-	}
-	if !n.alone {
-		args = append(args, "--network-alias", n.host)
+		"--label", label, "--hostname", n.host, "--network", n.cluster.name("net"), "--network-alias", n.host, "--ip", n.ip,
+		"-v", n.volume + ":/var/lib/rabbitmq",
 	}
 	for _, k := range slices.Sorted(maps.Keys(n.env)) {
 		args = append(args, "-e", k+"="+n.env[k])

@@ -21,8 +21,12 @@ import (
 func TestNoSharedDNS(t *testing.T) {
 	on(t, everywhere, func(c *cluster) {
 		nodes := c.all(3)
+		nowhere := filepath.Join(c.TempDir(), "resolv.conf") // Docker would resolve the containers' names
+		if err := os.WriteFile(nowhere, []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
+			c.Fatal(err)
+		}
 		for _, n := range nodes {
-			n.alone = true
+			n.flags = []string{"-v", nowhere + ":/etc/resolv.conf:ro"}
 			n.env["RMQ_HOSTS"] = "consul"
 			n.env["ERL_INETRC"] = "/var/lib/rabbitmq/inetrc" // for rabbitmqctl in docker exec
 		}
@@ -101,6 +105,8 @@ func (n *node) finds(other *node, within time.Duration) {
 type swarm struct {
 	*cluster
 	stack string
+	args  []string // of docker stack deploy
+	env   []string
 	stats string // HAProxy's statistics page
 }
 
@@ -117,6 +123,14 @@ func TestSwarm(t *testing.T) {
 
 	var id string
 	s.in("one cluster of three", func() { id = s.one() })
+	s.in("each slot has a volume of its own", func() {
+		for slot := 1; slot <= 3; slot++ {
+			want := fmt.Sprintf("%s_rabbitmq-%d", s.stack, slot)
+			if got := s.docker("inspect", "-f", "{{(index .Mounts 0).Name}}", s.task("rabbitmq", slot)); got != want {
+				s.Errorf("slot %d has volume %s, want %s", slot, got, want)
+			}
+		}
+	})
 	s.in("labels are tags and meta", func() {
 		out := s.exec(1, "bash", "-c", `exec 3<>/dev/tcp/consul1/8500; printf 'GET /v1/catalog/service/rabbitmq?tag=testing HTTP/1.0\r\n\r\n' >&3; cat <&3`)
 		for _, want := range []string{`"zone":"here"`, `"disk":""`, `"slot":"3"`, `"host":"`} {
@@ -143,8 +157,9 @@ func TestSwarm(t *testing.T) {
 				s.Errorf("slot %d still has the address %s: nothing was to be found", slot+1, is[slot])
 			}
 			for other := range is {
-				out := s.exec(slot+1, "rabbitmqctl", "-q", "eval", fmt.Sprintf(`inet:getaddr("rabbitmq-%d", inet).`, other+1))
-				if want := "{ok,{" + strings.ReplaceAll(is[other], ".", ",") + "}}"; strings.TrimSpace(out) != want {
+				// In the file alone: Docker knows the names, too, once their tasks are healthy.
+				out := s.exec(slot+1, "rabbitmqctl", "-q", "eval", fmt.Sprintf(`inet_hosts:gethostbyname("rabbitmq-%d", inet).`, other+1))
+				if want := "[{" + strings.ReplaceAll(is[other], ".", ",") + "}]"; !strings.Contains(out, want) {
 					s.Errorf("slot %d finds slot %d at %s, want %s", slot+1, other+1, out, want)
 				}
 			}
@@ -168,6 +183,19 @@ func TestSwarm(t *testing.T) {
 			return err
 		})
 		s.same(id, s.one())
+	})
+	s.in("the whole stack goes and comes back", func() {
+		s.docker("stack", "rm", s.stack)
+		s.eventually(3*time.Minute, "it is gone", func() error {
+			left, err := try("ps", "-aq", "--filter", "name=^"+s.stack+"_")
+			if networks, nerr := try("network", "ls", "-q", "--filter", "name=^"+s.stack+"_"); left+networks != "" {
+				err = fmt.Errorf("containers %s, networks %s, %v", left, networks, nerr)
+			}
+			return err
+		})
+		s.deploy()
+		s.same(id, s.one())
+		s.clients()
 	})
 }
 
@@ -195,21 +223,24 @@ func newSwarm(t *testing.T) *swarm {
 	for _, name := range []string{"consul1", "consul2", "consul3", "rabbitmq", "haproxy"} {
 		fmt.Fprintf(&b, "  %s: {labels: [%s]}\n", name, label)
 	}
-	fmt.Fprintf(&b, "volumes:\n")
-	for _, name := range []string{"consul1-data", "consul2-data", "consul3-data", "rabbitmq-data"} {
-		fmt.Fprintf(&b, "  %s: {labels: [%s]}\n", name, label)
-	}
 	if err := os.WriteFile(override, []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	deploy := exec.Command("docker", "stack", "deploy", "--resolve-image", "never", "-c", "../../compose/stack.yml", "-c", override, s.stack)
-	deploy.Env = append(os.Environ(), "SUBNET="+c.subnet, "RABBITMQ_ERLANG_COOKIE=cookie"+c.id, "ENVIRONMENT=testing", "ZONE=here",
+	s.args = []string{"stack", "deploy", "--resolve-image", "never", "-c", "../../compose/stack.yml", "-c", override, s.stack}
+	s.env = append(os.Environ(), "SUBNET="+c.subnet, "RABBITMQ_ERLANG_COOKIE=cookie"+c.id, "ENVIRONMENT=testing", "ZONE=here",
 		"CONSUL_IMAGE="+consulImage, "RMQ_ENTRYPOINT_IMAGE="+v43.image, fmt.Sprintf("HAPROXY_PORT=%d", freePort(t)),
 		fmt.Sprintf("HAPROXY_MANAGEMENT_PORT=%d", freePort(t)), fmt.Sprintf("HAPROXY_STATS_PORT=%d", stats))
-	if out, err := deploy.CombinedOutput(); err != nil {
-		t.Fatalf("docker stack deploy: %v: %s", err, out)
-	}
+	s.deploy()
 	return s
+}
+
+func (s *swarm) deploy() {
+	s.Helper()
+	cmd := exec.Command("docker", s.args...)
+	cmd.Env = s.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.Fatalf("docker stack deploy: %v: %s", err, out)
+	}
 }
 
 // remove shows what happened if the test failed, and takes everything away.
@@ -223,21 +254,23 @@ func (s *swarm) remove() {
 		}
 	}
 	leaveSwarm()
-	containers, _ := try("ps", "-aq", "--no-trunc", "--filter", "name=^"+s.stack+"_")
-	for _, container := range strings.Fields(containers) {
-		_, _ = try("rm", "-fv", container)
-	}
-	volumes, _ := try("volume", "ls", "-q", "--filter", "name=^"+s.stack+"_")
-	for _, v := range strings.Fields(volumes) {
-		_, _ = try("volume", "rm", "-f", v)
-	}
-	_, _ = try("network", "rm", "docker_gwbridge")
 }
 
-// leaveSwarm ends the Swarm if it is one of these tests': its tasks go with it.
+// leaveSwarm ends the Swarm if it is one of these tests', and removes what it leaves: volumes have no label there, since
+// one from here would take the place of the name that the stack gives them.
 func leaveSwarm() {
 	if ours, _ := try("node", "inspect", "self", "-f", `{{index .Spec.Labels "`+label+`"}}`); ours != "" {
 		_, _ = try("swarm", "leave", "--force")
+	}
+	tasks := "name=^" + label + "-[0-9a-f]*_"
+	for _, kind := range [][3]string{
+		{"ps -aq --no-trunc", tasks, "rm -fv"}, {"volume ls -q", tasks, "volume rm -f"},
+		{"network ls -q --filter name=docker_gwbridge", "label=" + label, "network rm"},
+	} {
+		out, _ := try(append(strings.Fields(kind[0]), "--filter", kind[1])...)
+		if names := strings.Fields(out); len(names) > 0 {
+			_, _ = try(append(strings.Fields(kind[2]), names...)...)
+		}
 	}
 }
 
