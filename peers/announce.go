@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +39,36 @@ type Registration struct {
 	ClusterID string // once known
 }
 
+// metaOwn is how many keys of meta a registration has by itself, and maxMeta how
+// many Consul takes (its limits, and that of their lengths, since 1.0).
+const (
+	metaOwn = 3
+	maxMeta = 64
+)
+
+// ValidMeta returns an error when Consul would refuse a registration for what is
+// to be said of the node besides, or when that would hide what it says itself.
+func ValidMeta(meta map[string]string) error {
+	if len(meta) > maxMeta-metaOwn {
+		return fmt.Errorf("%d keys: Consul takes %d, and %d are this program's own", len(meta), maxMeta, metaOwn)
+	}
+	for _, k := range slices.Sorted(maps.Keys(meta)) {
+		switch {
+		case k == metaNode || k == metaCluster || k == metaVersion:
+			return fmt.Errorf("key %q is this program's own", k)
+		case strings.HasPrefix(k, "consul-"):
+			return fmt.Errorf("key %q: Consul keeps consul-… to itself", k)
+		case k == "" || len(k) > 128 || strings.Trim(k, metaLetters) != "":
+			return fmt.Errorf("key %q: Consul takes up to 128 letters, digits, - and _", k)
+		case len(meta[k]) > 512:
+			return fmt.Errorf("value of %q: it has %d bytes, Consul takes 512", k, len(meta[k]))
+		}
+	}
+	return nil
+}
+
+const metaLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
 // ID is the registration's service id, one per node.
 func (r Registration) ID() string { return r.Service + "-" + strings.ReplaceAll(r.Node, "@", "-") }
 
@@ -55,9 +87,7 @@ func Announce(ctx context.Context, client *api.Client, r Registration, note stri
 // status; a new one's is critical.
 func Enter(ctx context.Context, client *api.Client, r Registration, note string) error {
 	meta := map[string]string{metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version}
-	for k, v := range r.Meta {
-		meta[k] = v
-	}
+	maps.Copy(meta, r.Meta)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{

@@ -13,7 +13,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +54,18 @@ type Peer struct {
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
+
+	index uint64 // of the entry's last change in the catalog
+}
+
+// Newer reports whether p rather than other, an entry of the same node with
+// another agent, says where the node is: the one that passes, then the later one.
+// An agent that comes back brings what it had, as later and critical.
+func (p Peer) Newer(other Peer) bool {
+	if p.Passing != other.Passing {
+		return p.Passing
+	}
+	return p.index > other.index
 }
 
 // decidesWithout reports whether the cluster can take decisions, as a join is
@@ -86,10 +100,11 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 		p := Peer{
 			Node:      e.Service.Meta[metaNode],
 			ClusterID: e.Service.Meta[metaCluster],
-			Address:   fmt.Sprintf("%s:%d", cmp.Or(e.Service.Address, e.Node.Address), e.Service.Port),
+			Address:   net.JoinHostPort(cmp.Or(e.Service.Address, e.Node.Address), strconv.Itoa(e.Service.Port)),
 			Passing:   true,
 			Beating:   true,
 			View:      Seen[View]{Err: ErrNotAsked},
+			index:     e.Service.ModifyIndex,
 		}
 		if p.Node == "" { // registered by something else: it counts as there, under the id it has
 			p.Node = e.Service.ID
@@ -111,8 +126,8 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 	return found, meta.LastIndex, nil
 }
 
-// Changed returns when the record at key or the service has changed since the
-// given indexes, when ctx ends, or after most.
+// Changed returns when the record at key, if there is a key, or the service has
+// changed since the given indexes, when ctx ends, or after most.
 func Changed(ctx context.Context, client *api.Client, key string, record uint64, service string, catalog uint64, most time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
@@ -131,12 +146,14 @@ func Changed(ctx context.Context, client *api.Client, key string, record uint64,
 			}
 		}
 	}
-	watchers.Go(func() {
-		watch(record, func(q *api.QueryOptions) (bool, *api.QueryMeta, error) {
-			pair, meta, err := client.KV().Get(key, q)
-			return err == nil && modified(pair) != record, meta, err
+	if key != "" {
+		watchers.Go(func() {
+			watch(record, func(q *api.QueryOptions) (bool, *api.QueryMeta, error) {
+				pair, meta, err := client.KV().Get(key, q)
+				return err == nil && modified(pair) != record, meta, err
+			})
 		})
-	})
+	}
 	watchers.Go(func() {
 		watch(catalog, func(q *api.QueryOptions) (bool, *api.QueryMeta, error) {
 			_, meta, err := client.Health().Service(service, "", false, q)

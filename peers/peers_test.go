@@ -387,3 +387,83 @@ func consulBefore(t *testing.T, client *api.Client, version string) bool {
 	}
 	return slices.Compare(have[:], want[:]) < 0
 }
+
+// A node that moved from one agent to another has two entries for a while.
+func TestNewer(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	entry := func(id, address, status string) {
+		t.Helper()
+		if err := consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{
+			ID: id, Name: service, Address: address, Port: 5672, Meta: map[string]string{"node": b},
+			Check: &api.AgentServiceCheck{CheckID: id, TTL: "1h", Status: status},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newer := func() (address string) {
+		found, _, err := peers.Catalog(t.Context(), consul.Client, service, a)
+		if err != nil || len(found) != 2 {
+			return fmt.Sprintf("%+v, %v", found, err)
+		}
+		if found[0].Newer(found[1]) == found[1].Newer(found[0]) {
+			t.Errorf("neither or both are newer: %+v", found)
+		}
+		if found[0].Newer(found[1]) {
+			return found[0].Address
+		}
+		return found[1].Address
+	}
+	entry("first", "10.0.0.1", api.HealthPassing)
+	entry("then", "fd00::2", api.HealthCritical) // what an agent brings back
+	if got := newer(); got != "10.0.0.1:5672" {
+		t.Errorf("%s is newer than the one that passes", got)
+	}
+	if err := consul.Client.Agent().UpdateTTL("first", "", api.HealthCritical); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the later one counts", func() bool { return newer() == "[fd00::2]:5672" })
+}
+
+// What ValidMeta takes, Consul takes, and the other way round, but for the keys
+// that a registration has by itself.
+func TestValidMeta(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	many := func(n int) map[string]string {
+		m := map[string]string{}
+		for i := range n {
+			m[fmt.Sprintf("k%d", i)] = "v"
+		}
+		return m
+	}
+	for _, c := range []struct {
+		meta map[string]string
+		ok   bool
+	}{
+		{nil, true},
+		{map[string]string{"zone": "a", "Disk_type-2": "", "x": "any thing: at all"}, true},
+		{map[string]string{strings.Repeat("k", 128): strings.Repeat("v", 512)}, true},
+		{map[string]string{strings.Repeat("k", 129): ""}, false},
+		{map[string]string{"k": strings.Repeat("v", 513)}, false},
+		{map[string]string{"": "v"}, false},
+		{map[string]string{"a.b": "v"}, false},
+		{map[string]string{"a b": "v"}, false},
+		{map[string]string{"zoné": "v"}, false},
+		{map[string]string{"consul-zone": "v"}, false},
+		{many(61), true},
+		{many(62), false},
+	} {
+		r := registration(b, "10.0.0.2")
+		r.Meta = c.meta
+		err, refused := peers.ValidMeta(c.meta), peers.Announce(t.Context(), consul.Client, r, "")
+		if (err == nil) != c.ok || (refused == nil) != c.ok {
+			t.Errorf("%.200v: %v; Consul: %v", c.meta, err, refused)
+		}
+	}
+	for _, own := range []string{"node", "cluster_id", "rabbitmq_version"} {
+		if err := peers.ValidMeta(map[string]string{own: "x"}); err == nil || !strings.Contains(err.Error(), own) {
+			t.Errorf("%s: %v", own, err)
+		}
+	}
+}

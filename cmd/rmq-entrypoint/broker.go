@@ -153,11 +153,11 @@ func (b broker) tool(ctx context.Context, d time.Duration, program string, argv 
 	return b.run(ctx, append([]string{program, "-q", "-n", b.node}, argv...)...)
 }
 
-// runCommand runs a program of RabbitMQ's and returns what it printed. It gets
-// neither Consul's token nor a socket to notify.
-func runCommand(ctx context.Context, argv ...string) (string, error) {
+// run runs a program of RabbitMQ's and returns what it printed. It gets neither
+// Consul's token nor a socket to notify.
+func (c config) run(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = serverEnv(os.Environ())
+	cmd.Env = serverEnv(os.Environ(), c.resolver()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second

@@ -41,6 +41,7 @@ type companion struct {
 	lock   *lock.Lock                                            // a seed's, until its cluster is announced
 	reg    peers.Registration
 	beside []beside // entries next to it
+	hosts  *hosts
 	born   time.Time
 
 	serving   bool                 // RabbitMQ said READY and has not said that it stops
@@ -105,8 +106,8 @@ func companionMain(ctx context.Context, cfg config) error {
 	}
 	defer checker.Close()
 	c := &companion{
-		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, runCommand},
-		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: rt.registration(), beside: rt.beside(), born: time.Now(),
+		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, rt.Config.run},
+		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: rt.registration(), beside: rt.beside(), hosts: rt.Config.hosts(ctx, rt.Consul), born: time.Now(),
 		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
 	}
 	c.consul.prefer(rt.Consul)
@@ -155,6 +156,12 @@ func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 				_ = c.lock.Release(ctx)
 			}
 		}()
+	}
+	if c.hosts != nil {
+		hctx, done := context.WithCancel(ctx)
+		defer work.Wait()
+		defer done()
+		work.Go(func() { c.hosts.keep(hctx, c.log, c.rt) })
 	}
 	tick := time.NewTicker(c.beatEvery())
 	defer tick.Stop()

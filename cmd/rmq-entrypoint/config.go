@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -29,7 +30,10 @@ type config struct {
 	DNSDomain    string
 	Node         string
 	LongNames    bool
-	Advertise    string
+	Advertise    string // as set; once started, the IP address it stands for
+	Hosts        string
+	Tags         []string
+	Meta         map[string]string
 	TTL          time.Duration
 	KeyPrefix    string
 	LockDelay    time.Duration
@@ -81,6 +85,8 @@ func settings(cfg *config) []setting {
 		return value(func(n string) { fs.DurationVar(p, n, def, "") })
 	}
 	boolean := func(p *bool) pflag.Value { return value(func(n string) { fs.BoolVar(p, n, false, "") }) }
+	pairs := value(func(n string) { fs.StringToStringVar(&cfg.Meta, n, nil, "") })
+	tags := value(func(n string) { fs.StringSliceVar(&cfg.Tags, n, nil, "") })
 	addrs := value(func(n string) { fs.StringSliceVar(&cfg.Consul, n, []string{"127.0.0.1:8500"}, "") })
 	level := value(func(n string) { fs.TextVar(&cfg.LogLevel, n, slog.LevelInfo, "") })
 	return []setting{
@@ -90,7 +96,10 @@ func settings(cfg *config) []setting {
 		{"dns-domain", []string{"RMQ_DNS_DOMAIN"}, str(&cfg.DNSDomain, "consul"), "Consul's DNS domain", ""},
 		{"node", []string{"RABBITMQ_NODENAME"}, str(&cfg.Node, ""), "node name, name@host", "rabbit@<host name>"},
 		{"long-names", []string{"RABBITMQ_USE_LONGNAME"}, boolean(&cfg.LongNames), "node names carry the full host name", ""},
-		{"advertise", []string{"RMQ_ADVERTISE"}, str(&cfg.Advertise, ""), "IP address to register; with an agent on this host, by default the agent's own", "source of the route to Consul"},
+		{"advertise", []string{"RMQ_ADVERTISE"}, str(&cfg.Advertise, ""), "IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own", "source of the route to Consul"},
+		{"hosts", []string{"RMQ_HOSTS"}, str(&cfg.Hosts, "off"), "consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them", ""},
+		{"tags", []string{"RMQ_TAGS"}, tags, "tags of the node's services in Consul, comma-separated", "none"},
+		{"meta", []string{"RMQ_META"}, pairs, "meta of the node's services in Consul, key=value, comma-separated", "none"},
 		{"ttl", []string{"RMQ_TTL"}, dur(&cfg.TTL, 15*time.Second), "TTL of the health check and of the lock's session, 10s to 24h", ""},
 		{"key-prefix", []string{"RMQ_KEY_PREFIX"}, str(&cfg.KeyPrefix, "rmq-entrypoint"), "prefix of the lock's and the cluster record's keys", ""},
 		{"lock-delay", []string{"RMQ_LOCK_DELAY"}, dur(&cfg.LockDelay, time.Second), "how long the lock stays shut after its holder was lost, 1ms to 60s", ""},
@@ -263,8 +272,19 @@ func (cfg *config) complete(getenv func(string) string) error {
 	if cfg.Service == "" || strings.ContainsAny(cfg.Service, " /@") {
 		return fmt.Errorf("--service (RMQ_SERVICE) %q is no service name: use letters, digits and dashes", cfg.Service)
 	}
-	if cfg.Advertise != "" && net.ParseIP(cfg.Advertise) == nil {
-		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %q is not an IP address", cfg.Advertise)
+	if _, _, err := net.ParseCIDR(cfg.Advertise); err != nil && net.ParseIP(cfg.Advertise) == nil && (strings.ContainsAny(cfg.Advertise, "/: \t") || len(cfg.Advertise) > 15) {
+		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %q is neither an IP address, nor a subnet as 10.0.0.0/24, nor the name of an interface as eth0", cfg.Advertise)
+	}
+	if cfg.Hosts != "off" && cfg.Hosts != "consul" {
+		return fmt.Errorf("--hosts (RMQ_HOSTS) %q: off or consul", cfg.Hosts)
+	}
+	for i, tag := range cfg.Tags {
+		if cfg.Tags[i] = strings.TrimSpace(tag); cfg.Tags[i] == "" {
+			return errors.New("--tags (RMQ_TAGS): an empty tag; give them as production,ssd")
+		}
+	}
+	if err := peers.ValidMeta(cfg.Meta); err != nil {
+		return fmt.Errorf("--meta (RMQ_META): %w; give it as zone=a,disk=ssd", err)
 	}
 	if cfg.DNSServer != "" {
 		if err := hostPort(cfg.DNSServer); err != nil {

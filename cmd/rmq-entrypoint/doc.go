@@ -23,7 +23,10 @@
 //	--dns-domain     RMQ_DNS_DOMAIN                    consul                                                               Consul's DNS domain
 //	--node           RABBITMQ_NODENAME                 rabbit@<host name>                                                   node name, name@host
 //	--long-names     RABBITMQ_USE_LONGNAME             false                                                                node names carry the full host name
-//	--advertise      RMQ_ADVERTISE                     source of the route to Consul                                        IP address to register; with an agent on this host, by default the agent's own
+//	--advertise      RMQ_ADVERTISE                     source of the route to Consul                                        IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own
+//	--hosts          RMQ_HOSTS                         off                                                                  consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them
+//	--tags           RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated
+//	--meta           RMQ_META                          none                                                                 meta of the node's services in Consul, key=value, comma-separated
 //	--ttl            RMQ_TTL                           15s                                                                  TTL of the health check and of the lock's session, 10s to 24h
 //	--key-prefix     RMQ_KEY_PREFIX                    rmq-entrypoint                                                       prefix of the lock's and the cluster record's keys
 //	--lock-delay     RMQ_LOCK_DELAY                    1s                                                                   how long the lock stays shut after its holder was lost, 1ms to 60s

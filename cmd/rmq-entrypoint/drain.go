@@ -75,7 +75,7 @@ func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (opera
 	case rt.Waiting != "" && rt.Waiting != replaced:
 		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", cmd.name, rt.Waiting)
 	}
-	return operator{rt: *rt, broker: broker{rt.Config.Node, runCommand}, out: out, wait: cmd.wait, force: cmd.ok, seat: seat, patience: leavePatience}, nil
+	return operator{rt: *rt, broker: broker{rt.Config.Node, rt.Config.run}, out: out, wait: cmd.wait, force: cmd.ok, seat: seat, patience: leavePatience}, nil
 }
 
 func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }

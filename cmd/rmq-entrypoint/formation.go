@@ -36,6 +36,7 @@ type formation struct {
 	consul *consul
 	dns    peers.DNS
 	broker broker
+	hosts  *hosts
 	volume volume
 	state  condition
 	self   string                                 // own address as registered
@@ -137,6 +138,9 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	f.consul.saw(errors.Join(o.Record.Err, o.Peers.Err))
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
+	}
+	if _, err := f.hosts.learn(o.Peers.Value); err != nil { // before they are asked
+		f.log.Warn("cannot write the hosts file", "err", err)
 	}
 	switch r := o.Record.Value; r.State {
 	case peers.Absent:

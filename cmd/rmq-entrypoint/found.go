@@ -34,7 +34,7 @@ func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error 
 		}
 		slices.Sort(nodes)
 		for _, n := range slices.Compact(nodes) {
-			if _, err := (broker{cfg.Node, runCommand}).view(ctx, n); err == nil { // critical, but it runs
+			if _, err := (broker{cfg.Node, cfg.run}).view(ctx, n); err == nil { // critical, but it runs
 				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
 			}
 		}

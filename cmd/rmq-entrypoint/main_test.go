@@ -54,6 +54,8 @@ shift 3
 dir=$RMQ_TEST_ROOT/$node
 echo "$node $*" | tr '\n' ' ' >>"$RMQ_TEST_DIR/ctl"
 echo >>"$RMQ_TEST_DIR/ctl"
+hosts=$RABBITMQ_DATA_DIR/mnesia/$RABBITMQ_NODENAME-entrypoint/hosts
+echo "$node ${ERL_INETRC:-none} $(grep -v '^#' "$hosts" 2>/dev/null | tr '\n' ';')" >>"$RMQ_TEST_DIR/ctl.hosts"
 case "$*" in
 *persistent_cluster_id*) exec cat "$dir/view" ;;
 *ha-mode*) cat "$dir/mirror"; exit "$(cat "$dir/mirror.exit" 2>/dev/null || echo 0)" ;;

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"os/user"
@@ -141,13 +142,16 @@ type readiness struct {
 	version rabbitconf.Version
 	user    rabbitconf.User
 	state   condition
+	hosts   *hosts
 }
 
 // preflight judges everything that Consul has no part in, and changes nothing
-// but directories of our own and a missing cookie file.
-func preflight(ctx context.Context, cfg config) (r readiness, err error) {
-	if err := resolves(ctx, cfg.Node); err != nil {
-		return r, err
+// but directories of our own, a missing cookie file and the hosts files.
+func preflight(ctx context.Context, log *slog.Logger, cfg config) (r readiness, err error) {
+	if cfg.Hosts == "off" {
+		if err := resolves(ctx, cfg.Node); err != nil {
+			return r, err
+		}
 	}
 	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
 	if err != nil {
@@ -159,9 +163,6 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 	if r.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
 		return r, err
 	}
-	if r.version, err = serverVersion(ctx, os.Getenv); err != nil {
-		return r, err
-	}
 	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return r, notOurs(dir, err)
@@ -169,6 +170,12 @@ func preflight(ctx context.Context, cfg config) (r readiness, err error) {
 		if err := syscall.Access(dir, mayWrite|maySearch); err != nil {
 			return r, notOurs(dir, err)
 		}
+	}
+	if r.hosts, err = cfg.prepareHosts(ctx, log); err != nil {
+		return r, err
+	}
+	if r.version, err = serverVersion(ctx, cfg, os.Getenv); err != nil {
+		return r, err
 	}
 	if info, err := os.Stat(cfg.ConfigFile); err == nil && !info.Mode().IsRegular() {
 		return r, fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
@@ -202,7 +209,7 @@ func resolves(ctx context.Context, node string) error {
 	defer cancel()
 	_, host, _ := strings.Cut(node, "@")
 	if _, err := net.DefaultResolver.LookupHost(ctx, host); err != nil {
-		return fmt.Errorf("the host of RABBITMQ_NODENAME=%q (--node) has no address here: %w: set the container's host name to it, or add it to DNS or /etc/hosts", node, err)
+		return fmt.Errorf("the host of RABBITMQ_NODENAME=%q (--node) has no address here: %w: set the container's host name to it, add it to DNS or /etc/hosts, or let nodes find each other by Consul (--hosts consul, RMQ_HOSTS)", node, err)
 	}
 	return nil
 }
@@ -228,10 +235,10 @@ func ownEnvConf(path string) error {
 }
 
 // serverVersion takes the image's word for RabbitMQ's version, or asks its CLI.
-func serverVersion(ctx context.Context, getenv func(string) string) (rabbitconf.Version, error) {
+func serverVersion(ctx context.Context, cfg config, getenv func(string) string) (rabbitconf.Version, error) {
 	text := getenv("RABBITMQ_VERSION")
 	if text == "" {
-		out, err := runCommand(ctx, "rabbitmqctl", "version")
+		out, err := cfg.run(ctx, "rabbitmqctl", "version")
 		if err != nil {
 			return rabbitconf.Version{}, fmt.Errorf("find RabbitMQ's version (set RABBITMQ_VERSION): %w", err)
 		}

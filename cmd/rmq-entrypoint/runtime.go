@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,8 +58,9 @@ func readRuntime(dir string) (*runtimeFile, error) {
 func (rt runtimeFile) registration() peers.Registration {
 	c := rt.Config
 	return peers.Registration{
-		Service: c.Service, Node: c.Node, Address: c.advertise(cmp.Or(rt.Consul, c.Consul[0])), Port: c.Port,
+		Service: c.Service, Node: c.Node, Address: c.advertise(rt.Consul), Port: c.Port,
 		TTL: c.TTL, Reap: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster,
+		Tags: c.Tags, Meta: c.Meta,
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,10 +31,13 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if err != nil {
 		return fmt.Errorf("find the server: %w: this program belongs into an image that has RabbitMQ on PATH", err)
 	}
+	if cfg.Advertise, err = addressOf(cfg.Advertise); err != nil {
+		return err
+	}
 	if err := stepDown(cfg); err != nil {
 		return err
 	}
-	ready, err := preflight(ctx, cfg)
+	ready, err := preflight(ctx, log, cfg)
 	if err != nil {
 		return err
 	}
@@ -94,6 +98,15 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if err := rt.write(); err != nil {
 		return err
 	}
+	if ready.hosts != nil && cerr == nil { // with data, nothing has asked the catalog yet
+		catalog, _, err := peers.Catalog(ctx, client, cfg.Service, cfg.Node)
+		if err == nil {
+			_, err = ready.hosts.learn(catalog)
+		}
+		if err != nil {
+			log.Warn("starting with the addresses of other nodes that are known, if any", "err", err)
+		}
+	}
 	if cerr == nil {
 		err = peers.Announce(ctx, client, rt.registration(), "starting as "+string(p.role))
 		if err == nil {
@@ -112,7 +125,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	p.lock = nil // the companion's from here on: nothing below may touch Consul
 	log.Info("becoming the server", "role", p.role, "argv", strings.Join(cfg.args, " "), "companion", companion.Pid)
-	env := serverEnv(os.Environ(), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)
+	env := serverEnv(os.Environ(), append(cfg.resolver(), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
 	if cfg.LongNames {
 		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}
@@ -146,9 +159,9 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 	f := formation{
 		log: log, cfg: cfg, consul: c, volume: cfg.volume(), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		broker: broker{cfg.Node, runCommand},
-		self:   net.JoinHostPort(cfg.advertise(c.addr), fmt.Sprint(cfg.Port)),
-		heals:  needsForget(ready.version),
+		broker: broker{cfg.Node, cfg.run}, hosts: ready.hosts,
+		self:  net.JoinHostPort(cfg.advertise(c.addr), fmt.Sprint(cfg.Port)),
+		heals: needsForget(ready.version),
 		say: func(why string) {
 			rt.Waiting = why
 			if err := rt.write(); err != nil {
@@ -209,12 +222,12 @@ func needsForget(v rabbitconf.Version) bool {
 }
 
 // advertise returns the address to register: the setting, or the source of the
-// route to Consul.
+// route to the Consul agent in use, "" for the first one.
 func (c config) advertise(consul string) string {
 	if c.Advertise != "" {
 		return c.Advertise
 	}
-	host := consul
+	host := cmp.Or(consul, c.Consul[0])
 	if _, rest, ok := strings.Cut(host, "://"); ok {
 		host = rest
 	}

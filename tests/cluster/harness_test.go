@@ -118,8 +118,9 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// sweep removes everything that carries the label.
+// sweep removes everything that carries the label; first the Swarm, which would make its containers anew.
 func sweep() {
+	leaveSwarm()
 	for _, kind := range [][2]string{{"ps -aq --no-trunc", "rm -fv"}, {"volume ls -q", "volume rm -f"}, {"network ls -q", "network rm"}} {
 		out, _ := exec.Command("docker", append(strings.Fields(kind[0]), "--filter", "label="+label)...).Output()
 		if ids := strings.Fields(string(out)); len(ids) > 0 {
