@@ -81,7 +81,7 @@ func testNothingBeside(t *testing.T, w *world) {
 	must(t, peers.Announce(t.Context(), w.consul.Client, left, ""))
 	must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
 	n.serves()
-	consistently(t, testBeat+time.Second, "there is one service", func() error {
+	alone := func() error {
 		services, _, err := w.consul.Client.Catalog().Services(&api.QueryOptions{RequireConsistent: true})
 		for name := range services {
 			if strings.HasPrefix(name, w.service+"-") {
@@ -89,7 +89,9 @@ func testNothingBeside(t *testing.T, w *world) {
 			}
 		}
 		return err
-	})
+	}
+	eventually(t, soon, "there is one service", alone)
+	consistently(t, testBeat+time.Second, "there is one service", alone)
 }
 
 // A token without the right to the services beside costs these, not the node.
