@@ -130,7 +130,7 @@ func (h *hosts) keep(ctx context.Context, log *slog.Logger, rt runtimeFile) {
 			log.Warn("cannot keep the hosts file current", "err", err)
 			told = text
 		case err == nil && len(changed) > 0:
-			log.Info("nodes have other addresses", "hosts", strings.Join(changed, ","))
+			log.Info("learned addresses of nodes", "hosts", strings.Join(changed, ","))
 		}
 		peers.Changed(ctx, client, "", 0, rt.Config.Service, index, beat)
 	}

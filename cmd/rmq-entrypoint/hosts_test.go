@@ -83,7 +83,7 @@ func testHostsOfMember(t *testing.T, w *world) {
 	n.server(soon)
 	n.hosts(0, n.ip+" here.invalid\n"+peer.ip+" there.invalid\n")
 	n.reports(soon, api.HealthCritical, "booting")
-	if strings.Contains(n.log(), "other addresses") {
+	if strings.Contains(n.log(), "learned addresses") {
 		t.Errorf("the companion had to learn them:\n%s", n.log())
 	}
 }
