@@ -105,9 +105,10 @@ func companionMain(ctx context.Context, cfg config) error {
 		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	defer checker.Close()
+	reg := rt.registration()
 	c := &companion{
 		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, rt.Config.run},
-		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: rt.registration(), beside: rt.beside(), hosts: rt.Config.hosts(ctx, rt.Consul), born: time.Now(),
+		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: reg, beside: rt.beside(), hosts: rt.Config.hosts(ctx, reg.Address), born: time.Now(),
 		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
 	}
 	c.consul.prefer(rt.Consul)

@@ -27,13 +27,12 @@ type hosts struct {
 	own  string // … and its address; "": as the system resolves it
 }
 
-// hosts returns the file of this node, whose own address it finds by the route
-// to consul.
-func (c config) hosts(ctx context.Context, consul string) *hosts {
+// hosts returns the file of this node, which others find at address.
+func (c config) hosts(ctx context.Context, address string) *hosts {
 	if c.Hosts != "consul" {
 		return nil
 	}
-	h := &hosts{path: filepath.Join(c.StateDir, "hosts"), own: c.advertise(consul)}
+	h := &hosts{path: filepath.Join(c.StateDir, "hosts"), own: address}
 	_, h.self, _ = strings.Cut(c.Node, "@")
 	// Where others find the node may be another host's port, and with an agent on
 	// this host it is the agent that knows.
@@ -131,7 +130,7 @@ func (h *hosts) keep(ctx context.Context, log *slog.Logger, rt runtimeFile) {
 			log.Warn("cannot keep the hosts file current", "err", err)
 			told = text
 		case err == nil && len(changed) > 0:
-			log.Info("nodes have other addresses", "hosts", strings.Join(changed, ","))
+			log.Info("learned addresses of nodes", "hosts", strings.Join(changed, ","))
 		}
 		peers.Changed(ctx, client, "", 0, rt.Config.Service, index, beat)
 	}
@@ -166,10 +165,10 @@ func (c config) usersResolver() string {
 
 // prepareHosts makes the two files before anything of RabbitMQ's runs.
 func (c config) prepareHosts(ctx context.Context, log *slog.Logger) (*hosts, error) {
-	h := c.hosts(ctx, "")
-	if h == nil {
+	if c.Hosts != "consul" {
 		return nil, nil
 	}
+	h := c.hosts(ctx, c.advertise(""))
 	if err := rabbitconf.Write(c.inetrc(), rabbitconf.Inetrc(h.path), -1, -1); err != nil {
 		return nil, fmt.Errorf("tell Erlang of the hosts file (--hosts, RMQ_HOSTS): %w", err)
 	}

@@ -83,7 +83,7 @@ func testHostsOfMember(t *testing.T, w *world) {
 	n.server(soon)
 	n.hosts(0, n.ip+" here.invalid\n"+peer.ip+" there.invalid\n")
 	n.reports(soon, api.HealthCritical, "booting")
-	if strings.Contains(n.log(), "other addresses") {
+	if strings.Contains(n.log(), "learned addresses") {
 		t.Errorf("the companion had to learn them:\n%s", n.log())
 	}
 }
@@ -150,7 +150,7 @@ func TestOwnAddress(t *testing.T) {
 	} {
 		cfg, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+c.node, "RMQ_ADVERTISE="+c.advertise))
 		must(t, err)
-		if h := cfg.hosts(t.Context(), ""); h.own != c.own || "rabbit@"+h.self != c.node {
+		if h := cfg.hosts(t.Context(), cfg.advertise("")); h.own != c.own || "rabbit@"+h.self != c.node {
 			t.Errorf("%+v: %+v", c, h)
 		}
 	}
