@@ -6,6 +6,7 @@
 //	RMQ_TEST_CONSUL_IMAGE             Consul (default rmq-entrypoint/consul:latest)
 //	RMQ_TEST_FULL=1                   every scenario on every version, and the long variants
 //	RMQ_TEST_SLOW=2                   multiplies every deadline, for a slow machine
+//	RMQ_TEST_SWARM=no                 without the Swarm, for which no other container may run
 //	RMQ_TEST_TTL=20s                  the nodes' TTL (default 10s), for one so busy that a beat takes longer
 //	RMQ_TEST_LOGS=DIR                 keeps the whole logs of the nodes of a scenario that failed
 //
