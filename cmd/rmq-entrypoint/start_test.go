@@ -696,6 +696,13 @@ func testCompanionKilled(t *testing.T, w *world) {
 			t.Fatalf("companions %v, want one", was)
 		}
 		n.kill(was[0])
+		eventually(t, soon, "the killed one has left its seat", func() error { // a check that comes earlier finds it alive
+			f, err := trySeat(filepath.Dir(n.state("any")), companionSeat)
+			if err == nil {
+				err = f.Close()
+			}
+			return err
+		})
 		var checks sync.WaitGroup
 		for range 5 {
 			checks.Go(func() {
