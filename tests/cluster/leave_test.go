@@ -104,7 +104,7 @@ func TestDrain(t *testing.T) {
 // Nodes leave for good, down to one: with nothing lost, no ghost, and no harm to clients of the others. The name comes
 // back on an empty volume only.
 func TestLeave(t *testing.T) {
-	on(t, []version{v43, v310}, func(c *cluster) {
+	on(t, newest, func(c *cluster) {
 		nodes := c.all(3)
 		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
 		start(nodes...)
