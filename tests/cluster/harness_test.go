@@ -73,6 +73,14 @@ var (
 	everywhere = []version{v43, v40, v310}
 )
 
+// long leaves a scenario of many minutes to full runs.
+func long(t *testing.T) {
+	t.Helper()
+	if !full {
+		t.Skip("takes long: runs with RMQ_TEST_FULL=1 (scripts/test --full)")
+	}
+}
+
 // on runs a scenario on each version, in a network of its own with a Consul: as many at a time as go test -parallel says.
 func on(t *testing.T, versions []version, scenario func(c *cluster)) {
 	t.Helper()

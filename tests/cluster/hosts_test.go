@@ -115,6 +115,7 @@ func TestSwarm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs containers")
 	}
+	long(t)
 	if os.Getenv("RMQ_TEST_SWARM") == "no" {
 		t.Skip("RMQ_TEST_SWARM is no")
 	}

@@ -232,6 +232,7 @@ func (c *cluster) leaves(n *node) {
 
 // The container is gone right after its node was taken off the record: the others make RabbitMQ forget it.
 func TestLeaveInterrupted(t *testing.T) {
+	long(t)
 	on(t, newest, func(c *cluster) {
 		nodes := c.all(3)
 		start(nodes...)
