@@ -21,6 +21,7 @@ import (
 type demo struct {
 	*cluster
 	project string
+	ports   map[string]int // by variable, without _PORT
 	env     []string
 }
 
@@ -31,12 +32,7 @@ func TestScripts(t *testing.T) {
 		t.Skip("needs containers")
 	}
 	t.Parallel()
-	for _, image := range []string{"rmq-entrypoint:4-management", "rmq-entrypoint:trixie", "rmq-entrypoint/dnsmasq:latest", "rmq-entrypoint/consul:latest", "rmq-entrypoint/haproxy:latest"} {
-		if _, err := try("image", "inspect", image); err != nil {
-			t.Fatalf("there is no image %s: scripts/images --all makes it", image)
-		}
-	}
-	d := newDemo(t)
+	d := newDemo(t, "scripts")
 
 	d.in("two nodes are one cluster", func() {
 		if out := d.script("up", "2"); !strings.Contains(out, "rabbit@rabbitmq1   ready") || !strings.Contains(out, "rabbit@rabbitmq2   ready") {
@@ -99,17 +95,23 @@ func TestScripts(t *testing.T) {
 
 // newDemo says where it will be, and takes away what an interrupted run left there: one run of these tests is at work
 // at a time, so the project's name can be the same in all.
-func newDemo(t *testing.T) *demo {
+func newDemo(t *testing.T, name string) *demo {
 	t.Helper()
+	for _, image := range []string{"rmq-entrypoint:4-management", "rmq-entrypoint:trixie", "rmq-entrypoint/dnsmasq:latest", "rmq-entrypoint/consul:latest", "rmq-entrypoint/haproxy:latest"} {
+		if _, err := try("image", "inspect", image); err != nil {
+			t.Fatalf("there is no image %s: scripts/images --all makes it", image)
+		}
+	}
 	c := &cluster{T: t, id: fmt.Sprintf("%06x", rand.IntN(1<<24)), subnet: fmt.Sprintf("10.%d.%d", 200+rand.IntN(50), rand.IntN(256))}
-	d := &demo{cluster: c, project: label + "-scripts"}
+	d := &demo{cluster: c, project: label + "-" + name, ports: map[string]int{}}
 	// The label lets sweep take the containers and volumes of an interrupted run.
 	override := filepath.Join(t.TempDir(), "label.yml")
 	var b strings.Builder
+	rabbits := []string{"rabbitmq1", "rabbitmq2", "rabbitmq3", "rabbitmq4", "rabbitmq5"}
 	for _, kind := range []struct {
 		name, suffix string
 		of           []string
-	}{{"services", "", []string{"consul", "dnsmasq", "haproxy", "rabbitmq1", "rabbitmq2", "rabbitmq3"}}, {"volumes", "-data", []string{"consul", "rabbitmq1", "rabbitmq2", "rabbitmq3"}}} {
+	}{{"services", "", append([]string{"consul", "dnsmasq", "haproxy"}, rabbits...)}, {"volumes", "-data", append([]string{"consul"}, rabbits...)}} {
 		fmt.Fprintf(&b, "%s:\n", kind.name)
 		for _, name := range kind.of {
 			fmt.Fprintf(&b, "  %s%s: {labels: [%s]}\n", name, kind.suffix, label)
@@ -120,8 +122,13 @@ func newDemo(t *testing.T) *demo {
 	}
 	d.env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+d.project, "COMPOSE_FILE=docker-compose.yml:"+override, "SUBNET="+c.subnet, "BIND=127.0.0.1",
 		"RABBITMQ_IMAGE=", "RMQ_ENTRYPOINT_IMAGE=", "RABBITMQ_ERLANG_COOKIE=cookie"+c.id, fmt.Sprintf("UP_TIMEOUT=%.0f", slow(300*time.Second).Seconds()))
-	for _, port := range []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS", "RABBITMQ1", "RABBITMQ2", "RABBITMQ3", "RABBITMQ1_MANAGEMENT", "RABBITMQ2_MANAGEMENT", "RABBITMQ3_MANAGEMENT"} {
-		d.env = append(d.env, fmt.Sprintf("%s_PORT=%d", port, freePort(t)))
+	ports := []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS"}
+	for _, rabbit := range rabbits {
+		ports = append(ports, strings.ToUpper(rabbit), strings.ToUpper(rabbit)+"_MANAGEMENT")
+	}
+	for _, port := range ports {
+		d.ports[port] = freePort(t)
+		d.env = append(d.env, fmt.Sprintf("%s_PORT=%d", port, d.ports[port]))
 	}
 	d.remove()
 	t.Cleanup(func() {
