@@ -119,13 +119,13 @@ func TestSwarm(t *testing.T) {
 	if os.Getenv("RMQ_TEST_SWARM") == "no" {
 		t.Skip("RMQ_TEST_SWARM is no")
 	}
-	// Not beside other tests: a daemon that leaves its Swarm takes the network away from every container it runs (20.10).
+	// Not beside other tests: once, when the stack and the Swarm ended (20.10), every other container lost its network.
 	const out = "or leave this test out with RMQ_TEST_SWARM=no"
 	if state, err := try("info", "-f", "{{.Swarm.LocalNodeState}}"); err != nil || state != "inactive" {
 		t.Fatalf("this Docker is part of a Swarm (%s, %v), which is not this test's to change: leave that, %s", state, err, out)
 	}
 	if others, err := try("ps", "--format", "{{.Names}}"); err != nil || others != "" {
-		t.Fatalf("other containers run, which would lose their network when this test ends its Swarm (%s, %v): stop them, %s", strings.Fields(others), err, out)
+		t.Fatalf("other containers run, which may lose their network when this test ends its Swarm (%s, %v): stop them, %s", strings.Fields(others), err, out)
 	}
 	s := newSwarm(t)
 
