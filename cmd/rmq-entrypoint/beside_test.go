@@ -60,10 +60,13 @@ func testBeside(t *testing.T, w *world) {
 }
 
 // unregistered returns an error while a service of this world is in the catalog.
-func (w *world) unregistered() error {
+func (w *world) unregistered() error { return w.without(w.service) }
+
+// without returns an error while a service whose name begins so is in the catalog.
+func (w *world) without(prefix string) error {
 	services, _, err := w.consul.Client.Catalog().Services(&api.QueryOptions{RequireConsistent: true})
 	for name := range services {
-		if strings.HasPrefix(name, w.service) {
+		if strings.HasPrefix(name, prefix) {
 			err = errors.Join(err, errors.New(name+" is there"))
 		}
 	}
@@ -81,15 +84,7 @@ func testNothingBeside(t *testing.T, w *world) {
 	must(t, peers.Announce(t.Context(), w.consul.Client, left, ""))
 	must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
 	n.serves()
-	alone := func() error {
-		services, _, err := w.consul.Client.Catalog().Services(&api.QueryOptions{RequireConsistent: true})
-		for name := range services {
-			if strings.HasPrefix(name, w.service+"-") {
-				err = errors.Join(err, errors.New(name+" is there"))
-			}
-		}
-		return err
-	}
+	alone := func() error { return w.without(w.service + "-") }
 	eventually(t, soon, "there is one service", alone)
 	consistently(t, testBeat+time.Second, "there is one service", alone)
 }
