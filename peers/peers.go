@@ -44,6 +44,11 @@ type View struct {
 	Running    []string // members on which RabbitMQ runs
 	Partitions []string // nodes this one is partitioned from (Mnesia)
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
+
+	// When the node is partitioned: whether it would have paused in a minority, and of
+	// each node that answers, itself among them, from whom that is partitioned.
+	Pauses       bool
+	PartitionsOf map[string][]string
 }
 
 // Peer is one instance of the service in Consul's catalog, never this node.

@@ -35,7 +35,12 @@ const viewExpr = `Any = fun(Fs) -> lists:foldl(fun(_, {ok, V}) -> {ok, V}; ({M, 
 Ps = case Any([{rabbit_node_monitor, partitions}]) of {ok, L} when is_list(L) -> L; _ -> [] end,
 K = Any([{rabbit_khepri, is_enabled}]) =:= {ok, true} orelse Any([{rabbit_khepri, get_ra_cluster_name}]) =/= none andalso not erlang:function_exported(rabbit_khepri, is_enabled, 0),
 J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
-io:format("view|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K]), ok.`
+io:format("view|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K]),
+Ps =:= [] orelse begin
+  io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
+  {Of, _} = gen_server:multi_call([node() | nodes()], rabbit_node_monitor, partitions, 2000),
+  [io:format("partitions|~s|~s|~n", [N, J(L)]) || {N, L} <- Of, is_list(L)]
+end, ok.`
 
 // view asks node what it knows. An error means unknown: node may be down, still
 // booting, unreachable, or have another cookie.
@@ -44,18 +49,21 @@ func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 	if err != nil {
 		return peers.View{}, fmt.Errorf("ask %s for its cluster: %w", node, err)
 	}
+	v := peers.View{PartitionsOf: map[string][]string{}}
 	for line := range strings.Lines(out) {
-		f := strings.Split(strings.TrimSpace(line), "|")
-		if f[0] != "view" || len(f) < 6 {
-			continue
+		switch f := strings.Split(strings.TrimSpace(line), "|"); {
+		case f[0] == "view" && len(f) >= 6:
+			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], list(f[2]), list(f[3]), list(f[4]), f[5] == "true"
+		case f[0] == "pauses" && len(f) >= 2:
+			v.Pauses = f[1] == "true"
+		case f[0] == "partitions" && len(f) >= 3:
+			v.PartitionsOf[f[1]] = list(f[2])
 		}
-		v := peers.View{ClusterID: f[1], Members: list(f[2]), Running: list(f[3]), Partitions: list(f[4]), Khepri: f[5] == "true"}
-		if v.ClusterID == "" || !slices.Contains(v.Members, node) {
-			break // booting: not yet a member of what it will be
-		}
-		return v, nil
 	}
-	return peers.View{}, fmt.Errorf("ask %s for its cluster: it has none yet (%.200q)", node, out)
+	if v.ClusterID == "" || !slices.Contains(v.Members, node) { // booting: not yet a member of what it will be
+		return peers.View{}, fmt.Errorf("ask %s for its cluster: it has none yet (%.200q)", node, out)
+	}
+	return v, nil
 }
 
 // waitsExpr prints what Mnesia on this node knows while it waits, or is stopped:

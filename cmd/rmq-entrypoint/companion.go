@@ -421,6 +421,9 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		}
 	}
 	c.size, c.left = len(record.Members), leftBehind(record, c.view, c.rt.Config.Node)
+	if len(c.view.Partitions) > 0 {
+		return c.partitioned(ctx, r)
+	}
 	if c.wrong = c.apart(record, others); c.wrong != "" {
 		return api.HealthCritical, c.wrong
 	}
@@ -458,7 +461,7 @@ func (c *companion) look(ctx context.Context, record uint64, others []peers.Peer
 		}
 	}
 	now := strings.Join(passing, ",")
-	if c.verified {
+	if c.verified && len(c.view.Partitions) == 0 {
 		same, known := c.unstirred(ctx)
 		if known && same {
 			c.viewAt, c.passing, c.seen = time.Now(), now, record

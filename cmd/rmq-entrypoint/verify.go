@@ -168,13 +168,10 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 	return ""
 }
 
-// apart names what only this node's neighbours can see: a partition, or a
-// cluster in which too few run to decide anything.
+// apart names what only this node's neighbours can see: a cluster in which too few
+// run to decide anything, or members that serve without this one.
 func (c *companion) apart(r peers.Record, others []peers.Peer) string {
 	v := c.view
-	if len(v.Partitions) > 0 {
-		return fmt.Sprintf("partitioned from %s: restart the smaller side, or set cluster_partition_handling", strings.Join(v.Partitions, ", "))
-	}
 	// A newcomer votes before it is listed as running, and has no cluster id before
 	// it is verified: a seed is not to flap while the second node joins.
 	up := len(v.Running)
