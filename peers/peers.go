@@ -45,10 +45,11 @@ type View struct {
 	Partitions []string // nodes this one is partitioned from (Mnesia)
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
 
-	// When the node is partitioned: whether it would have paused in a minority, and of
-	// each node that answers, itself among them, from whom that is partitioned.
-	Pauses       bool
-	PartitionsOf map[string][]string
+	// Only when the node is partitioned: whether RabbitMQ is to pause in a minority, and
+	// of each node that answers, itself among them, with whom its Mnesia runs: nobody,
+	// where that is stopped.
+	Pauses bool
+	Sides  map[string][]string
 }
 
 // Peer is one instance of the service in Consul's catalog, never this node.

@@ -225,7 +225,7 @@ func (c *companion) waitsInVain(ctx context.Context) string {
 	if len(down) == 0 {
 		return ""
 	}
-	why := fmt.Sprintf("%s; RabbitMQ may wait for members that are not up: %s", c.booted, strings.Join(down, ", "))
+	why := fmt.Sprintf("%s; RabbitMQ may wait for members that are not up: %s", c.word(), strings.Join(down, ", "))
 	if time.Since(c.born) > storyEvery*3 {
 		c.story("not ready yet", why)
 	}

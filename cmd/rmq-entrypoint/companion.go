@@ -50,6 +50,10 @@ type companion struct {
 	entered   string               // cluster id that this companion has put into the registration
 	verified  bool                 // passing was earned: record, cluster id and members were checked
 	wrong     string               // what the last look at a verified node found wrong
+	mild      bool                 // and it is no reason not to serve
+	partedAt  time.Time            // since when it is partitioned
+	rejoining string               // why RabbitMQ restarts within its VM, until it is back
+	rejoinAt  time.Time            // when it was last told to
 	apartFrom map[string]time.Time // members that pass but are not seen running, since when
 	steady    healthcheck.Steady
 	joinedBy  time.Time // when a joiner that is not serving gives up
@@ -204,6 +208,7 @@ func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 				}
 				c.log.Info("RabbitMQ is ready, verifying")
 				c.serving, c.verified, c.withdrawn, c.steady = true, false, false, healthcheck.Steady{}
+				c.rejoining = ""
 			case stopping:
 				c.stopped(ctx, word)
 			default:
@@ -283,7 +288,7 @@ func (c *companion) beat(ctx context.Context) {
 	if c.withdrawn && !c.serving {
 		c.giveUp(ctx) // an explicit join may have failed after stop_app
 		// One that paused in a minority may wait for nodes that came back blank.
-		if why := cmp.Or(c.outOfService(ctx, healthcheck.Result{}), c.carryOn(ctx), c.waitsInVain(ctx), c.booted); ctx.Err() == nil {
+		if why := cmp.Or(c.outOfService(ctx, healthcheck.Result{}), c.carryOn(ctx), c.waitsInVain(ctx), c.word()); ctx.Err() == nil {
 			c.show(report{Status: api.HealthCritical, Reason: why})
 		}
 		return
@@ -376,23 +381,23 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	if !c.serving {
 		c.giveUp(ctx)
-		return api.HealthCritical, cmp.Or(c.waitsInVain(ctx), c.booted)
+		return api.HealthCritical, cmp.Or(c.waitsInVain(ctx), c.word())
 	}
 	if r.State == healthcheck.Critical {
 		return api.HealthCritical, r.Reason
 	}
 	client, record, index, err := c.record(ctx)
 	if err != nil {
-		return c.unasked(r, err)
+		return c.unasked(ctx, r, err)
 	}
 	if why := c.stranded(ctx, record); why != "" {
 		c.story("cannot go on alone", why)
-		c.wrong = why
+		c.wrong, c.mild = why, false
 		return api.HealthCritical, why
 	}
 	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, "")
 	if err != nil {
-		return c.unasked(r, err)
+		return c.unasked(ctx, r, err)
 	}
 	mine := func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }
 	// A registration that was given up may arrive late, over a newer one. One that is
@@ -411,7 +416,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	if c.verified {
 		if why := c.watch(ctx, client, record, index); why != "" && c.verified {
-			c.wrong = why
+			c.wrong, c.mild = why, false
 			return api.HealthCritical, why
 		}
 	}
@@ -424,15 +429,19 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if len(c.view.Partitions) > 0 {
 		return c.partitioned(ctx, r)
 	}
-	if c.wrong = c.apart(record, others); c.wrong != "" {
+	c.partedAt = time.Time{}
+	if c.wrong, c.mild = c.apart(record, others), false; c.wrong != "" {
 		return api.HealthCritical, c.wrong
 	}
 	return r.State.String(), r.Reason
 }
 
-// unasked is unknown because of Consul.
-func (c *companion) unasked(r healthcheck.Result, err error) (status, reason string) {
+// unasked is unknown because of Consul, which is not needed to heal a partition.
+func (c *companion) unasked(ctx context.Context, r healthcheck.Result, err error) (status, reason string) {
 	c.missed = err
+	if c.verified && c.look(ctx, c.seen, nil) == "" && len(c.view.Partitions) > 0 {
+		return c.partitioned(ctx, r)
+	}
 	return c.unknown(r, err)
 }
 
@@ -442,6 +451,8 @@ func (c *companion) unknown(r healthcheck.Result, err error) (status, reason str
 	switch {
 	case !c.verified:
 		return api.HealthCritical, fmt.Sprintf("not verified: %v", err)
+	case c.wrong != "" && c.mild:
+		return api.HealthWarning, fmt.Sprintf("%s (not looked at again: %v)", c.wrong, err)
 	case c.wrong != "":
 		return api.HealthCritical, fmt.Sprintf("%s (not looked at again: %v)", c.wrong, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -19,97 +20,108 @@ import (
 // for here: the smaller side restarts, inside its Erlang VM as RabbitMQ itself
 // would, and the larger one serves on.
 
-// A partitionMap says of members that answered from whom each is partitioned.
-type partitionMap map[string][]string
+// The sides of a partition say of each member that answers with whom its Mnesia
+// runs: of one that is stopped, with nobody.
+type sides map[string][]string
 
-// apart reports whether one of the two is partitioned from the other.
-func (p partitionMap) apart(a, b string) bool {
-	return slices.Contains(p[a], b) || slices.Contains(p[b], a)
+// before reports whether a goes on when a and b are apart: its side is the larger
+// one, or of two alike the one with the first name.
+func (s sides) before(a, b string) bool {
+	return cmp.Or(cmp.Compare(len(s[b]), len(s[a])), slices.Compare(s[a], s[b]), strings.Compare(a, b)) < 0
 }
 
-// side returns the members that node is not apart from, in order, itself among them.
-func (p partitionMap) side(node string, members []string) []string {
-	return slices.DeleteFunc(slices.Sorted(slices.Values(members)), func(m string) bool { return p.apart(node, m) })
-}
-
-// before reports whether a goes on when a and b are apart: it has the larger side,
-// or of two alike the one with the first name. Of any two exactly one does.
-func (p partitionMap) before(a, b string, members []string) bool {
-	as, bs := p.side(a, members), p.side(b, members)
-	return cmp.Or(cmp.Compare(len(bs), len(as)), slices.Compare(as, bs), strings.Compare(a, b)) < 0
-}
-
-// outranks returns the members that node has to give way to: they are apart from
-// it, go on, and answer.
-func (p partitionMap) outranks(node string, members []string) (winners []string) {
-	for _, m := range members {
-		if _, answers := p[m]; answers && p.apart(node, m) && p.before(m, node, members) {
-			winners = append(winners, m)
+// winners returns the members that node has to give way to: they run apart from it,
+// and go on.
+func (s sides) winners(node string) (names []string) {
+	for m, side := range s {
+		apart := !slices.Contains(side, node) || !slices.Contains(s[node], m)
+		if m != node && slices.Contains(side, m) && apart && s.before(m, node) {
+			names = append(names, m)
 		}
 	}
-	return winners
+	slices.Sort(names)
+	return names
+}
+
+// rejoinEvery is how often RabbitMQ is restarted here at most: a network that comes
+// and goes is not to be answered each time.
+const rejoinEvery = 2 * time.Minute
+
+// word is what a node says of itself while RabbitMQ does not run.
+func (c *companion) word() string {
+	if c.rejoining != "" {
+		return c.rejoining + ": " + c.booted
+	}
+	return c.booted
 }
 
 // partitioned returns the status of a node that is partitioned, and heals that if
 // it is for this node to do.
 func (c *companion) partitioned(ctx context.Context, r healthcheck.Result) (status, reason string) {
-	node, v, ps := c.rt.Config.Node, c.view, partitionMap(c.view.PartitionsOf)
-	c.wrong = fmt.Sprintf("partitioned from %s", strings.Join(v.Partitions, ", "))
-	if !v.Pauses {
-		c.wrong += ": restart the smaller side, or set cluster_partition_handling"
-		return api.HealthCritical, c.wrong
+	node, v, s := c.rt.Config.Node, c.view, sides(c.view.Sides)
+	if c.partedAt.IsZero() {
+		c.partedAt = time.Now()
 	}
-	winners, side := ps.outranks(node, v.Members), ps.side(node, v.Members)
-	silent := func(m string) bool { _, answers := ps[m]; return !answers }
+	c.wrong, c.mild = "partitioned from "+strings.Join(v.Partitions, ", "), false
+	silent := slices.DeleteFunc(slices.Clone(v.Members), func(m string) bool { _, answers := s[m]; return answers })
+	winners, majority := s.winners(node), 2*len(s[node]) > len(v.Members)
+	rival := slices.ContainsFunc(v.Partitions, func(m string) bool { return slices.Contains(silent, m) }) // may be one
 	switch {
-	case len(winners) > 0:
-	case 2*len(side) <= len(v.Members) && slices.ContainsFunc(v.Partitions, silent): // who may be the one to go on
-		c.wrong += ", not all of which answer"
-		return api.HealthCritical, c.wrong
+	case !v.Pauses:
+		c.wrong += ": restart the smaller side, of two nodes one; or set cluster_partition_handling"
+	// A network comes back in steps.
+	case len(silent) > 0 && time.Since(c.partedAt) < 2*c.beatEvery(), len(winners) == 0 && rival && !majority:
+		c.wrong += fmt.Sprintf(", and %s do not answer", strings.Join(silent, ", "))
+		c.mild = majority
+	case len(winners) == 0: // a check that failed here, too, would leave clients without a node
+		c.wrong += fmt.Sprintf(": %s go on, the others restart; if they do not, restart them", strings.Join(s[node], ", "))
+		c.mild = true
+	case time.Since(c.rejoinAt) < rejoinEvery:
+		c.wrong += fmt.Sprintf(": %s go on; RabbitMQ restarted here at %s for that already, and does again after %s", strings.Join(winners, ", "), c.rejoinAt.Format(time.TimeOnly), rejoinEvery)
 	default:
-		// It is they who restart: this side is the cluster. A check that failed here, too,
-		// would leave clients without a node.
-		why := fmt.Sprintf("%s: %s go on, the others restart; if they do not, restart them", c.wrong, strings.Join(side, ", "))
-		c.story("this side of the partition goes on", why)
-		c.wrong = ""
-		return min(r.State, healthcheck.Warning).String(), why
+		c.rejoin(ctx, winners)
 	}
-	c.wrong += fmt.Sprintf(": %s go on, RabbitMQ restarts here to be one of them", strings.Join(winners, ", "))
-	c.log.Warn("partitioned, and RabbitMQ did not pause: it restarts here", "from", strings.Join(v.Partitions, ","), "go_on", strings.Join(winners, ","))
-	if err := c.broker.rejoin(ctx, winners); err != nil {
-		return api.HealthCritical, fmt.Sprintf("%s: %v", c.wrong, err)
+	c.story("partitioned", c.wrong)
+	if c.mild {
+		if r.State == healthcheck.Warning {
+			return api.HealthWarning, r.Reason + "; " + c.wrong
+		}
+		return api.HealthWarning, c.wrong
 	}
 	return api.HealthCritical, c.wrong
 }
 
-// rejoinExpr restarts RabbitMQ within its Erlang VM, by the process with which
-// it pauses: one that was faster does the same. Those who go on forget a partition
-// only when everybody on the other side has stopped, so that is waited for, up to a
-// minute; and as in any minority, without an end for one of them to be there. What
+// rejoin restarts RabbitMQ on this node as one of the members that go on.
+func (c *companion) rejoin(ctx context.Context, winners []string) {
+	c.wrong += fmt.Sprintf(": %s go on, RabbitMQ restarts here to be one of them", strings.Join(winners, ", "))
+	// Not cut short by the event that it stops.
+	if _, err := c.broker.within(context.WithoutCancel(ctx), c.rt.Config.TTL/2, c.rt.Config.Node, "eval", rejoinExpr); err != nil {
+		c.wrong += fmt.Sprintf(", which it cannot be told: %v", err)
+		return
+	}
+	c.rejoinAt, c.rejoining = time.Now(), c.wrong
+	c.log.Warn("partitioned, and RabbitMQ did not pause: it restarts here", "from", strings.Join(c.view.Partitions, ","), "go_on", strings.Join(winners, ","))
+}
+
+// rejoinExpr restarts RabbitMQ within its Erlang VM, by the process with which it
+// pauses: if that is at work already, it does the same. As in any minority RabbitMQ
+// comes back when a majority of the VMs is there. Those who go on forget a partition
+// only when everybody else has stopped, so that is waited for, up to a minute. What
 // cannot start again ends the server, whose restart decides afresh. The process is
 // linked to the one that starts it, which must not be the one that ends with an
 // answer to rabbitmqctl.
-const rejoinExpr = `Winners = [%s],
-Answers = fun() -> element(1, gen_server:multi_call([N || N <- Winners, net_adm:ping(N) =:= pong], rabbit_node_monitor, partitions, 3000)) end,
-Wait = fun W(Left) ->
-  case Answers() of
-    [] -> timer:sleep(500), W(Left);
-    L ->
-      case Left > 0 andalso lists:any(fun({_, P}) -> lists:member(node(), P) end, L) of
-        true -> timer:sleep(500), W(Left - 1);
-        false -> ok
-      end
+const rejoinExpr = `Ms = lists:usort([node() | mnesia:system_info(db_nodes)]),
+Alive = fun() -> [N || N <- Ms, N =:= node() orelse net_adm:ping(N) =:= pong] end,
+Listed = fun(Ns) ->
+  {Ps, _} = gen_server:multi_call(Ns -- [node()], rabbit_node_monitor, partitions, 2000),
+  lists:any(fun({_, L}) -> is_list(L) andalso lists:member(node(), L) end, Ps)
+end,
+Now = fun() -> erlang:monotonic_time(millisecond) end,
+Wait = fun W(End) ->
+  Ns = Alive(),
+  case 2 * length(Ns) =< length(Ms) orelse Now() < End andalso Listed(Ns) of
+    true -> timer:sleep(500), W(End);
+    false -> ok
   end end,
-Restart = fun() -> rabbit:stop(), Wait(120), case catch rabbit:start() of ok -> ok; _ -> init:stop(1) end end,
+Restart = fun() -> try rabbit:stop(), Wait(Now() + 60000), ok = rabbit:start() catch _:_ -> init:stop(1) end end,
 spawn(fun() -> rabbit_node_monitor:run_outside_applications(Restart, false) end), ok.`
-
-// rejoin restarts RabbitMQ on this node as one of the members that go on. It
-// returns when that has begun.
-func (b broker) rejoin(ctx context.Context, winners []string) error {
-	quoted := make([]string, len(winners))
-	for i, w := range winners {
-		quoted[i] = "'" + w + "'"
-	}
-	_, err := b.ctl(ctx, b.node, "eval", fmt.Sprintf(rejoinExpr, strings.Join(quoted, ", ")))
-	return err
-}

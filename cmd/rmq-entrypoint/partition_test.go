@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -13,46 +14,40 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 )
 
-// Whoever is apart from whom, of two that are apart one goes on, and nobody waits for everybody: every way in which up
-// to five members can be partitioned, seen by both of a pair or by one.
+// Whoever runs with whom, of two that are apart one goes on, and somebody does: every way in which up to four members
+// can see each other, alike or not, some of them stopped.
 func TestWhoGoesOn(t *testing.T) {
 	t.Parallel()
-	names := []string{"a", "b", "c", "d", "e"}
+	names := []string{"a", "b", "c", "d"}
 	for n := 2; n <= len(names); n++ {
 		members := names[:n]
-		var pairs [][2]string
-		for i, a := range members {
-			for _, b := range members[i+1:] {
-				pairs = append(pairs, [2]string{a, b})
+		for seen := range 1 << (n * n) { // by i of j
+			s := sides{}
+			for i, a := range members {
+				s[a] = nil
+				for j, b := range members {
+					if seen&(1<<(i*n+i)) != 0 && seen&(1<<(i*n+j)) != 0 { // one that is stopped sees nobody
+						s[a] = append(s[a], b)
+					}
+				}
 			}
-		}
-		for graph := range 1 << len(pairs) {
-			for _, seen := range []string{"both", "first", "second", "in turn"} {
-				ps := partitionMap{}
-				for _, m := range members {
-					ps[m] = nil
-				}
-				for i, p := range pairs {
-					if graph&(1<<i) == 0 {
-						continue
+			runs := func(m string) bool { return len(s[m]) > 0 }
+			goesOn := func(m string) bool { return runs(m) && len(s.winners(m)) == 0 }
+			if slices.ContainsFunc(members, runs) && !slices.ContainsFunc(members, goesOn) {
+				t.Fatalf("%v: nobody goes on", s)
+			}
+			for i, a := range members {
+				for _, b := range members[i+1:] {
+					apart := !slices.Contains(s[a], b) || !slices.Contains(s[b], a)
+					if s.before(a, b) == s.before(b, a) || apart && goesOn(a) && goesOn(b) {
+						t.Fatalf("%v: of %s and %s both or neither go on", s, a, b)
 					}
-					if seen != "second" && (seen != "in turn" || i%2 == 0) {
-						ps[p[0]] = append(ps[p[0]], p[1])
-					}
-					if seen != "first" && (seen != "in turn" || i%2 == 1) {
-						ps[p[1]] = append(ps[p[1]], p[0])
-					}
-				}
-				goesOn := func(m string) bool { return len(ps.outranks(m, members)) == 0 }
-				if !slices.ContainsFunc(members, goesOn) {
-					t.Fatalf("%v: nobody goes on", ps)
-				}
-				for i, p := range pairs {
-					ab, ba := ps.before(p[0], p[1], members), ps.before(p[1], p[0], members)
-					if apart := graph&(1<<i) != 0; ab == ba || apart && goesOn(p[0]) && goesOn(p[1]) {
-						t.Fatalf("%v: of %v both or neither go on", ps, p)
+					if !apart && runs(a) && runs(b) && (slices.Contains(s.winners(a), b) || slices.Contains(s.winners(b), a)) {
+						t.Fatalf("%v: %s and %s run together, and one gives way to the other", s, a, b)
 					}
 				}
 			}
@@ -62,28 +57,38 @@ func TestWhoGoesOn(t *testing.T) {
 
 func TestTheLargerSideGoesOn(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		name, members string
-		sides         []string // everybody on one is apart from everybody on another
-		goOn          string
-	}{
-		{"one of three", "a,b,c", []string{"a", "b,c"}, "b,c"},
-		{"two of five, with the first name", "a,b,c,d,e", []string{"a,d", "b,c,e"}, "b,c,e"},
-		{"a tie", "a,b,c,d", []string{"b,c", "a,d"}, "a,d"},
-		{"two nodes", "a,b", []string{"a", "b"}, "a"},
-		{"three sides", "a,b,c,d,e", []string{"a", "b,e", "c,d"}, "b,e"},
+	for _, tc := range []struct{ name, sides, stopped, goOn string }{
+		{"one of three", "a bc", "", "bc"},
+		{"two of five, with the first name", "ad bce", "", "bce"},
+		{"a tie", "bc ad", "", "ad"},
+		{"two nodes", "a b", "", "a"},
+		{"three sides", "a be cd", "", "be"},
+		{"the others have stopped", "b", "ac", "b"},
 	} {
-		members, ps := list(tc.members), partitionMap{}
-		for _, side := range tc.sides {
-			for _, m := range list(side) {
-				ps[m] = slices.DeleteFunc(slices.Clone(members), func(o string) bool { return slices.Contains(list(side), o) })
+		s := sides{}
+		for _, side := range strings.Fields(tc.sides) {
+			for _, m := range strings.Split(side, "") {
+				s[m] = strings.Split(side, "")
 			}
 		}
-		for _, m := range members {
-			winners := ps.outranks(m, members)
-			if on := slices.Contains(list(tc.goOn), m); on != (len(winners) == 0) || !on && !slices.ContainsFunc(winners, func(w string) bool { return slices.Contains(list(tc.goOn), w) }) {
+		var goOn []string
+		for m := range s {
+			winners := s.winners(m)
+			if len(winners) == 0 {
+				goOn = append(goOn, m)
+			} else if !strings.ContainsAny(tc.goOn, strings.Join(winners, "")) {
 				t.Errorf("%s: %s gives way to %v", tc.name, m, winners)
 			}
+		}
+		slices.Sort(goOn)
+		if got := strings.Join(goOn, ""); got != tc.goOn {
+			t.Errorf("%s: %s go on", tc.name, got)
+		}
+		for _, m := range strings.Split(tc.stopped, "") {
+			s[m] = nil
+		}
+		if got := slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(m string) bool { return len(s[m]) == 0 || len(s.winners(m)) > 0 }); strings.Join(got, "") != tc.goOn {
+			t.Errorf("%s: with %s stopped %s go on", tc.name, tc.stopped, got)
 		}
 	}
 }
@@ -91,37 +96,51 @@ func TestTheLargerSideGoesOn(t *testing.T) {
 // A node says what becomes of the partition, restarts when it is for it to do, and touches nothing otherwise.
 func TestPartitioned(t *testing.T) {
 	t.Parallel()
-	const both = "a c, b c, c ab" // who says so, and of whom
+	const first, later, again = 0, 15 * time.Second, time.Minute // since it is partitioned; again: RabbitMQ restarted meanwhile
+	all := "a ab, b ab, c c"                                     // who runs with whom
 	for _, tc := range []struct {
 		name    string
 		node    string
+		members string // default a,b,c
+		from    string // whom it is partitioned from; default: who does not run with it
 		ignores bool
-		said    string
+		sides   string
+		since   time.Duration
 		check   healthcheck.State
 		busy    bool // RabbitMQ does not take the order
 		status  string
 		says    []string
-		winners string // it restarts to be one of these
+		rejoins bool
 	}{
-		{name: "the smaller side", node: "c", said: both, status: api.HealthCritical, says: []string{"partitioned from a, b: a, b go on", "restarts here"}, winners: "'a', 'b'"},
-		{name: "one of the others does not answer", node: "c", said: "b c, c ab", status: api.HealthCritical, says: []string{": b go on"}, winners: "'b'"},
-		{name: "nobody answers", node: "c", said: "c ab", status: api.HealthCritical, says: []string{"partitioned from a, b, not all"}},
-		{name: "it cannot be told to", node: "c", said: both, busy: true, status: api.HealthCritical, says: []string{"a, b go on", "not now"}, winners: "'a', 'b'"},
-		{name: "the larger side", node: "a", said: both, check: healthcheck.Passing, status: api.HealthWarning, says: []string{"partitioned from c: a, b go on", "if they do not, restart them"}},
-		{name: "while the other restarts", node: "b", said: "a c, b c", check: healthcheck.Passing, status: api.HealthWarning, says: []string{"a, b go on"}},
-		{name: "with an alarm", node: "a", said: both, check: healthcheck.Warning, status: api.HealthWarning},
-		{name: "RabbitMQ is not to pause", node: "c", ignores: true, said: both, status: api.HealthCritical, says: []string{"partitioned from a, b: restart the smaller side, or set cluster_partition_handling"}},
-		{name: "not to pause, the larger side", node: "a", ignores: true, said: both, status: api.HealthCritical, says: []string{"partitioned from c: restart the smaller side"}},
+		{name: "the smaller side", node: "c", sides: all, status: api.HealthCritical, says: []string{"partitioned from a, b: a, b go on", "restarts here"}, rejoins: true},
+		{name: "it cannot be told to", node: "c", sides: all, busy: true, status: api.HealthCritical, says: []string{"a, b go on", "not now"}, rejoins: true},
+		{name: "it was told to a minute ago", node: "c", sides: all, since: again, status: api.HealthCritical, says: []string{"a, b go on", "already", "2m0s"}},
+		{name: "one of the others does not answer yet", node: "c", sides: "b ab, c c", status: api.HealthCritical, says: []string{"partitioned from a, b, and a do not answer"}},
+		{name: "one of the others does not answer", node: "c", sides: "b ab, c c", since: later, status: api.HealthCritical, says: []string{": b go on"}, rejoins: true},
+		{name: "nobody answers", node: "c", sides: "c c", since: later, status: api.HealthCritical, says: []string{"partitioned from a, b, and a, b do not answer"}},
+		{name: "the larger side", node: "a", sides: all, check: healthcheck.Passing, status: api.HealthWarning, says: []string{"partitioned from c: a, b go on", "if they do not, restart them"}},
+		{name: "the larger side while the other does not answer", node: "a", sides: "a ab, b ab", check: healthcheck.Passing, status: api.HealthWarning, says: []string{"c do not answer"}},
+		{name: "the larger side while the other never answers", node: "a", sides: "a ab, b ab", since: later, check: healthcheck.Passing, status: api.HealthWarning, says: []string{"a, b go on"}},
+		{name: "while the other restarts", node: "b", from: "c", sides: "a ab, b ab, c ", check: healthcheck.Passing, status: api.HealthWarning, says: []string{"a, b go on"}},
+		{name: "with an alarm", node: "a", sides: all, check: healthcheck.Warning, status: api.HealthWarning, says: []string{"answers; partitioned from c"}},
+		{name: "a tie, one of the losers has stopped", node: "a", members: "a,b,c,d", from: "cd", sides: "a ab, b ab, c , d d", check: healthcheck.Passing, status: api.HealthWarning, says: []string{"a, b go on"}},
+		{name: "a tie, one of the others does not answer", node: "a", members: "a,b,c,d", from: "cd", sides: "a ab, b ab, d d", since: later, check: healthcheck.Passing, status: api.HealthCritical, says: []string{"c do not answer"}},
+		{name: "a tie, one of the others does not answer yet", node: "a", members: "a,b,c,d", from: "cd", sides: "a ab, b ab, d d", check: healthcheck.Passing, status: api.HealthCritical, says: []string{"c do not answer"}},
+		{name: "RabbitMQ is not to pause", node: "c", ignores: true, sides: all, status: api.HealthCritical, says: []string{"partitioned from a, b: restart the smaller side", "cluster_partition_handling"}},
+		{name: "not to pause, the larger side", node: "a", ignores: true, sides: all, check: healthcheck.Passing, status: api.HealthCritical, says: []string{"partitioned from c: restart the smaller side"}},
 	} {
-		view := "view|id|a,b,c|a,b,c|%s|false|\n" + fmt.Sprintf("pauses|%t|\n", !tc.ignores)
-		for _, s := range strings.Split(tc.said, ", ") {
-			who, from, _ := strings.Cut(s, " ")
-			from = strings.Join(strings.Split(from, ""), ",")
-			if who == tc.node {
-				view = fmt.Sprintf(view, from)
-			}
-			view += fmt.Sprintf("partitions|%s|%s|\n", who, from)
+		members, from, said := tc.members, tc.from, ""
+		if members == "" {
+			members = "a,b,c"
 		}
+		for _, s := range strings.Split(tc.sides, ", ") {
+			who, side, _ := strings.Cut(s, " ")
+			said += fmt.Sprintf("side|%s|%s|\n", who, strings.Join(strings.Split(side, ""), ","))
+			if who == tc.node && from == "" {
+				from = strings.Join(slices.DeleteFunc(list(members), func(m string) bool { return strings.Contains(side, m) }), "")
+			}
+		}
+		view := fmt.Sprintf("view|id|%[1]s|%[1]s|%s|false|\npauses|%t|\n", members, strings.Join(strings.Split(from, ""), ","), !tc.ignores) + said
 		var told []string
 		b := broker{tc.node, func(_ context.Context, argv ...string) (string, error) {
 			if argv[len(argv)-1] == viewExpr {
@@ -135,21 +154,63 @@ func TestPartitioned(t *testing.T) {
 		}}
 		v, err := b.view(t.Context(), tc.node)
 		must(t, err)
-		c := &companion{rt: runtimeFile{Config: config{Node: tc.node, TTL: 15 * time.Second}}, broker: b, log: slog.New(slog.DiscardHandler), view: v}
+		c := &companion{rt: runtimeFile{Config: config{Node: tc.node, TTL: 15 * time.Second}}, broker: b, log: slog.New(slog.DiscardHandler), view: v, booted: "stopped"}
+		if tc.since > 0 {
+			c.partedAt = time.Now().Add(-tc.since)
+		}
+		if tc.since == again {
+			c.rejoinAt = time.Now().Add(-again)
+		}
 		status, reason := c.partitioned(t.Context(), healthcheck.Result{State: tc.check, Reason: "answers"})
 		if status != tc.status {
 			t.Errorf("%s: %s, %q", tc.name, status, reason)
 		}
 		says(t, reason, tc.says...)
-		var want []string
-		if tc.winners != "" {
-			want = []string{fmt.Sprintf(rejoinExpr, tc.winners)}
-		}
-		if !slices.Equal(told, want) {
+		if want := slices.Repeat([]string{rejoinExpr}, map[bool]int{true: 1}[tc.rejoins]); !slices.Equal(told, want) {
 			t.Errorf("%s: told RabbitMQ %q", tc.name, told)
 		}
-		if (status == api.HealthCritical) != (c.wrong != "") { // what cannot be looked at again stays what it was
-			t.Errorf("%s: remembered as %q", tc.name, c.wrong)
+		if rejoins := tc.rejoins && !tc.busy; rejoins != strings.Contains(c.word(), "go on") || !strings.HasSuffix(c.word(), "stopped") {
+			t.Errorf("%s: while RabbitMQ does not run it says %q", tc.name, c.word())
+		}
+		// What cannot be looked at again stays what it was.
+		c.verified = true
+		if again, why := c.unknown(healthcheck.Result{State: tc.check}, errors.New("no leader")); again != status || !strings.Contains(why, "partitioned from") {
+			t.Errorf("%s: unknown is %s, %q", tc.name, again, why)
+		}
+	}
+}
+
+// A partition is found and healed whether or not Consul answers.
+func TestPartitionIsFound(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc"}}
+	for _, addr := range []string{consul.Addr, "127.0.0.1:1"} {
+		for _, partitions := range []string{"a,b", ""} {
+			asked := 0
+			b := broker{"c", func(_ context.Context, argv ...string) (string, error) {
+				if argv[len(argv)-1] == viewExpr {
+					return fmt.Sprintf("view|id|a,b,c|a,b,c|%s|false|\npauses|true|\nside|a|a,b|\nside|b|a,b|\nside|c|c|\n", partitions), nil
+				}
+				asked++
+				return "", nil
+			}}
+			v := testVolume(t)
+			cfg := config{Node: "c", TTL: 15 * time.Second, Consul: []string{addr}, KeyPrefix: "test", Service: fmt.Sprintf("parted%d", len(partitions)), Data: v.data, StateDir: v.state}
+			c := &companion{rt: runtimeFile{Config: cfg, Role: member, Volume: "vc"}, broker: b, log: slog.New(slog.DiscardHandler), consul: newConsul(cfg, slog.New(slog.DiscardHandler)),
+				serving: true, verified: true, partedAt: time.Now()}
+			if addr == consul.Addr {
+				_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, 0, "", "")
+				must(t, err)
+			}
+			status, reason := c.judge(t.Context(), healthcheck.Result{State: healthcheck.Passing, Reason: "answers"})
+			parted := partitions != ""
+			if asked != len(partitions)/3 || parted != strings.Contains(reason, "partitioned from a, b: a, b go on") || parted != (status == api.HealthCritical) {
+				t.Errorf("Consul at %s, partitions %q: asked %d times, %s, %q", addr, partitions, asked, status, reason)
+			}
+			if addr == consul.Addr && c.partedAt.IsZero() == parted {
+				t.Errorf("partitions %q: partitioned since %s", partitions, c.partedAt)
+			}
 		}
 	}
 }
