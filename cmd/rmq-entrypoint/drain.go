@@ -91,8 +91,7 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 		return err
 	}
 	defer o.seat.Close()
-	v, err := o.running(ctx)
-	if err != nil {
+	if _, err := o.running(ctx); err != nil {
 		return fmt.Errorf("nothing to drain: %w", err)
 	}
 	order, err := o.volume().out()
@@ -110,13 +109,13 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 			return nil
 		}
 	}
-	if why := o.critical(ctx, v); why != "" {
-		if !o.force {
-			return fmt.Errorf("not drained: %s. Wait until the others have caught up, or add --force", why)
-		}
-		o.say("forced, though %s", why)
+	if err := o.mayDrain(ctx); err != nil {
+		return fmt.Errorf("not drained: %w", err)
 	}
-	if err := o.outOfService(ctx, outFile{At: time.Now()}); err != nil {
+	if err = o.outOfService(ctx, outFile{At: time.Now()}); err == nil && !o.force {
+		err = o.mayDrain(ctx) // while balancers looked, a neighbour may have stopped, or been drained
+	}
+	if err != nil {
 		err = errors.Join(err, o.volume().remove("out"))
 		o.look()
 		return fmt.Errorf("not drained: %w", err)
@@ -143,6 +142,23 @@ func (o operator) running(ctx context.Context) (peers.View, error) {
 		return v, errors.New("RabbitMQ is stopped here (rabbitmqctl start_app starts it)")
 	}
 	return v, nil
+}
+
+// mayDrain refuses to take away what the others cannot do without, unless forced.
+func (o operator) mayDrain(ctx context.Context) error {
+	v, err := o.running(ctx)
+	if err != nil {
+		return err
+	}
+	why := o.critical(ctx, v)
+	switch {
+	case why == "":
+		return nil
+	case o.force:
+		o.say("forced, though %s", why)
+		return nil
+	}
+	return fmt.Errorf("%s. Wait until the others have caught up, or add --force", why)
 }
 
 // critical says what would stand still or be lost without this node, or "".

@@ -125,6 +125,17 @@ func testDrainRefused(t *testing.T, w *world) {
 		}
 	}
 	n.reports(soon, api.HealthPassing, "")
+	// A neighbour stops while balancers look.
+	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h,c@h", true))
+	must(t, os.Remove(n.path("check_if_node_is_quorum_critical")))
+	late := n.command("drain", "--wait", "2s")
+	must(t, late.Start())
+	n.registered(soon, api.HealthCritical)
+	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h", true))
+	if late.Wait() == nil || len(n.calls(" drain")) > 0 {
+		t.Error("it became quorum-critical while balancers looked, and was drained")
+	}
+	n.registered(testBeat+soon, api.HealthPassing)
 	out, code := n.run("drain", "--force", "--wait", "0s")
 	if code != 0 || !strings.Contains(out, "forced, though this node is quorum-critical") {
 		t.Errorf("drain --force: %d, %s", code, out)
