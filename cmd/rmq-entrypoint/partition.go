@@ -94,8 +94,8 @@ func (c *companion) partitioned(ctx context.Context, r healthcheck.Result) (stat
 // rejoin restarts RabbitMQ on this node as one of the members that go on.
 func (c *companion) rejoin(ctx context.Context, winners []string) {
 	c.wrong += fmt.Sprintf(": %s go on, RabbitMQ restarts here to be one of them", strings.Join(winners, ", "))
-	// Not cut short by the event that it stops.
-	if _, err := c.broker.within(context.WithoutCancel(ctx), c.rt.Config.TTL/2, c.rt.Config.Node, "eval", rejoinExpr); err != nil {
+	// Not cut short by the event that it stops, nor to keep the beat: the check is critical.
+	if _, err := c.broker.ctl(context.WithoutCancel(ctx), c.rt.Config.Node, "eval", rejoinExpr); err != nil {
 		c.wrong += fmt.Sprintf(", which it cannot be told: %v", err)
 		return
 	}
