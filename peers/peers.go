@@ -46,10 +46,15 @@ type View struct {
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
 
 	// Only when the node is partitioned: whether RabbitMQ is to pause in a minority, and
-	// of each node that answers, itself among them, with whom its Mnesia runs: nobody,
-	// where that is stopped.
+	// what each node that answers sees of it, this one among them.
 	Pauses bool
-	Sides  map[string][]string
+	Sides  map[string]Side
+}
+
+// Side is what a node sees of a partition.
+type Side struct {
+	With []string // the members with which its Mnesia runs, itself among them; nobody where that is stopped
+	From []string // the members from which it is partitioned
 }
 
 // Peer is one instance of the service in Consul's catalog, never this node.

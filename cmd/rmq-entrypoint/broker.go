@@ -38,11 +38,14 @@ J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
 io:format("view|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K]),
 Ps =:= [] orelse begin
   io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
-  Ns = [N || N <- Ms, lists:member(N, [node() | nodes()])],
+  Ns = [N || N <- Ms, lists:member(N, nodes())],
+  {Froms, _} = gen_server:multi_call(Ns, rabbit_node_monitor, partitions, 2000),
+  Say = fun(N, With, From) -> io:format("side|~s|~s|~s|~n", [N, J(With), J(From)]) end,
+  Say(node(), mnesia:system_info(running_db_nodes), Ps),
   [case A of
-    {ok, Side} -> io:format("side|~s|~s|~n", [N, J(Side)]);
+    {ok, With} -> Say(N, With, proplists:get_value(N, Froms, []));
     {error, {erpc, _}} -> ok;
-    _ -> io:format("side|~s||~n", [N])
+    _ -> Say(N, [], [])
   end || {N, A} <- lists:zip(Ns, erpc:multicall(Ns, mnesia, system_info, [running_db_nodes], 2000))]
 end, ok.`
 
@@ -53,15 +56,15 @@ func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 	if err != nil {
 		return peers.View{}, fmt.Errorf("ask %s for its cluster: %w", node, err)
 	}
-	v := peers.View{Sides: map[string][]string{}}
+	v := peers.View{Sides: map[string]peers.Side{}}
 	for line := range strings.Lines(out) {
 		switch f := strings.Split(strings.TrimSpace(line), "|"); {
 		case f[0] == "view" && len(f) >= 6:
 			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], list(f[2]), list(f[3]), list(f[4]), f[5] == "true"
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses = f[1] == "true"
-		case f[0] == "side" && len(f) >= 3:
-			v.Sides[f[1]] = list(f[2])
+		case f[0] == "side" && len(f) >= 4:
+			v.Sides[f[1]] = peers.Side{With: list(f[2]), From: list(f[3])}
 		}
 	}
 	if v.ClusterID == "" || !slices.Contains(v.Members, node) { // booting: not yet a member of what it will be

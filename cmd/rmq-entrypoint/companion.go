@@ -47,6 +47,7 @@ type companion struct {
 	serving   bool                 // RabbitMQ said READY and has not said that it stops
 	booted    string               // the server's last word while it is not serving
 	withdrawn bool                 // the node stopped by itself: nothing is registered until READY
+	anew      bool                 // it serves again and is not registered
 	entered   string               // cluster id that this companion has put into the registration
 	verified  bool                 // passing was earned: record, cluster id and members were checked
 	wrong     string               // what the last look at a verified node found wrong
@@ -207,8 +208,10 @@ func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 					}
 				}
 				c.log.Info("RabbitMQ is ready, verifying")
+				c.anew = c.withdrawn
 				c.serving, c.verified, c.withdrawn, c.steady = true, false, false, healthcheck.Steady{}
 				c.rejoining = ""
+				c.whole()
 			case stopping:
 				c.stopped(ctx, word)
 			default:
@@ -298,6 +301,7 @@ func (c *companion) beat(ctx context.Context) {
 	if !c.serving && c.rt.Waiting == replaced && r.State != healthcheck.Critical {
 		c.serving = true // READY was said to the companion before this one
 	}
+	c.register(ctx)
 	status, reason := c.judge(ctx, r)
 	if ctx.Err() != nil {
 		return
@@ -336,6 +340,22 @@ func (c *companion) beat(ctx context.Context) {
 	if c.verified && !c.out {
 		c.chores(ctx)
 	}
+}
+
+// register makes the entry of a node that serves again, so that it is verified once,
+// and not once more when its first report finds no entry.
+func (c *companion) register(ctx context.Context) {
+	if !c.anew {
+		return
+	}
+	client, err := c.consul.use(ctx)
+	if err == nil {
+		err = peers.Announce(ctx, client, c.reg, "serves again, not verified yet")
+	}
+	if err == nil {
+		c.log.Info("registering", "id", c.reg.ID())
+	}
+	c.anew = false // what failed here fails in the report, too, which tells
 }
 
 // touch tells the log when Consul is lost and when it is back.
@@ -377,6 +397,9 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		return api.HealthCritical, why
 	}
 	if why := c.outOfService(ctx, r); why != "" {
+		if c.verified {
+			c.partitionedAnyway(ctx, r)
+		}
 		return api.HealthCritical, why
 	}
 	if !c.serving {
@@ -384,6 +407,11 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		return api.HealthCritical, cmp.Or(c.waitsInVain(ctx), c.word())
 	}
 	if r.State == healthcheck.Critical {
+		if c.verified {
+			if _, why := c.partitionedAnyway(ctx, r); why != "" {
+				return api.HealthCritical, r.Reason + "; " + why
+			}
+		}
 		return api.HealthCritical, r.Reason
 	}
 	client, record, index, err := c.record(ctx)
@@ -429,7 +457,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if len(c.view.Partitions) > 0 {
 		return c.partitioned(ctx, r)
 	}
-	c.partedAt = time.Time{}
+	c.whole()
 	if c.wrong, c.mild = c.apart(record, others), false; c.wrong != "" {
 		return api.HealthCritical, c.wrong
 	}
@@ -439,8 +467,8 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 // unasked is unknown because of Consul, which is not needed to heal a partition.
 func (c *companion) unasked(ctx context.Context, r healthcheck.Result, err error) (status, reason string) {
 	c.missed = err
-	if c.verified && c.look(ctx, c.seen, nil) == "" && len(c.view.Partitions) > 0 {
-		return c.partitioned(ctx, r)
+	if status, reason := c.partitionedAnyway(ctx, r); reason != "" && c.verified {
+		return status, reason
 	}
 	return c.unknown(r, err)
 }

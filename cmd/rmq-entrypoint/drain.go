@@ -116,7 +116,7 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 		err = o.mayDrain(ctx) // while balancers looked, a neighbour may have stopped, or been drained
 	}
 	if err != nil {
-		err = errors.Join(err, o.volume().remove("out"))
+		err = errors.Join(err, o.restore(order))
 		o.look()
 		return fmt.Errorf("not drained: %w", err)
 	}
@@ -144,6 +144,14 @@ func (o operator) running(ctx context.Context) (peers.View, error) {
 	return v, nil
 }
 
+// restore puts back the order that there was before, or none.
+func (o operator) restore(order *outFile) error {
+	if order != nil {
+		return o.volume().writeOut(*order)
+	}
+	return o.volume().remove("out")
+}
+
 // mayDrain refuses to take away what the others cannot do without, unless forced.
 func (o operator) mayDrain(ctx context.Context) error {
 	v, err := o.running(ctx)
@@ -166,6 +174,9 @@ func (o operator) mayDrain(ctx context.Context) error {
 func (o operator) critical(ctx context.Context, v peers.View) string {
 	if len(v.Members) == 1 {
 		return "" // there is nobody to take anything over
+	}
+	if len(v.Partitions) > 0 {
+		return fmt.Sprintf("this node is partitioned from %s", strings.Join(v.Partitions, ", "))
 	}
 	if others := len(v.Running) - 1; 2*others <= len(v.Members) {
 		pauses := v.Khepri // as good as

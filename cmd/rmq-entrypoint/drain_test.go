@@ -136,6 +136,19 @@ func testDrainRefused(t *testing.T, w *world) {
 		t.Error("it became quorum-critical while balancers looked, and was drained")
 	}
 	n.registered(testBeat+soon, api.HealthPassing)
+	// One that is out of service since before stays that.
+	done := outFile{Done: true, At: time.Now()}
+	must(t, volume{state: n.state("")}.writeOut(done))
+	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h,c@h", true))
+	again := n.command("drain", "--wait", "2s")
+	must(t, again.Start())
+	n.registered(testBeat+soon, api.HealthCritical)
+	time.Sleep(time.Second)
+	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h", true))
+	if again.Wait() == nil || len(n.calls(" drain")) > 0 {
+		t.Error("it was drained again though it had become quorum-critical")
+	}
+	n.reports(testBeat+soon, api.HealthCritical, "maintenance: drained since")
 	out, code := n.run("drain", "--force", "--wait", "0s")
 	if code != 0 || !strings.Contains(out, "forced, though this node is quorum-critical") {
 		t.Errorf("drain --force: %d, %s", code, out)
@@ -560,6 +573,9 @@ func TestMayNotLeavePartitioned(t *testing.T) {
 	t.Parallel()
 	all := list("a,b,c")
 	o := operator{broker: broker{node: "a"}, rt: runtimeFile{Volume: "va"}}
+	if why := o.critical(t.Context(), peers.View{Members: all, Running: all, Partitions: list("b")}); !strings.Contains(why, "partitioned from b") {
+		t.Errorf("drain says %q", why)
+	}
 	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc"}}
 	if err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all}); err != nil {
 		t.Error(err)

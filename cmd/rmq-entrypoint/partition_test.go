@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -19,35 +18,47 @@ import (
 )
 
 // Whoever runs with whom, of two that are apart one goes on, and somebody does: every way in which up to four members
-// can see each other, alike or not, some of them stopped.
+// can see each other, alike or not, some of them stopped or silent.
 func TestWhoGoesOn(t *testing.T) {
 	t.Parallel()
 	names := []string{"a", "b", "c", "d"}
 	for n := 2; n <= len(names); n++ {
 		members := names[:n]
-		for seen := range 1 << (n * n) { // by i of j
-			s := sides{}
-			for i, a := range members {
-				s[a] = nil
-				for j, b := range members {
-					if seen&(1<<(i*n+i)) != 0 && seen&(1<<(i*n+j)) != 0 { // one that is stopped sees nobody
-						s[a] = append(s[a], b)
-					}
+		for seen := range 1 << (n * n) { // by i of j, and by i of itself when it runs
+			for silent := range 1 << n {
+				if n == 4 && silent > 1 {
+					break
 				}
-			}
-			runs := func(m string) bool { return len(s[m]) > 0 }
-			goesOn := func(m string) bool { return runs(m) && len(s.winners(m)) == 0 }
-			if slices.ContainsFunc(members, runs) && !slices.ContainsFunc(members, goesOn) {
-				t.Fatalf("%v: nobody goes on", s)
-			}
-			for i, a := range members {
-				for _, b := range members[i+1:] {
-					apart := !slices.Contains(s[a], b) || !slices.Contains(s[b], a)
-					if s.before(a, b) == s.before(b, a) || apart && goesOn(a) && goesOn(b) {
-						t.Fatalf("%v: of %s and %s both or neither go on", s, a, b)
+				s := sides{}
+				for i, a := range members {
+					runs := seen&(1<<(i*n+i)) != 0
+					if silent&(1<<i) != 0 && !runs {
+						continue
 					}
-					if !apart && runs(a) && runs(b) && (slices.Contains(s.winners(a), b) || slices.Contains(s.winners(b), a)) {
-						t.Fatalf("%v: %s and %s run together, and one gives way to the other", s, a, b)
+					var side peers.Side
+					for j, b := range members {
+						switch sees := seen&(1<<(i*n+j)) != 0; {
+						case runs && !sees:
+							side.From = append(side.From, b)
+						case runs && seen&(1<<(j*n+j)) != 0:
+							side.With = append(side.With, b)
+						}
+					}
+					s[a] = side
+				}
+				goesOn := func(m string) bool { return s.runs(m) && len(s.stronger(m, members)) == 0 }
+				if winners := s.winners(members); slices.ContainsFunc(members, s.runs) != (len(winners) > 0) || slices.ContainsFunc(winners, func(m string) bool { return !goesOn(m) }) {
+					t.Fatalf("%v: %v go on", s, winners)
+				}
+				for i, a := range members {
+					for _, b := range members[i+1:] {
+						apart := !slices.Contains(s[a].With, b) || !slices.Contains(s[b].With, a)
+						if s.before(a, b, members) == s.before(b, a, members) || apart && goesOn(a) && goesOn(b) {
+							t.Fatalf("%v: of %s and %s both or neither go on", s, a, b)
+						}
+						if !apart && (slices.Contains(s.stronger(a, members), b) || slices.Contains(s.stronger(b, members), a)) {
+							t.Fatalf("%v: %s and %s run together, and one gives way to the other", s, a, b)
+						}
 					}
 				}
 			}
@@ -57,38 +68,36 @@ func TestWhoGoesOn(t *testing.T) {
 
 func TestTheLargerSideGoesOn(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct{ name, sides, stopped, goOn string }{
-		{"one of three", "a bc", "", "bc"},
-		{"two of five, with the first name", "ad bce", "", "bce"},
-		{"a tie", "bc ad", "", "ad"},
-		{"two nodes", "a b", "", "a"},
-		{"three sides", "a be cd", "", "be"},
-		{"the others have stopped", "b", "ac", "b"},
+	for _, tc := range []struct{ name, sides, stopped, silent, goOn string }{
+		{"one of three", "a bc", "", "", "bc"},
+		{"two of five, with the first name", "ad bce", "", "", "bce"},
+		{"a tie", "bc ad", "", "", "ad"},
+		{"two nodes", "a b", "", "", "a"},
+		{"three sides", "a be cd", "", "", "be"},
+		{"the others have stopped", "b ac", "ac", "", "b"},
+		{"one of the larger side has died since", "a bc", "", "b", "c"},
+		{"one of the larger side has stopped since", "a bc", "b", "", "c"},
+		{"one of the smaller side has stopped", "ab cde", "a", "", "cde"},
 	} {
+		members := strings.Split(strings.ReplaceAll(tc.sides, " ", ""), "")
+		slices.Sort(members)
 		s := sides{}
 		for _, side := range strings.Fields(tc.sides) {
 			for _, m := range strings.Split(side, "") {
-				s[m] = strings.Split(side, "")
+				switch {
+				case strings.Contains(tc.silent, m):
+				case strings.Contains(tc.stopped, m):
+					s[m] = peers.Side{}
+				default:
+					s[m] = peers.Side{
+						With: slices.DeleteFunc(strings.Split(side, ""), func(o string) bool { return strings.Contains(tc.stopped+tc.silent, o) }),
+						From: slices.DeleteFunc(slices.Clone(members), func(o string) bool { return strings.Contains(side, o) }),
+					}
+				}
 			}
 		}
-		var goOn []string
-		for m := range s {
-			winners := s.winners(m)
-			if len(winners) == 0 {
-				goOn = append(goOn, m)
-			} else if !strings.ContainsAny(tc.goOn, strings.Join(winners, "")) {
-				t.Errorf("%s: %s gives way to %v", tc.name, m, winners)
-			}
-		}
-		slices.Sort(goOn)
-		if got := strings.Join(goOn, ""); got != tc.goOn {
+		if got := strings.Join(s.winners(members), ""); got != tc.goOn {
 			t.Errorf("%s: %s go on", tc.name, got)
-		}
-		for _, m := range strings.Split(tc.stopped, "") {
-			s[m] = nil
-		}
-		if got := slices.DeleteFunc(slices.Sorted(maps.Keys(s)), func(m string) bool { return len(s[m]) == 0 || len(s.winners(m)) > 0 }); strings.Join(got, "") != tc.goOn {
-			t.Errorf("%s: with %s stopped %s go on", tc.name, tc.stopped, got)
 		}
 	}
 }
@@ -96,8 +105,8 @@ func TestTheLargerSideGoesOn(t *testing.T) {
 // A node says what becomes of the partition, restarts when it is for it to do, and touches nothing otherwise.
 func TestPartitioned(t *testing.T) {
 	t.Parallel()
-	const first, later, again = 0, 15 * time.Second, time.Minute // since it is partitioned; again: RabbitMQ restarted meanwhile
-	all := "a ab, b ab, c c"                                     // who runs with whom
+	const later, again, third = 15 * time.Second, 50 * time.Second, 70 * time.Second // since it is partitioned, and from again on since RabbitMQ restarted
+	all := "a ab, b ab, c c"                                                         // who runs with whom
 	for _, tc := range []struct {
 		name    string
 		node    string
@@ -114,7 +123,10 @@ func TestPartitioned(t *testing.T) {
 	}{
 		{name: "the smaller side", node: "c", sides: all, status: api.HealthCritical, says: []string{"partitioned from a, b: a, b go on", "restarts here"}, rejoins: true},
 		{name: "it cannot be told to", node: "c", sides: all, busy: true, status: api.HealthCritical, says: []string{"a, b go on", "not now"}, rejoins: true},
-		{name: "it was told to a minute ago", node: "c", sides: all, since: again, status: api.HealthCritical, says: []string{"a, b go on", "already", "2m0s"}},
+		{name: "it was told to just now", node: "c", sides: all, since: again, status: api.HealthCritical, says: []string{"a, b go on", "already", "1m0s"}},
+		{name: "and again", node: "c", sides: all, since: third, status: api.HealthCritical, says: []string{": a, b go on, RabbitMQ restarts here"}, rejoins: true},
+		{name: "it cannot be told to again", node: "c", sides: all, since: third, busy: true, status: api.HealthCritical, says: []string{"not now"}, rejoins: true},
+		{name: "its own Mnesia has stopped", node: "c", from: "ab", sides: "a ab, b ab, c ", since: later, status: api.HealthCritical, says: []string{"its Mnesia has stopped"}},
 		{name: "one of the others does not answer yet", node: "c", sides: "b ab, c c", status: api.HealthCritical, says: []string{"partitioned from a, b, and a do not answer"}},
 		{name: "one of the others does not answer", node: "c", sides: "b ab, c c", since: later, status: api.HealthCritical, says: []string{": b go on"}, rejoins: true},
 		{name: "nobody answers", node: "c", sides: "c c", since: later, status: api.HealthCritical, says: []string{"partitioned from a, b, and a, b do not answer"}},
@@ -135,9 +147,10 @@ func TestPartitioned(t *testing.T) {
 		}
 		for _, s := range strings.Split(tc.sides, ", ") {
 			who, side, _ := strings.Cut(s, " ")
-			said += fmt.Sprintf("side|%s|%s|\n", who, strings.Join(strings.Split(side, ""), ","))
+			apart := strings.Join(slices.DeleteFunc(list(members), func(m string) bool { return side == "" || strings.Contains(side, m) }), ",")
+			said += fmt.Sprintf("side|%s|%s|%s|\n", who, strings.Join(strings.Split(side, ""), ","), apart)
 			if who == tc.node && from == "" {
-				from = strings.Join(slices.DeleteFunc(list(members), func(m string) bool { return strings.Contains(side, m) }), "")
+				from = strings.ReplaceAll(apart, ",", "")
 			}
 		}
 		view := fmt.Sprintf("view|id|%[1]s|%[1]s|%s|false|\npauses|%t|\n", members, strings.Join(strings.Split(from, ""), ","), !tc.ignores) + said
@@ -158,8 +171,8 @@ func TestPartitioned(t *testing.T) {
 		if tc.since > 0 {
 			c.partedAt = time.Now().Add(-tc.since)
 		}
-		if tc.since == again {
-			c.rejoinAt = time.Now().Add(-again)
+		if tc.since >= again {
+			c.rejoinAt = time.Now().Add(-tc.since)
 		}
 		status, reason := c.partitioned(t.Context(), healthcheck.Result{State: tc.check, Reason: "answers"})
 		if status != tc.status {
@@ -180,38 +193,69 @@ func TestPartitioned(t *testing.T) {
 	}
 }
 
-// A partition is found and healed whether or not Consul answers.
+// A partition is found and healed whether or not Consul answers, the node is verified, serves, or is drained; what was
+// wrong because of it is forgotten when it has ended.
 func TestPartitionIsFound(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
 	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc"}}
-	for _, addr := range []string{consul.Addr, "127.0.0.1:1"} {
-		for _, partitions := range []string{"a,b", ""} {
+	passing := healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
+	for _, tc := range []struct {
+		name       string
+		partitions string
+		away       bool // Consul
+		unverified bool
+		critical   bool // the AMQP check
+		drained    bool
+		heals      bool
+		status     string
+		says       string
+	}{
+		{name: "partitioned", partitions: "a,b", heals: true, status: api.HealthCritical, says: "partitioned from a, b: a, b go on"},
+		{name: "without Consul", partitions: "a,b", away: true, heals: true, status: api.HealthCritical, says: "partitioned from a, b: a, b go on"},
+		{name: "without Consul, not verified", partitions: "a,b", away: true, unverified: true, heals: true, status: api.HealthCritical, says: "not verified"},
+		{name: "AMQP fails, too", partitions: "a,b", critical: true, heals: true, status: api.HealthCritical, says: "answers; partitioned from a, b"},
+		{name: "drained", partitions: "a,b", drained: true, heals: true, status: api.HealthCritical, says: "drained since"},
+		{name: "over", status: api.HealthPassing, says: "answers"},
+		{name: "over, without Consul", away: true, status: api.HealthPassing, says: "not checked against the record"},
+		{name: "over, AMQP fails", critical: true, status: api.HealthCritical, says: "answers"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
 			asked := 0
 			b := broker{"c", func(_ context.Context, argv ...string) (string, error) {
 				if argv[len(argv)-1] == viewExpr {
-					return fmt.Sprintf("view|id|a,b,c|a,b,c|%s|false|\npauses|true|\nside|a|a,b|\nside|b|a,b|\nside|c|c|\n", partitions), nil
+					return fmt.Sprintf("view|id|a,b,c|a,b,c|%s|false|\npauses|true|\nside|a|a,b|c|\nside|b|a,b|c|\nside|c|c|a,b|\n", tc.partitions), nil
 				}
 				asked++
 				return "", nil
 			}}
 			v := testVolume(t)
-			cfg := config{Node: "c", TTL: 15 * time.Second, Consul: []string{addr}, KeyPrefix: "test", Service: fmt.Sprintf("parted%d", len(partitions)), Data: v.data, StateDir: v.state}
+			cfg := config{Node: "c", TTL: 15 * time.Second, Consul: []string{consul.Addr}, KeyPrefix: "test", Service: strings.ReplaceAll(tc.name, " ", "-"), Data: v.data, StateDir: v.state}
+			if tc.away {
+				cfg.Consul = []string{"127.0.0.1:1"}
+			}
+			if tc.drained {
+				must(t, v.writeOut(outFile{Drained: true, Done: true, At: time.Now()}))
+			}
+			_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, 0, "", "")
+			must(t, err)
 			c := &companion{rt: runtimeFile{Config: cfg, Role: member, Volume: "vc"}, broker: b, log: slog.New(slog.DiscardHandler), consul: newConsul(cfg, slog.New(slog.DiscardHandler)),
-				serving: true, verified: true, partedAt: time.Now()}
-			if addr == consul.Addr {
-				_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, 0, "", "")
-				must(t, err)
+				serving: true, verified: !tc.unverified}
+			if tc.partitions == "" { // there was one
+				c.partedAt, c.wrong, c.view.Partitions = time.Now(), "partitioned from a, b", list("a,b")
 			}
-			status, reason := c.judge(t.Context(), healthcheck.Result{State: healthcheck.Passing, Reason: "answers"})
-			parted := partitions != ""
-			if asked != len(partitions)/3 || parted != strings.Contains(reason, "partitioned from a, b: a, b go on") || parted != (status == api.HealthCritical) {
-				t.Errorf("Consul at %s, partitions %q: asked %d times, %s, %q", addr, partitions, asked, status, reason)
+			result := passing
+			if tc.critical {
+				result.State = healthcheck.Critical
 			}
-			if addr == consul.Addr && c.partedAt.IsZero() == parted {
-				t.Errorf("partitions %q: partitioned since %s", partitions, c.partedAt)
+			status, reason := c.judge(t.Context(), result)
+			if tc.heals != (asked == 1) || status != tc.status || !strings.Contains(reason, tc.says) {
+				t.Errorf("asked %d times, %s, %q", asked, status, reason)
 			}
-		}
+			if over := tc.partitions == ""; over != c.partedAt.IsZero() || over != (c.wrong == "") {
+				t.Errorf("partitioned since %s: %q", c.partedAt, c.wrong)
+			}
+		})
 	}
 }
 
