@@ -72,7 +72,7 @@ func (c *companion) word() string {
 // partitionedAnyway heals a partition where the rest of the node cannot be judged,
 // or is no better. It returns "" when there is none.
 func (c *companion) partitionedAnyway(ctx context.Context, r healthcheck.Result) (status, reason string) {
-	if !c.serving || c.rt.Role != member || c.look(ctx, c.seen, nil) != "" {
+	if c.rt.Role != member || c.look(ctx, c.seen, nil) != "" {
 		return "", ""
 	}
 	if len(c.view.Partitions) > 0 {

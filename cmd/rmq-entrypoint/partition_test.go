@@ -102,6 +102,15 @@ func TestTheLargerSideGoesOn(t *testing.T) {
 	}
 }
 
+// The network comes back in steps: c is not connected to a yet, runs apart from it all the same, and does not count for it.
+func TestPictureIsNotWhole(t *testing.T) {
+	t.Parallel()
+	s := sides{"a": {With: list("a"), From: list("b")}, "b": {With: list("b,c"), From: list("a")}, "c": {With: list("b,c")}}
+	if got := s.winners(list("a,b,c")); !slices.Equal(got, list("b,c")) {
+		t.Errorf("%v go on", got)
+	}
+}
+
 // A node says what becomes of the partition, restarts when it is for it to do, and touches nothing otherwise.
 func TestPartitioned(t *testing.T) {
 	t.Parallel()

@@ -581,9 +581,13 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 		}
 		return err
 	})
+	verified := strings.Count(n.log(), "verified: this node")
 	n.tell("amqp up")
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
+	if got := strings.Count(n.log(), "verified: this node") - verified; got != 1 { // each costs seconds of RabbitMQ's command line
+		t.Errorf("verified %d times, want once", got)
+	}
 
 	n.tell("notify STOPPING=1")
 	n.registered(time.Second, "")
