@@ -66,8 +66,8 @@ var (
 	consulImage = env("RMQ_TEST_CONSUL_IMAGE", "rmq-entrypoint/consul:latest")
 )
 
-// newest is where a scenario runs whose outcome does not depend on the version, everywhere is for the others.
-// RMQ_TEST_FULL runs all of them everywhere.
+// newest is where a scenario runs whose outcome does not depend on the version. The others run on those that differ for
+// them, one with Mnesia at least, so that a plain run stays within an hour. RMQ_TEST_FULL runs all of them everywhere.
 var (
 	newest     = []version{v43}
 	everywhere = []version{v43, v40, v310}
