@@ -91,7 +91,8 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 		return err
 	}
 	defer o.seat.Close()
-	if _, err := o.running(ctx); err != nil {
+	v, err := o.running(ctx)
+	if err != nil {
 		return fmt.Errorf("nothing to drain: %w", err)
 	}
 	order, err := o.volume().out()
@@ -109,11 +110,14 @@ func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) erro
 			return nil
 		}
 	}
-	if err := o.mayDrain(ctx); err != nil {
+	if err := o.mayDrain(ctx, v); err != nil {
 		return fmt.Errorf("not drained: %w", err)
 	}
 	if err = o.outOfService(ctx, outFile{At: time.Now()}); err == nil && !o.force {
-		err = o.mayDrain(ctx) // while balancers looked, a neighbour may have stopped, or been drained
+		// While balancers looked, a neighbour may have stopped, or been drained.
+		if v, err = o.running(ctx); err == nil {
+			err = o.mayDrain(ctx, v)
+		}
 	}
 	if err != nil {
 		err = errors.Join(err, o.restore(order))
@@ -153,11 +157,7 @@ func (o operator) restore(order *outFile) error {
 }
 
 // mayDrain refuses to take away what the others cannot do without, unless forced.
-func (o operator) mayDrain(ctx context.Context) error {
-	v, err := o.running(ctx)
-	if err != nil {
-		return err
-	}
+func (o operator) mayDrain(ctx context.Context, v peers.View) error {
 	why := o.critical(ctx, v)
 	switch {
 	case why == "":

@@ -142,8 +142,12 @@ func testDrainRefused(t *testing.T, w *world) {
 	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h,c@h", true))
 	again := n.command("drain", "--wait", "2s")
 	must(t, again.Start())
-	n.registered(testBeat+soon, api.HealthCritical)
-	time.Sleep(time.Second)
+	eventually(t, soon, "it was allowed at first", func() error {
+		if order, err := (volume{state: n.state("")}).out(); err != nil || order == nil || order.Done {
+			return fmt.Errorf("the order is %+v, %v", order, err)
+		}
+		return nil
+	})
 	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h", true))
 	if again.Wait() == nil || len(n.calls(" drain")) > 0 {
 		t.Error("it was drained again though it had become quorum-critical")
