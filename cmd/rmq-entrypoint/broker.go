@@ -171,6 +171,8 @@ func (b broker) tool(ctx context.Context, d time.Duration, program string, argv 
 // run runs a program of RabbitMQ's and returns what it printed. It gets neither
 // Consul's token nor a socket to notify.
 func (c config) run(ctx context.Context, argv ...string) (string, error) {
+	name := argv[0]
+	argv = c.bare(argv)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = serverEnv(os.Environ(), c.resolver()...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
@@ -180,10 +182,10 @@ func (c config) run(ctx context.Context, argv ...string) (string, error) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		return "", fmt.Errorf("%s: no answer: %w", argv[0], context.Cause(ctx))
+		return "", fmt.Errorf("%s: no answer: %w", name, context.Cause(ctx))
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w: %s", argv[0], err, firstLine(stderr.String()+stdout.String()))
+		return "", fmt.Errorf("%s: %w: %s", name, err, firstLine(stderr.String()+stdout.String()))
 	}
 	return stdout.String(), nil
 }

@@ -49,6 +49,12 @@ func (m *RabbitMQ) Exec(t *testing.T, args ...string) string {
 	return docker(t, append([]string{"exec", m.name}, args...)...)
 }
 
+// TryExec is Exec for a command that may fail: what it said, and the error.
+func (m *RabbitMQ) TryExec(args ...string) (string, error) {
+	out, err := exec.Command("docker", append([]string{"exec", m.name}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
 // IP is the container's address on Docker's bridge. Another start may change it.
 func (m *RabbitMQ) IP(t *testing.T) string {
 	t.Helper()
