@@ -23,7 +23,9 @@ func TestBareErlang(t *testing.T) {
 		out, err := eval()
 		return out, err == nil && out == "true"
 	})
-	ask := func(node, expr string) (string, error) { return m.TryExec(bareErlang(rabbitmqEnv, false, node, expr)...) }
+	ask := func(node, expr string) (string, error) {
+		return m.TryExec(bareErlang(rabbitmqEnv, false, node, expr)...)
+	}
 
 	m.Exec(t, "rabbitmqctl", "-q", "eval", `rabbit_amqqueue:declare({resource, <<"/">>, queue, <<"жук|1"/utf8>>}, true, false, [], none, <<"guest">>), ok.`)
 	queues := `[io:format("queue|~ts|ok|~n", [element(4, amqqueue:get_name(Q))]) || Q <- rabbit_amqqueue:list()], ok.`
