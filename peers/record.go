@@ -40,6 +40,7 @@ type Record struct {
 	Since     time.Time         `json:"since"`                // of State
 	Members   map[string]string `json:"members"`              // node → volume id
 	Gone      map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
+	Replaced  []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous  []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
 	Revision  string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
 }
@@ -50,6 +51,13 @@ type Gone struct {
 	At     time.Time `json:"at"`
 	Why    string    `json:"why"`
 	Left   bool      `json:"left,omitempty"` // in good order: nothing was lost with it, and the cluster forgets it
+}
+
+// Replaced says when and why a volume was given up, whose node has joined again on
+// another one.
+type Replaced struct {
+	Node string `json:"node"`
+	Gone
 }
 
 // Previous is a cluster that a later founding replaced.
@@ -136,7 +144,7 @@ func (r Record) Claimed(node, volume, session string, now time.Time) Record {
 	}
 	if r.ClusterID != "" {
 		c.Previous = slices.Insert(c.Previous, 0, Previous{ClusterID: r.ClusterID, Until: now.UTC(), Members: r.Names(), Gone: r.Gone})
-		c.Previous = c.Previous[:min(len(c.Previous), 8)]
+		c.Previous = c.Previous[:min(len(c.Previous), kept)]
 	}
 	return c
 }
@@ -147,11 +155,18 @@ func (r Record) Founded(clusterID string, now time.Time) Record {
 	return r
 }
 
+// kept is how many of the clusters and volumes that were replaced a record names.
+const kept = 8
+
 // With returns the record with node as a member on volume.
 func (r Record) With(node, volume string) Record {
 	r.Members, r.Gone = maps.Clone(r.Members), maps.Clone(r.Gone)
 	if r.Members == nil {
 		r.Members = map[string]string{}
+	}
+	if g := r.Gone[node]; g.Volume != "" && volume != "" && g.Volume != volume {
+		r.Replaced = slices.Insert(slices.Clone(r.Replaced), 0, Replaced{node, g})
+		r.Replaced = r.Replaced[:min(len(r.Replaced), kept)]
 	}
 	r.Members[node] = volume
 	delete(r.Gone, node)
@@ -224,13 +239,20 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	case member && (on == "" || on == volume || volume == ""):
 		return ""
 	case member:
-		return fmt.Sprintf("this volume (%s) was replaced: %s is on record with volume %s in cluster %s", volume, node, on, r.describe())
+		when := ""
+		for _, old := range r.Replaced {
+			if old.Node == node && old.Volume == volume {
+				when = fmt.Sprintf(" on %s (%s)", old.At.Format(time.RFC3339), old.Why)
+				break
+			}
+		}
+		return fmt.Sprintf("this volume (%s) was replaced%s: %s is on record with volume %s in cluster %s, on record since %s", volume, when, node, on, r.describe(), r.Since.Format(time.RFC3339))
 	case gone && g.Left:
 		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
 	case gone:
 		return fmt.Sprintf("%s took itself off cluster %s on %s (%s); on record without it: %s (look there whether they carried on before you give this volume up)", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
 	default:
-		return fmt.Sprintf("%s is no longer on record as a member of cluster %s", node, r.describe())
+		return fmt.Sprintf("%s is no longer on record as a member of cluster %s, on record since %s", node, r.describe(), r.Since.Format(time.RFC3339))
 	}
 }
 

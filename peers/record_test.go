@@ -2,6 +2,7 @@ package peers_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -256,12 +257,14 @@ func TestRefuses(t *testing.T) {
 	}{
 		{"no record", peers.Record{}, a, "va", "id-2", ""},
 		{"on record with this volume", formed, a, "va", "id-2", ""},
-		{"on record with another volume", formed, a, "vx", "id-2", "replaced"},
+		{"on record with another volume", formed, a, "vx", "id-2", "replaced: "},
+		{"came up blank, and is back on another volume", formed.With(c, "vnew"), c, "vc", "id-2", "replaced on 2026-01-02T03:04:05Z (its volume came up blank)"},
+		{"so did the next volume", formed.With(c, "vnew").Without(c, "blank again", now.Add(time.Hour)).With(c, "vnewer"), c, "vnew", "id-2", "replaced on 2026-01-02T04:04:05Z (blank again)"},
 		{"on record, volume unknown to the record", formed, b, "vb", "id-2", ""},
 		{"on record, volume without a name", formed, a, "", "id-2", ""},
 		{"struck itself", formed, c, "vc", "id-2", "its volume came up blank"},
 		{"left for good", formed.Left(a, "asked to", now), a, "va", "id-2", "left cluster id-2 for good"},
-		{"left for good, and came back blank", formed.Left(a, "asked to", now).With(a, "vnew"), a, "va", "id-2", "replaced"},
+		{"left for good, and came back blank", formed.Left(a, "asked to", now).With(a, "vnew"), a, "va", "id-2", "replaced on 2026-01-02T03:04:05Z (asked to)"},
 		{"never on record", formed, "rabbit@d", "vd", "id-2", "no longer on record"},
 		{"another cluster", formed, a, "va", "id-9", "id-9"},
 		{"a cluster that was replaced", formed, a, "va", "id-1", "replaced on"},
@@ -274,6 +277,29 @@ func TestRefuses(t *testing.T) {
 		if (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 			t.Errorf("%s: got %q, want %q in it", test.name, got, test.want)
 		}
+		if got != "" && !strings.Contains(got, "2026-01-02T") {
+			t.Errorf("%s: %q does not say since when", test.name, got)
+		}
+	}
+}
+
+func TestVolumesThatWereReplaced(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "v0", b: "vb"}}
+	for i := range 12 {
+		r = r.Without(a, "blank", now).With(a, fmt.Sprintf("v%d", i+1))
+	}
+	if len(r.Replaced) != 8 || r.Replaced[0].Volume != "v11" || r.Replaced[7].Volume != "v4" || r.Replaced[0].Node != a {
+		t.Errorf("the volumes kept are %+v", r.Replaced)
+	}
+	if same := r.Without(a, "blank", now).With(a, "v12"); len(same.Replaced) != 8 || same.Replaced[0].Volume != "v11" {
+		t.Errorf("the same volume again: %+v", same.Replaced)
+	}
+	if other := r.Without(b, "blank", now).With(b, ""); other.Replaced[0].Node != a {
+		t.Errorf("published by another node, which knows no volume: %+v", other.Replaced)
+	}
+	if claim := r.Claimed(a, "v", "s", now); len(claim.Replaced) != 0 {
+		t.Errorf("a new cluster replaced nobody's volume: %+v", claim.Replaced)
 	}
 }
 
