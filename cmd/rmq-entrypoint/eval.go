@@ -56,13 +56,18 @@ ERL_FLAGS="+S 1:1 +SDio 1 +sbwt none -boot start_clean $RABBITMQ_CTL_ERL_ARGS -k
 exec erl +B -noinput -hidden -eval "$expr" -extra "$@"`
 
 // bareExpr prints what the expression prints at the node, and its value, as rabbitmqctl
-// does: a call takes its caller's group leader along. If there is no answer, epmd on the
-// node's host tells more.
+// does: a call takes its caller's group leader along. A name needs an epmd on this host,
+// which only a VM that is named from the start brings up: where no server runs yet, the
+// first attempt fails. If there is no answer, epmd on the node's host tells more.
 const bareExpr = `[Names, Me, On, Expr] = init:get_plain_arguments(),
 Fail = fun(Format, Args) -> io:format(standard_error, Format ++ "~n", Args), halt(1) end,
 io:setopts(user, [{encoding, unicode}]),
 try
-  {ok, _} = net_kernel:start([list_to_atom(Me), list_to_atom(Names)]),
+  Start = fun() -> net_kernel:start([list_to_atom(Me), list_to_atom(Names)]) end,
+  {ok, _} = case Start() of
+    {ok, _} = Ok -> Ok;
+    _ -> os:cmd("erl -sname epmd-of-" ++ Me ++ " -noinput -s erlang halt"), Start()
+  end,
   {ok, Tokens, _} = erl_scan:string(Expr),
   {ok, Exprs} = erl_parse:parse_exprs(Tokens),
   Node = list_to_atom(On), [Name, Host] = string:split(On, "@"),

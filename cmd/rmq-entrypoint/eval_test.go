@@ -1,6 +1,9 @@
 package main
 
 import (
+	"crypto/x509"
+	"encoding/pem"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,6 +59,17 @@ func TestBareErlang(t *testing.T) {
 		}
 	}
 
+	// A node that only waits has no epmd yet.
+	m.Exec(t, "sh", "-c", `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != epmd ] || kill -9 ${p#/proc/}; done`)
+	if out, err := ask("rabbit@node1", "ok."); err == nil || !strings.Contains(out, "it does not run, says epmd") {
+		t.Errorf("without epmd on this host: %v, %q", err, out)
+	}
+	// RabbitMQ registers with the new one by itself, in its time.
+	rabbittest.Until(t, "epmd knows RabbitMQ again", func() (any, bool) {
+		out, err := ask("rabbit@node1", "ok.")
+		return out, err == nil
+	})
+
 	// The user's settings of the command line, from the environment and from rabbitmq-env.conf.
 	if out, err := eval("env", "RABBITMQ_CTL_ERL_ARGS=-setcookie wrong"); err == nil || !strings.Contains(out, "another Erlang cookie") {
 		t.Errorf("with another cookie: %v, %q", err, out)
@@ -67,6 +81,36 @@ func TestBareErlang(t *testing.T) {
 	// Not so what the user meant for the server.
 	if out, err := eval("env", "ERL_FLAGS=-setcookie wrong"); err != nil || out != "true" {
 		t.Errorf("with ERL_FLAGS: %v, %q", err, out)
+	}
+}
+
+// Where nodes speak TLS with each other, so does it, with the settings of the command line.
+func TestBareErlangTLS(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a container")
+	}
+	site := httptest.NewTLSServer(nil) // for its certificate
+	site.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(site.TLS.Certificates[0].PrivateKey)
+	must(t, err)
+	dir := t.TempDir()
+	for name, content := range map[string][]byte{
+		"cert.pem": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: site.TLS.Certificates[0].Certificate[0]}),
+		"key.pem":  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+		"config":   []byte(`[{server, [{certfile, "/tls/cert.pem"}, {keyfile, "/tls/key.pem"}, {verify, verify_none}]}, {client, [{verify, verify_none}]}].`),
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, name), content, 0o644))
+	}
+	must(t, os.Chmod(dir, 0o755))
+	const args = "-proto_dist inet_tls -ssl_dist_optfile /tls/config"
+	m := rabbittest.Start(t, "-v", dir+":/tls:ro", "-e", "RABBITMQ_ERLANG_COOKIE=secret", "-e", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+args, "-e", "RABBITMQ_CTL_ERL_ARGS="+args)
+	eval := bareErlang(rabbitmqEnv, false, "rabbit@node1", "rabbit:is_running().")
+	rabbittest.Until(t, "RabbitMQ runs", func() (any, bool) {
+		out, err := m.TryExec(eval...)
+		return out, err == nil && out == "true"
+	})
+	if out, err := m.TryExec(append([]string{"env", "RABBITMQ_CTL_ERL_ARGS="}, eval...)...); err == nil || !strings.Contains(out, "other TLS settings") {
+		t.Errorf("without TLS: %v, %q", err, out)
 	}
 }
 
