@@ -98,7 +98,7 @@ func decideFormed(o Observation, r Record) Decision {
 		}
 		// Blank under a known name my vote is lost, and with it perhaps the majority that
 		// it takes to join: the news may not have reached the check yet.
-		if p.Passing && p.ClusterID == r.ClusterID && (o.Joining || v.decidesWithout(o.Me)) {
+		if p.Passing && p.ClusterID == r.ClusterID && (o.Joining || v.DecidesWithout(o.Me)) {
 			d.Peers, d.Named = append(d.Peers, p.Node), d.Named || named
 		}
 	}

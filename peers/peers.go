@@ -79,9 +79,9 @@ func (p Peer) Newer(other Peer) bool {
 	return p.index > other.index
 }
 
-// decidesWithout reports whether the cluster can take decisions, as a join is
+// DecidesWithout reports whether the cluster can take decisions, as a join is
 // one, without that member: on Khepri the vote of a wiped node is lost.
-func (v View) decidesWithout(node string) bool {
+func (v View) DecidesWithout(node string) bool {
 	if !v.Khepri {
 		return true
 	}

@@ -51,6 +51,10 @@ type Gone struct {
 	At     time.Time `json:"at"`
 	Why    string    `json:"why"`
 	Left   bool      `json:"left,omitempty"` // in good order: nothing was lost with it, and the cluster forgets it
+
+	// It never was a member on any volume, its join came to nothing: nothing was lost
+	// with it, but RabbitMQ may count it in.
+	Unjoined bool `json:"unjoined,omitempty"`
 }
 
 // Replaced says when and why a volume was given up, whose node has joined again on
@@ -184,6 +188,17 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	return r
 }
 
+// Unjoined returns the record after node took itself off it, whose volume is the one
+// on record and never was a member's.
+func (r Record) Unjoined(node, why string, now time.Time) Record {
+	r = r.Without(node, why, now)
+	g := r.Gone[node]
+	// An earlier volume may have been: then its data is what is lost.
+	g.Unjoined = len(r.Replaced) < kept && !slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node })
+	r.Gone[node] = g
+	return r
+}
+
 // Left returns the record after node left the cluster for good, with its replicas
 // moved away.
 func (r Record) Left(node, why string, now time.Time) Record {
@@ -220,8 +235,16 @@ func (r Record) Names() []string { return slices.Sorted(maps.Keys(r.Members)) }
 // it. An empty volume or cluster id is data that never knew this program: only
 // the record of another cluster could refuse it, and RabbitMQ will tell.
 func (r Record) Refuses(node, volume, clusterID string) string {
-	if r.State == Absent || clusterID == "" {
+	if r.State == Absent || clusterID == "" && volume == "" {
 		return ""
+	}
+	on, member := r.Members[node]
+	if clusterID == "" { // not verified before: ruled out only where its very volume is
+		replaced := slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume })
+		if struck := !member && r.Gone[node].Volume == volume; r.State != Formed || !struck && !(replaced && on != volume) {
+			return ""
+		}
+		clusterID = r.ClusterID
 	}
 	for _, p := range r.Previous {
 		if p.ClusterID == clusterID {
@@ -234,7 +257,6 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	if r.ClusterID != clusterID {
 		return fmt.Sprintf("this volume holds data of cluster %s, but the cluster on record since %s is %s", clusterID, r.Since.Format(time.RFC3339), r.describe())
 	}
-	on, member := r.Members[node]
 	switch g, gone := r.Gone[node]; {
 	case member && (on == "" || on == volume || volume == ""):
 		return ""

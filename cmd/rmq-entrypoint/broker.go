@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,7 +30,7 @@ type broker struct {
 // viewExpr prints one line with what the asked node knows of its cluster. The
 // functions were renamed along the versions; the newer name is tried first.
 const viewExpr = `Any = fun(Fs) -> lists:foldl(fun(_, {ok, V}) -> {ok, V}; ({M, F}, E) -> try {ok, M:F()} catch _:_ -> E end end, none, Fs) end,
-{ok, Id} = Any([{rabbit_nodes, persistent_cluster_id}]),
+Id = case Any([{rabbit_nodes, persistent_cluster_id}]) of {ok, I} -> I; _ -> "" end,
 {ok, Ms} = Any([{rabbit_nodes, list_members}, {rabbit_nodes, all}]),
 {ok, Rs} = Any([{rabbit_nodes, list_running}, {rabbit_nodes, all_running}]),
 Ps = case Any([{rabbit_node_monitor, partitions}]) of {ok, L} when is_list(L) -> L; _ -> [] end,
@@ -49,8 +50,14 @@ Ps =:= [] orelse begin
   end || {N, A} <- lists:zip(Ns, erpc:multicall(Ns, mnesia, system_info, [running_db_nodes], 2000))]
 end, ok.`
 
+// errNoClusterID: the node knows its members, but cannot read its data. A member of a
+// Khepri cluster that was killed soon after it joined has not applied its log, and does
+// so only with a majority (measured on 4.3.6).
+var errNoClusterID = errors.New("it cannot read the cluster's id yet")
+
 // view asks node what it knows. An error means unknown: node may be down, still
-// booting, unreachable, or have another cookie.
+// booting, unreachable, or have another cookie. Beside [errNoClusterID] the rest of
+// the view holds.
 func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 	out, err := b.ctl(ctx, node, "eval", viewExpr)
 	if err != nil {
@@ -66,6 +73,9 @@ func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 		case f[0] == "side" && len(f) >= 4:
 			v.Sides[f[1]] = peers.Side{With: list(f[2]), From: list(f[3])}
 		}
+	}
+	if v.ClusterID == "" && slices.Contains(v.Members, node) {
+		return v, fmt.Errorf("ask %s for its cluster: %w", node, errNoClusterID)
 	}
 	if v.ClusterID == "" || !slices.Contains(v.Members, node) { // booting: not yet a member of what it will be
 		return peers.View{}, fmt.Errorf("ask %s for its cluster: it has none yet (%.200q)", node, out)
@@ -93,6 +103,19 @@ func (b broker) waits(ctx context.Context) (members, waits []string, paused bool
 		}
 	}
 	return nil, nil, false, fmt.Errorf("ask %s for whom it waits: it does not know yet (%.200q)", b.node, out)
+}
+
+// led asks a node whether the members that decide by majority have a leader.
+func (b broker) led(ctx context.Context, node string) (bool, error) {
+	out, err := b.ctl(ctx, node, "eval", `io:format("led|~s|~n", [case catch ra:members({rabbitmq_metadata, node()}, 2000) of {ok, _, _} -> true; _ -> false end]), ok.`)
+	if err != nil {
+		return false, err
+	}
+	_, rest, ok := strings.Cut(out, "led|")
+	if word, _, _ := strings.Cut(rest, "|"); ok && (word == "true" || word == "false") {
+		return word == "true", nil
+	}
+	return false, fmt.Errorf("ask %s for the members' leader: got %.200q", node, out)
 }
 
 // queues counts the queues on this node's cluster.
@@ -188,6 +211,17 @@ func (c config) run(ctx context.Context, argv ...string) (string, error) {
 		return "", fmt.Errorf("%s: %w: %s", name, err, firstLine(stderr.String()+stdout.String()))
 	}
 	return stdout.String(), nil
+}
+
+// unavailable is the exit status with which RabbitMQ's command line, and our bare VM,
+// say that nobody answers (EX_UNAVAILABLE of sysexits.h).
+const unavailable = 69
+
+// isDown reports whether an error of the command line says that the node does not
+// run. Other errors mean unknown: it may run, and not let us in.
+func isDown(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.ExitCode() == unavailable
 }
 
 // firstLine returns the first line that says something, shortened for a log.

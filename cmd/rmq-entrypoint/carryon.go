@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -125,6 +126,9 @@ func (c *companion) strait(ctx context.Context, r peers.Record) (s strait, err e
 		enough := func() bool { s.lost = lost(r, c.view.Members); return 2*len(s.lost) < len(c.view.Members) }
 		if !c.serving || !c.verified || !enough() {
 			v, err := c.broker.view(ctx, node) // it answers without a majority, too
+			if errors.Is(err, errNoClusterID) {
+				v.ClusterID, err = c.rt.Cluster, nil // the marker's
+			}
 			if err != nil {
 				return strait{}, err
 			}
@@ -166,13 +170,13 @@ func (c *companion) strait(ctx context.Context, r peers.Record) (s strait, err e
 // stranded says that this node can never again go on by itself, and what a person
 // can do about it; or "".
 func (c *companion) stranded(ctx context.Context, r peers.Record) string {
-	c.lost = nil
+	c.lost, c.doubt = nil, nil
 	marker, err := c.rt.Config.volume().member()
 	if err != nil || marker == nil || r.State != peers.Formed || r.ClusterID != marker.ClusterID {
 		return ""
 	}
 	s, err := c.strait(ctx, r)
-	if err != nil || len(s.lost) == 0 {
+	if c.doubt = err; err != nil || len(s.lost) == 0 {
 		return ""
 	}
 	why := fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s came up blank, and what only they held is lost", strings.Join(s.lost, ", "))
@@ -180,6 +184,9 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 	if !slices.ContainsFunc(s.lost, func(m string) bool { return !r.Gone[m].Left }) {
 		why = fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s left with nothing lost, but RabbitMQ was not made to forget them in time", strings.Join(s.lost, ", "))
 		mounted = ""
+	}
+	if !s.many && !slices.ContainsFunc(s.lost, func(m string) bool { return !r.Gone[m].Unjoined }) {
+		return c.carryOnWithout(s.lost, fmt.Sprintf("the join of %s came to nothing, and nothing is lost with it, but RabbitMQ counts on its vote: going on without", strings.Join(s.lost, ", ")))
 	}
 	if s.many {
 		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(r.Names(), ", "), marker.At.Format(time.RFC3339))
@@ -189,16 +196,21 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 	}
 	c.lost = s.lost
 	if c.rt.Config.CarryOn && !s.many {
-		if err := writeJSON(c.rt.Config.volume().file("carry-on"), carryOnFile{ClusterID: marker.ClusterID, Lost: s.lost}); err != nil {
-			return why + "; " + err.Error()
-		}
-		return why + "; carrying on from this copy, as --carry-on (RMQ_CARRY_ON) allows"
+		return c.carryOnWithout(s.lost, why+"; carrying on from this copy, as --carry-on (RMQ_CARRY_ON) allows")
 	}
 	which := "this copy"
 	if s.many {
 		which = "the newest copy"
 	}
 	return why + fmt.Sprintf("; %scarry on from %s: rmq-entrypoint carry-on --cluster-id %s", mounted, which, marker.ClusterID)
+}
+
+// carryOnWithout gives the order by itself.
+func (c *companion) carryOnWithout(lost []string, why string) string {
+	if err := writeJSON(c.rt.Config.volume().file("carry-on"), carryOnFile{ClusterID: c.rt.Cluster, Lost: lost}); err != nil {
+		return why + "; " + err.Error()
+	}
+	return why
 }
 
 // waitsInVain says whether a member that does not serve waits for nodes that
@@ -222,10 +234,15 @@ func (c *companion) waitsInVain(ctx context.Context) string {
 	down := slices.DeleteFunc(r.Names(), func(m string) bool {
 		return m == c.rt.Config.Node || slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating })
 	})
-	if len(down) == 0 {
+	var why string
+	switch {
+	case len(down) > 0:
+		why = fmt.Sprintf("%s; RabbitMQ may wait for members that are not up: %s", c.word(), strings.Join(down, ", "))
+	case c.doubt != nil:
+		why = fmt.Sprintf("%s; whether RabbitMQ waits for members that came up blank cannot be told yet: %v", c.word(), c.doubt)
+	default:
 		return ""
 	}
-	why := fmt.Sprintf("%s; RabbitMQ may wait for members that are not up: %s", c.word(), strings.Join(down, ", "))
 	if time.Since(c.born) > storyEvery*3 {
 		c.story("not ready yet", why)
 	}
@@ -258,32 +275,32 @@ func (c *companion) carryOn(ctx context.Context) string {
 	if err != nil {
 		return fmt.Sprintf("carry on: %v", err)
 	}
-	if !order.Forced {
-		// The order may be old, and the lost volumes mounted since.
-		s, err := c.strait(ctx, r)
-		if err != nil {
-			return fmt.Sprintf("carry on: RabbitMQ does not say yet what it waits for: %v", err)
-		}
-		if r.State != peers.Formed || r.ClusterID != order.ClusterID || !slices.Equal(s.lost, order.Lost) {
-			c.log.Warn("the order to carry on no longer holds and is dropped", "was_lost", strings.Join(order.Lost, ","), "is_lost", strings.Join(s.lost, ","), "record", describe(r))
-			if err := c.rt.Config.volume().remove("carry-on"); err != nil {
-				return err.Error()
-			}
-			return ""
-		}
-		c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
-		if err := c.force(ctx, order.Lost, s.paused); err != nil {
-			return fmt.Sprintf("carry on: %v", err)
-		}
-		order.Forced = true
-		if err := writeJSON(path, order); err != nil {
+	// The order may be old, and the lost volumes mounted since.
+	drop := func(lost []string) string {
+		c.log.Warn("the order to carry on no longer holds and is dropped", "was_lost", strings.Join(order.Lost, ","), "is_lost", strings.Join(lost, ","), "record", describe(r))
+		if err := c.rt.Config.volume().remove("carry-on"); err != nil {
 			return err.Error()
 		}
-		if s.paused {
-			c.log.Warn("restarting the server, which paused in a minority")
-			c.halt(ctx)
+		return ""
+	}
+	still := lost(r, order.Lost)
+	if r.State != peers.Formed || r.ClusterID != order.ClusterID || len(still) == 0 {
+		return drop(still)
+	}
+	if order.Forced {
+		order.Lost = still
+	} else {
+		s, err := c.strait(ctx, r)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("carry on: RabbitMQ does not say yet what it waits for: %v", err)
+		case len(s.lost) == 0 && c.serving && len(still) == len(order.Lost): // it was told, and that was not written down
+			order.Forced = true
+		case !slices.Equal(s.lost, order.Lost):
+			return drop(s.lost)
+		default:
+			return c.begin(ctx, order, s.paused)
 		}
-		return "carrying on: the server comes up without " + strings.Join(order.Lost, ", ")
 	}
 	if !c.serving {
 		if !c.khepri() { // for this run of the server only, and not before Mnesia runs
@@ -302,6 +319,23 @@ func (c *companion) carryOn(ctx context.Context) string {
 	c.log.Info("carried on: this copy is the cluster now", "cluster", order.ClusterID, "members", strings.Join(c.view.Members, ","))
 	c.verified = false
 	return ""
+}
+
+// begin tells RabbitMQ to come up without the others.
+func (c *companion) begin(ctx context.Context, order *carryOnFile, paused bool) string {
+	c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
+	if err := c.force(ctx, order.Lost, paused); err != nil {
+		return fmt.Sprintf("carry on: %v", err)
+	}
+	order.Forced = true
+	if err := writeJSON(c.rt.Config.volume().file("carry-on"), order); err != nil {
+		return err.Error()
+	}
+	if paused {
+		c.log.Warn("restarting the server, which paused in a minority")
+		c.halt(ctx)
+	}
+	return "carrying on: the server comes up without " + strings.Join(order.Lost, ", ")
 }
 
 // homeExpr makes this node the home of the classic queues whose home is lost: it
@@ -339,7 +373,8 @@ func (c *companion) force(ctx context.Context, lost []string, paused bool) error
 			argv[1] = "mnesia:start(), " + home + ", mnesia:stop()."
 		}
 	}
-	_, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, argv...)
+	// Not cut short by the event that the boot goes on.
+	_, err := c.broker.within(context.WithoutCancel(ctx), forceTimeout, c.rt.Config.Node, argv...)
 	return err
 }
 

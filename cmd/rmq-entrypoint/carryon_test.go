@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
 )
@@ -42,6 +44,7 @@ func TestStranded(t *testing.T) {
 		version string
 		serving bool
 		members string // as RabbitMQ lists them; "" when it cannot be asked
+		noID    bool   // it cannot read its data
 		waits   string // whom Mnesia waits for
 		paused  bool
 		on      map[string]string
@@ -58,6 +61,7 @@ func TestStranded(t *testing.T) {
 		{name: "RabbitMQ forgot them, or never knew them", version: khepri, serving: true, members: "a", on: members("a"), gone: gone("b", "c")},
 		{name: "it cannot be asked", version: khepri, on: members("a"), gone: gone("b", "c")},
 		{name: "two copies of four", version: khepri, members: "a,b,c,d", on: members("a", "b"), gone: gone("c", "d"), want: []string{"c, d", "a, b hold a copy each", "2026-01-02", "delete the key", "wipe all copies but the newest"}},
+		{name: "two of three lost right after it joined", version: khepri, members: "a,b,c", noID: true, on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
 		{name: "off the record itself", version: khepri, members: "a,b,c", on: members("b"), gone: gone("a", "c")},
 		{name: "half left in good order", version: khepri, serving: true, members: "a,b", on: members("a"), gone: left(time.Minute, "b")},
 		{name: "half left long ago, and still has a vote", version: khepri, members: "a,b", on: members("a"), gone: left(time.Hour, "b"), want: []string{"GOOD: b left with nothing lost", "in time; carry on from this copy: rmq-entrypoint " + offer}, lost: "b"},
@@ -86,19 +90,24 @@ func TestStranded(t *testing.T) {
 				switch {
 				case tc.members == "":
 					return "", errors.New("no answer")
+				case tc.version == khepri && tc.noID:
+					return fmt.Sprintf("view||%s|||true|\n", tc.members), nil
 				case tc.version == khepri:
 					return fmt.Sprintf("view|id|%s|||true|\n", tc.members), nil
 				}
 				return fmt.Sprintf("waits|%s|%s|%t|\n", tc.members, tc.waits, tc.paused), nil
 			}
 			cfg := config{Node: "a", Data: v.data, StateDir: v.state, Service: service, Consul: []string{consul.Addr}}
-			c := &companion{rt: runtimeFile{Config: cfg, Version: tc.version, Role: member}, broker: broker{"a", ask}, serving: tc.serving, consul: newConsul(cfg, slog.New(slog.DiscardHandler))}
+			c := &companion{rt: runtimeFile{Config: cfg, Version: tc.version, Role: member, Cluster: "id"}, broker: broker{"a", ask}, serving: tc.serving, consul: newConsul(cfg, slog.New(slog.DiscardHandler))}
 			r := peers.Record{State: peers.Formed, ClusterID: "id", Members: tc.on, Gone: tc.gone}
 			why := c.stranded(t.Context(), r)
 			if (why == "") != (len(tc.want) == 0) || strings.Join(c.lost, ",") != tc.lost {
 				t.Fatalf("stranded: %q, without %v; want %q, %v", why, c.lost, tc.want, tc.lost)
 			}
 			says(t, why, tc.want...)
+			if (c.doubt != nil) != (tc.members == "") {
+				t.Errorf("in doubt: %v", c.doubt)
+			}
 			for _, other := range []peers.Record{{State: peers.Forming, Members: tc.on, Gone: tc.gone}, {State: peers.Formed, ClusterID: "another", Members: tc.on, Gone: tc.gone}} {
 				if why := c.stranded(t.Context(), other); why != "" || c.lost != nil {
 					t.Errorf("of a record that is not this cluster's (%s, %s) it says %q", other.State, other.ClusterID, why)
@@ -121,6 +130,35 @@ func TestStranded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A node that waits, and does not say for whom, is said to: somebody may have to act.
+func TestWaitsForWhom(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	v := testVolume(t)
+	must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-a", Members: []string{"a"}}))
+	cfg := config{Node: "a", Data: v.data, StateDir: v.state, Service: "whom", KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "v-a"}, Gone: map[string]peers.Gone{"b": {Why: "blank"}}}
+	_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, 0, "", "")
+	must(t, err)
+	deaf := func(context.Context, ...string) (string, error) { return "", errors.New("no answer yet") }
+	c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Version: "4.3.6", Role: member, Cluster: "id"}, broker: broker{"a", deaf}, consul: newConsul(cfg, slog.New(slog.DiscardHandler)), booted: "Startup in progress", born: time.Now()}
+	says(t, c.waitsInVain(t.Context()), "Startup in progress", "cannot be told yet", "no answer yet")
+	_, err = peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r.With("b", "v-b"), modified(t, consul.Client, cfg.recordKey()), "", "")
+	must(t, err)
+	says(t, c.waitsInVain(t.Context()), "Startup in progress", "may wait for members that are not up: b")
+	c.rt.Role = joining
+	if why := c.waitsInVain(t.Context()); why != "" {
+		t.Errorf("a joiner: %q", why)
+	}
+}
+
+func modified(t *testing.T, client *api.Client, key string) uint64 {
+	t.Helper()
+	_, index, err := peers.ReadRecord(t.Context(), client, key)
+	must(t, err)
+	return index
 }
 
 // An order is carried out only while it holds, to its end, and in RabbitMQ's own order.
@@ -156,6 +194,12 @@ func TestCarryOnOrder(t *testing.T) {
 		{name: "Mnesia is up, another copy too", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", serving: true, calls: []string{forget + " b"}, left: "none"},
 		{name: "a lost one has joined again meanwhile", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", serving: true, calls: []string{forget + " b"}, left: "none"},
 		{name: "3.10 cannot shrink", version: "3.10.8", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{forget + " b"}, left: "none"},
+		{name: "told, and cut short before that was written down", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{shrink, forget + " b"}, left: "none"},
+		{name: "serves, and the lost one is back", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a,b", members: "a,b", serving: true, left: "none"},
+		{name: "forced, then the volumes were found and the record was deleted", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, members: "a,b", waits: "b", left: "none"},
+		{name: "the same, and it serves", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, members: "a,b", serving: true, left: "none"},
+		{name: "forced, then the volumes were found and the record was published anew", version: "3.10.8", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a,b", members: "a,b", waits: "b", left: "none"},
+		{name: "forced, and one of two is back", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", waits: "b", calls: []string{force}, left: "forced", says: "comes up without b"},
 		{name: "paused", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}}, on: "a", gone: "b,c", members: "a,b,c", paused: true, calls: []string{"init:stop"}, left: "forced"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -58,7 +58,10 @@ type companion struct {
 	apartFrom map[string]time.Time // members that pass but are not seen running, since when
 	steady    healthcheck.Steady
 	joinedBy  time.Time // when a joiner that is not serving gives up
+	stuckAt   time.Time // since when the cluster has no leader without a joiner's vote
 	reported  time.Time // last time Consul took a beat
+	lapsed    bool      // that is longer ago than the TTL, and passing was earned anew
+	unlisted  time.Time // since when the catalog lacks the entry that the agent says it has
 	view      peers.View
 	viewAt    time.Time
 	seen      uint64     // record index the view was judged against
@@ -73,6 +76,7 @@ type companion struct {
 
 	regrows int      // tries left to bring back replicas of quorum queues
 	lost    []string // members without which only carry-on goes on
+	doubt   error    // why that could not be told
 
 	out  bool     // of service, by an operator's order
 	left []string // members that left for good and are not forgotten
@@ -301,6 +305,13 @@ func (c *companion) beat(ctx context.Context) {
 	if !c.serving && c.rt.Waiting == replaced && r.State != healthcheck.Critical {
 		c.serving = true // READY was said to the companion before this one
 	}
+	if _, err := c.consul.use(ctx); err == nil {
+		if err := c.locate(); err != nil {
+			c.story("not registered", err.Error())
+			c.show(report{Status: api.HealthCritical, Reason: "not registered: " + err.Error()})
+			return
+		}
+	}
 	c.register(ctx)
 	status, reason := c.judge(ctx, r)
 	if ctx.Err() != nil {
@@ -313,9 +324,9 @@ func (c *companion) beat(ctx context.Context) {
 			err = peers.Report(ctx, client, c.reg, status, reason)
 		}
 		if errors.Is(err, peers.ErrUnregistered) {
-			c.log.Info("registering", "id", c.reg.ID(), "status", status)
 			if err = peers.Announce(ctx, client, c.reg, reason); err == nil {
-				c.verified = false
+				c.log.Info("registered", "id", c.reg.ID(), "status", status)
+				c.verified, c.unlisted = false, time.Time{}
 				status, reason = c.judge(ctx, r)
 				continue
 			}
@@ -323,12 +334,18 @@ func (c *companion) beat(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err == nil && !c.unlisted.IsZero() && time.Since(c.unlisted) > c.beatEvery()*3/2 {
+			err = fmt.Errorf("the agent at %s takes %s, and never brings it into the catalog: was it recreated without its data? A name of its own for each agent, or leaving before it goes, avoids that", c.consul.addr, c.reg.ID())
+		}
+		if client != nil {
+			c.consul.took(err)
+		}
 		if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
 			c.consul.saw(err)
 			c.missed = err
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
-			c.reported, told = time.Now(), client
+			c.reported, c.lapsed, told = time.Now(), false, client
 		}
 		break
 	}
@@ -342,6 +359,22 @@ func (c *companion) beat(ctx context.Context) {
 	}
 }
 
+// locate finds out what address to register, once Consul answers.
+func (c *companion) locate() error {
+	if c.rt.Located {
+		return nil
+	}
+	address, err := c.rt.Config.advertise(c.consul.addr)
+	if err != nil {
+		return err
+	}
+	c.rt.Address, c.rt.Located, c.reg.Address = address, true, address
+	for i := range c.beside {
+		c.beside[i].Address = address
+	}
+	return c.rt.write()
+}
+
 // register makes the entry of a node that serves again, so that it is verified once,
 // and not once more when its first report finds no entry.
 func (c *companion) register(ctx context.Context) {
@@ -353,7 +386,8 @@ func (c *companion) register(ctx context.Context) {
 		err = peers.Announce(ctx, client, c.reg, "serves again, not verified yet")
 	}
 	if err == nil {
-		c.log.Info("registering", "id", c.reg.ID())
+		c.log.Info("registered", "id", c.reg.ID())
+		c.unlisted = time.Time{}
 	}
 	c.anew = false // what failed here fails in the report, too, which tells
 }
@@ -428,6 +462,12 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		return c.unasked(ctx, r, err)
 	}
 	mine := func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }
+	switch {
+	case slices.ContainsFunc(others, mine) || c.reported.IsZero():
+		c.unlisted = time.Time{}
+	case c.unlisted.IsZero():
+		c.unlisted = time.Now()
+	}
 	// A registration that was given up may arrive late, over a newer one. One that is
 	// left with an agent that died stays beside it.
 	if slices.ContainsFunc(others, mine) && !slices.ContainsFunc(others, func(p peers.Peer) bool { return mine(p) && p.ClusterID == c.entered }) {
@@ -435,9 +475,9 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	}
 	others = slices.DeleteFunc(others, mine)
 	// Not before Consul is back: until then a node that serves stays ready.
-	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified {
+	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified && !c.lapsed {
 		c.log.Info("no beat reached Consul for longer than the TTL: verifying anew")
-		c.verified = false
+		c.verified, c.lapsed = false, true
 	}
 	if why := c.look(ctx, index, others); why != "" {
 		return c.unknown(r, errors.New(why))
@@ -458,7 +498,10 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		return c.partitioned(ctx, r)
 	}
 	c.whole()
-	if c.wrong, c.mild = c.apart(record, others), false; c.wrong != "" {
+	if c.wrong, c.mild = c.apart(record, others), false; c.wrong == "" {
+		c.wrong = c.leaderless(ctx)
+	}
+	if c.wrong != "" {
 		return api.HealthCritical, c.wrong
 	}
 	return r.State.String(), r.Reason

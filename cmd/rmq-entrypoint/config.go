@@ -129,7 +129,7 @@ var secrets = []struct{ env, help string }{
 type command struct {
 	name string        // start, companion, healthcheck, status, drain, leave, carry-on, found, produce, consume, compare, version, help; exec
 	id   string        // --cluster-id
-	ok   bool          // --ready of healthcheck, --force of drain and leave
+	ok   bool          // --ready of healthcheck, --force of drain, leave and found
 	wait time.Duration // --wait of drain and leave
 }
 
@@ -183,7 +183,10 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 		case "drain", "leave":
 			fs.BoolVar(&cmd.ok, "force", false, "")
 			fs.DurationVar(&cmd.wait, "wait", drainWait, "")
-		case "carry-on", "found":
+		case "found":
+			fs.BoolVar(&cmd.ok, "force", false, "")
+			fallthrough
+		case "carry-on":
 			fs.StringVar(&cmd.id, "cluster-id", "", "")
 		}
 		fs.SetInterspersed(true)

@@ -199,6 +199,7 @@ func TestCommands(t *testing.T) {
 		{"status", command{name: "status"}, ""},
 		{"companion", command{name: "companion"}, ""},
 		{"found --cluster-id X", command{name: "found", id: "X"}, ""},
+		{"found --cluster-id X --force", command{name: "found", id: "X", ok: true}, ""},
 		{"carry-on --cluster-id=X", command{name: "carry-on", id: "X"}, ""},
 		{"drain", command{name: "drain", wait: 5 * time.Second}, ""},
 		{"drain --force --wait 0s", command{name: "drain", ok: true}, ""},

@@ -17,8 +17,8 @@ import (
 )
 
 // consul is one client, pinned to the first address of the list that answers:
-// registrations and TTL checks belong to one agent. It moves on when that agent
-// has failed for longer than patience.
+// registrations and TTL checks belong to one agent. It moves on when that agent has
+// failed, or has not taken what it was told, for longer than patience.
 type consul struct {
 	addrs    []string
 	log      *slog.Logger
@@ -28,6 +28,7 @@ type consul struct {
 	client *api.Client
 	addr   string
 	failed time.Time // since when, zero: it answers
+	deaf   time.Time // since when it answers, but takes no registration or beat
 	left   []agent   // agents moved away from, where an old registration may be left
 }
 
@@ -72,11 +73,16 @@ func dialConsul(addr string) (*api.Client, error) {
 // use returns the pinned client, choosing one if there is none or if the one
 // there is has failed for too long. The error says what each address answered.
 func (c *consul) use(ctx context.Context) (*api.Client, error) {
-	if c.client != nil && (c.failed.IsZero() || time.Since(c.failed) < c.patience) {
+	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience }
+	if c.client != nil && !tooLong(c.failed) && !tooLong(c.deaf) {
 		return c.client, nil
 	}
+	addrs := slices.Clone(c.addrs)
+	if tooLong(c.deaf) && !tooLong(c.failed) { // it would answer again: the last choice
+		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.addr }), c.addr)
+	}
 	var said []string
-	for _, addr := range c.addrs {
+	for _, addr := range addrs {
 		client, err := c.build(addr)
 		if err == nil {
 			err = answers(ctx, client)
@@ -90,7 +96,7 @@ func (c *consul) use(ctx context.Context) (*api.Client, error) {
 			c.left = append(c.left, agent{c.addr, c.client})
 		}
 		c.left = slices.DeleteFunc(c.left, func(a agent) bool { return a.addr == addr }) // what is registered there is ours again
-		c.client, c.addr, c.failed = client, addr, time.Time{}
+		c.client, c.addr, c.failed, c.deaf = client, addr, time.Time{}, time.Time{}
 		return client, nil
 	}
 	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
@@ -103,6 +109,19 @@ func (c *consul) saw(err error) {
 		c.failed = time.Time{}
 	case c.failed.IsZero():
 		c.failed = time.Now()
+	}
+}
+
+// took notes whether the pinned agent took what it was told. One that was recreated
+// without its data under the name of its predecessor answers every question, and
+// takes no registration, or takes it and never brings it into the catalog (measured
+// on 1.22).
+func (c *consul) took(err error) {
+	switch {
+	case err == nil || denied(err):
+		c.deaf = time.Time{}
+	case c.deaf.IsZero():
+		c.deaf = time.Now()
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,7 +41,7 @@ type formation struct {
 	hosts  *hosts
 	volume volume
 	state  condition
-	self   string                                 // own address as registered
+	self   string                                 // own address as registered, once known
 	heals  bool                                   // RabbitMQ refuses a wiped node under its old name until it is forgotten
 	say    func(waiting string)                   // keeps the reason where a health check finds it
 	decide func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
@@ -67,9 +69,9 @@ type observation struct {
 func (f *formation) run(ctx context.Context) (p plan, err error) {
 	deadline := time.Now().Add(f.cfg.WaitTimeout)
 	told, toldAt := "", time.Time{}
-	why := "nothing yet"
+	why, wayOut := "nothing yet", ""
 	waited := func(err error) error {
-		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w", f.cfg.WaitTimeout, err)
+		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", f.cfg.WaitTimeout, err, wayOut)
 	}
 	outer := ctx
 	ctx, cancel := context.WithDeadline(ctx, deadline) // also behind another's lock
@@ -87,6 +89,10 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		}
 		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) {
 			return p, err
+		}
+		wayOut = ""
+		if r := o.Record.Value; r.State == peers.Formed {
+			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint found --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
 		}
 		d := f.choose(o.Observation)
 		if d.Action != peers.Wait {
@@ -138,6 +144,9 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	f.consul.saw(errors.Join(o.Record.Err, o.Peers.Err))
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
+	}
+	if own, err := f.cfg.advertise(f.consul.addr); f.self == "" && err == nil {
+		f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
 	}
 	if _, err := f.hosts.learn(o.Peers.Value); err != nil { // before they are asked
 		f.log.Warn("cannot write the hosts file", "err", err)
@@ -220,16 +229,10 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return false, err
 	}
 	r := o.Record.Value
-	if r.State == peers.Forming && r.Seed == f.cfg.Node && r.Claim == f.state.claim && r.Session != "" {
-		// My own earlier start holds the lock by a session that nobody renews.
-		// The volume proves that it was mine, so it need not expire first.
-		if old, err := lock.Adopt(ctx, client, r.Session, f.lock()); err == nil && old.Release(ctx) == nil {
-			f.log.Info("released the lock of this node's earlier start", "session", r.Session)
-		}
-	}
-	f.say("the lock " + f.cfg.lockKey())
 	soon, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
+	releaseEarlier(soon, f.log, client, r, f.cfg, f.state)
+	f.say("the lock " + f.cfg.lockKey())
 	l, err := lock.Acquire(soon, client, f.lock())
 	if err != nil {
 		return false, err
@@ -259,7 +262,11 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 	switch d.Action {
 	case peers.Strike:
 		f.log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
-		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.Without(f.cfg.Node, "its volume came up blank", now), o.record, "", "")
+		struck := r.Without(f.cfg.Node, "its volume came up blank", now)
+		if f.state.failed && r.Members[f.cfg.Node] == f.state.volume {
+			struck = r.Unjoined(f.cfg.Node, "its join came to nothing", now)
+		}
+		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), struck, o.record, "", "")
 		return false, err
 	case peers.Join:
 		return f.join(ctx, client, o, d, p)
@@ -275,12 +282,24 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return false, err
 	}
 	if r.State == peers.Formed {
-		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the record's key, start them",
-			"lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
+		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the key in Consul, start them",
+			"key", f.cfg.recordKey(), "lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
 	}
 	f.log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
 	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l}
 	return true, nil
+}
+
+// releaseEarlier releases the lock of this node's own earlier start, which founded and
+// has ended: nobody renews its session any more. The volume proves that it was this
+// node's, so it need not expire before others can join.
+func releaseEarlier(ctx context.Context, log *slog.Logger, client *api.Client, r peers.Record, cfg config, state condition) {
+	if r.State != peers.Forming || r.Seed != cfg.Node || r.Claim != state.claim || r.Session == "" {
+		return
+	}
+	if old, err := lock.Adopt(ctx, client, r.Session, cfg.lockOptions(log)); err == nil && old.Release(ctx) == nil {
+		log.Info("released the lock of this node's earlier start", "session", r.Session)
+	}
 }
 
 // join puts this node on the record, heals what would keep it out, and plans

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -18,8 +19,9 @@ import (
 
 // foundMain is `rmq-entrypoint found --cluster-id ID`: it gives up the cluster on
 // record, so that a blank node may found a new one. It refuses while a member of
-// that cluster serves. Nothing on any volume is touched.
-func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error {
+// that cluster serves, and unless forced while that cannot be told. Nothing on any
+// volume is touched.
+func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Writer) error {
 	return underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
 		others, _, err := peers.Catalog(ctx, client, cfg.Service, "")
 		if err != nil {
@@ -33,10 +35,17 @@ func foundMain(ctx context.Context, cfg config, id string, out io.Writer) error 
 			nodes = append(nodes, p.Node)
 		}
 		slices.Sort(nodes)
+		var unsure []string
 		for _, n := range slices.Compact(nodes) {
-			if _, err := (broker{cfg.Node, cfg.run}).view(ctx, n); err == nil { // critical, but it runs
+			switch _, err := (broker{cfg.Node, cfg.run}).view(ctx, n); {
+			case err == nil: // critical, but it runs
 				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
+			case !isDown(err):
+				unsure = append(unsure, err.Error())
 			}
+		}
+		if len(unsure) > 0 && !force {
+			return fmt.Errorf("whether the cluster runs cannot be told, and one that runs is not given up: %s. Ask from a container that reaches these nodes; if they are gone for good, add --force", strings.Join(unsure, "; "))
 		}
 		for _, n := range r.Names() {
 			r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())
@@ -65,7 +74,10 @@ func underLock(ctx context.Context, cfg config, id string, do func(client *api.C
 	if err != nil {
 		return err
 	}
-	defer func() { _ = l.Release(ctx) }()
+	var keeping sync.WaitGroup
+	kctx, done := context.WithCancel(ctx)
+	keeping.Go(func() { _ = l.Keep(kctx) }) // a node that is out of reach is waited for
+	defer func() { done(); keeping.Wait(); _ = l.Release(ctx) }()
 	r, index, err := peers.ReadRecord(ctx, client, cfg.recordKey())
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func healthcheckMain(ctx context.Context, cfg config, ready bool, out io.Writer)
 	if err == nil {
 		defer seat.Close()
 		if rt, err = readRuntime(cfg.StateDir); err == nil { // what the lost one wrote last
-			err = replace(rt, seat)
+			err = replace(ctx, rt, seat)
 		}
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
@@ -61,7 +61,7 @@ func healthcheckMain(ctx context.Context, cfg config, ready bool, out io.Writer)
 
 // replace starts the companion again, as the server's user and with the server's
 // own output.
-func replace(rt *runtimeFile, seat *os.File) error {
+func replace(ctx context.Context, rt *runtimeFile, seat *os.File) error {
 	if err := dropTo(rabbitmqUser); err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func replace(rt *runtimeFile, seat *os.File) error {
 	}
 	defer out.Close()
 	fmt.Fprintln(out, "rmq-entrypoint: the companion was gone, a health check starts it again")
-	_, err = spawn(*rt, nil, seat, out)
+	_, err = spawn(ctx, *rt, nil, seat, out)
 	return err
 }
 

@@ -17,7 +17,7 @@ usage: rmq-entrypoint [flags] [command]
   drain [--force] [--wait 5s]  take the node out of service before it is stopped: balancers, clients, queue leaders
   leave [--force] [--wait 5s]  take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
   carry-on --cluster-id ID     carry on from this node's copy when the majority is gone for good
-  found --cluster-id ID        give up cluster ID, so that blank nodes found a new one
+  found --cluster-id ID        give up cluster ID, so that blank nodes found a new one; --force: though it cannot be told whether it runs
   produce [MESSAGE]            send a message, or numbered ones, and wait for every confirm
   consume                      receive messages; a dot in one is a second of work
   compare LEDGER…              count what was lost or duplicated, from the ledgers of the two

@@ -150,7 +150,9 @@ func TestOwnAddress(t *testing.T) {
 	} {
 		cfg, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+c.node, "RMQ_ADVERTISE="+c.advertise))
 		must(t, err)
-		if h := cfg.hosts(t.Context(), cfg.advertise("")); h.own != c.own || "rabbit@"+h.self != c.node {
+		own, err := cfg.advertise("")
+		must(t, err)
+		if h := cfg.hosts(t.Context(), own); h.own != c.own || "rabbit@"+h.self != c.node {
 			t.Errorf("%+v: %+v", c, h)
 		}
 	}
@@ -220,8 +222,15 @@ func testAdvertisedInterface(t *testing.T, w *world) {
 func TestAdvertiseBeforeConsulIsAsked(t *testing.T) {
 	cfg, _, err := parse(nil, environ("CONSUL_HTTP_ADDR=198.51.100.1:8500"))
 	must(t, err)
-	if before, then := cfg.advertise(""), cfg.advertise("198.51.100.1:8500"); before != then {
+	before, err := cfg.advertise("")
+	must(t, err)
+	then, err := cfg.advertise("198.51.100.1:8500")
+	if must(t, err); before != then {
 		t.Errorf("%q before, %q then", before, then)
+	}
+	// Not knowing is not the agent's own address, with which others would look for the node there.
+	if address, err := cfg.advertise("consul.invalid:8500"); err == nil || !strings.Contains(err.Error(), "RMQ_ADVERTISE") {
+		t.Errorf("%q, %v", address, err)
 	}
 }
 

@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "carry-on":
 		return carryOnMain(ctx, cfg, cmd.id, out)
 	case "found":
-		return foundMain(ctx, cfg, cmd.id, out)
+		return foundMain(ctx, cfg, cmd.id, cmd.ok, out)
 	case "produce":
 		return produceMain(ctx, cfg.args, os.Getenv, logger(cfg), out)
 	case "consume":

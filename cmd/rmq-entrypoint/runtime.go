@@ -40,7 +40,11 @@ type runtimeFile struct {
 	Volume  string
 	Cluster string // of the marker, when there was one
 	Consul  string // the address in use
+	Address string // to register, once Located; "": the agent's own
+	Located bool
 	Waiting string // why the server has not started yet
+
+	Verified bool // since the server started
 
 	PauseMinority         bool // written to rabbitmq.config
 	UserPartitionHandling bool // cluster_partition_handling is the user's own
@@ -58,7 +62,7 @@ func readRuntime(dir string) (*runtimeFile, error) {
 func (rt runtimeFile) registration() peers.Registration {
 	c := rt.Config
 	return peers.Registration{
-		Service: c.Service, Node: c.Node, Address: c.advertise(rt.Consul), Port: c.Port,
+		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.Port,
 		TTL: c.TTL, Reap: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster,
 		Tags: c.Tags, Meta: c.Meta,
 	}
@@ -131,7 +135,7 @@ func seated(dir string) bool {
 }
 
 // spawn starts the companion and returns once it is in charge.
-func spawn(rt runtimeFile, l *lock.Lock, seat, out *os.File) (*os.Process, error) {
+func spawn(ctx context.Context, rt runtimeFile, l *lock.Lock, seat, out *os.File) (*os.Process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -155,6 +159,7 @@ func spawn(rt runtimeFile, l *lock.Lock, seat, out *os.File) (*os.Process, error
 		return nil, err
 	}
 	_ = r.SetReadDeadline(time.Now().Add(readyWait))
+	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })()
 	if _, err := r.Read(make([]byte, 1)); err != nil {
 		_ = cmd.Process.Kill()
 		return nil, fmt.Errorf("it gave no sign: %w (%v)", err, cmd.Wait())

@@ -4,12 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,6 +54,8 @@ func TestSimulation(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	begun := time.Now()
 	var next, told, asked, excused, faults, failed atomic.Uint64
+	var mu sync.Mutex
+	did := map[string]int{}
 	t.Run("stories", func(t *testing.T) {
 		for range runtime.GOMAXPROCS(0) {
 			t.Run("", func(t *testing.T) {
@@ -68,6 +71,11 @@ func TestSimulation(t *testing.T) {
 					if w.Excused() != "" {
 						excused.Add(1)
 					}
+					mu.Lock()
+					for what, times := range v.Did {
+						did[what] += times
+					}
+					mu.Unlock()
 					if v.Operator != "" {
 						asked.Add(1)
 					}
@@ -84,10 +92,23 @@ func TestSimulation(t *testing.T) {
 	})
 	t.Logf("%d stories with %d faults of their own in %s; %d ended where only an operator can go on, %d with two clusters after Consul lost its data unseen",
 		told.Load(), faults.Load(), time.Since(begun).Round(time.Second), asked.Load(), excused.Load())
-	if told.Load() >= 200 && asked.Load() > told.Load()/3 {
-		t.Errorf("%d of %d stories ended with the operator: too many to prove progress", asked.Load(), told.Load())
+	t.Logf("what the nodes did: %v", did)
+	// Below some hundred, chance alone is larger than what a bug would make of it.
+	if few := operatorShare * float64(told.Load()); float64(asked.Load()) > max(1.3*few, few+4*math.Sqrt(few)) {
+		t.Errorf("%d of %d stories ended with the operator, %.0f are usual: too many to prove progress", asked.Load(), told.Load(), few)
+	}
+	if told.Load() >= 500 {
+		for _, what := range sim.Steps {
+			if did[what] == 0 {
+				t.Errorf("in %d stories no node ever did this: %s", told.Load(), what)
+			}
+		}
 	}
 }
+
+// operatorShare is how many stories end where only an operator can go on: measured,
+// 543 of the seeds 1 to 20,000.
+const operatorShare = 0.0272
 
 // TestSimulationFindsTheSplit is the test of the test: a node that seeds when it
 // holds the lock and DNS is empty founds a second cluster, and that must be seen.
@@ -114,12 +135,117 @@ func TestSimulationFindsTheSplit(t *testing.T) {
 		}
 	}
 	for seed := uint64(1); seed <= 300; seed++ {
-		if v, _ := tellStory(t, seed, naive, false); strings.Contains(v.Broken, "was founded while") || strings.Contains(v.Broken, "two clusters") {
+		if v, _ := tellStory(t, seed, naive, false); strings.Contains(v.Broken, "holds data of cluster") || strings.Contains(v.Broken, "two clusters") {
 			t.Logf("seed %d: %s", seed, v.Broken)
 			return
 		}
 	}
 	t.Error("in 300 stories the simulator did not see DNS alone split a cluster: it proves nothing")
+}
+
+// A node that waits says for what at each change and every 10 s.
+func TestWaitingIsTold(t *testing.T) {
+	formed := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"x@y": "v"}}
+	forming := peers.Record{State: peers.Forming, Claim: "c", Session: "lost", Seed: "x@y", Members: map[string]string{"x@y": "v"}}
+	other := forming
+	other.Claim, other.Seed = "d", "z@y"
+	for name, tc := range map[string]struct {
+		before, after     peers.Record
+		waitsFor, thenFor string
+		late              time.Duration // at most
+	}{
+		"for a cluster to be founded": {forming, other, "x@y to found the cluster", "z@y to found the cluster", 2*time.Second + 100*time.Millisecond},
+		"for members":                 {formed, formed.With("z@y", "w"), "hold its data: x@y\"", "hold its data: x@y, z@y", 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := sim.New(t.Context(), sim.Options{Seed: 1, Dir: t.TempDir(), Service: "rabbitmq", RecordKey: config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}.recordKey(), TTL: 15 * time.Second})
+				defer w.End()
+				w.Nodes[0].On()
+				box := w.Nodes[0].Open()
+				var said tellTimes
+				c := container{world: w, box: box, log: slog.New(slog.NewTextHandler(&said, nil))}
+				cfg := c.config()
+				must(t, os.MkdirAll(cfg.StateDir, 0o755))
+				client, err := c.consul(box.Process("writer"), cfg).use(t.Context())
+				must(t, err)
+				write := func(r peers.Record) {
+					t.Helper()
+					_, index, err := peers.ReadRecord(t.Context(), client, cfg.recordKey())
+					must(t, err)
+					if ok, err := peers.WriteRecord(t.Context(), client, cfg.recordKey(), r, index, "", ""); err != nil || !ok {
+						t.Fatal(ok, err)
+					}
+				}
+				write(tc.before)
+				cfg.ClaimTimeout = time.Hour
+				p := box.Process("entrypoint")
+				began := time.Now()
+				ended := make(chan error)
+				go func() {
+					_, err := c.choose(p.Context(), p, c.consul(p, cfg), condition{}, &runtimeFile{Config: cfg, Version: w.Version})
+					ended <- err
+				}()
+				at := func(since time.Time, words string) (after []time.Duration) {
+					for _, l := range said.lines() {
+						if strings.Contains(l.text, "msg=waiting") && strings.Contains(l.text, words) && !l.at.Before(since) {
+							after = append(after, l.at.Sub(since))
+						}
+					}
+					return after
+				}
+				regular := func(got []time.Duration) bool {
+					for i, d := range got {
+						if usual := time.Duration(i) * 10 * time.Second; d < usual || d > usual+time.Duration(i)*tc.late+500*time.Millisecond {
+							return false
+						}
+					}
+					return true
+				}
+				time.Sleep(35 * time.Second)
+				if got := at(began, tc.waitsFor); len(got) != 4 || !regular(got) {
+					t.Errorf("it says what it waits for at %v", got)
+				}
+				changed := time.Now()
+				write(tc.after)
+				time.Sleep(15 * time.Second)
+				if got := at(changed, tc.thenFor); len(got) != 2 || !regular(got) {
+					t.Errorf("it says what it waits for now at %v after the change", got)
+				}
+				if got := at(began, ""); len(got) != 6 {
+					t.Errorf("it says more: %v", got)
+				}
+				p.Kill()
+				if err := <-ended; err == nil {
+					t.Error("it has decided")
+				}
+			})
+		})
+	}
+}
+
+// tellTimes is a log that knows when each line was written.
+type tellTimes struct {
+	mu   sync.Mutex
+	said []toldLine
+}
+
+type toldLine struct {
+	at   time.Time
+	text string
+}
+
+func (l *tellTimes) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = append(l.said, toldLine{time.Now(), string(b)})
+	return len(b), nil
+}
+
+func (l *tellTimes) lines() []toldLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.said)
 }
 
 type decider func(context.Context, peers.DNS, map[string]string) func(peers.Observation) peers.Decision
@@ -283,7 +409,6 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 		log: c.log, cfg: cfg, consul: pinned, volume: cfg.volume(), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
 		broker: broker{cfg.Node, p.Run},
-		self:   net.JoinHostPort(cfg.advertise(""), fmt.Sprint(cfg.Port)),
 		heals:  needsForget(version),
 		say:    func(why string) { rt.Waiting = why },
 	}

@@ -66,7 +66,8 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 			release()
 		}
 	}()
-	if p.role == seeding && ready.state.role == "" && !ready.state.alone { // with a database it goes on with what it founded
+	// With a database a seed goes on with what it founded.
+	if (p.role == seeding || ready.state.failed) && ready.state.role == "" && !ready.state.alone {
 		aside, err := cfg.volume().moveAside(time.Now())
 		if err != nil {
 			return fmt.Errorf("move leftovers of an unfinished start aside: %w", err)
@@ -95,6 +96,10 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		return err
 	}
 	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
+	if cerr == nil {
+		rt.Address, cerr = cfg.advertise(c.addr)
+		rt.Located = cerr == nil
+	}
 	if err := rt.write(); err != nil {
 		return err
 	}
@@ -119,8 +124,11 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 			log.Warn("not registered yet, the companion goes on trying", "err", err)
 		}
 	}
-	companion, err := spawn(rt, p.lock, seat, os.Stderr)
+	companion, err := spawn(ctx, rt, p.lock, seat, os.Stderr)
 	if err != nil {
+		if cerr == nil {
+			_ = withdrawAll(context.WithoutCancel(ctx), client, rt)
+		}
 		return fmt.Errorf("start the companion: %w", err)
 	}
 	p.lock = nil // the companion's from here on: nothing below may touch Consul
@@ -160,7 +168,6 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 		log: log, cfg: cfg, consul: c, volume: cfg.volume(), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
 		broker: broker{cfg.Node, cfg.run}, hosts: ready.hosts,
-		self:  net.JoinHostPort(cfg.advertise(c.addr), fmt.Sprint(cfg.Port)),
 		heals: needsForget(ready.version),
 		say: func(why string) {
 			rt.Waiting = why
@@ -210,6 +217,7 @@ func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state
 	if why != "" {
 		return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.recordKey())
 	}
+	releaseEarlier(ctx, log, client, r, cfg, state)
 	log.Info("this node has data and starts at once", "role", state.role, "cluster", state.cluster)
 	return nil
 }
@@ -222,10 +230,12 @@ func needsForget(v rabbitconf.Version) bool {
 }
 
 // advertise returns the address to register: the setting, or the source of the
-// route to the Consul agent in use, "" for the first one.
-func (c config) advertise(consul string) string {
+// route to the Consul agent in use, "" for the first one. With an agent on this host
+// it is "", for which Consul fills in the agent's own. An error means unknown, as
+// while the agent's name has no address: then nothing is to be registered.
+func (c config) advertise(consul string) (string, error) {
 	if c.Advertise != "" {
-		return c.Advertise
+		return c.Advertise, nil
 	}
 	host := cmp.Or(consul, c.Consul[0])
 	if _, rest, ok := strings.Cut(host, "://"); ok {
@@ -234,16 +244,16 @@ func (c config) advertise(consul string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	conn, err := net.Dial("udp", net.JoinHostPort(host, "8500")) // sends nothing
+	conn, err := net.DialTimeout("udp", net.JoinHostPort(host, "8500"), 2*time.Second) // sends nothing
 	if err != nil {
-		return ""
+		return "", fmt.Errorf("which of this host's addresses to register (--advertise, RMQ_ADVERTISE): no route to Consul: %w", err)
 	}
 	defer conn.Close()
 	ip := conn.LocalAddr().(*net.UDPAddr).IP
-	if ip.IsLoopback() { // an agent on this host: Consul fills in the agent's own address
-		return ""
+	if ip.IsLoopback() {
+		return "", nil
 	}
-	return ip.String()
+	return ip.String(), nil
 }
 
 func (c config) lockOptions(log *slog.Logger) lock.Options {

@@ -15,7 +15,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/consultest"
 )
 
@@ -56,6 +58,9 @@ func TestEntrypoint(t *testing.T) {
 		"server ends":                       testServerEnds,
 		"two misses":                        testTwoMisses,
 		"record lost":                       testRecordLost,
+		"record of an earlier day":          testRecordOfEarlierDay,
+		"signal while the companion starts": testSIGTERMWhileCompanionStarts,
+		"Consul's name has no address":      testConsulsNameHasNoAddress,
 		"other cluster on record":           testOtherClusterOnRecord,
 		"companion killed":                  testCompanionKilled,
 		"companion and server killed":       testCompanionAndServerKilled,
@@ -295,6 +300,59 @@ func testSIGTERMWaitingForLock(t *testing.T, w *world) {
 	}
 }
 
+// A seed's companion may wait for a Consul that has stopped answering.
+func testSIGTERMWhileCompanionStarts(t *testing.T, w *world) {
+	link := consultest.Proxy(t, w.consul.Addr)
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
+	renewal := consultest.Request("PUT", "/v1/session/renew/")
+	link.Answer(1000, 500, "rpc error", renewal)
+	n.start()
+	eventually(t, soon, "the companion asks for its session", func() error {
+		if len(w.companions()) == 0 || link.Count(renewal) == 0 {
+			return errors.New("it does not yet")
+		}
+		return nil
+	})
+	began := time.Now()
+	must(t, n.cmd.Process.Signal(syscall.SIGTERM))
+	n.refused(soon, "start the companion")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if s := w.sessions(); s != 0 {
+		t.Errorf("it left %d sessions", s)
+	}
+	n.registered(0, "")
+}
+
+// A member starts while Consul's container is gone, and its name with it: it must not
+// be registered under Consul's own address later.
+func testConsulsNameHasNoAddress(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RMQ_ADVERTISE=", "CONSUL_HTTP_ADDR=consul.invalid:8500")
+	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{n.name}})
+	n.start()
+	n.server(soon)
+	rt, err := readRuntime(n.state(""))
+	must(t, err)
+	if rt.Located {
+		t.Errorf("it claims to know its address: %+v", rt)
+	}
+	c := &companion{rt: *rt, consul: &consul{addr: "consul.invalid:8500"}}
+	if err := c.locate(); err == nil || c.rt.Located {
+		t.Errorf("located at %q, %v", c.rt.Address, err)
+	}
+	c.rt.Config.StateDir = t.TempDir()
+	c.rt.Config.Management = rabbitconf.Listener{Port: 15672}
+	c.beside = c.rt.beside()
+	c.consul.addr = "198.51.100.1:8500" // elsewhere: the source of the route there
+	if err := c.locate(); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != c.rt.registration().Address || c.beside[0].Address != c.reg.Address {
+		t.Errorf("located at %q, registered at %q and %+v, %v", c.rt.Address, c.reg.Address, c.beside, err)
+	}
+	if kept, err := readRuntime(c.rt.Config.StateDir); err != nil || kept.Address != c.reg.Address {
+		t.Errorf("the next companion reads %+v, %v", kept, err)
+	}
+}
+
 func testSIGTERMWaitingForMembers(t *testing.T, w *world) {
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
 	n := w.node("rabbit@localhost")
@@ -368,7 +426,8 @@ func testVolumeRefused(t *testing.T, w *world) {
 	}{
 		"struck": {formed("id-1", map[string]string{"b@localhost": "vb"}).With("a@localhost", "v1").Without("a@localhost", "its volume came up blank", time.Now()),
 			[]string{"took itself off cluster id-1", "its volume came up blank", "b@localhost"}},
-		"replaced":      {formed("id-1", map[string]string{"a@localhost": "v2"}), []string{"was replaced", "v2"}},
+		"replaced": {formed("id-1", map[string]string{"a@localhost": "v1"}).Without("a@localhost", "blank", time.Now()).With("a@localhost", "v2"),
+			[]string{"was replaced on " + time.Now().UTC().Format("2006-01-02T"), "v2"}},
 		"left":          {formed("id-1", map[string]string{"b@localhost": "vb"}), []string{"no longer on record"}},
 		"other cluster": {formed("id-2", map[string]string{"b@localhost": "vb"}), []string{"id-1", "id-2", "b@localhost"}},
 		"founded anew":  {formed("id-1", nil).Claimed("b@localhost", "vb", "", time.Now()), []string{"id-1", "replaced"}},
@@ -397,7 +456,7 @@ func testWaitTimeout(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	began := time.Now()
 	n.start("--wait-timeout", "12s")
-	n.refused(40*time.Second, "waited 12s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost")
+	n.refused(40*time.Second, "waited 12s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost", "start them", "rmq-entrypoint found --cluster-id id-1")
 	if took := time.Since(began); took < 12*time.Second || took > 15*time.Second {
 		t.Errorf("it waited %s with --wait-timeout 12s", took)
 	}
@@ -440,6 +499,25 @@ func testOwnClaimGoesOn(t *testing.T, w *world) {
 	}
 	if w.sessions() != 1 {
 		t.Errorf("%d sessions, want 1", w.sessions())
+	}
+
+	// With a database it goes on at once, under the same claim, and holds up nobody who is to join.
+	for _, pid := range w.companions() {
+		n.kill(pid)
+	}
+	n.kill(n.server(soon).PID)
+	n.exit(soon)
+	n.put(n.data("schema.DAT"), "")
+	n.start()
+	n.server(soon)
+	if again := w.record(); again.Claim != r.Claim || again.Session != r.Session {
+		t.Errorf("record %+v, was %+v", again, r)
+	}
+	if w.sessions() != 0 {
+		t.Errorf("%d sessions, want none", w.sessions())
+	}
+	if _, held, err := lock.Holder(t.Context(), w.consul.Client, w.lockKey()); err != nil || held {
+		t.Errorf("the lock is held: %t, %v", held, err)
 	}
 }
 
@@ -668,6 +746,47 @@ func testRecordLost(t *testing.T, w *world) {
 	w.recordBecomes(was)
 }
 
+// Consul is put back to an earlier day, when this node had another volume, or none: the
+// node that serves is named, and not stopped.
+func testRecordOfEarlierDay(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	was := w.record()
+	for words, r := range map[string]peers.Record{
+		"is on record with volume v-old": was.With(n.name, "v-old"),
+		"its volume came up blank":       was.With("b@localhost", "vb").Without(n.name, "its volume came up blank", time.Now()),
+	} {
+		w.putRecord(r)
+		n.reports(soon, api.HealthCritical, words)
+		for range 2 { // companions: the second one knows it from the runtime file
+			for _, pid := range w.companions() {
+				n.kill(pid)
+			}
+			eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+			n.reports(soon, api.HealthCritical, words)
+		}
+		if now := n.server(soon); now.PID != s.PID || syscall.Kill(s.PID, 0) != nil {
+			t.Errorf("the server was stopped because the record says that %s", words)
+		}
+		w.putRecord(was)
+		n.registered(soon, api.HealthPassing)
+	}
+	if strings.Contains(n.log(), "stopping the server") {
+		t.Error("the server was told to stop")
+	}
+}
+
+// replaced has a health check start the companion again.
+func (w *world) replaced(n *node) error {
+	if out, code := n.run("healthcheck"); code != 0 {
+		return errors.New(out)
+	}
+	if len(w.companions()) != 1 {
+		return fmt.Errorf("companions: %v", w.companions())
+	}
+	return nil
+}
+
 func (w *world) recordBecomes(was peers.Record) {
 	w.t.Helper()
 	eventually(w.t, 2*testBeat, "the record is published again", func() error {
@@ -892,9 +1011,19 @@ func testFound(t *testing.T, w *world) {
 	if out, code := n.run("found", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
 		t.Errorf("found for another cluster: %d, %q", code, out)
 	}
+	// Not knowing is not "down". The answer takes longer than a session lives that nobody renews.
+	a.put(a.path("deaf"), fmt.Sprint(2*testTTL.Seconds()))
+	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "cannot be told") || !strings.Contains(out, "ask a@localhost") || !strings.Contains(out, "--force") {
+		t.Errorf("found beside a member that lets nobody in: %d, %q", code, out)
+	}
 	if r := w.record(); len(r.Members) != 1 {
 		t.Fatalf("it was refused and changed the record: %+v", r)
 	}
+	if out, code := n.run("found", "--cluster-id", "id-1", "--force"); code != 0 || !strings.Contains(out, "given up") {
+		t.Errorf("found --force: %d, %q", code, out)
+	}
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	must(t, os.Remove(a.path("deaf")))
 	if out, code := n.run("found", "--cluster-id", "id-1"); code != 0 || !strings.Contains(out, "given up") {
 		t.Errorf("found: %d, %q", code, out)
 	}

@@ -31,7 +31,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 	if err := c.mark(); err != nil {
 		return fmt.Sprintf("the marker cannot be written: %v", err)
 	}
-	c.rt.Role, c.rt.Cluster, c.rt.Claim = member, c.view.ClusterID, ""
+	c.rt.Role, c.rt.Cluster, c.rt.Claim, c.rt.Verified = member, c.view.ClusterID, "", true
 	if err := c.rt.write(); err != nil {
 		return fmt.Sprintf("the runtime file cannot be written: %v", err)
 	}
@@ -93,8 +93,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	case !slices.Contains(v.Running, node): // Khepri answers while it still waits for its majority
 		return "RabbitMQ does not list this node as running"
 	case c.rt.Role == seeding && r.State == peers.Forming && r.Seed == node && r.Claim == c.rt.Claim:
-		// Members of a cluster whose record Consul lost get a beat to say so first.
-		if left := c.beatEvery() + time.Second - time.Since(c.born); left > 0 {
+		// Members of a cluster whose record Consul lost get a beat to say so first, and
+		// what it takes them to ask RabbitMQ who they are.
+		if left := c.beatEvery() + 3*time.Second - time.Since(c.born); left > 0 {
 			return fmt.Sprintf("giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		}
 		if why := c.mirror(ctx); why != "" { // announced, it is the user's to change
@@ -138,7 +139,11 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	if why != "" {
 		why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", c.rt.Config.recordKey())
 	}
-	c.standDown(ctx, why)
+	// A node that has served since its start is in the cluster, whatever the record says
+	// now: Consul may have been put back to an earlier day.
+	if !c.rt.Verified || r.HasLeft(node, c.rt.Volume) {
+		c.standDown(ctx, why)
+	}
 	return why
 }
 
@@ -207,6 +212,19 @@ func (c *companion) apart(r peers.Record, others []peers.Peer) string {
 	return ""
 }
 
+// leaderless says that the members cannot decide anything, though as many are up as it
+// takes: one that joins may not have its vote.
+func (c *companion) leaderless(ctx context.Context) string {
+	v := c.view
+	if !v.Khepri || 2*len(v.Running) > len(v.Members) {
+		return ""
+	}
+	if led, err := c.broker.led(ctx, c.rt.Config.Node); err != nil || led {
+		return ""
+	}
+	return fmt.Sprintf("no leader: of the members %s only %s run", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+}
+
 // joinExplicitly takes a joiner that came up alone by accident, as one whose
 // clock is behind does, into the cluster: only while it is pending, alone and
 // without a queue. Otherwise it is a split, which nothing may touch.
@@ -247,6 +265,9 @@ func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others [
 		}
 		return "joined " + p.Node + " explicitly"
 	}
+	if ctx.Err() != nil { // cut short by an event: nobody was asked
+		return "came up alone"
+	}
 	c.standDown(ctx, "came up alone, and no member answers to be joined")
 	return "alone"
 }
@@ -264,19 +285,75 @@ func (c *companion) standDown(ctx context.Context, why string) {
 	c.halt(ctx)
 }
 
-// giveUp stops a joiner that has not got ready within the join timeout. Timeouts
-// never apply to a node with data.
+// giveUp stops a joiner that has not got ready within the join timeout, or never
+// will. Timeouts never apply to a node with data.
 func (c *companion) giveUp(ctx context.Context) {
-	if c.rt.Role != joining || time.Now().Before(c.joinedBy) {
+	if c.rt.Role != joining {
 		return
 	}
-	c.log.Error("stopping the server: not ready within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT), its restart decides afresh", "last_word", c.booted)
-	c.joinedBy = time.Now().Add(c.rt.Config.JoinTimeout)
+	why := ""
+	switch {
+	case time.Now().After(c.joinedBy):
+		why = "not ready within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT)"
+	case c.votesInVain(ctx):
+		why = "the cluster counts this node in since a join that came to nothing, and has no leader without its vote, which it cannot give any more"
+	default:
+		return
+	}
+	c.log.Error("stopping the server, its restart decides afresh: "+why, "last_word", c.booted)
+	c.joinedBy, c.stuckAt = time.Now().Add(c.rt.Config.JoinTimeout), time.Time{}
+	if err := c.rt.Config.volume().writePending(pendingFile{Role: joining, Claim: c.rt.Claim, Volume: c.rt.Volume, Failed: true}); err != nil {
+		c.log.Error("cannot mark the volume", "err", err)
+	}
 	c.halt(ctx)
 }
 
+// joinUsually is longer than a join takes, and stuckFor is how long a cluster must
+// have been without a leader before a joiner gives up its join to it.
+const (
+	joinUsually = 20 * time.Second
+	stuckFor    = 20 * time.Second
+)
+
+// votesInVain reports whether this node's join can never end. A joiner that is killed
+// between being counted in and having its part of the log on disk comes back with a
+// vote that the cluster does not know; where that was the majority, no join is
+// accepted any more (measured on 4.3.6, one member and the joiner). Killed a moment
+// later it has what it takes to vote, and its next start heals the cluster.
+func (c *companion) votesInVain(ctx context.Context) bool {
+	if time.Since(c.born) < joinUsually {
+		return false
+	}
+	client, err := c.consul.use(ctx)
+	if err != nil {
+		return false
+	}
+	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
+	if err != nil {
+		return false
+	}
+	stuck := slices.ContainsFunc(others, func(p peers.Peer) bool {
+		if !p.Beating {
+			return false
+		}
+		v, err := c.broker.view(ctx, p.Node)
+		if err != nil || !v.Khepri || !slices.Contains(v.Members, c.rt.Config.Node) || v.DecidesWithout(c.rt.Config.Node) {
+			return false
+		}
+		led, err := c.broker.led(ctx, p.Node)
+		return err == nil && !led
+	})
+	switch {
+	case !stuck:
+		c.stuckAt = time.Time{}
+	case c.stuckAt.IsZero():
+		c.stuckAt = time.Now()
+	}
+	return stuck && time.Since(c.stuckAt) > stuckFor
+}
+
 func (c *companion) halt(ctx context.Context) {
-	if err := c.broker.halt(ctx, c.rt.PID); err != nil {
+	if err := c.broker.halt(context.WithoutCancel(ctx), c.rt.PID); err != nil { // not by SIGTERM only because of an event
 		c.log.Error("the server does not stop", "err", err)
 	}
 }

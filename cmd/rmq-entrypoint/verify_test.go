@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +16,7 @@ import (
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 )
 
 // A member that died goes on passing until its check lapses: that is no partition. One that passes for longer, and is
@@ -75,6 +80,233 @@ func TestUnknownStaysWhatItWas(t *testing.T) {
 		status, reason := c.unknown(healthcheck.Result{State: tc.check, Reason: "answers"}, err)
 		if status != tc.status || slices.ContainsFunc(tc.says, func(w string) bool { return !strings.Contains(reason, w) }) {
 			t.Errorf("%+v: %s, %q", tc, status, reason)
+		}
+	}
+}
+
+// What a node sees of its neighbours, and nobody else does.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	long := time.Now().Add(-time.Minute)
+	passes := func(n string) peers.Peer {
+		return peers.Peer{Node: n, ClusterID: "id", Passing: true, Beating: true}
+	}
+	newcomer := peers.Peer{Node: "c", Beating: true}
+	silent := peers.Peer{Node: "c"}
+	const majority = "no majority"
+	for _, tc := range []struct {
+		name             string
+		khepri           bool
+		members, running string
+		record           string // default: members
+		others           []peers.Peer
+		stale            bool // RabbitMQ was asked long ago
+		since            map[string]time.Time
+		says             string
+	}{
+		{name: "all run", members: "a,b,c", running: "a,b,c", others: []peers.Peer{passes("b"), passes("c")}},
+		{name: "one of three is down", khepri: true, members: "a,b,c", running: "a,b", others: []peers.Peer{passes("b")}},
+		{name: "two of three are down", khepri: true, members: "a,b,c", running: "a", says: "no majority: of the members a, b, c only a run"},
+		{name: "two of three are down, on Mnesia", members: "a,b,c", running: "a"},
+		{name: "one of two is down", khepri: true, members: "a,b", running: "a", says: majority},
+		{name: "a newcomer votes before it runs", khepri: true, members: "a,c", running: "a", others: []peers.Peer{newcomer}},
+		{name: "a newcomer that is silent", khepri: true, members: "a,c", running: "a", others: []peers.Peer{silent}, says: majority},
+		{name: "a newcomer that RabbitMQ does not know", khepri: true, members: "a,b", running: "a", others: []peers.Peer{newcomer}, says: majority},
+		{name: "a newcomer that runs counts once", khepri: true, members: "a,b,c,d", running: "a,c", others: []peers.Peer{newcomer}, says: majority},
+		{name: "a member that beats is none", khepri: true, members: "a,c", running: "a", others: []peers.Peer{{Node: "c", ClusterID: "id", Beating: true}}, says: majority},
+		{name: "the other serves without this one", members: "a,b", running: "a", others: []peers.Peer{passes("b")}, since: map[string]time.Time{"b": long}, says: "b serve, but this node does not see them run"},
+		{name: "not for long yet", members: "a,b", running: "a", others: []peers.Peer{passes("b")}, since: map[string]time.Time{"b": time.Now().Add(-15 * time.Second)}},
+		{name: "two others do", members: "a,b,c", running: "a", others: []peers.Peer{passes("b"), passes("c")}, since: map[string]time.Time{"b": long, "c": long}, says: "b, c serve"},
+		{name: "seen long ago", members: "a,b", running: "a", others: []peers.Peer{passes("b")}, since: map[string]time.Time{"b": long}, stale: true},
+		{name: "it is of another cluster", members: "a,b", running: "a", others: []peers.Peer{{Node: "b", ClusterID: "other", Passing: true, Beating: true}}, since: map[string]time.Time{"b": long}},
+		{name: "it is not on record", members: "a,b", running: "a", record: "a", others: []peers.Peer{passes("b")}, since: map[string]time.Time{"b": long}},
+		{name: "most see each other", members: "a,b,c", running: "a,c", others: []peers.Peer{passes("b"), passes("c")}, since: map[string]time.Time{"b": long}},
+		{name: "only half do", members: "a,b,c,d", running: "a,c", others: []peers.Peer{passes("b"), passes("c"), passes("d")}, since: map[string]time.Time{"b": long, "d": long}, says: "b, d serve"},
+	} {
+		r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{}}
+		if tc.record == "" {
+			tc.record = tc.members
+		}
+		for _, n := range list(tc.record) {
+			r.Members[n] = "v-" + n
+		}
+		c := &companion{
+			rt:   runtimeFile{Config: config{Node: "a", TTL: 15 * time.Second}},
+			view: peers.View{ClusterID: "id", Members: list(tc.members), Running: list(tc.running), Khepri: tc.khepri}, viewAt: time.Now(),
+			apartFrom: tc.since, passing: "b",
+		}
+		if tc.stale {
+			c.viewAt = long
+		}
+		if why := c.apart(r, tc.others); !strings.Contains(why, tc.says) || (why == "") != (tc.says == "") {
+			t.Errorf("%s: %q, want %q", tc.name, why, tc.says)
+		}
+		if looks := len(c.apartFrom) > 0; looks != (c.passing == "") {
+			t.Errorf("%s: apart from %v, and that it looks again is %t", tc.name, c.apartFrom, c.passing == "")
+		}
+	}
+}
+
+// A node that serves keeps the record true, and names what must not be.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	gone := func(ago time.Duration, left bool) map[string]peers.Gone {
+		return map[string]peers.Gone{"b": {At: time.Now().Add(-ago), Why: "its volume came up blank", Left: left}}
+	}
+	on := func(names ...string) map[string]string {
+		m := map[string]string{}
+		for _, n := range names {
+			m[n] = "v-" + n
+		}
+		return m
+	}
+	for i, tc := range []struct {
+		name      string
+		cluster   string // on record; default: id
+		on        map[string]string
+		gone      map[string]peers.Gone
+		members   string // as RabbitMQ lists them; default a,b
+		running   string // default: members
+		late      bool   // somebody else has changed the record since it was read
+		says      []string
+		unproven  bool // it has to verify anew
+		published map[string]string
+	}{
+		{name: "all is as it should be", on: on("a", "b")},
+		{name: "another cluster", cluster: "other", on: on("a", "b"), says: []string{"SPLIT", "id with a, b", "other"}},
+		{name: "another volume", on: map[string]string{"a": "another", "b": "v-b"}, says: []string{"the record names another volume"}, unproven: true},
+		{name: "no volume", on: map[string]string{"a": "", "b": "v-b"}, says: []string{"the record names another volume"}, unproven: true},
+		{name: "off the record itself", on: on("b"), says: []string{"the record names another volume"}, unproven: true},
+		{name: "a running member is not on record", on: on("a"), published: map[string]string{"a": "v-a", "b": ""}},
+		{name: "two are not, one goes first", on: on("a"), members: "a,b,c", published: map[string]string{"a": "v-a", "b": ""}},
+		{name: "a member that does not run is not on record", on: on("a"), running: "a"},
+		{name: "somebody else was faster", on: on("a"), late: true},
+		{name: "off the record, and runs", on: on("a"), gone: gone(time.Minute, false), says: []string{"b runs in this cluster, but took itself off the record on", "its volume came up blank"}},
+		{name: "off the record just now", on: on("a"), gone: gone(20*time.Second, false)},
+		{name: "off the record, and does not run", on: on("a"), gone: gone(time.Minute, false), running: "a"},
+		{name: "left for good, and runs on", on: on("a"), gone: gone(time.Minute, true)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := config{Node: "a", TTL: 15 * time.Second, Service: fmt.Sprint("watch", i), KeyPrefix: "rmq-entrypoint"}
+			r := peers.Record{State: peers.Formed, ClusterID: "id", Members: tc.on, Gone: tc.gone}
+			if tc.cluster != "" {
+				r.ClusterID = tc.cluster
+			}
+			write := func(index uint64) uint64 {
+				ok, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, index, "", "")
+				if must(t, err); !ok {
+					t.Fatal("no record written")
+				}
+				_, index, err = peers.ReadRecord(t.Context(), consul.Client, cfg.recordKey())
+				must(t, err)
+				return index
+			}
+			index := write(0)
+			if tc.late {
+				write(index)
+			}
+			v := peers.View{ClusterID: "id", Members: []string{"a", "b"}}
+			if tc.members != "" {
+				v.Members = list(tc.members)
+			}
+			if v.Running = v.Members; tc.running != "" {
+				v.Running = list(tc.running)
+			}
+			c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Role: member, Volume: "v-a"}, view: v, verified: true}
+			why := c.watch(t.Context(), consul.Client, r, index)
+			if (why == "") != (len(tc.says) == 0) || c.verified == tc.unproven {
+				t.Errorf("%q, verified: %t", why, c.verified)
+			}
+			says(t, why, tc.says...)
+			want := tc.on
+			if tc.published != nil {
+				want = tc.published
+			}
+			if now, _, err := peers.ReadRecord(t.Context(), consul.Client, cfg.recordKey()); err != nil || !maps.Equal(now.Members, want) {
+				t.Errorf("on record are %v, %v; want %v", now.Members, err, want)
+			}
+		})
+	}
+}
+
+// A record that is lost, or claimed by another, is published with every member that RabbitMQ knows, also one that has
+// joined since it was last asked: one that is left out is refused when it is started again.
+func TestLostRecordIsPublishedWhole(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	for i, lost := range []peers.Record{{}, {State: peers.Forming, Claim: "c", Seed: "x", Session: "s", Members: map[string]string{"x": "v-x"}}} {
+		v := testVolume(t)
+		cfg := config{Node: "a", TTL: 15 * time.Second, Consul: []string{consul.Addr}, Service: fmt.Sprint("whole", i), KeyPrefix: "rmq-entrypoint", Data: v.data, StateDir: v.state}
+		if lost.State != peers.Absent {
+			_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), lost, 0, "", "")
+			must(t, err)
+		}
+		b := broker{"a", func(context.Context, ...string) (string, error) { return "view|id|a,b,c|a,b||false|\n", nil }}
+		log := slog.New(slog.DiscardHandler)
+		c := &companion{
+			log: log, rt: runtimeFile{Config: cfg, Role: member, Cluster: "id", Volume: "v-a", Version: "4.0.5"}, broker: b, consul: newConsul(cfg, log), serving: true, verified: true,
+			reg:  peers.Registration{Service: cfg.Service, Node: "a", Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour},
+			view: peers.View{ClusterID: "id", Members: []string{"a"}, Running: []string{"a"}}, viewAt: time.Now(), seen: 1,
+		}
+		status, why := c.judge(t.Context(), healthcheck.Result{State: healthcheck.Passing, Reason: "answers"})
+		r, _, err := peers.ReadRecord(t.Context(), consul.Client, cfg.recordKey())
+		if want := map[string]string{"a": "v-a", "b": "", "c": ""}; err != nil || r.State != peers.Formed || r.ClusterID != "id" || !maps.Equal(r.Members, want) {
+			t.Errorf("in place of %q it published %s with %v, %v (%s, %s); want %v", lost.State, r.State, r.Members, err, status, why, want)
+		}
+	}
+}
+
+// Where Mnesia decides, three members pause in a minority and two do not, unless the user has said what to do.
+func TestGuardMinority(t *testing.T) {
+	t.Parallel()
+	const on, off = "pause_minority", "ignore"
+	for _, tc := range []struct {
+		name   string
+		user   bool // set cluster_partition_handling
+		khepri bool
+		booted bool   // pause_minority was in rabbitmq.config
+		sizes  []int  // of the cluster, beat by beat
+		fails  []bool // RabbitMQ does not take it
+		told   string // what it was told to do, beat by beat
+	}{
+		{name: "grows and shrinks", sizes: []int{1, 2, 3, 3, 4, 2, 2, 3}, told: "- - on - - off - on"},
+		{name: "three from the start", booted: true, sizes: []int{3, 3, 2}, told: "- - off"},
+		{name: "two from the start, three in the file", booted: true, sizes: []int{2, 2}, told: "off -"},
+		{name: "the user's own", user: true, sizes: []int{1, 2, 3, 2, 5}, told: "- - - - -"},
+		{name: "Khepri", khepri: true, sizes: []int{1, 2, 3, 2, 5}, told: "- - - - -"},
+		{name: "the user's own, on Khepri", user: true, khepri: true, booted: true, sizes: []int{1, 3}, told: "- -"},
+		{name: "refused once", sizes: []int{3, 3, 3}, fails: []bool{true, false, false}, told: "on on -"},
+		{name: "refused until it is out of date", sizes: []int{3, 2, 3}, fails: []bool{true, false, false}, told: "on - on"},
+		{name: "refused to take it back", booted: true, sizes: []int{2, 2, 2}, fails: []bool{true, true, false}, told: "off off off"},
+	} {
+		var told []string
+		beat := 0
+		b := broker{"a", func(_ context.Context, argv ...string) (string, error) {
+			switch said := strings.Join(argv, " "); {
+			case strings.Contains(said, "cluster_partition_handling, "+on):
+				told[beat] += "on"
+			case strings.Contains(said, "cluster_partition_handling, "+off):
+				told[beat] += "off"
+			default:
+				t.Errorf("%s: it runs %s", tc.name, said)
+			}
+			if beat < len(tc.fails) && tc.fails[beat] {
+				return "", errors.New("not now")
+			}
+			return "", nil
+		}}
+		c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{UserPartitionHandling: tc.user}, broker: b, view: peers.View{Khepri: tc.khepri}, minority: tc.booted}
+		for i, size := range tc.sizes {
+			beat, c.size = i, size
+			told = append(told, "")
+			c.guardMinority(t.Context())
+			if told[i] == "" {
+				told[i] = "-"
+			}
+		}
+		if got := strings.Join(told, " "); got != tc.told {
+			t.Errorf("%s: with sizes %v it was told %q, want %q", tc.name, tc.sizes, got, tc.told)
 		}
 	}
 }

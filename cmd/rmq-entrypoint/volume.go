@@ -27,8 +27,9 @@ const (
 // removed once the node is verified.
 type pendingFile struct {
 	Role   role   `json:"role"`
-	Claim  string `json:"claim,omitempty"` // of the record it was decided under
-	Volume string `json:"volume"`          // a random name given to this volume
+	Claim  string `json:"claim,omitempty"`  // of the record it was decided under
+	Volume string `json:"volume"`           // a random name given to this volume
+	Failed bool   `json:"failed,omitempty"` // joining: it came to nothing
 }
 
 // memberFile is the marker: this volume belongs to a verified member.
@@ -96,6 +97,7 @@ type condition struct {
 	claim   string
 	alone   bool // blank for the decision, though there is a database
 	joining bool // blank, and a join was under way
+	failed  bool // blank, and a join came to nothing
 	lost    bool // blank, though a marker says there was data
 }
 
@@ -129,7 +131,8 @@ func (v volume) inspect() (c condition, err error) {
 	case pending != nil && data && pending.Role != alone:
 		c.role, c.volume, c.claim = pending.Role, pending.Volume, pending.Claim
 	case pending != nil:
-		c.volume, c.claim, c.alone, c.joining = pending.Volume, pending.Claim, data, pending.Role == joining
+		c.volume, c.claim, c.alone = pending.Volume, pending.Claim, data
+		c.joining, c.failed = pending.Role == joining && !pending.Failed, pending.Role == joining && pending.Failed
 	case data:
 		c.role = member
 	}
@@ -159,8 +162,8 @@ func (v volume) strangers() ([]string, error) {
 	return found, err
 }
 
-// moveAside renames RabbitMQ's leftovers of an unfinished start out of the way
-// of a seed, and deletes nothing.
+// moveAside renames RabbitMQ's leftovers of an unfinished start out of the way of
+// the next one, and deletes nothing.
 func (v volume) moveAside(now time.Time) (string, error) {
 	entries, err := os.ReadDir(v.data)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {

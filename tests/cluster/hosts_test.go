@@ -59,10 +59,8 @@ func TestNoSharedDNS(t *testing.T) {
 			nodes[0].finds(n, 0)
 		})
 		c.in("all stopped, two come back with each other's address, one elsewhere", func() {
-			for _, n := range nodes {
-				n.stop()
-				n.rm()
-			}
+			stop(nodes...)
+			together(nodes, "rm")
 			nodes[0].ip, nodes[1].ip, nodes[2].ip = nodes[1].ip, nodes[0].ip, c.subnet+".43"
 			start(nodes...)
 			c.same(id, c.one(nodes...))
@@ -75,9 +73,9 @@ func TestNoSharedDNS(t *testing.T) {
 			n.stop()
 			n.start() // at the same address: it goes by what it knew
 			c.eventually(60*time.Second, "the member is back with the others", func() error {
-				s, err := n.clusterStatus()
-				if err == nil && len(s.Running) != 3 {
-					err = fmt.Errorf("it sees %v", s.Running)
+				s, err := n.status()
+				if err == nil && len(s.running) != 3 {
+					err = fmt.Errorf("it sees %v", s.running)
 				}
 				return err
 			})

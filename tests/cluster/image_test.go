@@ -147,8 +147,8 @@ func TestSwitchOver(t *testing.T) {
 		for _, n := range nodes {
 			n.image = c.version.base
 			n.flags = []string{"--no-healthcheck"}
-			n.start()
 		}
+		start(nodes...)
 		for i, n := range nodes {
 			c.eventually(120*time.Second, n.host+" is up", func() error { _, err := n.tryExec("rabbitmqctl", "-q", "await_startup", "--timeout", "30"); return err })
 			if i > 0 {
@@ -185,9 +185,9 @@ func TestSwitchOver(t *testing.T) {
 		n.image, n.flags = c.version.base, []string{"--no-healthcheck"}
 		n.start()
 		c.eventually(120*time.Second, "it is back in its cluster", func() error {
-			s, err := n.clusterStatus()
-			if err == nil && len(s.Running) != 3 {
-				err = fmt.Errorf("it sees %v running", s.Running)
+			s, err := n.status()
+			if err == nil && len(s.running) != 3 {
+				err = fmt.Errorf("it sees %v running", s.running)
 			}
 			return err
 		})
@@ -230,8 +230,7 @@ func TestBadInput(t *testing.T) {
 			{name: "password on the command line", command: []string{"--amqp-url=amqp://a:b@127.0.0.1"}, want: "RMQ_AMQP_URL"},
 			{name: "damaged record of the volume", volume: "mkdir -p mnesia/rabbit@rabbitmq1-entrypoint; echo '{' >mnesia/rabbit@rabbitmq1-entrypoint/member", want: "member is damaged"},
 		} {
-			n.exec("sh", "-ec", "cd /var/lib/rabbitmq; rm -rf mnesia .erlang.cookie; "+test.volume)
-			n.exec("chown", "rabbitmq", "/var/lib/rabbitmq/.") // as in the image
+			n.exec("sh", "-ec", "cd /var/lib/rabbitmq; rm -rf mnesia .erlang.cookie; chown rabbitmq .; "+test.volume) // the owner as in the image
 			argv := []string{"exec", "--user", test.user, n.container, "env"}
 			for k, v := range test.set {
 				if v == "" {

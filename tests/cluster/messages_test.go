@@ -101,6 +101,15 @@ func (n *node) drain(queue string) (count int) {
 	return count
 }
 
+// emptied takes every message out of the queue, and fails unless there were exactly that many.
+func (n *node) emptied(queue string, count int) {
+	n.Helper()
+	n.holds(queue, count)
+	if got := n.drain(queue); got != count {
+		n.Errorf("%s had %d messages, want %d", queue, got, count)
+	}
+}
+
 // A client keeps one connection and publishes on it with confirms, for what must not disturb traffic.
 type client struct {
 	stop chan struct{}

@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,18 +14,27 @@ import (
 func TestQueuesSurvive(t *testing.T) {
 	on(t, []version{v43, v310}, func(c *cluster) {
 		nodes := c.all(3)
-		n1, n2 := nodes[0], nodes[1]
+		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
+		if c.version == v310 {
+			n3.mount("/etc/rabbitmq/conf.d/20-own.conf", "cluster_partition_handling = autoheal\n")
+		}
 		n1.start()
 		c.one(n1)
 		n1.declare("work", nil)
 		n1.publish("work", 100)
 		n1.declare("early", quorum)
 		n1.publish("early", 50)
-		start(nodes[1:]...)
+		start(n2, n3)
 		id := c.one(nodes...)
 		c.replicated("early", nodes...)
 		if c.version == v310 {
 			c.mirrored("work", nodes...)
+			c.eventually(10*time.Second, "a joiner says that the queue has a replica there", func() error { // later versions grow it themselves
+				if grown := regexp.MustCompile("quorum queues have a replica here again.*early"); !grown.MatchString(n2.log()) && !grown.MatchString(n3.log()) {
+					return errors.New("none does")
+				}
+				return nil
+			})
 		} else {
 			c.replicated("work", nodes...)
 		}
@@ -44,8 +55,16 @@ func TestQueuesSurvive(t *testing.T) {
 			n2.start()
 			c.same(id, c.one(nodes...))
 		})
-		if got := nodes[2].drain("work"); got != 110 {
-			c.Errorf("work has %d messages of 110", got)
+		n3.emptied("work", 110)
+		if c.version == v310 { // what a user sets wins, also where this program would set it in a running node
+			for n, want := range map[*node]string{n1: "{ok,pause_minority}", n3: "{ok,autoheal}"} {
+				if got := n.ctl("eval", "application:get_env(rabbit, cluster_partition_handling)."); got != want {
+					c.Errorf("%s has %s, want %s", n.host, got, want)
+				}
+			}
+			if strings.Contains(n3.log(), "cluster_partition_handling set") {
+				c.Errorf("%s says that it set what the user has set", n3.host)
+			}
 		}
 	})
 }

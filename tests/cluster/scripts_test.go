@@ -243,7 +243,7 @@ func (d *demo) left() string {
 func (d *demo) node(service string) *node {
 	d.Helper()
 	id := d.docker("ps", "-q", "--filter", "label=com.docker.compose.project="+d.project, "--filter", "label=com.docker.compose.service="+service)
-	return &node{cluster: d.cluster, host: service, container: id}
+	return &node{cluster: d.cluster, host: service, name: "rabbit@" + service, container: id}
 }
 
 func (d *demo) clusterID() string {
@@ -267,17 +267,6 @@ func (d *demo) together() {
 	d.Helper()
 	want := []string{"rabbit@rabbitmq1", "rabbit@rabbitmq2"}
 	d.eventually(120*time.Second, "two nodes are one cluster", func() error {
-		for _, service := range []string{"rabbitmq1", "rabbitmq2"} {
-			s, err := d.node(service).clusterStatus()
-			if err != nil {
-				return err
-			}
-			slices.Sort(s.Running)
-			slices.Sort(s.Disk)
-			if !slices.Equal(s.Running, want) || !slices.Equal(s.Disk, want) {
-				return fmt.Errorf("%s sees %v running of %v", service, s.Running, s.Disk)
-			}
-		}
 		if n, err := d.servers(); err != nil || n != 2 {
 			return fmt.Errorf("dnsmasq gives %d SRV records (%v)", n, err)
 		}
@@ -285,6 +274,12 @@ func (d *demo) together() {
 		if n := len(strings.Fields(healthy)); err != nil || n != 5 {
 			return fmt.Errorf("%d of 5 containers are healthy (%v)", n, err)
 		}
-		return nil
+		all, err := statuses(d.node("rabbitmq1"), d.node("rabbitmq2"))
+		for name, s := range all {
+			if !slices.Equal(s.running, want) || !slices.Equal(s.disk, want) {
+				err = fmt.Errorf("%s sees %v running of %v", name, s.running, s.disk)
+			}
+		}
+		return err
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,17 +168,18 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 	if c.away.After(time.Now()) {
 		return 500, 0, []byte("rpc error: No cluster leader")
 	}
+	skew := p.Box.Node.skew
 	if req.Method != http.MethodGet {
-		code, answer = c.write(req, q.Get("acquire"), q.Get("release"), body)
+		code, answer = c.write(req, q.Get("acquire"), q.Get("release"), body, skew)
 		return code, c.index, answer
 	}
 	if after == 0 || wait == 0 {
-		return c.read(req.URL.Path)
+		return c.read(req.URL.Path, skew)
 	}
 	until := time.NewTimer(wait)
 	defer until.Stop()
 	for {
-		code, index, answer = c.read(req.URL.Path)
+		code, index, answer = c.read(req.URL.Path, skew)
 		if index > after || c.away.After(time.Now()) {
 			return code, index, answer
 		}
@@ -200,7 +202,7 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 	}
 }
 
-func (c *consul) read(path string) (code int, index uint64, answer []byte) {
+func (c *consul) read(path string, skew time.Duration) (code int, index uint64, answer []byte) {
 	switch {
 	case path == "/v1/status/leader":
 		return 200, c.index, []byte(`"10.0.0.100:8300"`)
@@ -209,7 +211,9 @@ func (c *consul) read(path string) (code int, index uint64, answer []byte) {
 		if pair == nil {
 			return 404, c.index, nil
 		}
-		return 200, pair.ModifyIndex, render([]*api.KVPair{pair})
+		told := *pair
+		told.Value = dated(pair.Value, -skew)
+		return 200, pair.ModifyIndex, render([]*api.KVPair{&told})
 	case strings.HasPrefix(path, "/v1/health/service/"):
 		if c.rendered == nil {
 			c.rendered = c.render()
@@ -231,7 +235,7 @@ func (c *consul) read(path string) (code int, index uint64, answer []byte) {
 	panic("no such path: " + path)
 }
 
-func (c *consul) write(req *http.Request, acquire, release string, body []byte) (code int, answer []byte) {
+func (c *consul) write(req *http.Request, acquire, release string, body []byte, skew time.Duration) (code int, answer []byte) {
 	path := req.URL.Path
 	truth := func(ok bool) (int, []byte) { return 200, []byte(strconv.FormatBool(ok)) }
 	_, last, _ := strings.Cut(path[4:], "/")
@@ -240,7 +244,7 @@ func (c *consul) write(req *http.Request, acquire, release string, body []byte) 
 	}
 	switch {
 	case path == "/v1/txn":
-		return c.txn(body)
+		return c.txn(body, skew)
 	case acquire != "":
 		s := c.sessions[acquire]
 		if s == nil {
@@ -327,7 +331,7 @@ func (c *consul) write(req *http.Request, acquire, release string, body []byte) 
 	panic("no such path: " + req.Method + " " + path)
 }
 
-func (c *consul) txn(body []byte) (int, []byte) {
+func (c *consul) txn(body []byte, skew time.Duration) (int, []byte) {
 	var ops api.TxnOps
 	must(json.Unmarshal(body, &ops))
 	for _, op := range ops {
@@ -345,25 +349,37 @@ func (c *consul) txn(body []byte) (int, []byte) {
 		if op.KV.Verb != api.KVCAS {
 			continue
 		}
-		held := ""
+		held, was := "", c.w.record()
 		if pair := c.kv[op.KV.Key]; pair != nil {
 			held = pair.Session
 		}
-		c.kv[op.KV.Key] = &api.KVPair{Key: op.KV.Key, Value: op.KV.Value, Session: held, ModifyIndex: c.change()}
+		c.kv[op.KV.Key] = &api.KVPair{Key: op.KV.Key, Value: dated(op.KV.Value, skew), Session: held, ModifyIndex: c.change()}
 		if op.KV.Key == c.w.opts.RecordKey {
-			c.w.tell("consul", fmt.Sprintf("record: %s", op.KV.Value))
-			var r struct {
-				State string `json:"state"`
-				ID    string `json:"cluster_id"`
-			}
-			must(json.Unmarshal(op.KV.Value, &r))
-			if r.State == "formed" {
-				c.w.announced(r.ID)
-			}
+			c.w.tell("consul", fmt.Sprintf("record: %s", c.kv[op.KV.Key].Value))
+			c.w.written(was, c.w.record())
 		}
 	}
 	return 200, []byte(`{"Results":[],"Errors":null}`)
 }
+
+// dated moves the times in a key's value from a node's clock to one that is ahead of
+// it by d. The processes of all nodes have one clock; it is on their way to Consul
+// and back that what they write becomes what their own, which is skewed, would say.
+func dated(value []byte, d time.Duration) []byte {
+	if d == 0 {
+		return value
+	}
+	return times.ReplaceAllFunc(value, func(b []byte) []byte {
+		t, err := time.Parse(`"`+time.RFC3339Nano+`"`, string(b))
+		must(err)
+		if t.IsZero() {
+			return b
+		}
+		return t.Add(d).AppendFormat(nil, `"`+time.RFC3339Nano+`"`)
+	})
+}
+
+var times = regexp.MustCompile(`"\d{4}-\d\d-\d\dT[0-9:.]+Z"`)
 
 // life is how long a session lives after a renewal: its TTL, and up to as long again.
 func (c *consul) life(s *session) time.Duration {

@@ -17,6 +17,8 @@ type cluster struct {
 	id      string
 	members map[string]*volume // by name; one whose volume is no longer mounted cannot run
 	public  bool               // a member of it was passing in Consul
+
+	recorded time.Time // when the record last came to name it as formed
 }
 
 type state int
@@ -243,7 +245,9 @@ func (s *Server) found() {
 	v.cluster, v.half = c, nil
 	s.initialise()
 	w.tell(n.Name, "RabbitMQ founds "+c.id)
-	if s.boot.Claim != "" {
+	if s.boot.Claim == "" {
+		w.did[Alone]++
+	} else {
 		if by, twice := w.claims[s.boot.Claim]; twice {
 			w.violation("%s and %s both founded a cluster under claim %s", by, n.Name, s.boot.Claim)
 		}
@@ -276,10 +280,10 @@ func (s *Server) discover() bool {
 		}
 		t := p.box.server
 		switch {
-		case t.state == discovering && w.Elects && !n.behind && t.since.After(s.since):
+		case t.state == discovering && w.Elects && n.skew >= 0 && t.since.After(s.since):
 			older++ // elections are among those that boot: the oldest seeds
 		case t.state != running:
-		case w.Elects && n.behind && len(p.volume.cluster.members) == 1 && p.volume.cluster.members[n.Name] == nil:
+		case w.Elects && n.skew < 0 && len(p.volume.cluster.members) == 1 && p.volume.cluster.members[n.Name] == nil:
 			w.tell(n.Name, "** RabbitMQ elects itself: its clock is behind")
 			s.found()
 			return false
@@ -304,6 +308,7 @@ func (s *Server) take(c *cluster) bool {
 		return false // inconsistent_cluster
 	}
 	if was == v && v.half == c {
+		w.did[WentOn]++
 		return true
 	}
 	if !w.majority(c) {
@@ -311,6 +316,7 @@ func (s *Server) take(c *cluster) bool {
 	}
 	c.members[n.Name] = v
 	w.tell(n.Name, "RabbitMQ begins to join "+c.id)
+	w.spring(Listed, n.Name)
 	return true
 }
 
@@ -408,6 +414,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 		switch {
 		case strings.HasPrefix(argv[1], "init:stop"):
 			w.tell(n.Name, "RabbitMQ is told to stop")
+			w.did[Stopped]++
 			s.halt()
 			return "ok", nil
 		case strings.Contains(argv[1], "queues|") && s.state == running:
@@ -438,6 +445,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			return "", errors.New("rabbitmqctl: the node to forget runs")
 		}
 		w.tell(node, "forgets "+argv[1])
+		w.did[Forgot]++
 		if c.members[argv[1]] == other.volume && other.volume.db && other.volume.cluster == c && !other.gone {
 			w.violation("%s was made to forget %s, whose volume is there", node, argv[1])
 		}
@@ -466,6 +474,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 		}
 		v.db, v.half = false, p.volume.cluster
 		s.joined()
+		w.did[Joined]++
 		return "", nil
 	case "start_app":
 		if s.state != appStopped {

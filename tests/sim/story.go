@@ -15,6 +15,7 @@ type Verdict struct {
 	Operator string // why only a person can go on, as designed
 	Faults   int    // that were made on purpose
 	Took     time.Duration
+	Did      map[string]int // how often the nodes did what, by its name
 }
 
 // patience is how long, after the last fault, the nodes may take until they are
@@ -28,7 +29,7 @@ func (w *World) Play() Verdict {
 	w.mu.Lock()
 	w.calm()
 	w.mu.Unlock()
-	v := Verdict{Faults: faults}
+	v := Verdict{Faults: faults, Did: w.did}
 	quiet := time.Now()
 	for settled := 0; settled < 2; {
 		w.sleep(w.ctx, time.Second)
@@ -72,6 +73,15 @@ func (w *World) disturb() (faults int) {
 	wiping := r.IntN(8) == 0 // Consul loses its data in this story
 	leaving := r.IntN(10) == 0
 	together := r.IntN(2) == 0
+	switch r.IntN(12) { // some are killed in the middle of what is short
+	case 0, 1:
+		w.ambush = &ambush{Claimed, time.Duration(r.Float64() * 6e9), r.IntN(3) == 0}
+	case 2, 3:
+		w.ambush = &ambush{Listed, time.Duration(r.Float64() * 0.5e9), false}
+	}
+	if w.ambush != nil {
+		faults++
+	}
 	w.mu.Unlock()
 	type event struct {
 		at time.Duration
@@ -90,16 +100,6 @@ func (w *World) disturb() (faults int) {
 		}
 		after(at, func() { n.on = true })
 	}
-	down := func(n *Node, why string, wipe bool) {
-		w.tell(n.Name, "** "+why)
-		if n.box != nil {
-			n.box.die()
-		}
-		if wipe {
-			n.volume = w.blank(n)
-		}
-		n.on = false
-	}
 	up := func(n *Node) func() { return func() { n.on = true } }
 	for range r.IntN(7) {
 		n := w.Nodes[r.IntN(len(w.Nodes))]
@@ -111,10 +111,10 @@ func (w *World) disturb() (faults int) {
 		faults++
 		switch k := r.IntN(20); {
 		case k < 4:
-			after(at, func() { down(n, "killed", false) })
+			after(at, func() { n.down("killed", false) })
 			after(back, up(n))
 		case k < 7:
-			after(at, func() { down(n, "killed and wiped", true) })
+			after(at, func() { n.down("killed and wiped", true) })
 			after(back, up(n))
 		case k < 9:
 			after(at, func() {
@@ -170,23 +170,12 @@ func (w *World) disturb() (faults int) {
 				}
 			})
 		case k < 18 && leaving:
-			after(at, func() {
-				here := 0
-				for _, n := range w.Nodes {
-					if !n.gone {
-						here++
-					}
-				}
-				if here > 1 {
-					down(n, "gone for good", false)
-					n.gone = true
-				}
-			})
+			after(at, n.leave)
 		default:
 			wipe := r.IntN(2) == 0
 			after(at, func() {
 				for _, n := range w.Nodes {
-					down(n, fmt.Sprintf("all killed, wiped: %t", wipe), wipe)
+					n.down(fmt.Sprintf("all killed, wiped: %t", wipe), wipe)
 				}
 			})
 			for _, n := range w.Nodes {
@@ -196,11 +185,20 @@ func (w *World) disturb() (faults int) {
 	}
 	if wiping {
 		faults++
-		after(seconds(1, length.Seconds()), func() {
+		at := seconds(1, length.Seconds())
+		after(at, func() {
 			w.tell("consul", "** Consul lost its data")
 			w.consul.reset(w)
-			w.wiped, w.formed = time.Now(), ""
+			w.wiped = time.Now()
 		})
+		if r.IntN(2) == 0 { // and a blank node starts just then
+			n := w.Nodes[r.IntN(len(w.Nodes))]
+			after(at-time.Second, func() { n.down("killed and wiped", true) })
+			after(at+seconds(-0.5, 1), up(n))
+		}
+	}
+	if w.ambush != nil { // who takes over waits for the claim timeout
+		after(length+seconds(30, 150), func() {})
 	}
 	for len(events) > 0 { // in their order
 		first := 0
@@ -218,6 +216,60 @@ func (w *World) disturb() (faults int) {
 		w.mu.Unlock()
 	}
 	return faults
+}
+
+// ambush is for the first node that does a step: it is killed in the middle of it.
+type ambush struct {
+	step    string
+	after   time.Duration
+	forGood bool
+}
+
+// spring is called when a node begins with a step.
+func (w *World) spring(step, name string) {
+	a := w.ambush
+	if a == nil || a.step != step {
+		return
+	}
+	w.ambush = nil
+	time.AfterFunc(a.after, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n := w.node(name)
+		switch {
+		case w.quiet || step == Claimed && w.record().State != "forming" || step == Listed && n.volume.half == nil:
+		case a.forGood:
+			n.leave()
+		default:
+			n.down("killed while it "+map[string]string{Claimed: "founds", Listed: "joins"}[step], false)
+		}
+	})
+}
+
+// down is kill -9, and the volume's end if it is wiped.
+func (n *Node) down(why string, wipe bool) {
+	n.w.tell(n.Name, "** "+why)
+	if n.box != nil {
+		n.box.die()
+	}
+	if wipe {
+		n.volume = n.w.blank(n)
+	}
+	n.on = false
+}
+
+// leave takes the node away for good, unless it is the last one.
+func (n *Node) leave() {
+	here := 0
+	for _, n := range n.w.Nodes {
+		if !n.gone {
+			here++
+		}
+	}
+	if here > 1 {
+		n.down("gone for good", false)
+		n.gone = true
+	}
 }
 
 // calm ends all faults.
@@ -256,9 +308,12 @@ func (w *World) unsettled() string {
 }
 
 type record struct {
-	State   string            `json:"state"`
-	ID      string            `json:"cluster_id"`
-	Members map[string]string `json:"members"`
+	State   string              `json:"state"`
+	ID      string              `json:"cluster_id"`
+	Claim   string              `json:"claim"`
+	Seed    string              `json:"seed"`
+	Members map[string]string   `json:"members"`
+	Gone    map[string]struct{} `json:"gone"`
 }
 
 func (w *World) record() (r record) {
@@ -293,7 +348,7 @@ func (w *World) operator() string {
 		}
 	}
 	for _, c := range w.clusters {
-		if !c.public && c.id != w.formed {
+		if !c.public && c.id != r.ID {
 			continue
 		}
 		intact, left := 0, 0

@@ -3,9 +3,9 @@
 //
 // Nothing in it is drawn from a clock or a scheduler: a world is made of its seed,
 // and the same seed gives the same story. It knows nothing of the program but the
-// name of the record's key: what the program sees is an [http.RoundTripper], a
-// [net.Conn] that speaks DNS, rabbitmqctl's answers and files. Every call is an
-// await at which its container may die or freeze, and its answer may be lost.
+// record: what the program sees is an [http.RoundTripper], a [net.Conn] that speaks
+// DNS, rabbitmqctl's answers and files. Every call is an await at which its container
+// may die or freeze, and its answer may be lost.
 //
 // It must run inside a testing/synctest bubble.
 package sim
@@ -53,9 +53,9 @@ type World struct {
 	quiet    bool // the faults have ended
 	clusters []*cluster
 	claims   map[string]string // claim → node that founded under it
-	formed   string            // cluster id last announced on record
 	wiped    time.Time         // when Consul lost its data
-	ever     map[string]bool   // ids of clusters that the record called formed at some time
+	did      map[string]int    // what the nodes did, by its name
+	ambush   *ambush           // until it is sprung
 	excused  string            // why two clusters are nobody's fault in this story
 	two      time.Time         // since when two clusters have been announced
 	broken   string            // the first broken promise
@@ -71,7 +71,7 @@ type rates struct{ crash, lose, late, freeze, slow float64 }
 func New(ctx context.Context, o Options) *World {
 	w := &World{
 		opts: o, rand: rand.New(rand.NewPCG(o.Seed, 0x9e3779b97f4a7c15)), began: time.Now(),
-		claims: map[string]string{}, told: map[string]string{}, drawn: map[string]uint64{},
+		claims: map[string]string{}, did: map[string]int{}, told: map[string]string{}, drawn: map[string]uint64{},
 	}
 	w.ctx, w.end = context.WithCancel(ctx)
 	w.consul.reset(w)
@@ -84,7 +84,13 @@ func New(ctx context.Context, o Options) *World {
 		w.Version = "3.10.8"
 	}
 	for i := range 2 + w.rand.IntN(5)/2 { // 2 to 4, seldom 4
-		n := &Node{Name: fmt.Sprintf("rabbit@%c", 'a'+i), Addr: fmt.Sprintf("10.0.0.%d", i+1), w: w, behind: w.rand.IntN(8) == 0}
+		n := &Node{Name: fmt.Sprintf("rabbit@%c", 'a'+i), Addr: fmt.Sprintf("10.0.0.%d", i+1), w: w}
+		switch w.rand.IntN(8) {
+		case 0:
+			n.skew = -time.Hour
+		case 1:
+			n.skew = time.Hour
+		}
 		n.volume = w.blank(n)
 		w.Nodes = append(w.Nodes, n)
 	}
@@ -96,9 +102,9 @@ type Node struct {
 	Name, Addr string
 
 	w       *World
-	behind  bool // its clock
-	gone    bool // for good
-	on      bool // it is to run
+	skew    time.Duration // of its clock
+	gone    bool          // for good
+	on      bool          // it is to run
 	volume  *volume
 	box     *Box
 	cut     time.Time // from Consul until
@@ -162,6 +168,13 @@ func (v *volume) move(w *World) {
 		panic(err)
 	}
 	v.dir = to
+}
+
+// On lets the node's containers run, for a test that tells its own story: see [World.Play].
+func (n *Node) On() {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.on = true
 }
 
 // Open waits until the node is to run and starts its container; nil means that
@@ -369,37 +382,105 @@ func (w *World) heard(n *Node) {
 	}
 }
 
-// announced holds the record's new cluster against the volumes there are.
-func (w *World) announced(id string) {
-	if id == "" || id == w.formed {
-		return
+// written looks at a new version of the record: at what was done by it, and at a
+// founding, claimed or announced, beside the volumes there are.
+func (w *World) written(was, is record) {
+	if did := step(was, is); did != "" {
+		w.did[did]++
 	}
-	w.tell("consul", "the record is formed: cluster "+id)
+	switch {
+	case is.State == "forming":
+		w.spring(Claimed, is.Seed)
+		w.beside("the founding of a cluster was claimed by "+is.Seed, "")
+	case is.ID != was.ID || was.State != "formed":
+		w.tell("consul", "the record is formed: cluster "+is.ID)
+		w.beside("cluster "+is.ID+" was founded", is.ID)
+		for _, c := range w.clusters {
+			if c.id == is.ID {
+				c.recorded = time.Now()
+			}
+		}
+	}
+}
+
+// What nodes do, in a [Verdict]. Some of it leaves no trace but the record's next
+// version, which tells it by what is different.
+const (
+	Claimed     = "claimed the founding"
+	ClaimedMine = "claimed it again after a restart"
+	TookOver    = "took over a dead claim"
+	Founded     = "founded the cluster"
+	Listed      = "put itself on record"
+	Struck      = "struck itself off the record"
+	ClaimedNew  = "claimed anew, all being blank"
+	Republished = "published a lost record"
+	Overruled   = "overruled a claim beside a cluster"
+	Alone       = "came up alone by accident"
+	Joined      = "joined explicitly"
+	WentOn      = "went on with a join that was cut short"
+	Forgot      = "forgot an earlier volume"
+	Stopped     = "stopped its server to decide afresh"
+)
+
+// Steps are all of them. That a node fills in its own volume on record is none.
+var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, Forgot, Stopped}
+
+func step(was, is record) string {
+	switch {
+	case is.State == "forming" && was.State == "":
+		return Claimed
+	case is.State == "forming" && was.State == "formed":
+		return ClaimedNew
+	case is.State == "forming" && is.Seed == was.Seed:
+		return ClaimedMine
+	case is.State == "forming":
+		return TookOver
+	case was.State == "":
+		return Republished
+	case was.State == "forming" && is.Claim != was.Claim:
+		return Overruled
+	case was.State == "forming":
+		return Founded
+	case len(is.Gone) > len(was.Gone):
+		return Struck
+	case len(is.Members) > len(was.Members):
+		return Listed
+	}
+	return ""
+}
+
+// beside holds a founding against the volumes that are mounted. Beside one with data
+// of a cluster that has been on record as formed none may be claimed. Only when Consul
+// has lost its data since can nobody know: then one may be claimed, which a member
+// that can speak overrules before it is announced.
+//
+// A server that boots for a claim that was overtaken founds, too, and is neither:
+// its cluster never comes on record.
+func (w *World) beside(what, id string) {
 	for _, n := range w.Nodes {
 		c := n.volume.cluster
-		if n.gone || !n.volume.db || c == nil || c.id == id || !c.public && !w.ever[c.id] || c.members[n.Name] != n.volume {
+		if n.gone || !n.volume.db || c == nil || c.id == id || !c.public && c.recorded.IsZero() || c.members[n.Name] != n.volume {
 			continue
 		}
-		if !w.wiped.IsZero() {
+		if !w.wiped.IsZero() && !c.recorded.After(w.wiped) {
+			if id == "" {
+				continue
+			}
 			since := w.wiped
 			if n.box != nil && n.box.live.After(since) {
 				since = n.box.live
 			}
-			if n.box == nil || n.box.live.IsZero() || time.Since(since) < w.opts.TTL {
+			turn := w.opts.TTL/3 + time.Second // a beat and a second, which a seed gives members to speak
+			if w.rates.slow+w.rates.lose+w.rates.freeze > 0 {
+				turn = w.opts.TTL
+			}
+			if n.box == nil || n.box.live.IsZero() || time.Since(since) < turn {
 				w.excused = "Consul lost its data while no member could speak"
 				continue
 			}
 		}
-		if !c.public { // on record, and frozen before it could pass
-			continue
-		}
-		w.violation("cluster %s was founded while %s holds data of cluster %s", id, n.Name, c.id)
+		w.violation("%s while %s holds data of cluster %s", what, n.Name, c.id)
 	}
-	w.formed = id
-	if w.ever == nil {
-		w.ever = map[string]bool{}
-	}
-	w.ever[id] = true
 }
 
 // compare looks for two announced clusters.

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/tests/consultest"
+)
+
+// An agent that takes no registration, or takes it and never brings it into the catalog, is left for the next
+// address, like one that does not answer.
+func TestAgentThatNeverSyncs(t *testing.T) {
+	t.Parallel()
+	servers := consultest.StartCluster(t, 3)
+	failsOver := func(t *testing.T, n *node) {
+		t.Helper()
+		n.registeredOn(servers[1], 10*testBeat, api.HealthPassing)
+		r, err := n.report()
+		if err != nil || r.Consul != servers[1].Addr || !r.ready() || strings.Contains(r.Reason, "not told") {
+			t.Errorf("it uses %s: %s, %v", r.Consul, r.Reason, err)
+		}
+		says(t, n.log(), "moving to another Consul agent")
+	}
+	t.Run("recreated while the node serves", func(t *testing.T) { // register: EOF, beats: 404, reads: 200
+		t.Parallel()
+		agent := newClientAgent(t, servers)
+		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr+","+servers[1].Addr)
+		n.serves()
+		agent.recreate()
+		failsOver(t, n)
+	})
+	starts := func(t *testing.T, n *node) {
+		t.Helper()
+		n.hasData(nil)
+		n.start()
+		n.server(soon)
+		n.sees("id-of-"+n.service, n.name)
+		n.tell("amqp up")
+		n.tell("notify READY=1")
+	}
+	t.Run("recreated before the node starts", func(t *testing.T) { // register: 200, beats: 200, never in the catalog
+		t.Parallel()
+		agent := newClientAgent(t, servers)
+		agent.recreate()
+		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr+","+servers[1].Addr)
+		starts(t, n)
+		failsOver(t, n)
+	})
+	t.Run("recreated before the node starts, and there is no other", func(t *testing.T) {
+		t.Parallel()
+		agent := newClientAgent(t, servers)
+		agent.recreate()
+		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr)
+		starts(t, n)
+		eventually(t, testTTL+3*testBeat, "it knows that it is not registered", func() error {
+			r, err := n.report()
+			if err != nil {
+				return err
+			}
+			if status, err := n.status(servers[0].Client); err != nil || status != "" {
+				return fmt.Errorf("it is %q in the catalog, %v", status, err)
+			}
+			if r.ready() && !strings.Contains(r.Reason, "not told") && !strings.Contains(r.Reason, "not registered") {
+				return fmt.Errorf("%s: %s", r.Status, r.Reason)
+			}
+			if !strings.Contains(n.log(), "Consul cannot be asked or told") {
+				return errors.New("its log does not say so")
+			}
+			return nil
+		})
+		agent.kill()
+		time.Sleep(15 * time.Second) // the servers miss it
+		agent.recreate()
+		n.registered(2*testBeat+3*time.Second, api.HealthPassing)
+	})
+}
