@@ -310,6 +310,25 @@ func TestVolumesThatWereReplaced(t *testing.T) {
 	}
 }
 
+// Only of a node that never was a member nothing can be lost.
+func TestUnjoined(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}}
+	g := r.With(b, "vb").Unjoined(b, "came to nothing", now).Gone[b]
+	if !g.Unjoined || g.Volume != "vb" || g.Why != "came to nothing" || !g.At.Equal(now) {
+		t.Errorf("never a member: %+v", g)
+	}
+	if r := r.With(b, "vb").Without(b, "blank", now).With(b, "vnew").Unjoined(b, "came to nothing", now); r.Gone[b].Unjoined || r.Gone[b].Volume != "vnew" {
+		t.Errorf("one on an earlier volume: %+v", r.Gone[b])
+	}
+	for i := range 12 { // so many that the record may not remember an earlier volume of b
+		r = r.Without(a, "blank", now).With(a, fmt.Sprintf("v%d", i))
+	}
+	if g := r.With(b, "vb").Unjoined(b, "came to nothing", now).Gone[b]; g.Unjoined {
+		t.Errorf("perhaps a member: %+v", g)
+	}
+}
+
 func TestHasLeft(t *testing.T) {
 	t.Parallel()
 	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va", b: "vb", c: ""}}

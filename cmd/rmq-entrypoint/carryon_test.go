@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,14 @@ func TestStranded(t *testing.T) {
 		}
 		return m
 	}
+	unjoined := func(names ...string) map[string]peers.Gone {
+		m := map[string]peers.Gone{}
+		for _, n := range names {
+			m[n] = peers.Gone{At: time.Now(), Why: "its join came to nothing", Unjoined: true}
+		}
+		return m
+	}
+	both := func(m, more map[string]peers.Gone) map[string]peers.Gone { maps.Copy(m, more); return m }
 	members := func(names ...string) map[string]string {
 		m := map[string]string{}
 		for _, n := range names {
@@ -52,6 +61,7 @@ func TestStranded(t *testing.T) {
 		up      map[string]string // status in Consul of other members
 		want    []string          // in the story; none: nothing is said
 		lost    string            // carry-on is offered without these
+		given   bool              // the order is given without asking anybody
 	}{
 		{name: "all on record", version: khepri, members: "a,b,c", on: members("a", "b", "c")},
 		{name: "one of three lost", version: khepri, members: "a,b,c", on: members("a", "b"), gone: gone("c")},
@@ -62,6 +72,9 @@ func TestStranded(t *testing.T) {
 		{name: "it cannot be asked", version: khepri, on: members("a"), gone: gone("b", "c")},
 		{name: "two copies of four", version: khepri, members: "a,b,c,d", on: members("a", "b"), gone: gone("c", "d"), want: []string{"c, d", "a, b hold a copy each", "2026-01-02", "delete the key", "wipe all copies but the newest"}},
 		{name: "two of three lost right after it joined", version: khepri, members: "a,b,c", noID: true, on: members("a"), gone: gone("b", "c"), want: []string{"b, c", offer}, lost: "b,c"},
+		{name: "a join came to nothing", version: khepri, serving: true, members: "a,b", on: members("a"), gone: unjoined("b"), want: []string{"the join of b came to nothing"}, given: true},
+		{name: "a join came to nothing, and another one is lost", version: khepri, members: "a,b,c", on: members("a"), gone: both(unjoined("b"), gone("c")), want: []string{"GOOD: b, c came up blank", offer}, lost: "b,c"},
+		{name: "joins came to nothing, and two hold a copy each", version: khepri, members: "a,b,c,d", on: members("a", "b"), gone: unjoined("c", "d"), want: []string{"c, d", "hold a copy each"}},
 		{name: "off the record itself", version: khepri, members: "a,b,c", on: members("b"), gone: gone("a", "c")},
 		{name: "half left in good order", version: khepri, serving: true, members: "a,b", on: members("a"), gone: left(time.Minute, "b")},
 		{name: "half left long ago, and still has a vote", version: khepri, members: "a,b", on: members("a"), gone: left(time.Hour, "b"), want: []string{"GOOD: b left with nothing lost", "in time; carry on from this copy: rmq-entrypoint " + offer}, lost: "b"},
@@ -113,13 +126,20 @@ func TestStranded(t *testing.T) {
 					t.Errorf("of a record that is not this cluster's (%s, %s) it says %q", other.State, other.ClusterID, why)
 				}
 			}
+			if order, err := readJSON[carryOnFile](v.file("carry-on")); err != nil || (order != nil) != tc.given {
+				t.Errorf("the order is %+v, %v", order, err)
+			}
 			// Allowed in advance, the order is given at once, by the last copy only.
+			must(t, v.remove("carry-on"))
 			c.rt.Config.CarryOn = true
 			why = c.stranded(t.Context(), r)
 			order, err := readJSON[carryOnFile](v.file("carry-on"))
 			must(t, err)
-			if given := tc.lost != "" && len(tc.on) == 1; given != (order != nil) || given != strings.Contains(why, "RMQ_CARRY_ON") {
+			if given := tc.lost != "" && len(tc.on) == 1; (given || tc.given) != (order != nil) || given != strings.Contains(why, "RMQ_CARRY_ON") {
 				t.Errorf("with --carry-on: order %+v, %q", order, why)
+			}
+			if tc.given {
+				tc.lost = "b"
 			}
 			if order != nil && (order.ClusterID != "id" || strings.Join(order.Lost, ",") != tc.lost || order.Forced) {
 				t.Errorf("the order is %+v", order)

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -50,6 +53,8 @@ func TestEntrypoint(t *testing.T) {
 		"dead seed's claim":                 testDeadSeedsClaim,
 		"join timeout":                      testJoinTimeout,
 		"came up alone":                     testCameUpAlone,
+		"join came to nothing":              testJoinCameToNothing,
+		"votes in vain":                     testVotesInVain,
 		"came up alone with queues":         testCameUpAloneWithQueues,
 		"overtaken seed":                    testOvertakenSeed,
 		"stop and ready again":              testStopAndReadyAgain,
@@ -593,6 +598,86 @@ func testCameUpAlone(t *testing.T, w *world) {
 	}
 	if r := w.record(); r.ClusterID != "id-1" || len(r.Members) != 2 {
 		t.Errorf("record %+v", r)
+	}
+}
+
+// A join came to nothing, and the cluster counts the node in: without its vote it has
+// no majority. The node takes itself off, as one with which nothing is lost, and
+// joins anew when the cluster can do without it.
+func testJoinCameToNothing(t *testing.T, w *world) {
+	n := w.node("b@localhost")
+	r := formed("id-1", map[string]string{"a@localhost": "va"}).With(n.name, "vb")
+	w.putRecord(r)
+	a := w.neighbour("a@localhost", "id-1")
+	a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|a@localhost||true|\n")
+	n.put(n.state("pending"), pendingFile{Role: joining, Claim: r.Claim, Volume: "vb", Failed: true})
+	n.put(n.data("coordination/x"), "half of a join")
+	n.start()
+	n.logs("members of cluster id-1, which hold its data: a@localhost")
+	if g, gone := w.record().Gone[n.name]; !gone || !g.Unjoined || g.Volume != "vb" {
+		t.Errorf("record %+v", w.record())
+	}
+	a.put(a.path("view"), "view|id-1|a@localhost|a@localhost||true|\n")
+	n.server(soon)
+	if r := w.record(); r.Members[n.name] != "vb" || len(r.Replaced) != 0 {
+		t.Errorf("record %+v", r)
+	}
+	if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || pending.Failed || pending.Role != joining {
+		t.Errorf("pending: %+v, %v", pending, err)
+	}
+	if _, err := os.Stat(n.data("coordination/x")); err == nil {
+		t.Error("what was left of the join lies in the way of the next one")
+	}
+}
+
+// A joiner gives up where the cluster counts it in and has no leader without it, but
+// not at once: it may be about to vote.
+func testVotesInVain(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	w.neighbour("a@localhost", "id-1", "a@localhost")
+	v := testVolume(t)
+	view, led, asked := "", "false", 0
+	run := func(_ context.Context, argv ...string) (string, error) {
+		asked++
+		if strings.Contains(argv[5], "led|") {
+			return "led|" + led + "|\nok\n", nil
+		}
+		return view, nil
+	}
+	cfg := config{Node: "b@localhost", Service: w.service, KeyPrefix: "rmq-entrypoint", Consul: []string{w.consul.Addr}, Data: v.data, StateDir: v.state, JoinTimeout: time.Hour}
+	var log bytes.Buffer
+	c := &companion{
+		log: slog.New(slog.NewTextHandler(&log, nil)), rt: runtimeFile{Config: cfg, Role: joining, Claim: "c1", Volume: "vb", PID: -1},
+		consul: newConsul(cfg, slog.New(slog.DiscardHandler)), broker: broker{"b@localhost", run}, joinedBy: time.Now().Add(time.Hour), born: time.Now(),
+	}
+	counted := "view|id-1|a@localhost,b@localhost|a@localhost||true|\n"
+	view = counted
+	if c.votesInVain(t.Context()); asked != 0 {
+		t.Errorf("it asked %d times before a join takes longer than usual", asked)
+	}
+	c.born = time.Now().Add(-time.Minute)
+	for _, tc := range []struct{ name, view, led string }{
+		{"not counted in", "view|id-1|a@localhost|a@localhost||true|\n", "false"},
+		{"a majority without it", "view|id-1|a@localhost,b@localhost,c@localhost|a@localhost,c@localhost||true|\n", "false"},
+		{"Mnesia", "view|id-1|a@localhost,b@localhost|a@localhost||false|\n", "false"},
+		{"it has a leader", counted, "true"},
+		{"that cannot be told", counted, "perhaps"},
+		{"it cannot be asked", "", "false"},
+	} {
+		view, led, c.stuckAt = tc.view, tc.led, time.Now().Add(-time.Hour)
+		if c.votesInVain(t.Context()) || !c.stuckAt.IsZero() {
+			t.Errorf("%s: it gives up, or counts on", tc.name)
+		}
+	}
+	view, led = counted, "false"
+	if c.votesInVain(t.Context()) || c.stuckAt.IsZero() {
+		t.Error("it gives up at once")
+	}
+	c.stuckAt = c.stuckAt.Add(-stuckFor)
+	c.giveUp(t.Context())
+	says(t, log.String(), "stopping the server", "no leader without its vote")
+	if pending, err := v.pending(); err != nil || pending == nil || !pending.Failed || pending.Role != joining || pending.Claim != "c1" || pending.Volume != "vb" {
+		t.Errorf("pending: %+v, %v", pending, err)
 	}
 }
 

@@ -258,6 +258,31 @@ func TestLostRecordIsPublishedWhole(t *testing.T) {
 }
 
 // Where Mnesia decides, three members pause in a minority and two do not, unless the user has said what to do.
+// As many are up as it takes, but one of them joins: then only RabbitMQ knows whether
+// anything can be decided.
+func TestLeaderless(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		view     peers.View
+		said     string
+		asked    bool
+		critical bool
+	}{
+		{"a majority runs", peers.View{Khepri: true, Members: []string{"a", "b", "c"}, Running: []string{"a", "b"}}, "led|false|", false, false},
+		{"Mnesia", peers.View{Members: []string{"a", "b"}, Running: []string{"a"}}, "led|false|", false, false},
+		{"no leader", peers.View{Khepri: true, Members: []string{"a", "b"}, Running: []string{"a"}}, "led|false|", true, true},
+		{"a leader", peers.View{Khepri: true, Members: []string{"a", "b"}, Running: []string{"a"}}, "led|true|", true, false},
+		{"unknown", peers.View{Khepri: true, Members: []string{"a", "b"}, Running: []string{"a"}}, "busy", true, false},
+	} {
+		asked := false
+		c := &companion{view: tc.view, broker: broker{"a", func(context.Context, ...string) (string, error) { asked = true; return tc.said + "\nok\n", nil }}}
+		why := c.leaderless(t.Context())
+		if asked != tc.asked || (why != "") != tc.critical || tc.critical && !strings.Contains(why, "no leader: of the members a, b only a run") {
+			t.Errorf("%s: asked %t, %q", tc.name, asked, why)
+		}
+	}
+}
+
 func TestGuardMinority(t *testing.T) {
 	t.Parallel()
 	const on, off = "pause_minority", "ignore"

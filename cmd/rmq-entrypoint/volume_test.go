@@ -117,6 +117,20 @@ func TestInspectDoesNotGuess(t *testing.T) {
 	}
 }
 
+// A join that came to nothing is no join under way; with a database it may have come
+// to something.
+func TestInspectFailedJoin(t *testing.T) {
+	v := testVolume(t)
+	must(t, v.writePending(pendingFile{Role: joining, Claim: "c", Volume: "vp", Failed: true}))
+	if c, err := v.inspect(); err != nil || !reflect.DeepEqual(c, condition{volume: "vp", claim: "c", failed: true}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	touch(t, filepath.Join(v.data, "rabbit_serial"))
+	if c, err := v.inspect(); err != nil || !reflect.DeepEqual(c, condition{role: joining, volume: "vp", claim: "c"}) {
+		t.Errorf("with a database: %+v, %v", c, err)
+	}
+}
+
 // First the marker, then pending goes: a crash in between leaves a member.
 func TestWriteMember(t *testing.T) {
 	v := testVolume(t)
