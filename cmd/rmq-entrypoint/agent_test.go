@@ -28,10 +28,10 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 	}
 	t.Run("recreated while the node serves", func(t *testing.T) { // register: EOF, beats: 404, reads: 200
 		t.Parallel()
-		agent := newClientAgent(t, servers)
+		agent := consultest.StartAgent(t, servers)
 		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr+","+servers[1].Addr)
 		n.serves()
-		agent.recreate()
+		agent.Recreate()
 		failsOver(t, n)
 	})
 	starts := func(t *testing.T, n *node) {
@@ -45,16 +45,16 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 	}
 	t.Run("recreated before the node starts", func(t *testing.T) { // register: 200, beats: 200, never in the catalog
 		t.Parallel()
-		agent := newClientAgent(t, servers)
-		agent.recreate()
+		agent := consultest.StartAgent(t, servers)
+		agent.Recreate()
 		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr+","+servers[1].Addr)
 		starts(t, n)
 		failsOver(t, n)
 	})
 	t.Run("recreated before the node starts, and there is no other", func(t *testing.T) {
 		t.Parallel()
-		agent := newClientAgent(t, servers)
-		agent.recreate()
+		agent := consultest.StartAgent(t, servers)
+		agent.Recreate()
 		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr)
 		starts(t, n)
 		eventually(t, testTTL+3*testBeat, "it knows that it is not registered", func() error {
@@ -73,9 +73,8 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 			}
 			return nil
 		})
-		agent.kill()
-		time.Sleep(15 * time.Second) // the servers miss it
-		agent.recreate()
+		missed(t, agent, servers)
+		agent.Recreate()
 		n.registered(2*testBeat+3*time.Second, api.HealthPassing)
 	})
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -257,70 +254,9 @@ func testAnotherAgent(t *testing.T, servers []*consultest.Consul) {
 	})
 }
 
-// A clientAgent is a Consul agent in front of servers, none itself.
-type clientAgent struct {
-	consultest.Consul // its client, addresses and name
-
-	t    testing.TB
-	args []string
-	dir  string
-	cmd  *exec.Cmd
-}
-
-func newClientAgent(t testing.TB, servers []*consultest.Consul) *clientAgent {
-	t.Helper()
-	a := &clientAgent{t: t, dir: filepath.Join(t.TempDir(), "data")}
-	host := loopback(t) // on another port than its own
-	a.Addr, a.DNSAddr, a.Node = host+":8500", host+":8600", "client-"+host
-	a.Client = consultest.Client(t, a.Addr, "")
-	a.args = []string{"agent", "-node=" + a.Node, "-bind=" + host, "-client=" + host, "-data-dir=" + a.dir, "-retry-interval=1s", "-grpc-port=-1", "-log-level=error"}
-	for _, s := range servers {
-		host, _, err := net.SplitHostPort(s.Addr)
-		must(t, err)
-		a.args = append(a.args, "-retry-join="+host)
-	}
-	t.Cleanup(a.kill)
-	a.boot()
-	return a
-}
-
-// boot starts the agent and waits until it knows the servers' leader.
-func (a *clientAgent) boot() {
-	a.t.Helper()
-	bin := os.Getenv("RMQ_TEST_CONSUL") // where consultest finds it, too
-	if bin == "" {
-		var err error
-		if bin, err = exec.LookPath("consul"); err != nil {
-			bin = filepath.Join("..", "..", ".cache", "bin", "consul")
-		}
-	}
-	a.cmd = exec.Command(bin, a.args...)
-	a.cmd.Stdout, a.cmd.Stderr = a.t.Output(), a.t.Output()
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(a.t, a.cmd.Start())
-	eventually(a.t, soon, a.Node+" is ready", func() error { return answers(context.Background(), a.Client) })
-}
-
-func (a *clientAgent) kill() {
-	if a.cmd != nil {
-		_ = a.cmd.Process.Kill()
-		_ = a.cmd.Wait()
-		a.cmd = nil
-	}
-}
-
-// recreate is `docker rm -f` of an agent without a volume, and another one under its
-// name, before the servers have noticed.
-func (a *clientAgent) recreate() {
-	a.t.Helper()
-	a.kill()
-	must(a.t, os.RemoveAll(a.dir))
-	a.boot()
-}
-
-// serf is what the servers think of the agent.
-func (a *clientAgent) serf(server *consultest.Consul) (string, error) {
-	checks, _, err := server.Client.Health().Node(a.Node, &api.QueryOptions{RequireConsistent: true})
+// serf is what a server thinks of an agent.
+func serf(agent, server *consultest.Consul) (string, error) {
+	checks, _, err := server.Client.Health().Node(agent.Node, &api.QueryOptions{RequireConsistent: true})
 	for _, c := range checks {
 		if c.CheckID == "serfHealth" {
 			return c.Status, err
@@ -329,13 +265,26 @@ func (a *clientAgent) serf(server *consultest.Consul) (string, error) {
 	return "", err
 }
 
+// missed ends an agent and waits until the servers have noticed.
+func missed(t testing.TB, agent *consultest.Consul, servers []*consultest.Consul) {
+	t.Helper()
+	agent.Kill()
+	eventually(t, 30*time.Second, "the servers miss the agent", func() error {
+		status, err := serf(agent, servers[0])
+		if err == nil && status != api.HealthCritical {
+			err = fmt.Errorf("it is %q", status)
+		}
+		return err
+	})
+}
+
 // An agent that is recreated without its volume, before the servers have missed it,
 // stays the one before to them: it takes reads, and what is registered with it never
 // gets into the catalog (where the one before still has the entry, 1.22 hangs up on
 // the registration). A node that serves goes on, says so, and is registered once the
 // servers have missed the agent.
 func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
-	agent := newClientAgent(t, servers)
+	agent := consultest.StartAgent(t, servers)
 	w := newWorld(t, servers[0])
 	n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr)
 	n.serves()
@@ -349,11 +298,11 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 		return entries[0].Node.ID
 	}
 	was := entry()
-	agent.recreate()
+	agent.Recreate()
 	eventually(t, 2*soon, "it says that Consul does not take its beats", func() error {
 		if now := entry(); now != was { // the servers had missed the agent already: once more, and faster
 			was = now
-			agent.recreate()
+			agent.Recreate()
 		}
 		r, err := n.report()
 		if err == nil && (!r.ready() || !strings.Contains(r.Reason, "not told to Consul")) {
@@ -372,17 +321,10 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 	if now := entry(); now != was {
 		t.Error("the servers take the agent for a new one: this test is of no use")
 	}
-	agent.kill()
-	eventually(t, 30*time.Second, "the servers miss the agent", func() error {
-		status, err := agent.serf(servers[0])
-		if err == nil && status != api.HealthCritical {
-			err = fmt.Errorf("it is %q", status)
-		}
-		return err
-	})
-	agent.recreate()
+	missed(t, agent, servers)
+	agent.Recreate()
 	eventually(t, soon, "it is registered anew", func() error {
-		status, err := n.statusOn(&agent.Consul)
+		status, err := n.statusOn(agent)
 		if err == nil && (status != api.HealthPassing || entry() == was || !strings.Contains(n.log(), "Consul answers again")) {
 			err = fmt.Errorf("it is %q", status)
 		}

@@ -26,7 +26,7 @@ import (
 // need about 10 s.
 const readyIn = 60 * time.Second
 
-// A Consul is one server agent.
+// A Consul is one agent, as a rule a server.
 type Consul struct {
 	Client  *api.Client // talks to Addr, with Token
 	Addr    string      // HTTP API, host:port
@@ -39,7 +39,7 @@ type Consul struct {
 	host string
 	dir  string // data of a persistent agent
 	join string // the cluster's servers, for the command line
-	of   int    // servers in its cluster
+	of   int    // servers in its cluster; 0: it is none itself
 	opts options
 	cmd  *exec.Cmd
 }
@@ -112,18 +112,49 @@ func start(t testing.TB, n int, opts []Option) []*Consul {
 	return servers
 }
 
+// StartAgent runs an agent in front of the servers, none itself, on an address of its own, and waits until it knows
+// their leader. It keeps its data.
+func StartAgent(t testing.TB, servers []*Consul) *Consul {
+	t.Helper()
+	host := loopback(t, 8301, 8500, 8600)
+	c := &Consul{
+		Addr: host + ":8500", DNSAddr: host + ":8600", Node: "client-" + host,
+		t: t, bin: servers[0].bin, host: host, dir: t.TempDir(), join: servers[0].join, opts: options{persistent: true},
+	}
+	c.connect()
+	c.Boot()
+	t.Cleanup(c.Kill)
+	c.WaitLeader()
+	return c
+}
+
+// Recreate is what becomes of an agent whose container is removed with its data, and made again under its name.
+func (c *Consul) Recreate() {
+	c.t.Helper()
+	c.Kill()
+	for _, err := range []error{os.RemoveAll(c.dir), os.Mkdir(c.dir, 0o755)} {
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.Boot()
+	c.WaitLeader()
+}
+
 // Boot starts the agent's process with the data it has, and does not wait for it.
 func (c *Consul) Boot() {
 	c.t.Helper()
 	// Only flags that 1.8 and 1.22 both know.
 	args := []string{"agent", "-node=" + c.Node, "-bind=" + c.host, "-client=" + c.host, "-log-level=warn",
 		"-grpc-port=-1", "-serf-wan-port=-1"}
-	if c.opts.persistent {
-		args = append(args, "-server", fmt.Sprintf("-bootstrap-expect=%d", c.of), "-data-dir="+c.dir,
-			"-retry-interval=1s", "-hcl=performance { raft_multiplier = 1 }")
-		args = append(args, strings.Fields(c.join)...)
-	} else {
+	switch {
+	case !c.opts.persistent:
 		args = append(args, "-dev")
+	case c.of > 0:
+		args = append(args, "-server", fmt.Sprintf("-bootstrap-expect=%d", c.of), "-hcl=performance { raft_multiplier = 1 }")
+		fallthrough
+	default:
+		args = append(append(args, "-data-dir="+c.dir, "-retry-interval=1s"), strings.Fields(c.join)...)
 	}
 	if c.opts.acl {
 		// An agent without a data directory would persist its tokens into the test's working directory.
@@ -160,17 +191,6 @@ func (c *Consul) Restart() {
 	c.WaitReady()
 }
 
-// Wipe deletes the data of a killed persistent agent.
-func (c *Consul) Wipe() {
-	c.t.Helper()
-	if c.cmd != nil {
-		c.t.Fatal("wipe a running agent")
-	}
-	if err := os.RemoveAll(c.dir); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
 // Pause stops the agent's process: its ports accept and never answer, as a black hole. Undo it with [Consul.Resume].
 func (c *Consul) Pause() { c.signal(syscall.SIGSTOP) }
 
@@ -197,6 +217,18 @@ func (c *Consul) WaitReady() {
 			return err
 		}
 		_, _, err = c.Client.Catalog().Node(c.Node, new(api.QueryOptions).WithContext(ctx))
+		return err
+	})
+}
+
+// WaitLeader waits until the agent knows of a leader, which is before it is ready.
+func (c *Consul) WaitLeader() {
+	c.t.Helper()
+	c.eventually("know a leader", func(ctx context.Context) error {
+		leader, err := c.Client.Status().LeaderWithQueryOptions(new(api.QueryOptions).WithContext(ctx))
+		if err == nil && leader == "" {
+			err = errors.New("there is none")
+		}
 		return err
 	})
 }
