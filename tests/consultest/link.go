@@ -3,6 +3,7 @@ package consultest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"log"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -105,7 +107,7 @@ func (l *Link) change(m mode, delay time.Duration) {
 		l.listener = nil
 	case m != refusing && l.listener == nil:
 		var listener net.Listener
-		if listener, err = net.Listen("tcp", l.Addr); err == nil {
+		if listener, err = listen(l.Addr); err == nil {
 			l.listener = listener
 			l.wg.Go(func() { l.accept(listener) })
 		}
@@ -116,6 +118,16 @@ func (l *Link) change(m mode, delay time.Duration) {
 	}
 	if err != nil {
 		l.t.Fatal(err)
+	}
+}
+
+// listen waits for an address that was closed a moment ago: a process that is being forked keeps it until its exec.
+func listen(addr string) (listener net.Listener, err error) {
+	for end := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		listener, err = net.Listen("tcp", addr)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(end) {
+			return listener, err
+		}
 	}
 }
 
