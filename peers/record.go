@@ -39,6 +39,7 @@ type Record struct {
 	Seed      string            `json:"seed,omitempty"`       // node that claimed
 	Since     time.Time         `json:"since"`                // of State
 	Members   map[string]string `json:"members"`              // node → volume id
+	Joining   map[string]string `json:"joining,omitempty"`    // members on their first volume that were not verified yet, and that volume
 	Gone      map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
 	Replaced  []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous  []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
@@ -174,6 +175,25 @@ func (r Record) With(node, volume string) Record {
 	}
 	r.Members[node] = volume
 	delete(r.Gone, node)
+	r.Joining = maps.Clone(r.Joining)
+	delete(r.Joining, node)
+	return r
+}
+
+// Joins returns the record with node as a member that is about to join on volume.
+// Until it is verified, that volume holds nothing that could be lost, if no earlier
+// one of the node's did.
+func (r Record) Joins(node, volume string) Record {
+	on, listed := r.Members[node]
+	g, gone := r.Gone[node]
+	first := listed && on != "" && r.Joining[node] == on || !listed && (!gone || g.Unjoined || g.Left)
+	r = r.With(node, volume)
+	if first {
+		if r.Joining == nil {
+			r.Joining = map[string]string{}
+		}
+		r.Joining[node] = volume
+	}
 	return r
 }
 
@@ -185,16 +205,18 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	}
 	r.Gone[node] = Gone{Volume: r.Members[node], At: now.UTC(), Why: why}
 	delete(r.Members, node)
+	r.Joining = maps.Clone(r.Joining)
+	delete(r.Joining, node)
 	return r
 }
 
-// Unjoined returns the record after node took itself off it, whose volume is the one
-// on record and never was a member's.
-func (r Record) Unjoined(node, why string, now time.Time) Record {
+// Unjoined returns the record after node took itself off it, whose join on volume came
+// to nothing.
+func (r Record) Unjoined(node, volume, why string, now time.Time) Record {
+	never := volume != "" && r.Members[node] == volume && r.Joining[node] == volume
 	r = r.Without(node, why, now)
 	g := r.Gone[node]
-	// An earlier volume may have been: then its data is what is lost.
-	g.Unjoined = len(r.Replaced) < kept && !slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node })
+	g.Unjoined = never
 	r.Gone[node] = g
 	return r
 }
@@ -214,6 +236,20 @@ func (r Record) HasLeft(node, volume string) bool {
 	g, gone := r.Gone[node]
 	_, on := r.Members[node]
 	return gone && !on && g.Left && g.Volume == volume && volume != ""
+}
+
+// GaveUp returns when that volume of node's was given up: it left, was struck, or
+// replaced. The zero time: nothing on record says so.
+func (r Record) GaveUp(node, volume string) time.Time {
+	if g, gone := r.Gone[node]; gone && g.Volume == volume && volume != "" {
+		return g.At
+	}
+	for _, old := range r.Replaced {
+		if old.Node == node && old.Volume == volume {
+			return old.At
+		}
+	}
+	return time.Time{}
 }
 
 // Published returns a formed record as a running member knows its cluster: all
@@ -262,11 +298,8 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return ""
 	case member:
 		when := ""
-		for _, old := range r.Replaced {
-			if old.Node == node && old.Volume == volume {
-				when = fmt.Sprintf(" on %s (%s)", old.At.Format(time.RFC3339), old.Why)
-				break
-			}
+		if i := slices.IndexFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume }); i >= 0 {
+			when = fmt.Sprintf(" on %s (%s)", r.Replaced[i].At.Format(time.RFC3339), r.Replaced[i].Why)
 		}
 		return fmt.Sprintf("this volume (%s) was replaced%s: %s is on record with volume %s in cluster %s, on record since %s", volume, when, node, on, r.describe(), r.Since.Format(time.RFC3339))
 	case gone && g.Left:

@@ -310,22 +310,56 @@ func TestVolumesThatWereReplaced(t *testing.T) {
 	}
 }
 
-// Only of a node that never was a member nothing can be lost.
+// Only of a node that never was a member on any volume nothing can be lost.
 func TestUnjoined(t *testing.T) {
 	t.Parallel()
 	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}}
-	g := r.With(b, "vb").Unjoined(b, "came to nothing", now).Gone[b]
-	if !g.Unjoined || g.Volume != "vb" || g.Why != "came to nothing" || !g.At.Equal(now) {
-		t.Errorf("never a member: %+v", g)
+	joins := r.Joins(b, "vb")
+	for _, test := range []struct {
+		name   string
+		r      peers.Record
+		volume string
+		want   bool
+	}{
+		{"first join", joins, "vb", true},
+		{"first join, another volume now", joins, "vx", false},
+		{"first join, started again on another volume", joins.Joins(b, "vx"), "vx", true},
+		{"after a join that came to nothing", joins.Unjoined(b, "vb", "came to nothing", now).Joins(b, "vb"), "vb", true},
+		{"after it left for good", r.With(b, "vb").Left(b, "told to", now).Joins(b, "vx"), "vx", true},
+		{"verified", joins.With(b, "vb"), "vb", false},
+		{"verified, and its volume put back to the day of its join", joins.With(b, "vb").Joins(b, "vb"), "vb", false},
+		{"a member on a volume that is not mounted, on the one before now", joins.Joins(b, "vx").With(b, "vx").Joins(b, "vb"), "vb", false},
+		{"a member whose volume was wiped", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx"), "vx", false},
+		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx").Unjoined(b, "vx", "came to nothing", now).Joins(b, "vy"), "vy", false},
+		{"published by another", r.With(b, "").Joins(b, "vb"), "vb", false},
+		{"no volume", r.With(b, ""), "", false},
+	} {
+		struck := test.r.Unjoined(b, test.volume, "came to nothing", now)
+		if g, gone := struck.Gone[b]; !gone || g.Unjoined != test.want || g.Why != "came to nothing" || !g.At.Equal(now) || struck.Members[b] != "" || struck.Joining[b] != "" {
+			t.Errorf("%s: %+v, want %t", test.name, struck, test.want)
+		}
 	}
-	if r := r.With(b, "vb").Without(b, "blank", now).With(b, "vnew").Unjoined(b, "came to nothing", now); r.Gone[b].Unjoined || r.Gone[b].Volume != "vnew" {
-		t.Errorf("one on an earlier volume: %+v", r.Gone[b])
+	if len(r.Joining) != 0 || len(r.Members) != 1 || joins.Joining[b] != "vb" {
+		t.Errorf("a record was changed: %+v, %+v", r, joins)
 	}
-	for i := range 12 { // so many that the record may not remember an earlier volume of b
-		r = r.Without(a, "blank", now).With(a, fmt.Sprintf("v%d", i))
-	}
-	if g := r.With(b, "vb").Unjoined(b, "came to nothing", now).Gone[b]; g.Unjoined {
-		t.Errorf("perhaps a member: %+v", g)
+}
+
+func TestGaveUp(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}}
+	struck := r.Without(a, "blank", now)
+	for name, test := range map[string]struct {
+		r      peers.Record
+		volume string
+		want   time.Time
+	}{
+		"on record": {r, "va", time.Time{}}, "struck": {struck, "va", now}, "another was struck": {struck, "vx", time.Time{}},
+		"replaced": {struck.With(a, "vnew"), "va", now}, "another was replaced": {struck.With(a, "vnew"), "vx", time.Time{}},
+		"no volume": {r.With(a, "").Without(a, "blank", now), "", time.Time{}}, "left": {r.Left(a, "told to", now), "va", now},
+	} {
+		if got := test.r.GaveUp(a, test.volume); !got.Equal(test.want) {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }
 

@@ -107,7 +107,7 @@ func (b broker) waits(ctx context.Context) (members, waits []string, paused bool
 
 // led asks a node whether the members that decide by majority have a leader.
 func (b broker) led(ctx context.Context, node string) (bool, error) {
-	out, err := b.ctl(ctx, node, "eval", `io:format("led|~s|~n", [case catch ra:members({rabbitmq_metadata, node()}, 2000) of {ok, _, _} -> true; _ -> false end]), ok.`)
+	out, err := b.ctl(ctx, node, "eval", `io:format("led|~s|~n", [case catch ra:members({rabbitmq_metadata, node()}, 2000) of {ok, _, _} -> true; {timeout, _} -> false; _ -> unknown end]), ok.`)
 	if err != nil {
 		return false, err
 	}

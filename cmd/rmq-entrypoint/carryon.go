@@ -76,12 +76,13 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	told := ""
+	told, given := "", true
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
 		order, err := readJSON[carryOnFile](cfg.volume().file("carry-on"))
 		if err != nil {
 			return err
 		}
+		given = order != nil
 		r, err := askCompanion(ctx, cfg.HTTP)
 		if err == nil && order == nil && r.ready() {
 			fmt.Fprintf(out, "done: %s: %s\n", r.Status, r.Reason)
@@ -91,6 +92,9 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 			told = r.Reason
 			fmt.Fprintln(out, "  "+told)
 		}
+	}
+	if !given {
+		return fmt.Errorf("not done (%s): the order no longer held, the node's log tells why", cmp.Or(told, "the companion does not answer"))
 	}
 	return fmt.Errorf("not done yet (%s): the order stays on the volume, rmq-entrypoint status tells", cmp.Or(told, "the companion does not answer"))
 }
@@ -123,7 +127,13 @@ func (c *companion) strait(ctx context.Context, r peers.Record) (s strait, err e
 	}
 	s.many = len(r.Members) > 1
 	if c.khepri() {
-		enough := func() bool { s.lost = lost(r, c.view.Members); return 2*len(s.lost) < len(c.view.Members) }
+		enough := func() bool {
+			// One that runs is not lost, whatever an earlier day's record says.
+			s.lost = slices.DeleteFunc(lost(r, c.view.Members), func(m string) bool { return slices.Contains(c.view.Running, m) })
+			// What joins while there is no majority holds no copy.
+			s.many = slices.ContainsFunc(r.Names(), func(m string) bool { return m != node && slices.Contains(c.view.Members, m) })
+			return 2*len(s.lost) < len(c.view.Members)
+		}
 		if !c.serving || !c.verified || !enough() {
 			v, err := c.broker.view(ctx, node) // it answers without a majority, too
 			if errors.Is(err, errNoClusterID) {
@@ -189,7 +199,8 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 		return c.carryOnWithout(s.lost, fmt.Sprintf("the join of %s came to nothing, and nothing is lost with it, but RabbitMQ counts on its vote: going on without", strings.Join(s.lost, ", ")))
 	}
 	if s.many {
-		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(r.Names(), ", "), marker.At.Format(time.RFC3339))
+		copies := slices.DeleteFunc(r.Names(), func(m string) bool { return c.khepri() && !slices.Contains(c.view.Members, m) })
+		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(copies, ", "), marker.At.Format(time.RFC3339))
 		if c.khepri() {
 			return why + "; " + mounted + "wipe all copies but the newest, which then says how to carry on"
 		}

@@ -58,7 +58,9 @@ type companion struct {
 	apartFrom map[string]time.Time // members that pass but are not seen running, since when
 	steady    healthcheck.Steady
 	joinedBy  time.Time // when a joiner that is not serving gives up
-	stuckAt   time.Time // since when the cluster has no leader without a joiner's vote
+	stuckAt   time.Time // since when a joiner's vote is missed and not to be had
+	stuck     int       // looks that showed so
+	unled     bool      // the last look found no leader
 	reported  time.Time // last time Consul took a beat
 	lapsed    bool      // that is longer ago than the TTL, and passing was earned anew
 	unlisted  time.Time // since when the catalog lacks the entry that the agent says it has
@@ -306,7 +308,7 @@ func (c *companion) beat(ctx context.Context) {
 		c.serving = true // READY was said to the companion before this one
 	}
 	if _, err := c.consul.use(ctx); err == nil {
-		if err := c.locate(); err != nil {
+		if err := c.locate(ctx); err != nil {
 			c.story("not registered", err.Error())
 			c.show(report{Status: api.HealthCritical, Reason: "not registered: " + err.Error()})
 			return
@@ -360,11 +362,11 @@ func (c *companion) beat(ctx context.Context) {
 }
 
 // locate finds out what address to register, once Consul answers.
-func (c *companion) locate() error {
+func (c *companion) locate(ctx context.Context) error {
 	if c.rt.Located {
 		return nil
 	}
-	address, err := c.rt.Config.advertise(c.consul.addr)
+	address, err := c.rt.Config.advertise(ctx, c.consul.addr)
 	if err != nil {
 		return err
 	}
@@ -426,7 +428,8 @@ func (c *companion) chores(ctx context.Context) {
 
 // judge returns the check's status and its reason.
 func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, reason string) {
-	c.lost = nil
+	unlisted := c.unlisted
+	c.lost, c.unlisted = nil, time.Time{}
 	if why := c.carryOn(ctx); why != "" {
 		return api.HealthCritical, why
 	}
@@ -462,11 +465,10 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 		return c.unasked(ctx, r, err)
 	}
 	mine := func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }
-	switch {
-	case slices.ContainsFunc(others, mine) || c.reported.IsZero():
-		c.unlisted = time.Time{}
-	case c.unlisted.IsZero():
-		c.unlisted = time.Now()
+	if !slices.ContainsFunc(others, mine) && !c.reported.IsZero() {
+		if c.unlisted = unlisted; unlisted.IsZero() {
+			c.unlisted = time.Now()
+		}
 	}
 	// A registration that was given up may arrive late, over a newer one. One that is
 	// left with an agent that died stays beside it.

@@ -77,7 +77,12 @@ try
     {badrpc, Why} -> Fail(1, "~0tp", [Why]);
     false ->
       {Status, Because} = case net_adm:names(list_to_atom(Host)) of
-        {error, address} -> {69, "no epmd answers on its host"};
+        {error, address} ->
+          Port = list_to_integer(os:getenv("ERL_EPMD_PORT", "4369")),
+          case gen_tcp:connect(Host, Port, [], 3000) of
+            {error, econnrefused} -> {69, "no epmd runs on its host"};
+            Unreachable -> {1, io_lib:format("epmd on its host is out of reach: ~0tp", [Unreachable])}
+          end;
         {error, Lookup} -> {69, io_lib:format("its host: ~0tp", [Lookup])};
         {ok, Known} ->
           case lists:keymember(Name, 1, Known) of

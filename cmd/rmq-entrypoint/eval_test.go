@@ -45,17 +45,23 @@ func TestBareErlang(t *testing.T) {
 		}
 	}
 
-	for _, c := range []struct{ node, expr, says string }{
-		{"rabbit@node1", "exit(nonsense).", "nonsense"},
-		{"rabbit@node1", "1 + a.", "badarith"},
-		{"rabbit@node1", "syntax(", "syntax error"},
-		{"rabbit@nowhere", "ok.", "rabbit@nowhere does not answer: its host: nxdomain"},
-		{"another@node1", "ok.", "another@node1 does not answer: it does not run"},
-		{"rabbit@localhost", "ok.", "does not let this one in"},
-		{"rabbit", "ok.", "badmatch"},
+	net := strings.Split(m.IP(t), ".") // Docker's bridge is a /16: nobody is there
+	m.Exec(t, "sh", "-c", "echo "+net[0]+"."+net[1]+".255.253 away >>/etc/hosts")
+	for _, c := range []struct {
+		node, expr, says string
+		down             bool
+	}{
+		{"rabbit@node1", "exit(nonsense).", "nonsense", false},
+		{"rabbit@node1", "1 + a.", "badarith", false},
+		{"rabbit@node1", "syntax(", "syntax error", false},
+		{"rabbit@nowhere", "ok.", "rabbit@nowhere does not answer: its host: nxdomain", true},
+		{"another@node1", "ok.", "another@node1 does not answer: it does not run", true},
+		{"rabbit@localhost", "ok.", "does not let this one in", false},
+		{"rabbit@away", "ok.", "epmd on its host is out of reach", false},
+		{"rabbit", "ok.", "badmatch", false},
 	} {
-		if out, err := ask(c.node, c.expr); err == nil || !strings.Contains(out, c.says) {
-			t.Errorf("%q at %s: %v, %q, want %q", c.expr, c.node, err, out, c.says)
+		if out, err := ask(c.node, c.expr); err == nil || !strings.Contains(out, c.says) || isDown(err) != c.down {
+			t.Errorf("%q at %s: %v, %q, want %q, down %t", c.expr, c.node, err, out, c.says, c.down)
 		}
 	}
 

@@ -90,11 +90,11 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) {
 			return p, err
 		}
+		d := f.choose(o.Observation)
 		wayOut = ""
-		if r := o.Record.Value; r.State == peers.Formed {
+		if r := o.Record.Value; r.State == peers.Formed && d.Action == peers.Wait {
 			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint found --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
 		}
-		d := f.choose(o.Observation)
 		if d.Action != peers.Wait {
 			done, err := f.act(ctx, o, d, &p)
 			if err != nil && outer.Err() == nil && ctx.Err() != nil {
@@ -145,8 +145,15 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
 	}
-	if own, err := f.cfg.advertise(f.consul.addr); f.self == "" && err == nil {
-		f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
+	if f.self == "" {
+		if own, err := f.cfg.advertise(ctx, f.consul.addr); err == nil {
+			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
+		}
+	}
+	// A join that was under way on another volume than the one on record is no vote that
+	// the cluster waits for.
+	if on, listed := o.Record.Value.Members[f.cfg.Node]; listed && on != "" && on != f.state.volume {
+		o.Joining = false
 	}
 	if _, err := f.hosts.learn(o.Peers.Value); err != nil { // before they are asked
 		f.log.Warn("cannot write the hosts file", "err", err)
@@ -263,8 +270,8 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 	case peers.Strike:
 		f.log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
 		struck := r.Without(f.cfg.Node, "its volume came up blank", now)
-		if f.state.failed && r.Members[f.cfg.Node] == f.state.volume {
-			struck = r.Unjoined(f.cfg.Node, "its join came to nothing", now)
+		if f.state.failed {
+			struck = r.Unjoined(f.cfg.Node, f.state.volume, "its join came to nothing", now)
 		}
 		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), struck, o.record, "", "")
 		return false, err
@@ -310,7 +317,7 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		return false, err
 	}
 	if r.Members[f.cfg.Node] != f.state.volume {
-		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.With(f.cfg.Node, f.state.volume), o.record, "", ""); err != nil || !ok {
+		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.Joins(f.cfg.Node, f.state.volume), o.record, "", ""); err != nil || !ok {
 			return false, err
 		}
 	}

@@ -38,7 +38,7 @@ func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Wr
 		var unsure []string
 		for _, n := range slices.Compact(nodes) {
 			switch _, err := (broker{cfg.Node, cfg.run}).view(ctx, n); {
-			case err == nil: // critical, but it runs
+			case err == nil, errors.Is(err, errNoClusterID): // critical, but it runs
 				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
 			case !isDown(err):
 				unsure = append(unsure, err.Error())

@@ -168,7 +168,7 @@ func (c config) prepareHosts(ctx context.Context, log *slog.Logger) (*hosts, err
 	if c.Hosts != "consul" {
 		return nil, nil
 	}
-	own, _ := c.advertise("") // unknown: as the system resolves it
+	own, _ := c.advertise(ctx, "") // unknown: as the system resolves it
 	h := c.hosts(ctx, own)
 	if err := rabbitconf.Write(c.inetrc(), rabbitconf.Inetrc(h.path), -1, -1); err != nil {
 		return nil, fmt.Errorf("tell Erlang of the hosts file (--hosts, RMQ_HOSTS): %w", err)

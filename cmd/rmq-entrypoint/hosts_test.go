@@ -150,7 +150,7 @@ func TestOwnAddress(t *testing.T) {
 	} {
 		cfg, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+c.node, "RMQ_ADVERTISE="+c.advertise))
 		must(t, err)
-		own, err := cfg.advertise("")
+		own, err := cfg.advertise(t.Context(), "")
 		must(t, err)
 		if h := cfg.hosts(t.Context(), own); h.own != c.own || "rabbit@"+h.self != c.node {
 			t.Errorf("%+v: %+v", c, h)
@@ -222,14 +222,14 @@ func testAdvertisedInterface(t *testing.T, w *world) {
 func TestAdvertiseBeforeConsulIsAsked(t *testing.T) {
 	cfg, _, err := parse(nil, environ("CONSUL_HTTP_ADDR=198.51.100.1:8500"))
 	must(t, err)
-	before, err := cfg.advertise("")
+	before, err := cfg.advertise(t.Context(), "")
 	must(t, err)
-	then, err := cfg.advertise("198.51.100.1:8500")
+	then, err := cfg.advertise(t.Context(), "198.51.100.1:8500")
 	if must(t, err); before != then {
 		t.Errorf("%q before, %q then", before, then)
 	}
 	// Not knowing is not the agent's own address, with which others would look for the node there.
-	if address, err := cfg.advertise("consul.invalid:8500"); err == nil || !strings.Contains(err.Error(), "RMQ_ADVERTISE") {
+	if address, err := cfg.advertise(t.Context(), "consul.invalid:8500"); err == nil || !strings.Contains(err.Error(), "RMQ_ADVERTISE") {
 		t.Errorf("%q, %v", address, err)
 	}
 }

@@ -44,7 +44,7 @@ type runtimeFile struct {
 	Located bool
 	Waiting string // why the server has not started yet
 
-	Verified bool // since the server started
+	Verified time.Time // the first time since the server started
 
 	PauseMinority         bool // written to rabbitmq.config
 	UserPartitionHandling bool // cluster_partition_handling is the user's own

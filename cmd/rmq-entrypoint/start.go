@@ -97,7 +97,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
 	if cerr == nil {
-		rt.Address, cerr = cfg.advertise(c.addr)
+		rt.Address, cerr = cfg.advertise(ctx, c.addr)
 		rt.Located = cerr == nil
 	}
 	if err := rt.write(); err != nil {
@@ -233,7 +233,7 @@ func needsForget(v rabbitconf.Version) bool {
 // route to the Consul agent in use, "" for the first one. With an agent on this host
 // it is "", for which Consul fills in the agent's own. An error means unknown, as
 // while the agent's name has no address: then nothing is to be registered.
-func (c config) advertise(consul string) (string, error) {
+func (c config) advertise(ctx context.Context, consul string) (string, error) {
 	if c.Advertise != "" {
 		return c.Advertise, nil
 	}
@@ -244,7 +244,7 @@ func (c config) advertise(consul string) (string, error) {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	conn, err := net.DialTimeout("udp", net.JoinHostPort(host, "8500"), 2*time.Second) // sends nothing
+	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "udp", net.JoinHostPort(host, "8500")) // sends nothing
 	if err != nil {
 		return "", fmt.Errorf("which of this host's addresses to register (--advertise, RMQ_ADVERTISE): no route to Consul: %w", err)
 	}

@@ -343,14 +343,14 @@ func testConsulsNameHasNoAddress(t *testing.T, w *world) {
 		t.Errorf("it claims to know its address: %+v", rt)
 	}
 	c := &companion{rt: *rt, consul: &consul{addr: "consul.invalid:8500"}}
-	if err := c.locate(); err == nil || c.rt.Located {
+	if err := c.locate(t.Context()); err == nil || c.rt.Located {
 		t.Errorf("located at %q, %v", c.rt.Address, err)
 	}
 	c.rt.Config.StateDir = t.TempDir()
 	c.rt.Config.Management = rabbitconf.Listener{Port: 15672}
 	c.beside = c.rt.beside()
 	c.consul.addr = "198.51.100.1:8500" // elsewhere: the source of the route there
-	if err := c.locate(); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != c.rt.registration().Address || c.beside[0].Address != c.reg.Address {
+	if err := c.locate(t.Context()); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != c.rt.registration().Address || c.beside[0].Address != c.reg.Address {
 		t.Errorf("located at %q, registered at %q and %+v, %v", c.rt.Address, c.reg.Address, c.beside, err)
 	}
 	if kept, err := readRuntime(c.rt.Config.StateDir); err != nil || kept.Address != c.reg.Address {
@@ -606,7 +606,7 @@ func testCameUpAlone(t *testing.T, w *world) {
 // joins anew when the cluster can do without it.
 func testJoinCameToNothing(t *testing.T, w *world) {
 	n := w.node("b@localhost")
-	r := formed("id-1", map[string]string{"a@localhost": "va"}).With(n.name, "vb")
+	r := formed("id-1", map[string]string{"a@localhost": "va"}).Joins(n.name, "vb")
 	w.putRecord(r)
 	a := w.neighbour("a@localhost", "id-1")
 	a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|a@localhost||true|\n")
@@ -619,7 +619,7 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 	}
 	a.put(a.path("view"), "view|id-1|a@localhost|a@localhost||true|\n")
 	n.server(soon)
-	if r := w.record(); r.Members[n.name] != "vb" || len(r.Replaced) != 0 {
+	if r := w.record(); r.Members[n.name] != "vb" || r.Joining[n.name] != "vb" || len(r.Replaced) != 0 {
 		t.Errorf("record %+v", r)
 	}
 	if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || pending.Failed || pending.Role != joining {
@@ -636,15 +636,19 @@ func testVotesInVain(t *testing.T, w *world) {
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
 	w.neighbour("a@localhost", "id-1", "a@localhost")
 	v := testVolume(t)
-	view, led, asked := "", "false", 0
+	view, mine, led, asked := "", "view||b@localhost|||true|\n", "false", 0
 	run := func(_ context.Context, argv ...string) (string, error) {
 		asked++
-		if strings.Contains(argv[5], "led|") {
+		switch {
+		case strings.Contains(argv[5], "led|"):
 			return "led|" + led + "|\nok\n", nil
+		case argv[3] == "b@localhost":
+			return mine, nil
 		}
 		return view, nil
 	}
-	cfg := config{Node: "b@localhost", Service: w.service, KeyPrefix: "rmq-entrypoint", Consul: []string{w.consul.Addr}, Data: v.data, StateDir: v.state, JoinTimeout: time.Hour}
+	cfg := config{Node: "b@localhost", Service: w.service, KeyPrefix: "rmq-entrypoint", Consul: []string{w.consul.Addr}, Data: v.data, StateDir: v.state, JoinTimeout: time.Hour, TTL: testTTL}
+	must(t, v.writePending(pendingFile{Role: joining, Claim: "c1", Volume: "vb"}))
 	var log bytes.Buffer
 	c := &companion{
 		log: slog.New(slog.NewTextHandler(&log, nil)), rt: runtimeFile{Config: cfg, Role: joining, Claim: "c1", Volume: "vb", PID: -1},
@@ -656,27 +660,53 @@ func testVotesInVain(t *testing.T, w *world) {
 		t.Errorf("it asked %d times before a join takes longer than usual", asked)
 	}
 	c.born = time.Now().Add(-time.Minute)
-	for _, tc := range []struct{ name, view, led string }{
-		{"not counted in", "view|id-1|a@localhost|a@localhost||true|\n", "false"},
-		{"a majority without it", "view|id-1|a@localhost,b@localhost,c@localhost|a@localhost,c@localhost||true|\n", "false"},
-		{"Mnesia", "view|id-1|a@localhost,b@localhost|a@localhost||false|\n", "false"},
-		{"it has a leader", counted, "true"},
-		{"that cannot be told", counted, "perhaps"},
-		{"it cannot be asked", "", "false"},
+	own, since := mine, time.Now().Add(-time.Hour)
+	for _, tc := range []struct {
+		name, view, led, mine string
+		unknown               bool // says nothing for it or against
+	}{
+		{name: "not counted in", view: "view|id-1|a@localhost|a@localhost||true|\n", led: "false", mine: own},
+		{name: "a majority without it", view: "view|id-1|a@localhost,b@localhost,c@localhost|a@localhost,c@localhost||true|\n", led: "false", mine: own},
+		{name: "Mnesia", view: "view|id-1|a@localhost,b@localhost|a@localhost||false|\n", led: "false", mine: own},
+		{name: "it has a leader", view: counted, led: "true", mine: own},
+		{name: "it knows the others itself: slow", view: counted, led: "false", mine: "view||a@localhost,b@localhost|||true|\n"},
+		{name: "whether it has a leader is unknown", view: counted, led: "unknown", mine: own, unknown: true},
+		{name: "nobody can be asked", led: "false", mine: own, unknown: true},
+		{name: "it boots", view: counted, led: "false", unknown: true},
 	} {
-		view, led, c.stuckAt = tc.view, tc.led, time.Now().Add(-time.Hour)
-		if c.votesInVain(t.Context()) || !c.stuckAt.IsZero() {
-			t.Errorf("%s: it gives up, or counts on", tc.name)
+		view, led, mine, c.stuckAt, c.stuck = tc.view, tc.led, tc.mine, since, stuckLooks
+		if c.votesInVain(t.Context()) {
+			t.Errorf("%s: it gives up", tc.name)
+		}
+		if kept := c.stuckAt.Equal(since) && c.stuck == stuckLooks; kept != tc.unknown {
+			t.Errorf("%s: since %s, %d looks", tc.name, c.stuckAt, c.stuck)
 		}
 	}
-	view, led = counted, "false"
-	if c.votesInVain(t.Context()) || c.stuckAt.IsZero() {
-		t.Error("it gives up at once")
+	view, led, mine, c.stuckAt, c.stuck = counted, "false", own, time.Time{}, 0
+	for range stuckLooks {
+		if c.votesInVain(t.Context()) || c.stuckAt.IsZero() {
+			t.Error("it gives up at once")
+		}
 	}
-	c.stuckAt = c.stuckAt.Add(-stuckFor)
+	c.stuckAt, c.stuck = since, stuckLooks-2
+	if c.votesInVain(t.Context()) {
+		t.Error("it gives up after few looks")
+	}
+	touch(t, filepath.Join(v.data, "rabbit_serial"))
+	if c.votesInVain(t.Context()) {
+		t.Error("it gives up what may be data")
+	}
+	must(t, os.RemoveAll(v.data))
 	c.giveUp(t.Context())
 	says(t, log.String(), "stopping the server", "no leader without its vote")
 	if pending, err := v.pending(); err != nil || pending == nil || !pending.Failed || pending.Role != joining || pending.Claim != "c1" || pending.Volume != "vb" {
+		t.Errorf("pending: %+v, %v", pending, err)
+	}
+	// What a node founded alone by accident stays known as such.
+	must(t, v.writePending(pendingFile{Role: alone, Claim: "c1", Volume: "vb"}))
+	c.joinedBy = time.Now()
+	c.giveUp(t.Context())
+	if pending, err := v.pending(); err != nil || pending.Role != alone || pending.Failed {
 		t.Errorf("pending: %+v, %v", pending, err)
 	}
 }
@@ -837,9 +867,10 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	s := n.serves()
 	was := w.record()
+	lastWeek := time.Now().Add(-7 * 24 * time.Hour)
 	for words, r := range map[string]peers.Record{
 		"is on record with volume v-old": was.With(n.name, "v-old"),
-		"its volume came up blank":       was.With("b@localhost", "vb").Without(n.name, "its volume came up blank", time.Now()),
+		"its volume came up blank":       was.With("b@localhost", "vb").Without(n.name, "its volume came up blank", lastWeek),
 	} {
 		w.putRecord(r)
 		n.reports(soon, api.HealthCritical, words)
@@ -859,6 +890,10 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 	if strings.Contains(n.log(), "stopping the server") {
 		t.Error("the server was told to stop")
 	}
+	// What happened since it serves is no earlier day's: another one took its place.
+	w.putRecord(was.Without(n.name, "its volume came up blank", time.Now()).With(n.name, "v-new"))
+	n.exit(soon)
+	says(t, n.log(), "stopping the server", "is on record with volume v-new")
 }
 
 // replaced has a health check start the companion again.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,6 +21,16 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		return fmt.Sprintf("this volume cannot be given a name: %v", err)
 	}
 	why := c.prove(ctx, client, r, index, others)
+	for range 3 { // nodes that join at the same time write it at the same time
+		if why != changedFirst {
+			break
+		}
+		var err error
+		if r, index, err = peers.ReadRecord(ctx, client, c.rt.Config.recordKey()); err != nil {
+			return err.Error()
+		}
+		why = c.prove(ctx, client, r, index, others)
+	}
 	if why != "" {
 		c.story("not verified", why)
 		return why
@@ -31,7 +42,10 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 	if err := c.mark(); err != nil {
 		return fmt.Sprintf("the marker cannot be written: %v", err)
 	}
-	c.rt.Role, c.rt.Cluster, c.rt.Claim, c.rt.Verified = member, c.view.ClusterID, "", true
+	c.rt.Role, c.rt.Cluster, c.rt.Claim = member, c.view.ClusterID, ""
+	if c.rt.Verified.IsZero() {
+		c.rt.Verified = time.Now()
+	}
 	if err := c.rt.write(); err != nil {
 		return fmt.Sprintf("the runtime file cannot be written: %v", err)
 	}
@@ -130,6 +144,8 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	on, listed := r.Members[node]
 	_, gone := r.Gone[node]
 	switch {
+	case listed && on == c.rt.Volume && on != "" && r.Joining[node] != "":
+		return c.publish(ctx, client, r.With(node, on), index, "a member now")
 	case listed && on == c.rt.Volume && on != "":
 		return ""
 	case listed && on == "", !listed && !gone:
@@ -139,9 +155,10 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	if why != "" {
 		why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", c.rt.Config.recordKey())
 	}
-	// A node that has served since its start is in the cluster, whatever the record says
-	// now: Consul may have been put back to an earlier day.
-	if !c.rt.Verified || r.HasLeft(node, c.rt.Volume) {
+	// A node that has served since its start is in the cluster, whatever an earlier day's
+	// record says, to which Consul may have been put back. That another one took its place
+	// since then no such record can say.
+	if c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified) {
 		c.standDown(ctx, why)
 	}
 	return why
@@ -213,13 +230,17 @@ func (c *companion) apart(r peers.Record, others []peers.Peer) string {
 }
 
 // leaderless says that the members cannot decide anything, though as many are up as it
-// takes: one that joins may not have its vote.
+// takes: one that joins may not have its vote. An election shows at one look alone.
 func (c *companion) leaderless(ctx context.Context) string {
-	v := c.view
+	v, before := c.view, c.unled
+	c.unled = false
 	if !v.Khepri || 2*len(v.Running) > len(v.Members) {
 		return ""
 	}
-	if led, err := c.broker.led(ctx, c.rt.Config.Node); err != nil || led {
+	ctx, done := context.WithTimeout(ctx, c.rt.Config.TTL/5)
+	defer done()
+	led, err := c.broker.led(ctx, c.rt.Config.Node)
+	if c.unled = err == nil && !led; !c.unled || !before {
 		return ""
 	}
 	return fmt.Sprintf("no leader: of the members %s only %s run", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
@@ -301,55 +322,78 @@ func (c *companion) giveUp(ctx context.Context) {
 		return
 	}
 	c.log.Error("stopping the server, its restart decides afresh: "+why, "last_word", c.booted)
-	c.joinedBy, c.stuckAt = time.Now().Add(c.rt.Config.JoinTimeout), time.Time{}
-	if err := c.rt.Config.volume().writePending(pendingFile{Role: joining, Claim: c.rt.Claim, Volume: c.rt.Volume, Failed: true}); err != nil {
-		c.log.Error("cannot mark the volume", "err", err)
+	c.joinedBy, c.stuckAt, c.stuck = time.Now().Add(c.rt.Config.JoinTimeout), time.Time{}, 0
+	if p, err := c.rt.Config.volume().pending(); err == nil && p != nil && p.Role == joining {
+		p.Failed = true
+		if err := c.rt.Config.volume().writePending(*p); err != nil {
+			c.log.Error("cannot mark the volume", "err", err)
+		}
 	}
 	c.halt(ctx)
 }
 
-// joinUsually is longer than a join takes, and stuckFor is how long a cluster must
-// have been without a leader before a joiner gives up its join to it.
+// joinUsually is longer than a join takes. A joiner gives up when it was stuck for
+// stuckFor at least and at so many looks.
 const (
 	joinUsually = 20 * time.Second
 	stuckFor    = 20 * time.Second
+	stuckLooks  = 4
 )
 
 // votesInVain reports whether this node's join can never end. A joiner that is killed
 // between being counted in and having its part of the log on disk comes back with a
-// vote that the cluster does not know; where that was the majority, no join is
-// accepted any more (measured on 4.3.6, one member and the joiner). Killed a moment
-// later it has what it takes to vote, and its next start heals the cluster.
+// vote that the cluster does not know, and knows nobody itself; where that was the
+// majority, no join is accepted any more (measured on 4.3.6, one member and the
+// joiner). Killed a moment later it has what it takes to vote, and its next start
+// heals the cluster. What cannot be seen counts for neither.
 func (c *companion) votesInVain(ctx context.Context) bool {
-	if time.Since(c.born) < joinUsually {
+	if data, err := hasDatabase(c.rt.Config.Data); err != nil || data || time.Since(c.born) < joinUsually {
 		return false
 	}
+	ctx, done := context.WithTimeout(ctx, c.rt.Config.TTL/2) // no beat is to cost the TTL
+	defer done()
+	node := c.rt.Config.Node
 	client, err := c.consul.use(ctx)
 	if err != nil {
 		return false
 	}
-	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, c.rt.Config.Node)
+	others, _, err := peers.Catalog(ctx, client, c.rt.Config.Service, node)
 	if err != nil {
 		return false
 	}
-	stuck := slices.ContainsFunc(others, func(p peers.Peer) bool {
+	for _, p := range others {
 		if !p.Beating {
-			return false
+			continue
 		}
 		v, err := c.broker.view(ctx, p.Node)
-		if err != nil || !v.Khepri || !slices.Contains(v.Members, c.rt.Config.Node) || v.DecidesWithout(c.rt.Config.Node) {
+		if err != nil {
+			continue
+		}
+		stuck := v.Khepri && slices.Contains(v.Members, node) && !v.DecidesWithout(node)
+		if stuck {
+			led, err := c.broker.led(ctx, p.Node)
+			if err != nil {
+				return false
+			}
+			stuck = !led
+		}
+		if stuck {
+			me, err := c.broker.view(ctx, node)
+			if err != nil && !errors.Is(err, errNoClusterID) { // not yet, or between two attempts
+				return false
+			}
+			stuck = len(me.Members) == 1
+		}
+		if !stuck {
+			c.stuckAt, c.stuck = time.Time{}, 0
 			return false
 		}
-		led, err := c.broker.led(ctx, p.Node)
-		return err == nil && !led
-	})
-	switch {
-	case !stuck:
-		c.stuckAt = time.Time{}
-	case c.stuckAt.IsZero():
-		c.stuckAt = time.Now()
+		if c.stuck++; c.stuckAt.IsZero() {
+			c.stuckAt = time.Now()
+		}
+		return c.stuck >= stuckLooks && time.Since(c.stuckAt) > stuckFor
 	}
-	return stuck && time.Since(c.stuckAt) > stuckFor
+	return false
 }
 
 func (c *companion) halt(ctx context.Context) {
@@ -373,6 +417,9 @@ func (c *companion) guardMinority(ctx context.Context) {
 	c.log.Info("cluster_partition_handling set", "pause_minority", want, "members", c.size)
 }
 
+// changedFirst is why publish did not write.
+const changedFirst = "another node changed the record first, looking again"
+
 // publish writes the record and returns "" when it stands.
 func (c *companion) publish(ctx context.Context, client *api.Client, r peers.Record, index uint64, what string) string {
 	ok, err := peers.WriteRecord(ctx, client, c.rt.Config.recordKey(), r, index, "", "")
@@ -380,7 +427,7 @@ func (c *companion) publish(ctx context.Context, client *api.Client, r peers.Rec
 	case err != nil:
 		return err.Error()
 	case !ok:
-		return "another node changed the record first, looking again"
+		return changedFirst
 	}
 	c.log.Info("record written", "what", what, "cluster", r.ClusterID, "members", strings.Join(r.Names(), ","))
 	return ""

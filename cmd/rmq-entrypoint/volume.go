@@ -132,7 +132,7 @@ func (v volume) inspect() (c condition, err error) {
 		c.role, c.volume, c.claim = pending.Role, pending.Volume, pending.Claim
 	case pending != nil:
 		c.volume, c.claim, c.alone = pending.Volume, pending.Claim, data
-		c.joining, c.failed = pending.Role == joining && !pending.Failed, pending.Role == joining && pending.Failed
+		c.joining, c.failed = pending.Role == joining && !pending.Failed, pending.Role == joining && pending.Failed && marker == nil
 	case data:
 		c.role = member
 	}

@@ -470,7 +470,7 @@ func (w *World) beside(what, id string) {
 			if n.box != nil && n.box.live.After(since) {
 				since = n.box.live
 			}
-			turn := w.opts.TTL/3 + time.Second // a beat and a second, which a seed gives members to speak
+			turn := w.opts.TTL/3 + time.Second // by then members have spoken; a seed gives them longer
 			if w.rates.slow+w.rates.lose+w.rates.freeze > 0 {
 				turn = w.opts.TTL
 			}
