@@ -277,7 +277,7 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	on, member := r.Members[node]
 	if clusterID == "" { // not verified before: ruled out only where its very volume is
 		replaced := slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume })
-		if struck := !member && r.Gone[node].Volume == volume; r.State != Formed || !struck && !(replaced && on != volume) {
+		if r.Gone[node].Volume != volume && !(replaced && on != volume) {
 			return ""
 		}
 		clusterID = r.ClusterID

@@ -321,6 +321,11 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 	if now := entry(); now != was {
 		t.Error("the servers take the agent for a new one: this test is of no use")
 	}
+	for _, line := range []string{"verifying anew", "msg=registered", "cannot be asked or told"} { // not with each beat
+		if got := strings.Count(n.log(), line); got > 1 {
+			t.Errorf("%q is in the log %d times", line, got)
+		}
+	}
 	missed(t, agent, servers)
 	agent.Recreate()
 	eventually(t, soon, "it is registered anew", func() error {

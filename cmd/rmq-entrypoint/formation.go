@@ -133,7 +133,7 @@ func (f *formation) choose(o peers.Observation) peers.Decision {
 
 // observe looks at everything once. What cannot be read is unknown.
 func (f *formation) observe(ctx context.Context) (o observation) {
-	o.Me, o.Joining, o.ClaimTimeout = f.cfg.Node, f.state.joining, f.cfg.ClaimTimeout
+	o.Me, o.ClaimTimeout = f.cfg.Node, f.cfg.ClaimTimeout
 	client, err := f.consul.use(ctx)
 	if err != nil {
 		o.Record.Err, o.Peers.Err = err, err
@@ -150,11 +150,9 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
 		}
 	}
-	// A join that was under way on another volume than the one on record is no vote that
-	// the cluster waits for.
-	if on, listed := o.Record.Value.Members[f.cfg.Node]; listed && on != "" && on != f.state.volume {
-		o.Joining = false
-	}
+	// The vote that a cluster waits for is that of a join under way on the volume on record.
+	on, listed := o.Record.Value.Members[f.cfg.Node]
+	o.Joining = f.state.joining && listed && (on == "" || on == f.state.volume)
 	if _, err := f.hosts.learn(o.Peers.Value); err != nil { // before they are asked
 		f.log.Warn("cannot write the hosts file", "err", err)
 	}

@@ -54,6 +54,7 @@ func TestEntrypoint(t *testing.T) {
 		"join timeout":                      testJoinTimeout,
 		"came up alone":                     testCameUpAlone,
 		"join came to nothing":              testJoinCameToNothing,
+		"join on another volume":            testJoinOnAnotherVolume,
 		"votes in vain":                     testVotesInVain,
 		"came up alone with queues":         testCameUpAloneWithQueues,
 		"overtaken seed":                    testOvertakenSeed,
@@ -227,7 +228,7 @@ func testJoiner(t *testing.T, w *world) {
 	if err != nil || pending == nil || pending.Role != joining {
 		t.Fatalf("pending: %+v, %v", pending, err)
 	}
-	if r := w.record(); r.State != peers.Formed || r.Members["a@localhost"] != "va" || r.Members[n.name] != pending.Volume {
+	if r := w.record(); r.State != peers.Formed || r.Members["a@localhost"] != "va" || r.Members[n.name] != pending.Volume || r.Joining[n.name] != pending.Volume {
 		t.Errorf("its server started with this record: %+v", r)
 	}
 	if w.sessions() != 0 {
@@ -241,6 +242,9 @@ func testJoiner(t *testing.T, w *world) {
 	n.registered(soon, api.HealthPassing)
 	if m, err := (volume{n.data(""), n.state("")}).member(); err != nil || m == nil || m.ClusterID != "id-1" || m.Volume != pending.Volume {
 		t.Errorf("marker: %+v, %v", m, err)
+	}
+	if r := w.record(); r.Members[n.name] != pending.Volume || len(r.Joining) != 0 {
+		t.Errorf("it passes with this record: %+v", r)
 	}
 }
 
@@ -627,6 +631,21 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 	}
 	if _, err := os.Stat(n.data("coordination/x")); err == nil {
 		t.Error("what was left of the join lies in the way of the next one")
+	}
+}
+
+// A join was under way on this volume, and the one on record is another: whatever that
+// holds, this one's vote is not what the cluster waits for.
+func testJoinOnAnotherVolume(t *testing.T, w *world) {
+	n := w.node("b@localhost")
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).With(n.name, "v-unmounted"))
+	a := w.neighbour("a@localhost", "id-1")
+	a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|a@localhost||true|\n")
+	n.put(n.state("pending"), pendingFile{Role: joining, Claim: "c0", Volume: "vb"})
+	n.start()
+	n.logs("members of cluster id-1, which hold its data: a@localhost")
+	if g, gone := w.record().Gone[n.name]; !gone || g.Unjoined || g.Volume != "v-unmounted" {
+		t.Errorf("record %+v", w.record())
 	}
 }
 

@@ -125,6 +125,12 @@ func TestInspectFailedJoin(t *testing.T) {
 	if c, err := v.inspect(); err != nil || !reflect.DeepEqual(c, condition{volume: "vp", claim: "c", failed: true}) {
 		t.Errorf("%+v, %v", c, err)
 	}
+	marked := testVolume(t) // a member once
+	must(t, writeJSON(marked.file("member"), memberFile{ClusterID: "id", Volume: "vm"}))
+	must(t, marked.writePending(pendingFile{Role: joining, Claim: "c", Volume: "vp", Failed: true}))
+	if c, err := marked.inspect(); err != nil || c.failed || !c.lost {
+		t.Errorf("with a marker: %+v, %v", c, err)
+	}
 	touch(t, filepath.Join(v.data, "rabbit_serial"))
 	if c, err := v.inspect(); err != nil || !reflect.DeepEqual(c, condition{role: joining, volume: "vp", claim: "c"}) {
 		t.Errorf("with a database: %+v, %v", c, err)
