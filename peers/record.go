@@ -210,13 +210,14 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	return r
 }
 
-// Unjoined returns the record after node took itself off it, whose join on volume came
-// to nothing.
-func (r Record) Unjoined(node, volume, why string, now time.Time) Record {
-	never := volume != "" && r.Members[node] == volume && r.Joining[node] == volume
-	r = r.Without(node, why, now)
+// Struck returns the record after node, whose volume came up blank, took itself off it.
+func (r Record) Struck(node, volume string, now time.Time) Record {
+	if volume == "" || r.Members[node] != volume || r.Joining[node] != volume {
+		return r.Without(node, "its volume came up blank", now)
+	}
+	r = r.Without(node, "its join came to nothing", now)
 	g := r.Gone[node]
-	g.Unjoined = never
+	g.Unjoined = true
 	r.Gone[node] = g
 	return r
 }

@@ -311,7 +311,7 @@ func TestVolumesThatWereReplaced(t *testing.T) {
 }
 
 // Only of a node that never was a member on any volume nothing can be lost.
-func TestUnjoined(t *testing.T) {
+func TestStruck(t *testing.T) {
 	t.Parallel()
 	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}}
 	joins := r.Joins(b, "vb")
@@ -324,18 +324,19 @@ func TestUnjoined(t *testing.T) {
 		{"first join", joins, "vb", true},
 		{"first join, another volume now", joins, "vx", false},
 		{"first join, started again on another volume", joins.Joins(b, "vx"), "vx", true},
-		{"after a join that came to nothing", joins.Unjoined(b, "vb", "came to nothing", now).Joins(b, "vb"), "vb", true},
+		{"after a join that came to nothing", joins.Struck(b, "vb", now).Joins(b, "vb"), "vb", true},
 		{"after it left for good", r.With(b, "vb").Left(b, "told to", now).Joins(b, "vx"), "vx", true},
 		{"verified", joins.With(b, "vb"), "vb", false},
 		{"verified, and its volume put back to the day of its join", joins.With(b, "vb").Joins(b, "vb"), "vb", false},
 		{"a member on a volume that is not mounted, on the one before now", joins.Joins(b, "vx").With(b, "vx").Joins(b, "vb"), "vb", false},
 		{"a member whose volume was wiped", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx"), "vx", false},
-		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx").Unjoined(b, "vx", "came to nothing", now).Joins(b, "vy"), "vy", false},
+		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx").Struck(b, "vx", now).Joins(b, "vy"), "vy", false},
 		{"published by another", r.With(b, "").Joins(b, "vb"), "vb", false},
 		{"no volume", r.With(b, ""), "", false},
 	} {
-		struck := test.r.Unjoined(b, test.volume, "came to nothing", now)
-		if g, gone := struck.Gone[b]; !gone || g.Unjoined != test.want || g.Why != "came to nothing" || !g.At.Equal(now) || struck.Members[b] != "" || struck.Joining[b] != "" {
+		struck := test.r.Struck(b, test.volume, now)
+		why := map[bool]string{true: "its join came to nothing", false: "its volume came up blank"}[test.want]
+		if g, gone := struck.Gone[b]; !gone || g.Unjoined != test.want || g.Why != why || !g.At.Equal(now) || struck.Members[b] != "" || struck.Joining[b] != "" {
 			t.Errorf("%s: %+v, want %t", test.name, struck, test.want)
 		}
 	}

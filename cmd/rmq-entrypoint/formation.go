@@ -56,6 +56,7 @@ type plan struct {
 	claim  string
 	volume string
 	peers  []string   // to join
+	aside  bool       // what RabbitMQ left of an unfinished start is in the way
 	lock   *lock.Lock // held on: by a seed, until its cluster is announced
 }
 
@@ -267,9 +268,13 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 	switch d.Action {
 	case peers.Strike:
 		f.log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
-		struck := r.Without(f.cfg.Node, "its volume came up blank", now)
-		if f.state.failed {
-			struck = r.Unjoined(f.cfg.Node, f.state.volume, "its join came to nothing", now)
+		struck := r.Struck(f.cfg.Node, f.state.volume, now)
+		if struck.Gone[f.cfg.Node].Unjoined && !f.state.failed && !f.state.alone {
+			// First on the volume: what is left of that join is no part of the next one.
+			if err := f.volume.writePending(pendingFile{Role: joining, Claim: f.state.claim, Volume: f.state.volume, Failed: true}); err != nil {
+				return false, err
+			}
+			f.state.failed, f.state.joining = true, false
 		}
 		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), struck, o.record, "", "")
 		return false, err
@@ -291,7 +296,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			"key", f.cfg.recordKey(), "lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
 	}
 	f.log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
-	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l}
+	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l, aside: !f.state.alone} // alone it goes on with what it founded
 	return true, nil
 }
 
@@ -326,7 +331,7 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		}
 	}
 	f.log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
-	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers}
+	*p = plan{role: joining, claim: r.Claim, volume: f.state.volume, peers: d.Peers, aside: f.state.failed}
 	return true, nil
 }
 
@@ -336,7 +341,8 @@ func (f *formation) pend(as role, claim string) error {
 	if as == joining && f.state.alone {
 		as = alone
 	}
-	if err := f.volume.writePending(pendingFile{Role: as, Claim: claim, Volume: f.state.volume}); err != nil {
+	pending := pendingFile{Role: as, Claim: claim, Volume: f.state.volume, Failed: as == joining && f.state.failed} // until that is out of the way
+	if err := f.volume.writePending(pending); err != nil {
 		return err
 	}
 	// What an earlier life of this blank volume left would speak for it.

@@ -66,9 +66,8 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 			release()
 		}
 	}()
-	// With a database a seed goes on with what it founded.
-	if (p.role == seeding || ready.state.failed) && ready.state.role == "" && !ready.state.alone {
-		aside, err := cfg.volume().moveAside(time.Now())
+	if p.aside {
+		aside, err := cfg.volume().clear(p, time.Now())
 		if err != nil {
 			return fmt.Errorf("move leftovers of an unfinished start aside: %w", err)
 		}

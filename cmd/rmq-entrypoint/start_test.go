@@ -607,30 +607,43 @@ func testCameUpAlone(t *testing.T, w *world) {
 
 // A join came to nothing, and the cluster counts the node in: without its vote it has
 // no majority. The node takes itself off, as one with which nothing is lost, and
-// joins anew when the cluster can do without it.
+// joins anew when the cluster can do without it. So it does where it finds nobody
+// that runs, after a restart of both.
 func testJoinCameToNothing(t *testing.T, w *world) {
-	n := w.node("b@localhost")
-	r := formed("id-1", map[string]string{"a@localhost": "va"}).Joins(n.name, "vb")
-	w.putRecord(r)
-	a := w.neighbour("a@localhost", "id-1")
-	a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|a@localhost||true|\n")
-	n.put(n.state("pending"), pendingFile{Role: joining, Claim: r.Claim, Volume: "vb", Failed: true})
-	n.put(n.data("coordination/x"), "half of a join")
-	n.start()
-	n.logs("members of cluster id-1, which hold its data: a@localhost")
-	if g, gone := w.record().Gone[n.name]; !gone || !g.Unjoined || g.Volume != "vb" {
-		t.Errorf("record %+v", w.record())
-	}
-	a.put(a.path("view"), "view|id-1|a@localhost|a@localhost||true|\n")
-	n.server(soon)
-	if r := w.record(); r.Members[n.name] != "vb" || r.Joining[n.name] != "vb" || len(r.Replaced) != 0 {
-		t.Errorf("record %+v", r)
-	}
-	if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || pending.Failed || pending.Role != joining {
-		t.Errorf("pending: %+v, %v", pending, err)
-	}
-	if _, err := os.Stat(n.data("coordination/x")); err == nil {
-		t.Error("what was left of the join lies in the way of the next one")
+	for name, failed := range map[string]bool{"given up": true, "nobody runs": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, w.consul)
+			n := w.node("b@localhost")
+			r := formed("id-1", map[string]string{"a@localhost": "va"}).Joins(n.name, "vb")
+			w.putRecord(r)
+			a := w.neighbour("a@localhost", "id-1")
+			running := "a@localhost"
+			if !failed {
+				running = ""
+			}
+			a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|"+running+"||true|\n")
+			n.put(n.state("pending"), pendingFile{Role: joining, Claim: r.Claim, Volume: "vb", Failed: failed})
+			n.put(n.data("coordination/x"), "half of a join")
+			n.start()
+			n.logs("members of cluster id-1, which hold its data: a@localhost")
+			if g, gone := w.record().Gone[n.name]; !gone || !g.Unjoined || g.Volume != "vb" {
+				t.Errorf("record %+v", w.record())
+			}
+			if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || !pending.Failed || pending.Volume != "vb" {
+				t.Errorf("pending while it waits: %+v, %v", pending, err)
+			}
+			a.put(a.path("view"), "view|id-1|a@localhost|a@localhost||true|\n")
+			n.server(soon)
+			if r := w.record(); r.Members[n.name] != "vb" || r.Joining[n.name] != "vb" || len(r.Replaced) != 0 {
+				t.Errorf("record %+v", r)
+			}
+			if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || pending.Failed || pending.Role != joining || pending.Volume != "vb" {
+				t.Errorf("pending: %+v, %v", pending, err)
+			}
+			if _, err := os.Stat(n.data("coordination/x")); err == nil {
+				t.Error("what was left of the join lies in the way of the next one")
+			}
+		})
 	}
 }
 

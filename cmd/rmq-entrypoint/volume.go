@@ -162,6 +162,15 @@ func (v volume) strangers() ([]string, error) {
 	return found, err
 }
 
+// clear moves what RabbitMQ left of an unfinished start out of the way of the plan, and
+// returns where to.
+func (v volume) clear(p plan, now time.Time) (aside string, err error) {
+	if aside, err = v.moveAside(now); err != nil || p.role != joining {
+		return aside, err
+	}
+	return aside, v.writePending(pendingFile{Role: joining, Claim: p.claim, Volume: p.volume})
+}
+
 // moveAside renames RabbitMQ's leftovers of an unfinished start out of the way of
 // the next one, and deletes nothing.
 func (v volume) moveAside(now time.Time) (string, error) {

@@ -324,8 +324,8 @@ func TestNetworkCut(t *testing.T) {
 		start(nodes...)
 		id := c.one(nodes...)
 		nodes[0].declare("quorum", quorum)
-		cuts := []time.Duration{20 * time.Second, 120 * time.Second} // RabbitMQ gives up a node that is silent for 45 to 75 s
-		if full {
+		cuts := []time.Duration{20 * time.Second, 120 * time.Second}
+		if full { // RabbitMQ gives up a node that is silent for 45 to 75 s
 			cuts = append(cuts, 65*time.Second, 75*time.Second, 80*time.Second)
 		}
 		if !c.version.khepri {
@@ -343,7 +343,11 @@ func TestNetworkCut(t *testing.T) {
 				n3.join()
 				back := time.Now()
 				look := c.lookout(nodes[2:], nodes)
-				c.eventually(30*time.Second, "no partition, the same running nodes, all pass", func() error {
+				within := 30 * time.Second
+				if d > 45*time.Second && d < 120*time.Second {
+					within = time.Minute // Erlang's global may take 25 s over one that is down and up at once (seen on 3.10.8)
+				}
+				c.eventually(within, "no partition, the same running nodes, all pass", func() error {
 					look()
 					err := c.whole(nodes...)
 					if err != nil && strings.Contains(err.Error(), "sees") && time.Since(back) > ttl+5*time.Second {

@@ -97,6 +97,10 @@ func (s *Server) say(words string) {
 func (s *Server) stop() {
 	s.gone.Do(func() {
 		w, v := s.box.Node.w, s.box.volume
+		if w.Khepri && s.state == discovering && v.half != nil && w.drawLocked(s.box.Node.Name, "vote") < 0.9 {
+			w.tell(s.box.Node.Name, "** the join was cut short before its vote was on disk")
+			v.spoilt = true
+		}
 		if s.state == running && v.cluster != nil {
 			v.seen = nil
 			for _, n := range w.Nodes {
@@ -127,7 +131,7 @@ func (n *Node) up(c *cluster) bool {
 		return false
 	}
 	s := n.box.server.state
-	return s == running || s == booting && n.volume.db || s == discovering && n.volume.half == c
+	return s == running || s == booting && n.volume.db || s == discovering && n.volume.half == c && !n.volume.spoilt
 }
 
 func (w *World) node(name string) *Node {
@@ -166,7 +170,7 @@ func (s *Server) run() {
 	s.say("STATUS=booting")
 	w.mu.Lock()
 	if _, err := os.Stat(filepath.Join(s.boot.Data, "coordination")); err != nil {
-		v.half = nil // moved aside
+		v.half, v.spoilt = nil, false // moved aside
 	}
 	if _, err := os.Stat(filepath.Join(s.boot.Data, "rabbit_serial")); err != nil && s.box.ctx.Err() == nil && v.db {
 		w.tell(n.Name, "** RabbitMQ's database is not where it was")
@@ -307,13 +311,14 @@ func (s *Server) take(c *cluster) bool {
 	if was != nil && was != v && w.Quirk {
 		return false // inconsistent_cluster
 	}
-	if was == v && v.half == c {
+	if was == v && v.half == c && !v.spoilt {
 		w.did[WentOn]++
 		return true
 	}
 	if !w.majority(c) {
 		return false
 	}
+	v.spoilt = false
 	c.members[n.Name] = v
 	w.tell(n.Name, "RabbitMQ begins to join "+c.id)
 	w.spring(Listed, n.Name)
@@ -421,6 +426,16 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			return "queues|0|", nil
 		case strings.Contains(argv[1], "view|") && s.state == booting && w.Khepri && v.cluster != nil: // it waits for its majority
 			return fmt.Sprintf("view|%s|%s|||true|", v.cluster.id, strings.Join(sorted(v.cluster.members), ",")), nil
+		case strings.Contains(argv[1], "view|") && s.state == discovering && w.Khepri: // its store, of itself alone or of a join that goes on
+			knows := []string{n.Name}
+			if v.half != nil && !v.spoilt {
+				knows = sorted(v.half.members)
+			}
+			return fmt.Sprintf("view||%s|||true|", strings.Join(knows, ",")), nil
+		case strings.Contains(argv[1], "led|") && w.Khepri && v.cluster != nil && (s.state == running || s.state == booting):
+			return fmt.Sprintf("led|%t|", w.majority(v.cluster)), nil
+		case strings.Contains(argv[1], "force_all_queues_shrink"):
+			return "ok", nil
 		case strings.Contains(argv[1], "view|") && s.state == running:
 			c := v.cluster
 			var up []string
@@ -434,6 +449,20 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			return "ok", nil
 		}
 		return "", errors.New("rabbitmqctl: the application does not run on " + node)
+	case "force_standalone_khepri_boot":
+		c := v.cluster
+		if !w.Khepri || c == nil || s.state != running && s.state != booting {
+			return "", errors.New("rabbitmqctl: no metadata store on " + node)
+		}
+		for _, name := range sorted(c.members) {
+			if m := w.node(name); m != n && m.volume == c.members[name] && m.volume.db && m.volume.cluster == c && !m.gone {
+				w.violation("%s carries on without %s, whose volume is there", node, name)
+			}
+		}
+		c.members = map[string]*volume{node: v}
+		w.tell(node, "goes on alone in "+c.id)
+		w.did[WentWithout]++
+		return "", nil
 	case "forget_cluster_node":
 		c, other := v.cluster, w.node(argv[1])
 		switch {

@@ -308,12 +308,14 @@ func (w *World) unsettled() string {
 }
 
 type record struct {
-	State   string              `json:"state"`
-	ID      string              `json:"cluster_id"`
-	Claim   string              `json:"claim"`
-	Seed    string              `json:"seed"`
-	Members map[string]string   `json:"members"`
-	Gone    map[string]struct{} `json:"gone"`
+	State   string            `json:"state"`
+	ID      string            `json:"cluster_id"`
+	Claim   string            `json:"claim"`
+	Seed    string            `json:"seed"`
+	Members map[string]string `json:"members"`
+	Gone    map[string]struct {
+		Unjoined bool `json:"unjoined"`
+	} `json:"gone"`
 }
 
 func (w *World) record() (r record) {
@@ -347,15 +349,20 @@ func (w *World) operator() string {
 			return fmt.Sprintf("%s joined %s, which Consul forgot or never knew", n.Name, c.id) // the model's one exception
 		}
 	}
+	// A join that came to nothing loses nothing, unless the record that knew that it was
+	// the first one was lost.
+	plainly := func(name string) bool { g, gone := r.Gone[name]; return gone && !g.Unjoined }
 	for _, c := range w.clusters {
 		if !c.public && c.id != r.ID {
 			continue
 		}
-		intact, left := 0, 0
+		intact, left, half := 0, 0, 0
 		var names []string
 		for name, v := range c.members {
 			switch n := w.node(name); {
-			case n.volume == v && !n.gone && v.db: // a half-joined one waits for somebody that runs
+			case n.volume == v && !n.gone && v.spoilt && !plainly(name):
+				half++
+			case n.volume == v && !n.gone && v.db && v.cluster == c: // a half-joined one waits for somebody that runs
 				intact++
 			case n.volume == v && v.db:
 				left++
@@ -363,6 +370,9 @@ func (w *World) operator() string {
 			default:
 				names = append(names, name)
 			}
+		}
+		if half > 0 && intact == 1 && intact+half == len(c.members) { // of two copies a person must choose
+			continue
 		}
 		if intact+left > 0 && w.Khepri && 2*intact <= len(c.members) {
 			return fmt.Sprintf("%s lost its majority for good: %s", c.id, strings.Join(names, ","))

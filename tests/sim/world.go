@@ -144,6 +144,7 @@ type volume struct {
 	cluster *cluster
 	db      bool     // RabbitMQ has initialised it
 	half    *cluster // a join was begun
+	spoilt  bool     // and cut short before it had what it takes to vote (Khepri)
 	seen    []string // members that ran when this one stopped
 	ran     bool     // its server was a running member of an announced cluster
 }
@@ -418,12 +419,13 @@ const (
 	Alone       = "came up alone by accident"
 	Joined      = "joined explicitly"
 	WentOn      = "went on with a join that was cut short"
+	WentWithout = "went on without one whose join came to nothing"
 	Forgot      = "forgot an earlier volume"
 	Stopped     = "stopped its server to decide afresh"
 )
 
 // Steps are all of them. That a node fills in its own volume on record is none.
-var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, Forgot, Stopped}
+var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped}
 
 func step(was, is record) string {
 	switch {
