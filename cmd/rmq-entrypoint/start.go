@@ -126,7 +126,9 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	companion, err := spawn(ctx, rt, p.lock, seat, os.Stderr)
 	if err != nil {
 		if cerr == nil {
-			_ = withdrawAll(context.WithoutCancel(ctx), client, rt)
+			wctx, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // a signal may wait
+			_ = withdrawAll(wctx, client, rt)
+			done()
 		}
 		return fmt.Errorf("start the companion: %w", err)
 	}
