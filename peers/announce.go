@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +18,15 @@ const (
 	metaNode    = "node"
 	metaCluster = "cluster_id"
 	metaVersion = "rabbitmq_version"
+	metaVolume  = "volume" // random id of the volume that the node has its data on
+	metaBoot    = "boot"   // random id of this start of the node
+	metaSince   = "since"  // when that was
+	metaBlank   = "blank"  // "true": it started on a blank volume and was not verified yet
 )
+
+// metaPlugin is the key under which RabbitMQ's own Consul plugin names the node (its
+// source, 3.8 to 4.3).
+const metaPlugin = "erlang-node-name"
 
 // ErrUnregistered means that Consul does not know the registration (any more):
 // it must be made anew, and passing earned anew.
@@ -37,12 +46,19 @@ type Registration struct {
 	Meta    map[string]string // what else to say of the node
 
 	ClusterID string // once known
+
+	// A name is no identity: two containers may have one. Volume and Boot tell whose the
+	// entry is; its check is named for Boot, so that nobody beats for another start.
+	Volume string    // id of the node's volume
+	Boot   string    // id of this start of the node
+	Since  time.Time // of Boot
+	Blank  bool      // it began on a blank volume and was not verified yet: it holds no earlier cluster's data
 }
 
 // metaOwn is how many keys of meta a registration has by itself, and maxMeta how
 // many Consul takes (its limits, and that of their lengths, since 1.0).
 const (
-	metaOwn = 3
+	metaOwn = 7
 	maxMeta = 64
 )
 
@@ -54,7 +70,7 @@ func ValidMeta(meta map[string]string) error {
 	}
 	for _, k := range slices.Sorted(maps.Keys(meta)) {
 		switch {
-		case k == metaNode || k == metaCluster || k == metaVersion:
+		case slices.Contains([]string{metaNode, metaCluster, metaVersion, metaVolume, metaBoot, metaSince, metaBlank, metaPlugin}, k):
 			return fmt.Errorf("key %q is this program's own", k)
 		case strings.HasPrefix(k, "consul-"):
 			return fmt.Errorf("key %q: Consul keeps consul-… to itself", k)
@@ -72,21 +88,49 @@ const metaLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 // ID is the registration's service id, one per node.
 func (r Registration) ID() string { return r.Service + "-" + strings.ReplaceAll(r.Node, "@", "-") }
 
-func (r Registration) check() string { return r.ID() + "-ttl" }
-
-// Announce registers the node with its check critical. An entry of the same id
-// goes first: registering over it would keep its old status, passing included.
-func Announce(ctx context.Context, client *api.Client, r Registration, note string) error {
-	if err := Withdraw(ctx, client, r); err != nil {
-		return err
+func (r Registration) check() string {
+	if r.Boot == "" {
+		return r.ID() + "-ttl"
 	}
-	return Enter(ctx, client, r, note)
+	return r.ID() + "-ttl-" + r.Boot
 }
 
-// Enter registers the node over the entry there may be, whose check keeps its
-// status; a new one's is critical.
+// Announce registers the node with its check critical. An entry of the same id
+// goes first: registering over it would keep its old status, passing included. A
+// [NameTakenError] means that the name is another's, who may live: nothing was done.
+// Standing says what the node may take from whom.
+func Announce(ctx context.Context, client *api.Client, r Registration, standing Standing, note string) error {
+	if err := NameFree(ctx, client, r, standing); err != nil {
+		return err
+	}
+	if p, err := atAgent(ctx, client, r); err != nil {
+		return err
+	} else if p != nil {
+		if err := deregister(ctx, client, r); err != nil {
+			return err
+		}
+	}
+	return register(ctx, client, r, note)
+}
+
+// Enter brings the entry of this start up to what r says, and its check keeps its
+// status. Where there is none, or another start's, a node that serves is announced.
 func Enter(ctx context.Context, client *api.Client, r Registration, note string) error {
-	meta := map[string]string{metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version}
+	p, err := atAgent(ctx, client, r)
+	if err != nil {
+		return err
+	}
+	if p == nil || p.Boot != r.Boot { // whose check would stay beside ours
+		return Announce(ctx, client, r, Serving, note)
+	}
+	return register(ctx, client, r, note)
+}
+
+func register(ctx context.Context, client *api.Client, r Registration, note string) error {
+	meta := map[string]string{
+		metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version,
+		metaVolume: r.Volume, metaBoot: r.Boot, metaSince: r.Since.UTC().Format(time.RFC3339), metaBlank: strconv.FormatBool(r.Blank),
+	}
 	maps.Copy(meta, r.Meta)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -120,8 +164,20 @@ func Report(ctx context.Context, client *api.Client, r Registration, status, rea
 	return nil
 }
 
-// Withdraw removes the registration; one that is not there is no error.
+// Withdraw removes the registration; one that is not there is no error, and another
+// start's under the same name stays.
 func Withdraw(ctx context.Context, client *api.Client, r Registration) error {
+	switch p, err := atAgent(ctx, client, r); {
+	case err != nil:
+		return err
+	case p == nil, p.Boot != r.Boot:
+		return nil
+	}
+	return deregister(ctx, client, r)
+}
+
+// deregister removes the entry of the registration's id, whosever it is.
+func deregister(ctx context.Context, client *api.Client, r Registration) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	q := new(api.QueryOptions).WithContext(ctx)

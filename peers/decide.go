@@ -20,12 +20,16 @@ const (
 
 // Observation is everything a blank node looks at before it decides.
 type Observation struct {
-	Me      string
-	Joining bool                // my volume says that a join was under way
-	Record  Seen[Record]        // read through the Consul leader
-	Peers   Seen[[]Peer]        // the catalog without me, the useful ones asked
-	DNS     Seen[[]string]      // addresses DNS gives that neither the catalog nor I have
-	Claim   Seen[time.Duration] // while another's claim is forming: for how long its session has been gone; 0: it is alive
+	Me        string
+	Joining   bool                // my volume says that a join was under way
+	Volume    string              // id of my volume; "": it has none yet
+	Record    Seen[Record]        // read through the Consul leader
+	Peers     Seen[[]Peer]        // the catalog without me, the useful ones asked
+	Namesakes Seen[[]Peer]        // entries of my name that another volume made
+	Beating   time.Duration       // for how long I have seen one of them whose check does not lapse
+	TTL       time.Duration       // of such a check
+	DNS       Seen[[]string]      // addresses DNS gives that neither the catalog nor I have
+	Claim     Seen[time.Duration] // while another's claim is forming: for how long its session has been gone; 0: it is alive
 
 	ClaimTimeout time.Duration // how long a dead claim is left alone
 }
@@ -48,6 +52,12 @@ func Decide(o Observation) Decision {
 	if !o.Peers.Known() {
 		return waitFor("the service catalog, which cannot be read: %v", o.Peers.Err)
 	}
+	if !o.Namesakes.Known() {
+		return waitFor("the Consul agent to say who has this node's name: %v", o.Namesakes.Err)
+	}
+	if d, alive := nameAlive(o); alive {
+		return d
+	}
 	switch r := o.Record.Value; r.State {
 	case Absent:
 		return decideAbsent(o)
@@ -56,6 +66,46 @@ func Decide(o Observation) Decision {
 	default:
 		return decideFormed(o, r)
 	}
+}
+
+// nameAlive is the rule that a name is no identity: nothing is done in the name of a
+// predecessor that has not been seen to be gone. Its check has lapsed then, and no
+// running member lists it as running. A Consul agent that has failed says nothing: there
+// a member that answers must.
+func nameAlive(o Observation) (Decision, bool) {
+	sees, asked := "", false
+	for _, p := range o.Peers.Value {
+		if v := p.View.Value; p.View.Known() && slices.Contains(v.Running, p.Node) {
+			asked = true
+			if slices.Contains(v.Running, o.Me) || slices.Contains(v.Connected, o.Me) {
+				sees = p.Node
+			}
+		}
+	}
+	for _, p := range o.Namesakes.Value {
+		switch {
+		case p.Lapsed(), p.AgentFailed && asked && sees == "":
+		case p.AgentFailed:
+			return waitFor("word of %s: whether it lives cannot be told, for its Consul agent has failed and no member of the cluster answers; if it is gone for good, consul force-leave %s", p.Describe(), p.Agent), true
+		case o.Beating > o.TTL:
+			return waitFor("the end of another node of this name, which is alive: %s; it has not lapsed for %s. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one%s", p.Describe(), o.Beating.Round(time.Second), unless(p)), true
+		default:
+			return waitFor("the end of an earlier container of this name, or of another one that has it: %s; should it be gone, its check lapses within %s", p.Describe(), o.TTL), true
+		}
+	}
+	if sees != "" {
+		return waitFor("the end of another node of this name: %s is connected to %s, which runs; if that is another container, give this one a host name of its own (or RABBITMQ_NODENAME)", sees, o.Me), true
+	}
+	return Decision{}, false
+}
+
+// unless is the way out where a check cannot be seen to lapse: the catalog hears
+// of a check that was critical before only minutes later.
+func unless(p Peer) string {
+	if p.Passing {
+		return ""
+	}
+	return fmt.Sprintf("; if it is gone, deregister its entry with its agent %s (consul services deregister -id=%s)", p.Agent, p.ID)
 }
 
 func decideAbsent(o Observation) Decision {
@@ -70,8 +120,12 @@ func decideAbsent(o Observation) Decision {
 
 func decideForming(o Observation, r Record) Decision {
 	switch {
-	case r.Seed == o.Me:
+	case r.Seed == o.Me && o.Volume != "" && r.Members[o.Me] == o.Volume:
 		return Decision{Action: Claim, Why: "the founding on record is my own"}
+	case r.Seed == o.Me && o.Claim.Known() && o.Claim.Value > 0: // nor does its entry beat
+		return Decision{Action: Claim, Why: "the founding on record is that of an earlier volume of this node, and its session is gone"}
+	case r.Seed == o.Me && o.Claim.Known():
+		return waitFor("another container of this name, or an earlier one, to found the cluster: claimed %s, and its session lives; if it is gone, that ends within %s", r.Since.Format(time.RFC3339), 2*o.TTL)
 	case !o.Claim.Known():
 		return waitFor("%s to found the cluster (whether it still lives is unknown: %v)", r.Seed, o.Claim.Err)
 	case o.Claim.Value < o.ClaimTimeout || o.ClaimTimeout <= 0:
@@ -86,7 +140,7 @@ func decideFormed(o Observation, r Record) Decision {
 	var vote []string // running members that count me in: their majority lacks my vote
 	for _, p := range o.Peers.Value {
 		v := p.View.Value
-		if p.Passing && !p.View.Known() && !errors.Is(p.View.Err, ErrNotAsked) && deaf == "" {
+		if p.Passing && !p.Down && !p.View.Known() && !errors.Is(p.View.Err, ErrNotAsked) && deaf == "" {
 			deaf = fmt.Sprintf("; %s passes, but cannot be asked (the same cookie everywhere? ports 4369 and 25672 open?): %v", p.Node, p.View.Err)
 		}
 		if !p.View.Known() || v.ClusterID != r.ClusterID || !slices.Contains(v.Running, p.Node) {
@@ -110,13 +164,24 @@ func decideFormed(o Observation, r Record) Decision {
 		return d
 	case o.Joining && len(vote) > 0:
 		return Decision{Action: Join, Peers: vote, Why: fmt.Sprintf("%s counts me in and waits for my vote", strings.Join(vote, ", "))}
+	case listed && deaf != "": // nor can it tell whether this name runs
+		return waitFor("members of cluster %s to answer, or their checks to lapse, before this node, whose volume is blank, takes itself off the record%s", r.ClusterID, deaf)
 	case listed:
-		return Decision{Action: Strike, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank%s", r.ClusterID, deaf)}
+		return Decision{Action: Strike, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
 	case len(others) > 0:
 		return waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
 	}
+	for _, p := range o.Peers.Value {
+		if p.MayLive() {
+			return waitFor("%s, which is not on record and may hold data of cluster %s; if it is gone for good, deregister it with its agent %s (consul services deregister -id=%s)", p.Describe(), r.ClusterID, p.Agent, p.ID)
+		}
+	}
 	return Decision{Action: Claim, Why: fmt.Sprintf("every member of cluster %s came up with a blank volume and took itself off the record", r.ClusterID)}
 }
+
+// MayLive reports whether the node of that entry may run: it passes, its companion
+// beats, or nobody could tell that RabbitMQ does not run there.
+func (p Peer) MayLive() bool { return p.Passing || p.Beating || !p.Down }
 
 func waitFor(format string, args ...any) Decision {
 	return Decision{Action: Wait, Why: fmt.Sprintf(format, args...)}

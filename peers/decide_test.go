@@ -57,9 +57,21 @@ var peerKinds = map[string]func(node string) peers.Peer{
 	"passing, answers elsewhere": func(n string) peers.Peer { return peer(n, true, ours, view(theirs, []string{n}, n)) },
 	"passing, stopped":           func(n string) peers.Peer { return peer(n, true, ours, view(ours, nil, n)) },
 	"healthy":                    func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n)) },
-	"healthy, lacks my vote":     func(n string) peers.Peer { return peer(n, true, ours, khepri([]string{n, a}, n, a)) },
+	"healthy, lacks my vote":     func(n string) peers.Peer { return peer(n, true, ours, khepri([]string{n}, n, a)) },
 	"healthy, needs no vote": func(n string) peers.Peer {
 		return peer(n, true, ours, khepri([]string{n, "rabbit@d"}, n, a, "rabbit@d"))
+	},
+	"healthy, sees me run": func(n string) peers.Peer { return peer(n, true, ours, khepri([]string{n, a}, n, a)) },
+	"healthy, connected to me": func(n string) peers.Peer {
+		v := view(ours, []string{n}, n, a)
+		v.Connected = []string{a}
+		return peer(n, true, ours, v)
+	},
+	"passing, does not run": func(n string) peers.Peer {
+		return peers.Peer{Node: n, Passing: true, ClusterID: ours, Down: true, View: peers.Seen[peers.View]{Err: errUnseen}}
+	},
+	"lapsed, does not run": func(n string) peers.Peer {
+		return peers.Peer{Node: n, ClusterID: ours, Down: true, View: peers.Seen[peers.View]{Err: errUnseen}}
 	},
 	"healthy, names me": func(n string) peers.Peer { return peer(n, true, ours, view(ours, []string{n}, n, a)) },
 }
@@ -105,6 +117,16 @@ var everyDNS = map[string]peers.Seen[[]string]{
 	"unknown": {Err: errUnseen}, "empty": {}, "strangers": {Value: []string{"10.0.0.9:5672"}},
 }
 
+// everyNamesake is what may have my name.
+var everyNamesake = map[string]peers.Seen[[]peers.Peer]{
+	"unknown": {Err: errUnseen}, "none": {},
+	"passes":                    {Value: []peers.Peer{{Node: a, Passing: true, Beating: true}}},
+	"beats":                     {Value: []peers.Peer{{Node: a, Beating: true}}},
+	"lapsed":                    {Value: []peers.Peer{{Node: a}}},
+	"with an agent that failed": {Value: []peers.Peer{{Node: a, Beating: true, AgentFailed: true}}},
+	"lapsed, and one beats":     {Value: []peers.Peer{{Node: a}, {Node: a, Beating: true}}},
+}
+
 // everyObservation calls f with each combination there is.
 func everyObservation(f func(name string, o peers.Observation)) {
 	allPeers := everyPeers()
@@ -113,9 +135,16 @@ func everyObservation(f func(name string, o peers.Observation)) {
 			for cl, claim := range everyClaim {
 				for d, dns := range everyDNS {
 					for _, joining := range []bool{false, true} {
-						for _, limit := range []time.Duration{timeout, 0} {
-							name := fmt.Sprintf("record %s; peers %s; claim %s; dns %s; joining %t; timeout %s", r, p, cl, d, joining, limit)
-							f(name, peers.Observation{Me: a, Joining: joining, Record: record, Peers: ps, DNS: dns, Claim: claim, ClaimTimeout: limit})
+						for n, namesakes := range everyNamesake {
+							limit, volume := timeout, "volume-of-"+a // mine, as on record
+							if len(n)%2 == 0 {                       // each with some of all the rest
+								limit = 0
+							}
+							if len(p)%2 == 0 {
+								volume = "another"
+							}
+							name := fmt.Sprintf("record %s; peers %s; claim %s; dns %s; joining %t; timeout %s; my name %s; volume %s", r, p, cl, d, joining, limit, n, volume)
+							f(name, peers.Observation{Me: a, Joining: joining, Volume: volume, TTL: 15 * time.Second, Namesakes: namesakes, Record: record, Peers: ps, DNS: dns, Claim: claim, ClaimTimeout: limit})
 						}
 					}
 				}
@@ -154,9 +183,26 @@ func TestDecideInvariants(t *testing.T) {
 			}
 		}
 		r := o.Record.Value
-		if !o.Record.Known() || !o.Peers.Known() {
+		if !o.Record.Known() || !o.Peers.Known() || !o.Namesakes.Known() {
 			if d.Action != peers.Wait {
 				wrong("something it must know is unknown")
+			}
+			return
+		}
+		alive, someone, mayLive := false, false, false // this name; anybody's answer; a node that is registered
+		for _, p := range o.Peers.Value {
+			v := p.View.Value
+			runs := p.View.Err == nil && slices.Contains(v.Running, p.Node)
+			someone = someone || runs
+			alive = alive || runs && (slices.Contains(v.Running, a) || slices.Contains(v.Connected, a))
+			mayLive = mayLive || p.Passing || p.Beating || !p.Down
+		}
+		for _, p := range o.Namesakes.Value {
+			alive = alive || p.Beating && !(p.AgentFailed && someone)
+		}
+		if alive {
+			if d.Action != peers.Wait {
+				wrong("another node of this name may live")
 			}
 			return
 		}
@@ -168,7 +214,7 @@ func TestDecideInvariants(t *testing.T) {
 			if p.View.Err != nil || v.ClusterID != ours || !slices.Contains(v.Running, p.Node) || r.State != peers.Formed {
 				continue
 			}
-			healthy[p.Node] = p.Passing && p.ClusterID == ours && (o.Joining || !slices.Equal(v.Running, []string{p.Node, a}))
+			healthy[p.Node] = p.Passing && p.ClusterID == ours && (o.Joining || !v.Khepri || 2*len(v.Running) > len(v.Members))
 			named = named || healthy[p.Node] && slices.Contains(v.Members, a)
 			lacksVote[p.Node] = slices.Contains(v.Members, a) && r.Members[p.Node] != ""
 		}
@@ -176,14 +222,16 @@ func TestDecideInvariants(t *testing.T) {
 		anyVote := slices.Contains(slices.Collect(maps.Values(lacksVote)), true)
 		others := slices.DeleteFunc(r.Names(), func(n string) bool { return n == a })
 		_, listed := r.Members[a]
+		mine := o.Volume == "volume-of-"+a
+		deaf := slices.ContainsFunc(o.Peers.Value, func(p peers.Peer) bool { return p.Passing && p.View.Err == errUnseen && !p.Down })
 
 		switch d.Action {
 		case peers.Claim:
 			switch {
 			case r.State == peers.Absent && len(o.Peers.Value) == 0 && len(o.DNS.Value) == 0:
-			case r.State == peers.Forming && r.Seed == a:
-			case r.State == peers.Forming && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout:
-			case r.State == peers.Formed && len(r.Members) == 0 && !anyHealthy:
+			case r.State == peers.Forming && r.Seed == a && (mine || o.Claim.Known() && o.Claim.Value > 0):
+			case r.State == peers.Forming && r.Seed != a && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout:
+			case r.State == peers.Formed && len(r.Members) == 0 && !anyHealthy && !mayLive:
 			default:
 				wrong("nothing allows a founding here")
 			}
@@ -196,6 +244,9 @@ func TestDecideInvariants(t *testing.T) {
 			}
 			if o.Joining && anyVote {
 				wrong("a member waits for this node's vote")
+			}
+			if deaf {
+				wrong("a member passes, and cannot be asked whether it sees this name run")
 			}
 		case peers.Join:
 			if r.State != peers.Formed || len(d.Peers) == 0 {
@@ -225,11 +276,14 @@ func TestDecideInvariants(t *testing.T) {
 				wrong("waits with peers to join")
 			}
 			// No wait without end: something that others do, or time, must end it.
-			if r.State == peers.Formed && (anyHealthy || listed || len(r.Members) == 0) {
+			if r.State == peers.Formed && (anyHealthy || listed && !deaf || len(r.Members) == 0 && !mayLive) {
 				wrong("there is something to do")
 			}
-			if r.State == peers.Forming && r.Seed == a {
+			if r.State == peers.Forming && r.Seed == a && mine {
 				wrong("nobody else will found what this node claimed")
+			}
+			if r.State == peers.Forming && r.Seed == a && o.Claim.Known() && o.Claim.Value > 0 {
+				wrong("the earlier volume's claim is dead")
 			}
 			if r.State == peers.Forming && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout {
 				wrong("the claimant is dead")
@@ -288,7 +342,17 @@ func TestDecideCells(t *testing.T) {
 		{name: "absent, nobody, DNS knows more", o: peers.Observation{Record: record("absent"), DNS: everyDNS["strangers"]}, want: peers.Wait, why: "10.0.0.9:5672"},
 		{name: "absent, one registered", o: peers.Observation{Record: record("absent"), Peers: kinds(k("critical", b))}, want: peers.Wait, why: b},
 		{name: "absent, one passing", o: peers.Observation{Record: record("absent"), Peers: kinds(k("healthy", b))}, want: peers.Wait, why: b},
-		{name: "forming, mine", o: peers.Observation{Record: record("forming mine"), Claim: everyClaim["alive"]}, want: peers.Claim},
+		{name: "forming, mine", o: peers.Observation{Record: record("forming mine"), Volume: "volume-of-" + a, Claim: everyClaim["alive"]}, want: peers.Claim},
+		{name: "forming, my name's, on another volume, alive", o: peers.Observation{Record: record("forming mine"), Volume: "another", Claim: everyClaim["alive"]}, want: peers.Wait, why: "another container of this name"},
+		{name: "forming, my name's, I have no volume yet, unknown", o: peers.Observation{Record: record("forming mine"), Claim: everyClaim["unknown"]}, want: peers.Wait, why: "unknown"},
+		{name: "forming, my name's, on another volume, gone", o: peers.Observation{Record: record("forming mine"), Claim: everyClaim["just gone"]}, want: peers.Claim, why: "earlier volume"},
+		{name: "my name is alive, absent", o: peers.Observation{Record: record("absent"), Namesakes: everyNamesake["passes"]}, want: peers.Wait, why: "its check lapses within 15s"},
+		{name: "my name is alive, longer than its TTL", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["beats"], Beating: 16 * time.Second}, want: peers.Wait, why: "host name of its own"},
+		{name: "my name is alive with an agent that failed, nobody answers", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["with an agent that failed"]}, want: peers.Wait, why: "consul force-leave"},
+		{name: "my name with an agent that failed, a member answers", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["with an agent that failed"], Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Strike},
+		{name: "a member sees my name run", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, sees me run", b))}, want: peers.Wait, why: b + " is connected to " + a},
+		{name: "a member sees my name's Erlang", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, connected to me", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "forming, another's, alive", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["alive"]}, want: peers.Wait, why: b},
 		{name: "forming, another's, unknown", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["unknown"]}, want: peers.Wait, why: "unknown"},
 		{name: "forming, another's, not long enough gone", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["gone for less"]}, want: peers.Wait, why: b},
@@ -307,14 +371,18 @@ func TestDecideCells(t *testing.T) {
 		{name: "formed, none healthy, listed", o: peers.Observation{Record: record("formed a,b,c")}, want: peers.Strike, why: ours},
 		{name: "formed, a stale passing, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, silent", b))}, want: peers.Strike},
 		{name: "formed, none healthy, not listed", o: peers.Observation{Record: record("formed b,c")}, want: peers.Wait, why: b + ", " + c},
-		{name: "formed, a passing one that cannot be asked, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Strike, why: b + " passes, but cannot be asked"},
+		{name: "formed, a passing one that cannot be asked, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Wait, why: b + " passes, but cannot be asked"},
+		{name: "formed, a passing one that does not run, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, does not run", b))}, want: peers.Strike},
 		{name: "formed, a passing one that cannot be asked, not listed", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Wait, why: "cookie"},
 		{name: "formed, a passing one of another cluster", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, other id, answers", b))}, want: peers.Wait, why: b},
 		{name: "formed, every member struck", o: peers.Observation{Record: record("formed ")}, want: peers.Claim},
-		{name: "formed, every member struck, a stale entry left", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Claim},
+		{name: "formed, every member struck, one still passes", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Wait, why: b},
+		{name: "formed, every member struck, one passes and does not run", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, does not run", b))}, want: peers.Wait, why: b},
+		{name: "formed, every member struck, a lapsed one that cannot be asked", o: peers.Observation{Record: record("formed "), Peers: kinds(k("critical", b))}, want: peers.Wait, why: "consul services deregister"},
+		{name: "formed, every member struck, a lapsed one that does not run", o: peers.Observation{Record: record("formed "), Peers: kinds(k("lapsed, does not run", b))}, want: peers.Claim},
 	} {
 		t.Run(cell.name, func(t *testing.T) {
-			cell.o.Me, cell.o.ClaimTimeout = a, timeout
+			cell.o.Me, cell.o.ClaimTimeout, cell.o.TTL = a, timeout, 15*time.Second
 			d := peers.Decide(cell.o)
 			if d.Action != cell.want || !slices.Equal(d.Peers, cell.peers) || d.Named != cell.named || !strings.Contains(d.Why, cell.why) {
 				t.Errorf("got %+v\nwant %s of %v, named %t, with %q in the reason", d, cell.want, cell.peers, cell.named, cell.why)

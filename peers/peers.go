@@ -44,6 +44,7 @@ type View struct {
 	Running    []string // members on which RabbitMQ runs
 	Partitions []string // nodes this one is partitioned from (Mnesia)
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
+	Connected  []string // nodes whose Erlang VM is up and connected, RabbitMQ running there or not
 
 	// Only when the node is partitioned: whether RabbitMQ is to pause in a minority, and
 	// what each node that answers sees of it, this one among them.
@@ -65,9 +66,23 @@ type Peer struct {
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
+	Down      bool // it was asked, and RabbitMQ positively does not run there
 
-	index uint64 // of the entry's last change in the catalog
+	ID          string    // of the service
+	Agent       string    // Consul's node that has the entry
+	AgentFailed bool      // that one is not reached by Consul's servers: the entry is what it last said
+	Volume      string    // id of its volume; "": not said
+	Boot        string    // id of the start that made the entry; "": not said
+	Since       time.Time // of Boot
+	Blank       bool      // it began on a blank volume and was not verified yet
+
+	index   uint64 // of the entry's last change in the catalog
+	foreign bool   // made neither by this program nor by RabbitMQ's plugin
 }
+
+// Foreign reports whether the entry was made by something that speaks for no node: a
+// scheduler, or another program.
+func (p Peer) Foreign() bool { return p.foreign }
 
 // Newer reports whether p rather than other, an entry of the same node with
 // another agent, says where the node is: the one that passes, then the later one.
@@ -94,8 +109,21 @@ var ErrNotAsked = errors.New("not asked")
 
 // Catalog returns the instances of service other than node's own, passing or
 // not, as the Consul leader knows them, and the index to wait on for a change.
-// The error, if any, means unknown, not empty.
+// Entries that speak for no node are not among them. The error, if any, means
+// unknown, not empty.
 func Catalog(ctx context.Context, client *api.Client, service, node string) ([]Peer, uint64, error) {
+	all, index, err := Entries(ctx, client, service)
+	return Others(all, node), index, err
+}
+
+// Others returns those of the entries that speak for other nodes than node.
+func Others(all []Peer, node string) []Peer {
+	return slices.DeleteFunc(slices.Clone(all), func(p Peer) bool { return p.Node == node || p.foreign })
+}
+
+// Entries returns all instances of service, this node's own and foreign ones too, as
+// [Catalog] does.
+func Entries(ctx context.Context, client *api.Client, service string) ([]Peer, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	entries, meta, err := client.Health().Service(service, "", false, consistent(ctx))
@@ -108,33 +136,68 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 	}
 	var found []Peer
 	for _, e := range entries {
-		p := Peer{
-			Node:      e.Service.Meta[metaNode],
-			ClusterID: e.Service.Meta[metaCluster],
-			Address:   net.JoinHostPort(cmp.Or(e.Service.Address, e.Node.Address), strconv.Itoa(e.Service.Port)),
-			Passing:   true,
-			Beating:   true,
-			View:      Seen[View]{Err: ErrNotAsked},
-			index:     e.Service.ModifyIndex,
-		}
-		if p.Node == "" { // registered by something else: it counts as there, under the id it has
-			p.Node = e.Service.ID
-		}
-		if p.Node == node {
-			continue
-		}
-		for _, c := range e.Checks {
-			if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
-				p.Passing = false
-			}
-			if strings.Contains(c.Output, "TTL expired") { // Consul's words, since 1.0 and in 1.22
-				p.Beating = false
-			}
-		}
+		p := entry(e.Service.ID, e.Service.Meta, cmp.Or(e.Service.Address, e.Node.Address), e.Service.Port, e.Checks)
+		p.Agent, p.index = e.Node.Node, e.Service.ModifyIndex
 		found = append(found, p)
 	}
 	slices.SortFunc(found, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
 	return found, meta.LastIndex, nil
+}
+
+// Refresh brings what the entries say of their checks up to what the agent in use knows
+// of those that are its own. It knows at once that a check has lapsed, which the catalog
+// hears only minutes later where the check was critical before (check_update_interval).
+func Refresh(ctx context.Context, client *api.Client, service string, ps []Peer) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	checks, err := client.Agent().ChecksWithFilterOpts(fmt.Sprintf("ServiceName == %q", service), new(api.QueryOptions).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("read the checks of service %s from the Consul agent: %w", service, lacks(err, fmt.Sprintf("service:read on %q", service)))
+	}
+	for i := range ps {
+		for _, c := range checks {
+			if c.ServiceID == ps[i].ID && c.Node == ps[i].Agent && lapsed(c.Output) {
+				ps[i].Beating, ps[i].Passing = false, false
+			}
+		}
+	}
+	return nil
+}
+
+// lapsed reports whether that is the output of a TTL check that lapsed: Consul's words,
+// since 1.0 and in 1.22.
+func lapsed(output string) bool { return strings.Contains(output, "TTL expired") }
+
+// entry reads what an entry and its checks say.
+func entry(id string, meta map[string]string, address string, port int, checks api.HealthChecks) Peer {
+	p := Peer{
+		Node:      cmp.Or(meta[metaNode], meta[metaPlugin]),
+		ID:        id,
+		ClusterID: meta[metaCluster],
+		Volume:    meta[metaVolume],
+		Boot:      meta[metaBoot],
+		Blank:     meta[metaBlank] == "true",
+		Address:   net.JoinHostPort(address, strconv.Itoa(port)),
+		Passing:   true,
+		Beating:   true,
+		View:      Seen[View]{Err: ErrNotAsked},
+	}
+	p.Since, _ = time.Parse(time.RFC3339, meta[metaSince]) // not said: zero
+	if p.Node == "" {
+		p.Node, p.foreign = id, true
+	}
+	for _, c := range checks {
+		if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
+			p.Passing = false
+		}
+		if lapsed(c.Output) {
+			p.Beating = false
+		}
+		if c.CheckID == "serfHealth" && c.Status == api.HealthCritical {
+			p.AgentFailed = true
+		}
+	}
+	return p
 }
 
 // Changed returns when the record at key, if there is a key, or the service has

@@ -84,7 +84,7 @@ func TestAnnounceReportWithdraw(t *testing.T) {
 	link.Refuse()
 	client := consultest.Client(t, link.Addr, "")
 	for what, err := range map[string]error{
-		"announce": peers.Announce(t.Context(), client, r, ""),
+		"announce": peers.Announce(t.Context(), client, r, peers.Starting, ""),
 		"report":   peers.Report(t.Context(), client, r, api.HealthPassing, ""),
 		"withdraw": peers.Withdraw(t.Context(), client, r),
 	} {
@@ -148,7 +148,7 @@ func TestRightsThatAreMissing(t *testing.T) {
 		t.Errorf("catalog without service:read: %v, %v", found, err)
 	}
 	for what, err := range map[string]error{
-		"announce": peers.Announce(t.Context(), reader, registration(a, "10.0.0.1"), ""),
+		"announce": peers.Announce(t.Context(), reader, registration(a, "10.0.0.1"), peers.Starting, ""),
 		"report":   peers.Report(t.Context(), reader, registration(b, "10.0.0.2"), api.HealthPassing, ""),
 		"withdraw": peers.Withdraw(t.Context(), reader, registration(b, "10.0.0.2")),
 	} {
@@ -179,8 +179,13 @@ func TestCatalog(t *testing.T) {
 	mustAnnounce(t, consul.Client, registration(c, "10.0.0.3"))
 	mustAnnounce(t, consul.Client, registration(b, "")) // at its agent's address
 	mustReport(t, consul.Client, registration(b, ""), api.HealthPassing)
-	if err := consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "other-one", Name: service, Address: "10.0.0.9", Port: 5672}); err != nil {
-		t.Fatal(err)
+	for _, other := range []api.AgentServiceRegistration{
+		{ID: "of-the-plugin", Name: service, Address: "10.0.0.8", Port: 5672, Meta: map[string]string{"erlang-node-name": "rabbit@plugin"}},
+		{ID: "other-one", Name: service, Address: "10.0.0.9", Port: 5672}, // no node's: a scheduler's, say
+	} {
+		if err := consul.Client.Agent().ServiceRegister(&other); err != nil {
+			t.Fatal(err)
+		}
 	}
 	eventually(t, "all but this node are found", func() bool {
 		found, _, err := peers.Catalog(t.Context(), consul.Client, service, a)
@@ -193,11 +198,16 @@ func TestCatalog(t *testing.T) {
 		}
 		host, _, _ := net.SplitHostPort(consul.Addr)
 		return slices.Equal(got, []string{
-			`other-one 10.0.0.9:5672 "" true`, // without our meta: under its id, and there all the same
 			b + " " + host + `:5672 "` + ours + `" true`,
 			c + ` 10.0.0.3:5672 "` + ours + `" false`,
+			`rabbit@plugin 10.0.0.8:5672 "" true`,
 		})
 	})
+	all, _, err := peers.Entries(t.Context(), consul.Client, service)
+	i := slices.IndexFunc(all, func(p peers.Peer) bool { return p.Foreign() })
+	if err != nil || len(all) != 5 || i < 0 || all[i].Node != "other-one" || all[i].ID != "other-one" || all[i].Agent != consul.Node {
+		t.Errorf("entries %+v, %v", all, err)
+	}
 	// A node whose own check fails takes its services along.
 	if err := consul.Client.Agent().EnableNodeMaintenance("test"); err != nil {
 		t.Fatal(err)
@@ -345,7 +355,7 @@ func TestLookupDials(t *testing.T) {
 
 func mustAnnounce(t *testing.T, client *api.Client, r peers.Registration) {
 	t.Helper()
-	if err := peers.Announce(t.Context(), client, r, "test"); err != nil {
+	if err := peers.Announce(t.Context(), client, r, peers.Starting, "test"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -451,17 +461,17 @@ func TestValidMeta(t *testing.T) {
 		{map[string]string{"a b": "v"}, false},
 		{map[string]string{"zoné": "v"}, false},
 		{map[string]string{"consul-zone": "v"}, false},
-		{many(61), true},
-		{many(62), false},
+		{many(57), true},
+		{many(58), false},
 	} {
 		r := registration(b, "10.0.0.2")
 		r.Meta = c.meta
-		err, refused := peers.ValidMeta(c.meta), peers.Announce(t.Context(), consul.Client, r, "")
+		err, refused := peers.ValidMeta(c.meta), peers.Announce(t.Context(), consul.Client, r, peers.Starting, "")
 		if (err == nil) != c.ok || (refused == nil) != c.ok {
 			t.Errorf("%.200v: %v; Consul: %v", c.meta, err, refused)
 		}
 	}
-	for _, own := range []string{"node", "cluster_id", "rabbitmq_version"} {
+	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "erlang-node-name"} {
 		if err := peers.ValidMeta(map[string]string{own: "x"}); err == nil || !strings.Contains(err.Error(), own) {
 			t.Errorf("%s: %v", own, err)
 		}

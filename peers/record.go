@@ -32,18 +32,19 @@ const (
 // itself takes itself off. An empty volume id was published by somebody else and
 // refuses nobody.
 type Record struct {
-	State     State             `json:"state"`
-	ClusterID string            `json:"cluster_id,omitempty"` // filled in at Formed
-	Claim     string            `json:"claim,omitempty"`      // random, one per founding
-	Session   string            `json:"session,omitempty"`    // of the claimant, while Forming
-	Seed      string            `json:"seed,omitempty"`       // node that claimed
-	Since     time.Time         `json:"since"`                // of State
-	Members   map[string]string `json:"members"`              // node → volume id
-	Joining   map[string]string `json:"joining,omitempty"`    // members on their first volume that were not verified yet, and that volume
-	Gone      map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
-	Replaced  []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
-	Previous  []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
-	Revision  string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
+	State      State             `json:"state"`
+	ClusterID  string            `json:"cluster_id,omitempty"` // filled in at Formed
+	Claim      string            `json:"claim,omitempty"`      // random, one per founding
+	Session    string            `json:"session,omitempty"`    // of the claimant, while Forming
+	Seed       string            `json:"seed,omitempty"`       // node that claimed
+	Since      time.Time         `json:"since"`                // of State
+	Members    map[string]string `json:"members"`              // node → volume id
+	Joining    map[string]string `json:"joining,omitempty"`    // members on their first volume that were not verified yet, and that volume
+	Unverified map[string]string `json:"unverified,omitempty"` // members that joined anew and were not verified yet, and that volume: it may be another container's of that name
+	Gone       map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
+	Replaced   []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
+	Previous   []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
+	Revision   string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
 }
 
 // Gone says when and why a node is no longer a member.
@@ -175,9 +176,23 @@ func (r Record) With(node, volume string) Record {
 	}
 	r.Members[node] = volume
 	delete(r.Gone, node)
-	r.Joining = maps.Clone(r.Joining)
+	return r.verified(node)
+}
+
+// verified returns the record without what it says of volumes of node's that were not
+// verified yet.
+func (r Record) verified(node string) Record {
+	r.Joining, r.Unverified = maps.Clone(r.Joining), maps.Clone(r.Unverified)
 	delete(r.Joining, node)
+	delete(r.Unverified, node)
 	return r
+}
+
+// NeverVerified reports whether the volume on record for node joined in its name and was
+// never verified: whoever serves as node has more right to the name.
+func (r Record) NeverVerified(node string) bool {
+	on, listed := r.Members[node]
+	return listed && on != "" && r.Unverified[node] == on
 }
 
 // Joins returns the record with node as a member that is about to join on volume.
@@ -188,6 +203,10 @@ func (r Record) Joins(node, volume string) Record {
 	g, gone := r.Gone[node]
 	first := listed && on != "" && r.Joining[node] == on || !listed && (!gone || g.Unjoined || g.Left)
 	r = r.With(node, volume)
+	if r.Unverified == nil {
+		r.Unverified = map[string]string{}
+	}
+	r.Unverified[node] = volume
 	if first {
 		if r.Joining == nil {
 			r.Joining = map[string]string{}
@@ -205,9 +224,7 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	}
 	r.Gone[node] = Gone{Volume: r.Members[node], At: now.UTC(), Why: why}
 	delete(r.Members, node)
-	r.Joining = maps.Clone(r.Joining)
-	delete(r.Joining, node)
-	return r
+	return r.verified(node)
 }
 
 // Struck returns the record after node, whose volume came up blank, took itself off it.
@@ -295,7 +312,7 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return fmt.Sprintf("this volume holds data of cluster %s, but the cluster on record since %s is %s", clusterID, r.Since.Format(time.RFC3339), r.describe())
 	}
 	switch g, gone := r.Gone[node]; {
-	case member && (on == "" || on == volume || volume == ""):
+	case member && (on == "" || on == volume || volume == "" || r.NeverVerified(node)):
 		return ""
 	case member:
 		when := ""

@@ -52,7 +52,7 @@ func (c *companion) tellBeside(ctx context.Context, client *api.Client, status, 
 		err := peers.Report(ctx, client, e.Registration, status, reason)
 		if errors.Is(err, peers.ErrUnregistered) && silent == nil {
 			e.ClusterID = c.reg.ClusterID
-			if err = peers.Announce(ctx, client, e.Registration, reason); err == nil {
+			if err = peers.Announce(ctx, client, e.Registration, c.standing(), reason); err == nil {
 				err = peers.Report(ctx, client, e.Registration, status, reason)
 			}
 		}
@@ -81,6 +81,13 @@ func withdrawAll(ctx context.Context, client *api.Client, rt runtimeFile) error 
 	}
 	withdrawBeside(ctx, client, rt)
 	return nil
+}
+
+// buryBeside removes those that earlier starts left, see [peers.Bury].
+func buryBeside(ctx context.Context, client *api.Client, rt runtimeFile, standing peers.Standing) {
+	for _, e := range rt.beside() {
+		_ = peers.Bury(ctx, client, e.Registration, standing) // or its TTL will tell
+	}
 }
 
 func withdrawBeside(ctx context.Context, client *api.Client, rt runtimeFile) {

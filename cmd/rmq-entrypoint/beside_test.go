@@ -81,7 +81,7 @@ func testNothingBeside(t *testing.T, w *world) {
 	must(t, l.Close())
 	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n", port(l)))
 	left := peers.Registration{Service: w.service + "-prometheus", Node: n.name, Address: n.ip, Port: 1, TTL: time.Hour, Reap: time.Hour}
-	must(t, peers.Announce(t.Context(), w.consul.Client, left, ""))
+	must(t, peers.Announce(t.Context(), w.consul.Client, left, peers.Starting, ""))
 	must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
 	n.serves()
 	alone := func() error { return w.without(w.service + "-") }

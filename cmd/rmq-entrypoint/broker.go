@@ -36,7 +36,7 @@ Id = case Any([{rabbit_nodes, persistent_cluster_id}]) of {ok, I} -> I; _ -> "" 
 Ps = case Any([{rabbit_node_monitor, partitions}]) of {ok, L} when is_list(L) -> L; _ -> [] end,
 K = Any([{rabbit_khepri, is_enabled}]) =:= {ok, true} orelse Any([{rabbit_khepri, get_ra_cluster_name}]) =/= none andalso not erlang:function_exported(rabbit_khepri, is_enabled, 0),
 J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
-io:format("view|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K]),
+io:format("view|~s|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K, J(nodes())]),
 Ps =:= [] orelse begin
   io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
   Ns = [N || N <- Ms, lists:member(N, nodes())],
@@ -68,6 +68,9 @@ func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 		switch f := strings.Split(strings.TrimSpace(line), "|"); {
 		case f[0] == "view" && len(f) >= 6:
 			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], list(f[2]), list(f[3]), list(f[4]), f[5] == "true"
+			if len(f) >= 7 {
+				v.Connected = list(f[6])
+			}
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses = f[1] == "true"
 		case f[0] == "side" && len(f) >= 4:

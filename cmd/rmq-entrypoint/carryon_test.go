@@ -102,7 +102,7 @@ func TestStranded(t *testing.T) {
 			service := strings.ReplaceAll(tc.name, " ", "-")
 			for n, status := range tc.up {
 				reg := peers.Registration{Service: service, Node: n, Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour, ClusterID: "id"}
-				must(t, peers.Announce(t.Context(), consul.Client, reg, "test"))
+				must(t, peers.Announce(t.Context(), consul.Client, reg, peers.Starting, "test"))
 				must(t, peers.Report(t.Context(), consul.Client, reg, status, "test"))
 			}
 			ask := func(_ context.Context, argv ...string) (string, error) {

@@ -46,7 +46,8 @@ type companion struct {
 
 	serving   bool                 // RabbitMQ said READY and has not said that it stops
 	booted    string               // the server's last word while it is not serving
-	withdrawn bool                 // the node stopped by itself: nothing is registered until READY
+	withdrawn bool                 // the node stopped by itself: it was deregistered, until READY
+	stoppedAt time.Time            // since when
 	anew      bool                 // it serves again and is not registered
 	entered   string               // cluster id that this companion has put into the registration
 	verified  bool                 // passing was earned: record, cluster id and members were checked
@@ -279,7 +280,7 @@ func (c *companion) stopped(ctx context.Context, word string) {
 func (c *companion) withdraw(ctx context.Context, why string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	c.withdrawn = true
+	c.withdrawn, c.stoppedAt = true, time.Now()
 	c.show(report{Status: api.HealthCritical, Reason: why})
 	err := errors.New("no Consul in use")
 	if c.consul.client != nil {
@@ -299,6 +300,7 @@ func (c *companion) beat(ctx context.Context) {
 		// One that paused in a minority may wait for nodes that came back blank.
 		if why := cmp.Or(c.outOfService(ctx, healthcheck.Result{}), c.carryOn(ctx), c.waitsInVain(ctx), c.word()); ctx.Err() == nil {
 			c.show(report{Status: api.HealthCritical, Reason: why})
+			c.present(ctx, why)
 		}
 		return
 	}
@@ -326,7 +328,7 @@ func (c *companion) beat(ctx context.Context) {
 			err = peers.Report(ctx, client, c.reg, status, reason)
 		}
 		if errors.Is(err, peers.ErrUnregistered) {
-			if err = peers.Announce(ctx, client, c.reg, reason); err == nil {
+			if err = peers.Announce(ctx, client, c.reg, c.standing(), reason); err == nil {
 				c.log.Info("registered", "id", c.reg.ID(), "status", status)
 				c.verified, c.unlisted = false, time.Time{}
 				status, reason = c.judge(ctx, r)
@@ -339,10 +341,14 @@ func (c *companion) beat(ctx context.Context) {
 		if err == nil && !c.unlisted.IsZero() && time.Since(c.unlisted) > c.beatEvery()*3/2 {
 			err = fmt.Errorf("the agent at %s takes %s, and never brings it into the catalog: was it recreated without its data? A name of its own for each agent, or leaving before it goes, avoids that", c.consul.addr, c.reg.ID())
 		}
-		if client != nil {
+		taken := isTaken(err) // Consul answered
+		if client != nil && !taken {
 			c.consul.took(err)
 		}
-		if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
+		if taken {
+			reason = fmt.Sprintf("%s (not registered: %v)", reason, err)
+			c.story("another node has this node's name", err.Error())
+		} else if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
 			c.consul.saw(err)
 			c.missed = err
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
@@ -359,6 +365,35 @@ func (c *companion) beat(ctx context.Context) {
 	if c.verified && !c.out {
 		c.chores(ctx)
 	}
+}
+
+// present keeps an entry, critical, of a node that stopped by itself and whose server
+// lives: after stop_app, or paused in a minority, it holds its name and its data, and
+// nobody may take its place. One that ends does so sooner.
+func (c *companion) present(ctx context.Context, why string) {
+	if !c.rt.Located || time.Since(c.stoppedAt) < c.rt.Config.TTL {
+		return
+	}
+	client, err := c.consul.use(ctx)
+	if err == nil {
+		err = peers.Report(ctx, client, c.reg, api.HealthCritical, why)
+	}
+	if errors.Is(err, peers.ErrUnregistered) {
+		if err = peers.Announce(ctx, client, c.reg, c.standing(), why); err == nil {
+			c.log.Info("registered as critical: it stopped by itself, and its server lives", "id", c.reg.ID())
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		c.log.Debug("cannot tell Consul that this node is there", "err", err)
+	}
+}
+
+// standing is what this node may take its name from.
+func (c *companion) standing() peers.Standing {
+	if !c.rt.Verified.IsZero() {
+		return peers.Serving
+	}
+	return peers.Blank
 }
 
 // locate finds out what address to register, once Consul answers.
@@ -385,7 +420,7 @@ func (c *companion) register(ctx context.Context) {
 	}
 	client, err := c.consul.use(ctx)
 	if err == nil {
-		err = peers.Announce(ctx, client, c.reg, "serves again, not verified yet")
+		err = peers.Announce(ctx, client, c.reg, c.standing(), "serves again, not verified yet")
 	}
 	if err == nil {
 		c.log.Info("registered", "id", c.reg.ID())
@@ -464,7 +499,12 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if err != nil {
 		return c.unasked(ctx, r, err)
 	}
-	mine := func(p peers.Peer) bool { return p.Node == c.rt.Config.Node }
+	mine := func(p peers.Peer) bool { return p.Node == c.rt.Config.Node && p.Boot == c.rt.Boot }
+	for _, p := range others {
+		if p.Node == c.rt.Config.Node && !mine(p) && !p.Lapsed() && !p.AgentFailed && p.Volume != c.rt.Volume {
+			c.story("another container has this node's name, and an entry in Consul: give it another one", p.Describe())
+		}
+	}
 	if !slices.ContainsFunc(others, mine) && !c.reported.IsZero() {
 		if c.unlisted = unlisted; unlisted.IsZero() {
 			c.unlisted = time.Now()
@@ -475,7 +515,7 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 	if slices.ContainsFunc(others, mine) && !slices.ContainsFunc(others, func(p peers.Peer) bool { return mine(p) && p.ClusterID == c.entered }) {
 		c.verified, c.entered = false, ""
 	}
-	others = slices.DeleteFunc(others, mine)
+	others = slices.DeleteFunc(others, func(p peers.Peer) bool { return p.Node == c.rt.Config.Node })
 	// Not before Consul is back: until then a node that serves stays ready.
 	if time.Since(c.reported) > c.rt.Config.TTL && !c.reported.IsZero() && c.verified && !c.lapsed {
 		c.log.Info("no beat reached Consul for longer than the TTL: verifying anew")

@@ -281,6 +281,9 @@ func (cfg *config) complete(getenv func(string) string) error {
 	if cfg.Hosts != "off" && cfg.Hosts != "consul" {
 		return fmt.Errorf("--hosts (RMQ_HOSTS) %q: off or consul", cfg.Hosts)
 	}
+	if cfg.Hosts == "consul" && loopbackName(cfg.Node) {
+		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) with --hosts consul (RMQ_HOSTS): every host takes that name for itself, so no other node could reach this one: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME", cfg.Node)
+	}
 	for i, tag := range cfg.Tags {
 		if cfg.Tags[i] = strings.TrimSpace(tag); cfg.Tags[i] == "" {
 			return errors.New("--tags (RMQ_TAGS): an empty tag; give them as production,ssd")

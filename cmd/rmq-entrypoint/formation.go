@@ -48,6 +48,11 @@ type formation struct {
 
 	gone     string // session of another's claim that was seen gone …
 	goneFrom time.Time
+
+	reg       peers.Registration // as this start's entry would be
+	alive     string             // start of a namesake whose check has not lapsed …
+	aliveFrom time.Time
+	named     string // foreign entries that the log has named
 }
 
 // plan is the decision carried out: what the server is started as.
@@ -91,6 +96,9 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) {
 			return p, err
 		}
+		if err := reachable(o.Observation); err != nil {
+			return p, err
+		}
 		d := f.choose(o.Observation)
 		wayOut = ""
 		if r := o.Record.Value; r.State == peers.Formed && d.Action == peers.Wait {
@@ -132,20 +140,59 @@ func (f *formation) choose(o peers.Observation) peers.Decision {
 	return peers.Decide(o)
 }
 
+// reachable refuses a cluster of a node whose host name every host takes for itself and of
+// one on another host: neither could ever reach the other. Several such nodes are on one
+// host.
+func reachable(o peers.Observation) error {
+	var there []string
+	for _, p := range o.Peers.Value {
+		there = append(there, p.Node)
+	}
+	for _, n := range append(there, o.Record.Value.Names()...) {
+		const why = "a name that every host takes for itself, so that no node on another one can reach it"
+		switch {
+		case loopbackName(n) == loopbackName(o.Me):
+		case loopbackName(o.Me):
+			return fmt.Errorf("this node is %s, %s, and %s is in this service: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME (--node)", o.Me, why, n)
+		default:
+			return fmt.Errorf("%s is in this service, %s, and this node is %s: start that one under a host name of its own and with an empty volume, or give this one another service (--service, RMQ_SERVICE)", n, why, o.Me)
+		}
+	}
+	return nil
+}
+
+// loopbackName reports whether every host takes the node's host name for itself.
+func loopbackName(node string) bool {
+	_, host, _ := strings.Cut(node, "@")
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	switch host {
+	case "localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback":
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() || strings.HasPrefix(host, "localhost.") || strings.HasSuffix(host, ".localhost")
+}
+
 // observe looks at everything once. What cannot be read is unknown.
 func (f *formation) observe(ctx context.Context) (o observation) {
-	o.Me, o.ClaimTimeout = f.cfg.Node, f.cfg.ClaimTimeout
+	o.Me, o.ClaimTimeout, o.TTL, o.Volume = f.cfg.Node, f.cfg.ClaimTimeout, f.cfg.TTL, f.state.volume
 	client, err := f.consul.use(ctx)
 	if err != nil {
 		o.Record.Err, o.Peers.Err = err, err
 		return o
 	}
 	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.cfg.recordKey())
-	o.Peers.Value, o.catalog, o.Peers.Err = peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node)
+	var all []peers.Peer
+	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.cfg.Service)
+	if o.Peers.Err == nil && len(all) > 0 {
+		o.Peers.Err = peers.Refresh(ctx, client, f.cfg.Service, all)
+	}
 	f.consul.saw(errors.Join(o.Record.Err, o.Peers.Err))
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
 	}
+	o.Peers.Value = peers.Others(all, f.cfg.Node)
+	f.lookForNamesakes(ctx, client, all, &o)
 	if f.self == "" {
 		if own, err := f.cfg.advertise(ctx, f.consul.addr); err == nil {
 			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
@@ -157,15 +204,86 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	if _, err := f.hosts.learn(o.Peers.Value); err != nil { // before they are asked
 		f.log.Warn("cannot write the hosts file", "err", err)
 	}
+	f.nameForeign(ctx, all)
 	switch r := o.Record.Value; r.State {
 	case peers.Absent:
-		o.DNS = f.strangersInDNS(ctx, o.Peers.Value)
+		o.DNS = f.strangersInDNS(ctx, all)
 	case peers.Forming:
 		o.Claim = f.claimGone(ctx, client, r)
 	case peers.Formed:
 		f.ask(ctx, r, o.Peers.Value)
 	}
 	return o
+}
+
+// lookForNamesakes finds those that have this node's name, and since when one of them
+// has been seen whose check does not lapse. An entry that did is removed: it was an earlier
+// container's, and would be in the way of others.
+func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, all []peers.Peer, o *observation) {
+	reg := f.reg
+	reg.Volume = f.state.volume
+	found, err := peers.Namesakes(ctx, client, reg, all)
+	if err != nil {
+		o.Namesakes.Err = err
+		return
+	}
+	alive := ""
+	for _, p := range found {
+		switch {
+		case reg.Volume != "" && p.Volume == reg.Volume: // this volume's, of an earlier start
+		case p.Lapsed():
+			if err := peers.Bury(ctx, client, reg, peers.Blank); err != nil {
+				f.log.Warn("cannot remove this node's earlier registration", "err", err)
+			}
+		default:
+			o.Namesakes.Value = append(o.Namesakes.Value, p)
+			alive = p.Boot + p.ID
+		}
+	}
+	if alive != f.alive {
+		f.alive, f.aliveFrom = alive, time.Now()
+	}
+	if alive != "" {
+		o.Beating = time.Since(f.aliveFrom)
+	}
+}
+
+// nameForeign says once which entries of the service's name speak for no node: they
+// stop nobody, and are in the way of those who look the service up.
+func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
+	var named []string
+	for _, p := range all {
+		if p.Foreign() {
+			named = append(named, p.ID)
+		}
+	}
+	if text := strings.Join(named, ","); text == f.named {
+		return
+	} else {
+		f.named = text
+	}
+	for _, p := range all {
+		host, _, _ := net.SplitHostPort(p.Address)
+		own, _, _ := net.SplitHostPort(f.self)
+		switch {
+		case !p.Foreign():
+		case own != "" && host == own:
+			f.log.Info("an entry of this service at this node's own address, made by something else (a scheduler?), counts for nothing", "id", p.ID, "address", p.Address)
+		default:
+			f.log.Warn("an entry of this service was made by no RabbitMQ node and counts for nothing: if it is not meant to be there, remove it from its agent",
+				"id", p.ID, "address", p.Address, "answers", dialled(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
+		}
+	}
+}
+
+// dialled says what a connection to address ends in.
+func dialled(ctx context.Context, address string) string {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err.Error()
+	}
+	_ = conn.Close()
+	return "takes connections"
 }
 
 // strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
@@ -212,17 +330,35 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 			continue
 		}
 		v, err := f.broker.view(ctx, ps[i].Node)
-		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
+		ps[i].View, ps[i].Down = peers.Seen[peers.View]{Value: v, Err: err}, err != nil && isDown(err)
 		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
 			answer = &v
 		}
 	}
 	if answer == nil {
+		f.askWhoIsNotOnRecord(ctx, r, ps)
 		return
 	}
 	for i := range ps {
 		if slices.Contains(answer.Running, ps[i].Node) {
 			ps[i].View = peers.Seen[peers.View]{Value: *answer}
+		}
+	}
+}
+
+// askWhoIsNotOnRecord finds out which of the registered nodes, none of which is on
+// record any more, positively do not run: before a founding, that is, which the others
+// hold up.
+func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps []peers.Peer) {
+	if len(r.Members) > 0 {
+		return
+	}
+	for i := range ps {
+		if ps[i].Passing || ps[i].Beating || ps[i].Down {
+			continue
+		}
+		if _, err := f.broker.view(ctx, ps[i].Node); err != nil {
+			ps[i].Down = isDown(err)
 		}
 	}
 }
@@ -281,7 +417,8 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 	case peers.Join:
 		return f.join(ctx, client, o, d, p)
 	}
-	if known, _, err := peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node); err != nil || r.State == peers.Absent && len(known) > 0 {
+	known, _, err := peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node)
+	if err != nil || r.State == peers.Absent && len(known) > 0 || r.State == peers.Formed && slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Passing || p.Beating }) {
 		return false, err // somebody registered meanwhile
 	}
 	claim := r.Claimed(f.cfg.Node, f.state.volume, l.Session(), now)

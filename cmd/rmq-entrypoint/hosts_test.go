@@ -44,7 +44,7 @@ func testHosts(t *testing.T, w *world) {
 
 	// It comes back elsewhere; and one that stops by itself has to be found as before.
 	moved := peers.Registration{Service: w.service, Node: there, Address: "10.9.8.7", Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: "id-1"}
-	must(t, peers.Announce(t.Context(), w.consul.Client, moved, ""))
+	must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	n.hosts(testBeat, n.ip+" here.invalid\n10.9.8.7 there.invalid\n")
 	must(t, peers.Withdraw(t.Context(), w.consul.Client, moved))
 	newcomer := w.neighbour(third, "id-1", third)
@@ -54,9 +54,9 @@ func testHosts(t *testing.T, w *world) {
 	// A companion that a health check starts knows of the file, too.
 	n.kill(w.companions()[0])
 	eventually(t, soon, "another companion", func() error { return w.replaced(n) }) // the seat of the killed one is not free at once
-	must(t, peers.Announce(t.Context(), w.consul.Client, moved, ""))
+	must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	moved.Address = "10.9.8.6"
-	must(t, peers.Announce(t.Context(), w.consul.Client, moved, ""))
+	must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	n.hosts(testBeat+soon, n.ip+" here.invalid\n10.9.8.6 there.invalid\n"+newcomer.ip+" third.invalid\n")
 }
 
@@ -146,7 +146,8 @@ func TestOwnAddress(t *testing.T) {
 		{"rabbit@nowhere.invalid", "203.0.113.1", "127.0.0.1"},
 		{"rabbit@nowhere.invalid", "", "127.0.0.1"}, // an agent on this host
 	} {
-		cfg, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+c.node, "RMQ_ADVERTISE="+c.advertise))
+		cfg, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME=rabbit@given.invalid", "RMQ_ADVERTISE="+c.advertise))
+		cfg.Node = c.node // which may be one that has an address here, as no other name has for sure
 		must(t, err)
 		own, err := cfg.advertise(t.Context(), "")
 		must(t, err)

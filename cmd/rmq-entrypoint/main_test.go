@@ -503,7 +503,7 @@ func (w *world) neighbour(name, cluster string, members ...string) *node {
 	n := w.node(name)
 	n.sees(cluster, members...)
 	r := peers.Registration{Service: w.service, Node: name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: cluster}
-	must(w.t, peers.Announce(w.t.Context(), w.consul.Client, r, ""))
+	must(w.t, peers.Announce(w.t.Context(), w.consul.Client, r, peers.Starting, ""))
 	must(w.t, peers.Report(w.t.Context(), w.consul.Client, r, api.HealthPassing, ""))
 	return n
 }

@@ -38,9 +38,11 @@ type runtimeFile struct {
 	Role    role
 	Claim   string
 	Volume  string
-	Cluster string // of the marker, when there was one
-	Consul  string // the address in use
-	Address string // to register, once Located; "": the agent's own
+	Boot    string    // random id of this start
+	Since   time.Time // of Boot
+	Cluster string    // of the marker, when there was one
+	Consul  string    // the address in use
+	Address string    // to register, once Located; "": the agent's own
 	Located bool
 	Waiting string // why the server has not started yet
 
@@ -65,6 +67,7 @@ func (rt runtimeFile) registration() peers.Registration {
 		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.Port,
 		TTL: c.TTL, Reap: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster,
 		Tags: c.Tags, Meta: c.Meta,
+		Volume: rt.Volume, Boot: rt.Boot, Since: rt.Since, Blank: rt.Role != member,
 	}
 }
 

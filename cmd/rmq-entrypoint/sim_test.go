@@ -344,7 +344,7 @@ func (c *container) run() error {
 	if err != nil {
 		return err
 	}
-	rt := runtimeFile{Config: cfg, PID: 1, Version: c.world.Version}
+	rt := runtimeFile{Config: cfg, PID: 1, Version: c.world.Version, Boot: peers.NewID(), Since: time.Now()}
 	pinned := c.consul(p, cfg)
 	chosen, err := c.choose(ctx, p, pinned, state, &rt)
 	if err != nil {
@@ -367,7 +367,16 @@ func (c *container) run() error {
 		return err
 	}
 	if client, err := pinned.use(ctx); err == nil {
-		if err := peers.Announce(ctx, client, rt.registration(), "starting as "+string(chosen.role)); err != nil {
+		standing := peers.Starting
+		if state.role == "" {
+			standing = peers.Blank
+		}
+		err := peers.Announce(ctx, client, rt.registration(), standing, "starting as "+string(chosen.role))
+		if isTaken(err) && state.cluster == "" {
+			release()
+			return secondOfName(cfg.Node, err)
+		}
+		if err != nil {
 			c.log.Warn("not registered yet, the companion goes on trying", "err", err)
 		}
 	}
@@ -399,7 +408,8 @@ func (c *container) run() error {
 func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, state condition, rt *runtimeFile) (plan, error) {
 	cfg := rt.Config
 	if state.role != "" {
-		return plan{role: state.role, claim: state.claim, volume: state.volume}, refused(ctx, c.log, pinned, cfg, state)
+		rt.Volume = state.volume
+		return withData(ctx, c.log, pinned, state, *rt)
 	}
 	version, err := rabbitconf.ParseVersion(rt.Version)
 	if err != nil {
@@ -419,8 +429,10 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 		}
 		f.decide = c.decide(ctx, f.dns, byAddress)
 	}
+	rt.Volume = state.volume
+	f.reg = rt.registration()
 	if client, err := pinned.use(ctx); err == nil {
-		_ = peers.Withdraw(ctx, client, rt.registration())
+		_ = peers.Bury(ctx, client, f.reg, peers.Blank)
 	}
 	return f.run(ctx)
 }

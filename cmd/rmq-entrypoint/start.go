@@ -50,7 +50,10 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	defer seat.Close() // after exec the companion alone holds it
 
-	rt := runtimeFile{Config: cfg, PID: os.Getpid(), Started: startTime(os.Getpid()), Version: ready.version.String()}
+	rt := runtimeFile{
+		Config: cfg, PID: os.Getpid(), Started: startTime(os.Getpid()), Version: ready.version.String(),
+		Boot: peers.NewID(), Since: time.Now().UTC(),
+	}
 	c := newConsul(cfg, log)
 	p, err := decide(ctx, log, c, ready, &rt)
 	if err != nil {
@@ -112,12 +115,19 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		}
 	}
 	if cerr == nil {
-		err = peers.Announce(ctx, client, rt.registration(), "starting as "+string(p.role))
+		standing := peers.Starting
+		if ready.state.role == "" {
+			standing = peers.Blank
+		}
+		err = peers.Announce(ctx, client, rt.registration(), standing, "starting as "+string(p.role))
 		if err == nil {
-			withdrawBeside(ctx, client, rt) // what an earlier start left
+			buryBeside(ctx, client, rt, standing) // what an earlier start left
 		}
 		if denied(err) && p.role != member {
 			return err // nobody would ever find it
+		}
+		if ready.state.cluster == "" && isTaken(err) {
+			return secondOfName(cfg.Node, err)
 		}
 		if err != nil {
 			log.Warn("not registered yet, the companion goes on trying", "err", err)
@@ -157,7 +167,8 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.cluster, "directory", cfg.Data)
 	}
 	if state.role != "" {
-		return plan{role: state.role, claim: state.claim, volume: state.volume}, refused(ctx, log, c, cfg, state)
+		rt.Volume = state.volume
+		return withData(ctx, log, c, state, *rt)
 	}
 	if strangers, err := cfg.volume().strangers(); err != nil {
 		return plan{}, err
@@ -177,11 +188,14 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 			}
 		},
 	}
+	rt.Volume = state.volume
+	f.reg = rt.registration()
 	f.say("Consul")
 	if client, err := c.use(ctx); err == nil {
-		if err := withdrawAll(ctx, client, *rt); err != nil { // of an earlier start: it may still pass
+		if err := peers.Bury(ctx, client, f.reg, peers.Blank); err != nil {
 			log.Warn("cannot remove this node's earlier registration", "err", err)
 		}
+		buryBeside(ctx, client, *rt, peers.Blank)
 	}
 	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.recordKey())
 	p, err := f.run(ctx)
@@ -189,6 +203,41 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 		return p, fmt.Errorf("stopped while waiting for %s: %w", rt.Waiting, context.Cause(ctx))
 	}
 	return p, err
+}
+
+// withData returns what a node with data starts as, unless its volume is positively ruled
+// out, or was never verified and its name is another's: two servers of one name disturb the
+// cluster that one of them is in. A verified member's name is its own.
+func withData(ctx context.Context, log *slog.Logger, c *consul, state condition, rt runtimeFile) (plan, error) {
+	if err := refused(ctx, log, c, rt.Config, state); err != nil {
+		return plan{}, err
+	}
+	if state.cluster == "" {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		client, err := c.use(ctx)
+		if err == nil {
+			err = peers.NameFree(ctx, client, rt.registration(), peers.Starting)
+		}
+		if isTaken(err) {
+			return plan{}, secondOfName(rt.Config.Node, err)
+		}
+	}
+	if state.volume == "" {
+		// On the volume before it goes on record: a name that only the record knew would be
+		// another one's after a crash.
+		state.volume = peers.NewID()
+		if err := rt.Config.volume().writePending(pendingFile{Role: member, Volume: state.volume}); err != nil {
+			return plan{}, fmt.Errorf("give this volume a name: %w", err)
+		}
+	}
+	return plan{role: state.role, claim: state.claim, volume: state.volume}, nil
+}
+
+func isTaken(err error) bool { return errors.As(err, new(*peers.NameTakenError)) }
+
+func secondOfName(node string, taken error) error {
+	return fmt.Errorf("not starting a second %s: %w. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one", node, taken)
 }
 
 // refused asks the volume, and once the record, whether it is positively ruled out.

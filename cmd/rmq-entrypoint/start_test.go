@@ -85,6 +85,12 @@ func TestEntrypoint(t *testing.T) {
 		"leave interrupted":                 testLeaveInterrupted,
 		"status":                            testStatus,
 		"found":                             testFound,
+		"name alive":                        testNameAlive,
+		"name seen running":                 testNameSeenRunning,
+		"name taken back":                   testNameTakenBack,
+		"name of data taken":                testNameOfDataTaken,
+		"stopped node keeps its name":       testStoppedKeepsName,
+		"loopback name":                     testLoopbackName,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

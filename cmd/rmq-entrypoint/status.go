@@ -95,7 +95,7 @@ func statusConsul(ctx context.Context, cfg config, row func(string, string, ...a
 	default:
 		row("lock", "held by %s on %s since %s", o.Node, o.Host, o.Since.Format(time.RFC3339))
 	}
-	all, _, err := peers.Catalog(ctx, client, cfg.Service, "")
+	all, _, err := peers.Entries(ctx, client, cfg.Service)
 	if err != nil {
 		row("catalog", "unknown: %v", err)
 	}
@@ -103,6 +103,10 @@ func statusConsul(ctx context.Context, cfg config, row func(string, string, ...a
 		status := "critical"
 		if p.Passing {
 			status = "passing"
+		}
+		if p.Foreign() {
+			row("catalog", "%s %s at %s: no node's, counts for nothing; to remove it, on agent %s: consul services deregister -id=%s", p.Node, status, p.Address, p.Agent, p.ID)
+			continue
 		}
 		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, cmp.Or(p.ClusterID, "-"))
 	}

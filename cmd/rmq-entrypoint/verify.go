@@ -17,9 +17,6 @@ import (
 // the record's, and this node is in it with this volume. Then record, marker and
 // passing, in that order. It returns what is still missing, or "".
 func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Record, index uint64, others []peers.Peer) string {
-	if err := c.nameVolume(); err != nil {
-		return fmt.Sprintf("this volume cannot be given a name: %v", err)
-	}
 	why := c.prove(ctx, client, r, index, others)
 	for range 3 { // nodes that join at the same time write it at the same time
 		if why != changedFirst {
@@ -60,7 +57,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		// cluster id, and an entry of before it was known, or of another companion's,
 		// may lack it.
 		reg := c.reg
-		reg.ClusterID = c.view.ClusterID
+		reg.ClusterID, reg.Blank = c.view.ClusterID, false
 		if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
 			return err.Error()
 		}
@@ -69,20 +66,6 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 	c.verified = true
 	c.log.Info("verified: this node is a member and serves", "was", was, "cluster", c.view.ClusterID, "members", strings.Join(c.view.Members, ","))
 	return ""
-}
-
-// nameVolume gives an adopted volume its name, on the volume before it goes on
-// record: a name that only the record knew would be another one's after a crash.
-func (c *companion) nameVolume() error {
-	if c.rt.Volume != "" {
-		return nil
-	}
-	id := peers.NewID()
-	if err := c.rt.Config.volume().writePending(pendingFile{Role: member, Volume: id}); err != nil {
-		return err
-	}
-	c.rt.Volume = id
-	return nil
 }
 
 // mark writes the marker: that this volume is a member's, and until when it
@@ -112,6 +95,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		if left := c.beatEvery() + 3*time.Second - time.Since(c.born); left > 0 {
 			return fmt.Sprintf("giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		}
+		if why := c.notOnRecord(ctx, client, r, others); why != "" {
+			return why
+		}
 		if why := c.mirror(ctx); why != "" { // announced, it is the user's to change
 			return why
 		}
@@ -134,7 +120,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		return fmt.Sprintf("%s has not announced the cluster yet", r.Seed)
 	case r.State == peers.Absent:
 		return c.publish(ctx, client, peers.Published(v, node, c.rt.Volume, now), index, "the record was gone: published again")
-	case r.State == peers.Forming && c.rt.Role == member && c.rt.Cluster != "":
+	case r.State == peers.Forming && c.rt.Role == member: // with a marker, or adopted: both are data
 		return c.publish(ctx, client, peers.Published(v, node, c.rt.Volume, now), index, "another node was founding a cluster beside this one: overruled")
 	case r.State == peers.Forming:
 		return fmt.Sprintf("%s is founding a cluster, and this volume never was verified as a member", r.Seed)
@@ -144,12 +130,15 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	on, listed := r.Members[node]
 	_, gone := r.Gone[node]
 	switch {
-	case listed && on == c.rt.Volume && on != "" && r.Joining[node] != "":
+	case listed && on == c.rt.Volume && on != "" && (r.Joining[node] != "" || r.NeverVerified(node)):
 		return c.publish(ctx, client, r.With(node, on), index, "a member now")
 	case listed && on == c.rt.Volume && on != "":
 		return ""
 	case listed && on == "", !listed && !gone:
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
+	}
+	if listed && r.NeverVerified(node) && c.rt.Role == member {
+		return c.takeBack(ctx, client, r, index)
 	}
 	why := r.Refuses(node, c.rt.Volume, v.ClusterID)
 	if why != "" {
@@ -162,6 +151,46 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		c.standDown(ctx, why)
 	}
 	return why
+}
+
+// takeBack puts this node's volume on record again in the place of one that joined under
+// its name and never was verified, as a second container of that name does while it cannot
+// see this one. Only where others see this node run, or nobody else is a member: one that
+// is cut off cannot know, and is not stopped either.
+func (c *companion) takeBack(ctx context.Context, client *api.Client, r peers.Record, index uint64) string {
+	node := c.rt.Config.Node
+	others := slices.DeleteFunc(r.Names(), func(n string) bool { return n == node })
+	if len(others) > 0 && !slices.ContainsFunc(others, func(n string) bool { return slices.Contains(c.view.Running, n) }) {
+		return fmt.Sprintf("another container joined as %s with volume %s, which never was verified, and no other member is seen running by this one, whose volume is %s", node, r.Members[node], c.rt.Volume)
+	}
+	c.log.Warn("another container joined under this node's name with a volume that never was verified: taking the name back; give it a host name of its own", "its_volume", r.Members[node], "volume", c.rt.Volume)
+	return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "this node's volume again")
+}
+
+// notOnRecord says which registered node may have data of an earlier cluster, that it
+// is about to publish: none is founded beside it. Joiners go on record before they are
+// registered.
+func (c *companion) notOnRecord(ctx context.Context, client *api.Client, r peers.Record, others []peers.Peer) string {
+	others = slices.DeleteFunc(slices.Clone(others), func(p peers.Peer) bool {
+		_, on := r.Members[p.Node]
+		return on || p.Blank || slices.Contains(c.view.Members, p.Node)
+	})
+	if len(others) == 0 {
+		return ""
+	}
+	if err := peers.Refresh(ctx, client, c.rt.Config.Service, others); err != nil {
+		return err.Error()
+	}
+	for _, p := range others {
+		if !p.Passing && !p.Beating {
+			_, err := c.broker.view(ctx, p.Node)
+			p.Down = err != nil && isDown(err)
+		}
+		if p.MayLive() {
+			return fmt.Sprintf("announcing no cluster while a node that is not in it is registered, which may have data of an earlier one: %s; if it is gone for good, deregister it with its agent %s (consul services deregister -id=%s)", p.Describe(), p.Agent, p.ID)
+		}
+	}
+	return ""
 }
 
 // watch keeps the record true while the node serves, and names what must not be.

@@ -48,6 +48,7 @@ type session struct {
 type service struct {
 	api.AgentServiceRegistration
 	status string
+	silent bool // for its TTL
 	ttl    *time.Timer
 }
 
@@ -174,12 +175,12 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 		return code, c.index, answer
 	}
 	if after == 0 || wait == 0 {
-		return c.read(req.URL.Path, skew)
+		return c.read(req.URL.Path, q.Get("filter"), skew)
 	}
 	until := time.NewTimer(wait)
 	defer until.Stop()
 	for {
-		code, index, answer = c.read(req.URL.Path, skew)
+		code, index, answer = c.read(req.URL.Path, "", skew)
 		if index > after || c.away.After(time.Now()) {
 			return code, index, answer
 		}
@@ -202,8 +203,25 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 	}
 }
 
-func (c *consul) read(path string, skew time.Duration) (code int, index uint64, answer []byte) {
+func (c *consul) read(path, filter string, skew time.Duration) (code int, index uint64, answer []byte) {
 	switch {
+	case strings.HasPrefix(filter, "ServiceName"):
+		all := map[string]any{}
+		for id, s := range c.agent {
+			all[id] = map[string]any{"Node": "consul", "CheckID": s.Check.CheckID, "ServiceID": s.ID, "Status": s.status, "Output": s.output()}
+		}
+		return 200, c.index, render(all)
+	case path == "/v1/agent/services", path == "/v1/agent/checks":
+		_, id, _ := strings.Cut(filter, "== ")
+		id, _ = strconv.Unquote(id)
+		s := c.agent[id]
+		switch {
+		case s == nil:
+			return 200, c.index, []byte("{}")
+		case path == "/v1/agent/services":
+			return 200, c.index, render(map[string]any{s.ID: map[string]any{"ID": s.ID, "Service": s.Name, "Address": s.Address, "Port": s.Port, "Meta": s.Meta}})
+		}
+		return 200, c.index, render(map[string]any{s.Check.CheckID: map[string]any{"CheckID": s.Check.CheckID, "ServiceID": s.ID, "Status": s.status, "Output": s.output()}})
 	case path == "/v1/status/leader":
 		return 200, c.index, []byte(`"10.0.0.100:8300"`)
 	case strings.HasPrefix(path, "/v1/kv/"):
@@ -310,14 +328,16 @@ func (c *consul) write(req *http.Request, acquire, release string, body []byte, 
 	case strings.HasPrefix(path, "/v1/agent/check/update/"):
 		var in struct{ Status, Output string }
 		must(json.Unmarshal(body, &in))
-		s := c.agent[strings.TrimSuffix(last, "-ttl")]
-		if s == nil {
+		id, _, _ := strings.Cut(last, "-ttl")
+		s := c.agent[id]
+		if s == nil || s.Check.CheckID != last {
 			return 404, []byte(`Unknown check "` + last + `"`)
 		}
 		ttl, _ := time.ParseDuration(s.Check.TTL)
 		s.ttl.Reset(ttl)
+		s.silent = false
 		for _, n := range c.w.Nodes {
-			if n.Name == s.Meta["node"] {
+			if n.Name == s.Meta["node"] && n.Addr == s.Address {
 				c.w.heard(n)
 			}
 		}
@@ -413,11 +433,22 @@ func (c *consul) destroy(id string) {
 func (c *consul) lapsed(s *service) {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if c.agent[s.ID] == s && s.status != "critical" {
+	if c.agent[s.ID] != s || s.silent {
+		return
+	}
+	s.silent = true
+	if s.status != "critical" { // of one that was, the catalog hears only minutes later: never, here
 		s.status = "critical"
 		c.w.tell("consul", s.ID+" was silent for its TTL: critical")
 		c.sync(s.ID)
 	}
+}
+
+func (s *service) output() string {
+	if s.silent {
+		return "TTL expired"
+	}
+	return "as told"
 }
 
 // sync brings one entry of the agent into the catalog, a little later.
@@ -442,10 +473,10 @@ func (c *consul) sync(id string) {
 			return
 		case local == nil:
 			delete(c.catalog, id)
-		case there != nil && there.status == local.status && there.Meta["cluster_id"] == local.Meta["cluster_id"] && there.Address == local.Address:
+		case there != nil && there.status == local.status && there.Meta["cluster_id"] == local.Meta["cluster_id"] && there.Meta["boot"] == local.Meta["boot"] && there.Address == local.Address:
 			return
 		default:
-			c.catalog[id] = &service{AgentServiceRegistration: local.AgentServiceRegistration, status: local.status}
+			c.catalog[id] = &service{AgentServiceRegistration: local.AgentServiceRegistration, status: local.status, silent: local.silent}
 		}
 		c.at = c.change()
 		c.rendered = nil
@@ -468,7 +499,7 @@ func (c *consul) render() []byte {
 		list = append(list, m{
 			"Node":    m{"Node": "consul", "Address": "10.0.0.100"},
 			"Service": m{"ID": s.ID, "Service": s.Name, "Address": s.Address, "Port": s.Port, "Meta": s.Meta},
-			"Checks":  []m{{"CheckID": s.Check.CheckID, "Status": s.status}},
+			"Checks":  []m{{"CheckID": s.Check.CheckID, "Status": s.status, "Output": s.output()}},
 		})
 	}
 	return render(list)
