@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -90,14 +92,80 @@ func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, ui
 		return Record{}, 0, nil
 	}
 	var r Record
-	if err := json.Unmarshal(pair.Value, &r); err != nil || r.State != Forming && r.State != Formed {
-		return Record{}, 0, fmt.Errorf("cluster record %s holds %.60q, which is no record of this program (%v): restore it, or delete the key while a member with data runs and it will publish it again", key, pair.Value, err)
+	if err = json.Unmarshal(pair.Value, &r); err == nil {
+		err = r.plausible()
+	}
+	if err != nil {
+		return Record{}, 0, fmt.Errorf("cluster record %s holds %.60q, which no program of this kind wrote (%w): restore it from a backup of Consul, or delete the key while a member with data runs and it will publish it again", key, pair.Value, err)
 	}
 	if r.Members == nil {
 		r.Members = map[string]string{}
 	}
 	return r, pair.ModifyIndex, nil
 }
+
+// Bounds of a record, far above what a cluster comes to: what is larger, nobody of us wrote.
+const (
+	mostNodes = 1000 // on record as members, and as gone
+	mostChars = 1000 // of a text
+)
+
+// plausible returns an error when no program of this kind can have written the record: it
+// is unknown then, not a fact. Whoever leaves a cluster stays on record as gone, and a
+// claim names its seed as the one member.
+func (r Record) plausible() error {
+	switch {
+	case r.State != Forming && r.State != Formed:
+		return fmt.Errorf("its state is %.30q", r.State)
+	case r.State == Formed && r.ClusterID == "":
+		return errors.New("it is formed and has no cluster_id")
+	case r.State == Formed && len(r.Members)+len(r.Gone) == 0:
+		return errors.New("it is formed, and nobody is a member or gone")
+	case r.State == Forming && r.Claim == "":
+		return errors.New("it is forming and has no claim")
+	case r.State == Forming && r.Members[r.Seed] == "":
+		return fmt.Errorf("it is forming, and the seed %.60q is no member with a volume", r.Seed)
+	case len(r.Members) > mostNodes || len(r.Gone) > mostNodes:
+		return fmt.Errorf("it has %d members and %d nodes that are gone", len(r.Members), len(r.Gone))
+	}
+	var names []string
+	texts := []string{r.ClusterID, r.Claim, r.Session, r.Revision}
+	for _, volumes := range []map[string]string{r.Members, r.Joining, r.Unverified} {
+		for n, volume := range volumes {
+			names, texts = append(names, n), append(texts, volume)
+		}
+	}
+	gone := func(n string, g Gone) { names, texts = append(names, n), append(texts, g.Volume, g.Why) }
+	for n, g := range r.Gone {
+		gone(n, g)
+	}
+	for _, old := range r.Replaced {
+		gone(old.Node, old.Gone)
+	}
+	for _, p := range r.Previous {
+		names, texts = append(names, p.Members...), append(texts, p.ClusterID)
+		for n, g := range p.Gone {
+			gone(n, g)
+		}
+	}
+	if r.Seed != "" {
+		names = append(names, r.Seed)
+	}
+	for _, n := range names {
+		if len(n) > 255 || !nodeName.MatchString(n) {
+			return fmt.Errorf("%.60q is no node's name", n)
+		}
+	}
+	for _, text := range texts {
+		if len(text) > mostChars || strings.ContainsFunc(text, unicode.IsControl) {
+			return fmt.Errorf("%.60q is too long, or has control characters", text)
+		}
+	}
+	return nil
+}
+
+// nodeName is name@host, as Erlang and DNS allow it.
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9_-]+@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
 
 // WriteRecord replaces the record read at index (0: there was none) and reports
 // whether it did; false means that somebody else was faster, so decide anew. With

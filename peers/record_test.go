@@ -445,3 +445,73 @@ func eventually(t *testing.T, what string, is func() bool) {
 		}
 	}
 }
+
+// A record that no program of this kind can have written is unknown, not a fact.
+func TestImplausibleRecord(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	long := strings.Repeat("x", 2000)
+	many := map[string]string{}
+	for i := range 1001 {
+		many[fmt.Sprintf("r@h%d", i)] = "v"
+	}
+	huge, err := json.Marshal(peers.Record{State: peers.Formed, ClusterID: "id", Members: many})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, says := range map[string]string{
+		"":                    "unexpected end of JSON",
+		"null":                `its state is ""`,
+		"{}":                  `its state is ""`,
+		"[]":                  "cannot unmarshal array",
+		`{"state":"founded"}`: `its state is "founded"`,
+		`{"state":"formed"}`:  "no cluster_id",
+		`{"state":"formed","members":{"rabbit@b":"v"}}`:                                           "no cluster_id",
+		`{"state":"formed","cluster_id":"REAL","members":{}}`:                                     "nobody is a member or gone",
+		`{"state":"formed","cluster_id":"OTHER","members":{},"previous":[{"cluster_id":"REAL"}]}`: "nobody is a member or gone",
+		`{"state":"forming"}`: "no claim",
+		`{"state":"forming","seed":"rabbit@b","members":{"rabbit@b":"v"}}`:                                        "no claim",
+		`{"state":"forming","claim":"c","seed":"rabbit@b","members":{}}`:                                          "is no member with a volume",
+		`{"state":"forming","claim":"c","members":{"rabbit@b":"v"}}`:                                              "is no member with a volume",
+		`{"state":"forming","claim":"c","seed":"rabbit@b","members":{"rabbit@b":""}}`:                             "is no member with a volume",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit":"v"}}`:                                         `"rabbit" is no node's name`,
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"gone":{"r@x' -o":{}}}`:                 "is no node's name",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"seed":"@"}`:                            "is no node's name",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"joining":{"b":"v"}}`:                   "is no node's name",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"replaced":[{"node":""}]}`:              "is no node's name",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"previous":[{"members":["x"]}]}`:        "is no node's name",
+		`{"state":"formed","cluster_id":"REAL\u001b[2J","members":{"rabbit@b":"v"}}`:                              "control characters",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"gone":{"r@x":{"why":"` + long + `"}}}`: "too long",
+		`{"state":"formed","cluster_id":"REAL","members":{"rabbit@b":"v"},"since":"yesterday"}`:                   "parsing time",
+		string(huge): "1001 members",
+	} {
+		if _, err := consul.Client.KV().Put(&api.KVPair{Key: recordKey, Value: []byte(text)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		r, index, err := peers.ReadRecord(t.Context(), consul.Client, recordKey)
+		if err == nil || r.State != peers.Absent || index != 0 {
+			t.Errorf("%.100s: it is taken for %+v", text, r)
+			continue
+		}
+		for _, words := range []string{says, recordKey, "restore it from a backup", "delete the key while a member with data runs"} {
+			if !strings.Contains(err.Error(), words) {
+				t.Errorf("%.100s: %v lacks %q", text, err, words)
+			}
+		}
+		if len(err.Error()) > 500 || strings.ContainsRune(err.Error(), 0x1b) {
+			t.Errorf("%.100s: %q", text, err)
+		}
+	}
+	// What the program itself leaves is none of these.
+	r := peers.Record{}.Claimed(a, "va", "s", now).Founded("id", now).Joins(b, "vb").With(b, "vb")
+	for _, r := range []peers.Record{r, r.Left(a, "told to", now), r.Struck(a, "va", now).Without(b, "given up", now), r.Claimed(b, "vb", "s", now), peers.Published(peers.View{ClusterID: "id", Members: []string{a, b}}, a, "va", now), r.Without(b, "blank", now).Joins(b, "vc")} {
+		_, index, _ := peers.ReadRecord(t.Context(), consul.Client, recordKey)
+		if index == 0 {
+			if _, err := consul.Client.KV().Delete(recordKey, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustWrite(t, consul.Client, r, index, true)
+		mustRead(t, consul.Client)
+	}
+}

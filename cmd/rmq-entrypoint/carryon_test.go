@@ -167,17 +167,17 @@ func TestWaitsForWhom(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
 	v := testVolume(t)
-	must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-a", Members: []string{"a"}}))
-	cfg := config{Node: "a", Data: v.data, StateDir: v.state, Service: "whom", KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
-	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "v-a"}, Gone: map[string]peers.Gone{"b": {Why: "blank"}}}
+	must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-r@a", Members: []string{"r@a"}}))
+	cfg := config{Node: "r@a", Data: v.data, StateDir: v.state, Service: "whom", KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"r@a": "v-r@a"}, Gone: map[string]peers.Gone{"r@b": {Why: "blank"}}}
 	_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r, 0, "", "")
 	must(t, err)
 	deaf := func(context.Context, ...string) (string, error) { return "", errors.New("no answer yet") }
-	c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Version: "4.3.6", Role: member, Cluster: "id"}, broker: broker{"a", deaf}, consul: newConsul(cfg, slog.New(slog.DiscardHandler)), booted: "Startup in progress", born: time.Now()}
+	c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Version: "4.3.6", Role: member, Cluster: "id"}, broker: broker{"r@a", deaf}, consul: newConsul(cfg, slog.New(slog.DiscardHandler)), booted: "Startup in progress", born: time.Now()}
 	says(t, c.waitsInVain(t.Context()), "Startup in progress", "cannot be told yet", "no answer yet")
-	_, err = peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r.With("b", "v-b"), modified(t, consul.Client, cfg.recordKey()), "", "")
+	_, err = peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), r.With("r@b", "v-r@b"), modified(t, consul.Client, cfg.recordKey()), "", "")
 	must(t, err)
-	says(t, c.waitsInVain(t.Context()), "Startup in progress", "may wait for members that are not up: b")
+	says(t, c.waitsInVain(t.Context()), "Startup in progress", "may wait for members that are not up: r@b")
 	c.rt.Role = joining
 	if why := c.waitsInVain(t.Context()); why != "" {
 		t.Errorf("a joiner: %q", why)
@@ -211,37 +211,37 @@ func TestCarryOnOrder(t *testing.T) {
 		left    string   // the order's state: none, given, forced
 		says    string
 	}{
-		{name: "Khepri waits", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", calls: []string{khepriForce}, left: "forced", says: "comes up without b"},
-		{name: "Khepri serves without a majority", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{khepriForce}, left: "forced"},
-		{name: "Khepri comes up", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a", left: "forced", says: "comes up without b"},
-		{name: "Khepri is up", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a", serving: true, calls: []string{shrink}, left: "none"},
-		{name: "the lost one is back on record", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a,b", members: "a,b", left: "none"},
-		{name: "no record", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, members: "a,b", left: "none"},
-		{name: "another one is lost now", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a,b", gone: "c", members: "a,b,c", left: "none"},
-		{name: "nobody can be asked", version: "4.3.6", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", left: "given", says: "does not say yet"},
-		{name: "Mnesia waits", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", waits: "b", calls: []string{force}, left: "forced"},
-		{name: "Mnesia waits again after a restart", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", waits: "b", calls: []string{force}, left: "forced"},
-		{name: "Mnesia is up", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{shrink, forget + " b"}, left: "none"},
-		{name: "Mnesia is up, another copy too", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", serving: true, calls: []string{forget + " b"}, left: "none"},
-		{name: "a lost one has joined again meanwhile", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", serving: true, calls: []string{forget + " b"}, left: "none"},
-		{name: "3.10 cannot shrink", version: "3.10.8", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{forget + " b"}, left: "none"},
-		{name: "told, and cut short before that was written down", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", serving: true, calls: []string{shrink, forget + " b"}, left: "none"},
-		{name: "it no longer waits for the lost one", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a", gone: "b", members: "a,b", left: "none"},
-		{name: "serves, and one of the lost is back", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}}, on: "a,c", gone: "b", members: "a,b,c", serving: true, left: "none"},
-		{name: "forced, and another cluster is on record", version: "4.0.5", cluster: "another", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a", gone: "b", members: "a,b", serving: true, left: "none"},
-		{name: "serves, and the lost one is back", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}}, on: "a,b", members: "a,b", serving: true, left: "none"},
-		{name: "forced, then the volumes were found and the record was deleted", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, members: "a,b", waits: "b", left: "none"},
-		{name: "the same, and it serves", version: "4.0.5", order: carryOnFile{Lost: []string{"b"}, Forced: true}, members: "a,b", serving: true, left: "none"},
-		{name: "forced, then the volumes were found and the record was published anew", version: "3.10.8", order: carryOnFile{Lost: []string{"b"}, Forced: true}, on: "a,b", members: "a,b", waits: "b", left: "none"},
-		{name: "forced, and one of two is back", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}, Forced: true}, on: "a,c", gone: "b", members: "a,b,c", waits: "b", calls: []string{force}, left: "forced", says: "comes up without b$"},
-		{name: "paused", version: "4.0.5", order: carryOnFile{Lost: []string{"b", "c"}}, on: "a", gone: "b,c", members: "a,b,c", paused: true, calls: []string{"init:stop"}, left: "forced"},
+		{name: "Khepri waits", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a", gone: "r@b", members: "r@a,r@b", calls: []string{khepriForce}, left: "forced", says: "comes up without r@b"},
+		{name: "Khepri serves without a majority", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a", gone: "r@b", members: "r@a,r@b", serving: true, calls: []string{khepriForce}, left: "forced"},
+		{name: "Khepri comes up", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a", gone: "r@b", members: "r@a", left: "forced", says: "comes up without r@b"},
+		{name: "Khepri is up", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a", gone: "r@b", members: "r@a", serving: true, calls: []string{shrink}, left: "none"},
+		{name: "the lost one is back on record", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a,r@b", members: "r@a,r@b", left: "none"},
+		{name: "no record", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}}, members: "r@a,r@b", left: "none"},
+		{name: "another one is lost now", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a,r@b", gone: "r@c", members: "r@a,r@b,r@c", left: "none"},
+		{name: "nobody can be asked", version: "4.3.6", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a", gone: "r@b", left: "given", says: "does not say yet"},
+		{name: "Mnesia waits", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a", gone: "r@b", members: "r@a,r@b", waits: "r@b", calls: []string{force}, left: "forced"},
+		{name: "Mnesia waits again after a restart", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a", gone: "r@b", members: "r@a,r@b", waits: "r@b", calls: []string{force}, left: "forced"},
+		{name: "Mnesia is up", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a", gone: "r@b", members: "r@a,r@b", serving: true, calls: []string{shrink, forget + " r@b"}, left: "none"},
+		{name: "Mnesia is up, another copy too", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a,r@c", gone: "r@b", members: "r@a,r@b,r@c", serving: true, calls: []string{forget + " r@b"}, left: "none"},
+		{name: "a lost one has joined again meanwhile", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b", "r@c"}, Forced: true}, on: "r@a,r@c", gone: "r@b", members: "r@a,r@b,r@c", serving: true, calls: []string{forget + " r@b"}, left: "none"},
+		{name: "3.10 cannot shrink", version: "3.10.8", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a", gone: "r@b", members: "r@a,r@b", serving: true, calls: []string{forget + " r@b"}, left: "none"},
+		{name: "told, and cut short before that was written down", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a", gone: "r@b", members: "r@a,r@b", serving: true, calls: []string{shrink, forget + " r@b"}, left: "none"},
+		{name: "it no longer waits for the lost one", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a", gone: "r@b", members: "r@a,r@b", left: "none"},
+		{name: "serves, and one of the lost is back", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b", "r@c"}}, on: "r@a,r@c", gone: "r@b", members: "r@a,r@b,r@c", serving: true, left: "none"},
+		{name: "forced, and another cluster is on record", version: "4.0.5", cluster: "another", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a", gone: "r@b", members: "r@a,r@b", serving: true, left: "none"},
+		{name: "serves, and the lost one is back", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}}, on: "r@a,r@b", members: "r@a,r@b", serving: true, left: "none"},
+		{name: "forced, then the volumes were found and the record was deleted", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, members: "r@a,r@b", waits: "r@b", left: "none"},
+		{name: "the same, and it serves", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, members: "r@a,r@b", serving: true, left: "none"},
+		{name: "forced, then the volumes were found and the record was published anew", version: "3.10.8", order: carryOnFile{Lost: []string{"r@b"}, Forced: true}, on: "r@a,r@b", members: "r@a,r@b", waits: "r@b", left: "none"},
+		{name: "forced, and one of two is back", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b", "r@c"}, Forced: true}, on: "r@a,r@c", gone: "r@b", members: "r@a,r@b,r@c", waits: "r@b", calls: []string{force}, left: "forced", says: "comes up without r@b$"},
+		{name: "paused", version: "4.0.5", order: carryOnFile{Lost: []string{"r@b", "r@c"}}, on: "r@a", gone: "r@b,r@c", members: "r@a,r@b,r@c", paused: true, calls: []string{"init:stop"}, left: "forced"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			v := testVolume(t)
 			tc.order.ClusterID = "id"
-			must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-a"}))
+			must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-r@a"}))
 			must(t, writeJSON(v.file("carry-on"), tc.order))
-			cfg := config{Node: "a", Data: v.data, StateDir: v.state, Service: fmt.Sprint("carry", i), KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
+			cfg := config{Node: "r@a", Data: v.data, StateDir: v.state, Service: fmt.Sprint("carry", i), KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
 			if tc.on != "" {
 				r := peers.Record{State: peers.Formed, ClusterID: cmp.Or(tc.cluster, "id"), Members: map[string]string{}, Gone: map[string]peers.Gone{}}
 				for _, n := range list(tc.on) {
@@ -274,11 +274,11 @@ func TestCarryOnOrder(t *testing.T) {
 				case strings.Contains(said, "waits|"):
 					return fmt.Sprintf("waits|%s|%s|%t|\n", tc.members, tc.waits, tc.paused), nil
 				}
-				return fmt.Sprintf("view|id|%s|a||%t|\n", tc.members, tc.version == "4.3.6"), nil
+				return fmt.Sprintf("view|id|%s|r@a||%t|\n", tc.members, tc.version == "4.3.6"), nil
 			}
 			c := &companion{
-				log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Version: tc.version, Role: member, Cluster: "id", Volume: "v-a"},
-				broker: broker{"a", run}, serving: tc.serving, consul: newConsul(cfg, slog.New(slog.DiscardHandler)),
+				log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Version: tc.version, Role: member, Cluster: "id", Volume: "v-r@a"},
+				broker: broker{"r@a", run}, serving: tc.serving, consul: newConsul(cfg, slog.New(slog.DiscardHandler)),
 			}
 			why := c.carryOn(t.Context())
 			if !slices.Equal(calls, tc.calls) {

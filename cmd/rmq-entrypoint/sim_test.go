@@ -148,7 +148,7 @@ func TestWaitingIsTold(t *testing.T) {
 	formed := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"x@y": "v"}}
 	forming := peers.Record{State: peers.Forming, Claim: "c", Session: "lost", Seed: "x@y", Members: map[string]string{"x@y": "v"}}
 	other := forming
-	other.Claim, other.Seed = "d", "z@y"
+	other.Claim, other.Seed, other.Members = "d", "z@y", map[string]string{"z@y": "w"}
 	for name, tc := range map[string]struct {
 		before, after     peers.Record
 		waitsFor, thenFor string

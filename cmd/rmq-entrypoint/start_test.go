@@ -91,6 +91,11 @@ func TestEntrypoint(t *testing.T) {
 		"name of data taken":                testNameOfDataTaken,
 		"stopped node keeps its name":       testStoppedKeepsName,
 		"loopback name":                     testLoopbackName,
+		"adopted outranks founding":         testAdoptedOutranksFounding,
+		"record nobody wrote":               testRecordNobodyWrote,
+		"nobody on record but registered":   testNobodyOnRecordButRegistered,
+		"foreign entries":                   testForeignEntries,
+		"announcement waits":                testAnnouncementWaits,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -152,7 +152,7 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
 	gone := func(ago time.Duration, left bool) map[string]peers.Gone {
-		return map[string]peers.Gone{"b": {At: time.Now().Add(-ago), Why: "its volume came up blank", Left: left}}
+		return map[string]peers.Gone{"r@b": {At: time.Now().Add(-ago), Why: "its volume came up blank", Left: left}}
 	}
 	on := func(names ...string) map[string]string {
 		m := map[string]string{}
@@ -173,22 +173,22 @@ func TestWatch(t *testing.T) {
 		unproven  bool // it has to verify anew
 		published map[string]string
 	}{
-		{name: "all is as it should be", on: on("a", "b")},
-		{name: "another cluster", cluster: "other", on: on("a", "b"), says: []string{"SPLIT", "id with a, b", "other"}},
-		{name: "another volume", on: map[string]string{"a": "another", "b": "v-b"}, says: []string{"the record names another volume"}, unproven: true},
-		{name: "no volume", on: map[string]string{"a": "", "b": "v-b"}, says: []string{"the record names another volume"}, unproven: true},
-		{name: "off the record itself", on: on("b"), says: []string{"the record names another volume"}, unproven: true},
-		{name: "a running member is not on record", on: on("a"), published: map[string]string{"a": "v-a", "b": ""}},
-		{name: "two are not, one goes first", on: on("a"), members: "a,b,c", published: map[string]string{"a": "v-a", "b": ""}},
-		{name: "a member that does not run is not on record", on: on("a"), running: "a"},
-		{name: "somebody else was faster", on: on("a"), late: true},
-		{name: "off the record, and runs", on: on("a"), gone: gone(time.Minute, false), says: []string{"b runs in this cluster, but took itself off the record on", "its volume came up blank"}},
-		{name: "off the record just now", on: on("a"), gone: gone(20*time.Second, false)},
-		{name: "off the record, and does not run", on: on("a"), gone: gone(time.Minute, false), running: "a"},
-		{name: "left for good, and runs on", on: on("a"), gone: gone(time.Minute, true)},
+		{name: "all is as it should be", on: on("r@a", "r@b")},
+		{name: "another cluster", cluster: "other", on: on("r@a", "r@b"), says: []string{"SPLIT", "id with r@a, r@b", "other"}},
+		{name: "another volume", on: map[string]string{"r@a": "another", "r@b": "v-r@b"}, says: []string{"the record names another volume"}, unproven: true},
+		{name: "no volume", on: map[string]string{"r@a": "", "r@b": "v-r@b"}, says: []string{"the record names another volume"}, unproven: true},
+		{name: "off the record itself", on: on("r@b"), says: []string{"the record names another volume"}, unproven: true},
+		{name: "a running member is not on record", on: on("r@a"), published: map[string]string{"r@a": "v-r@a", "r@b": ""}},
+		{name: "two are not, one goes first", on: on("r@a"), members: "r@a,r@b,r@c", published: map[string]string{"r@a": "v-r@a", "r@b": ""}},
+		{name: "a member that does not run is not on record", on: on("r@a"), running: "r@a"},
+		{name: "somebody else was faster", on: on("r@a"), late: true},
+		{name: "off the record, and runs", on: on("r@a"), gone: gone(time.Minute, false), says: []string{"r@b runs in this cluster, but took itself off the record on", "its volume came up blank"}},
+		{name: "off the record just now", on: on("r@a"), gone: gone(20*time.Second, false)},
+		{name: "off the record, and does not run", on: on("r@a"), gone: gone(time.Minute, false), running: "r@a"},
+		{name: "left for good, and runs on", on: on("r@a"), gone: gone(time.Minute, true)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cfg := config{Node: "a", TTL: 15 * time.Second, Service: fmt.Sprint("watch", i), KeyPrefix: "rmq-entrypoint"}
+			cfg := config{Node: "r@a", TTL: 15 * time.Second, Service: fmt.Sprint("watch", i), KeyPrefix: "rmq-entrypoint"}
 			r := peers.Record{State: peers.Formed, ClusterID: "id", Members: tc.on, Gone: tc.gone}
 			if tc.cluster != "" {
 				r.ClusterID = tc.cluster
@@ -206,14 +206,14 @@ func TestWatch(t *testing.T) {
 			if tc.late {
 				write(index)
 			}
-			v := peers.View{ClusterID: "id", Members: []string{"a", "b"}}
+			v := peers.View{ClusterID: "id", Members: []string{"r@a", "r@b"}}
 			if tc.members != "" {
 				v.Members = list(tc.members)
 			}
 			if v.Running = v.Members; tc.running != "" {
 				v.Running = list(tc.running)
 			}
-			c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Role: member, Volume: "v-a"}, view: v, verified: true}
+			c := &companion{log: slog.New(slog.DiscardHandler), rt: runtimeFile{Config: cfg, Role: member, Volume: "v-r@a"}, view: v, verified: true}
 			why := c.watch(t.Context(), consul.Client, r, index)
 			if (why == "") != (len(tc.says) == 0) || c.verified == tc.unproven {
 				t.Errorf("%q, verified: %t", why, c.verified)
@@ -235,23 +235,23 @@ func TestWatch(t *testing.T) {
 func TestLostRecordIsPublishedWhole(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
-	for i, lost := range []peers.Record{{}, {State: peers.Forming, Claim: "c", Seed: "x", Session: "s", Members: map[string]string{"x": "v-x"}}} {
+	for i, lost := range []peers.Record{{}, {State: peers.Forming, Claim: "r@c", Seed: "r@x", Session: "s", Members: map[string]string{"r@x": "v-r@x"}}} {
 		v := testVolume(t)
-		cfg := config{Node: "a", TTL: 15 * time.Second, Consul: []string{consul.Addr}, Service: fmt.Sprint("whole", i), KeyPrefix: "rmq-entrypoint", Data: v.data, StateDir: v.state}
+		cfg := config{Node: "r@a", TTL: 15 * time.Second, Consul: []string{consul.Addr}, Service: fmt.Sprint("whole", i), KeyPrefix: "rmq-entrypoint", Data: v.data, StateDir: v.state}
 		if lost.State != peers.Absent {
 			_, err := peers.WriteRecord(t.Context(), consul.Client, cfg.recordKey(), lost, 0, "", "")
 			must(t, err)
 		}
-		b := broker{"a", func(context.Context, ...string) (string, error) { return "view|id|a,b,c|a,b||false|\n", nil }}
+		b := broker{"r@a", func(context.Context, ...string) (string, error) { return "view|id|r@a,r@b,r@c|r@a,r@b||false|\n", nil }}
 		log := slog.New(slog.DiscardHandler)
 		c := &companion{
-			log: log, rt: runtimeFile{Config: cfg, Role: member, Cluster: "id", Volume: "v-a", Version: "4.0.5"}, broker: b, consul: newConsul(cfg, log), serving: true, verified: true,
-			reg:  peers.Registration{Service: cfg.Service, Node: "a", Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour},
-			view: peers.View{ClusterID: "id", Members: []string{"a"}, Running: []string{"a"}}, viewAt: time.Now(), seen: 1,
+			log: log, rt: runtimeFile{Config: cfg, Role: member, Cluster: "id", Volume: "v-r@a", Version: "4.0.5"}, broker: b, consul: newConsul(cfg, log), serving: true, verified: true,
+			reg:  peers.Registration{Service: cfg.Service, Node: "r@a", Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour},
+			view: peers.View{ClusterID: "id", Members: []string{"r@a"}, Running: []string{"r@a"}}, viewAt: time.Now(), seen: 1,
 		}
 		status, why := c.judge(t.Context(), healthcheck.Result{State: healthcheck.Passing, Reason: "answers"})
 		r, _, err := peers.ReadRecord(t.Context(), consul.Client, cfg.recordKey())
-		if want := map[string]string{"a": "v-a", "b": "", "c": ""}; err != nil || r.State != peers.Formed || r.ClusterID != "id" || !maps.Equal(r.Members, want) {
+		if want := map[string]string{"r@a": "v-r@a", "r@b": "", "r@c": ""}; err != nil || r.State != peers.Formed || r.ClusterID != "id" || !maps.Equal(r.Members, want) {
 			t.Errorf("in place of %q it published %s with %v, %v (%s, %s); want %v", lost.State, r.State, r.Members, err, status, why, want)
 		}
 	}

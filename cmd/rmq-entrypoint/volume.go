@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,11 +50,24 @@ type volume struct {
 
 func (c config) volume() volume { return volume{c.Data, c.StateDir} }
 
+// What no program of ours can have written is damaged, not a fact.
 func (v volume) pending() (p *pendingFile, err error) {
-	return readJSON[pendingFile](v.file("pending"))
+	p, err = readJSON[pendingFile](v.file("pending"))
+	if p != nil && (p.Volume == "" || !slices.Contains([]role{seeding, joining, alone, member}, p.Role)) {
+		return nil, damaged(v.file("pending"), fmt.Errorf("role %.30q, volume %.60q", p.Role, p.Volume))
+	}
+	return p, err
 }
-func (v volume) member() (m *memberFile, err error) { return readJSON[memberFile](v.file("member")) }
-func (v volume) file(name string) string            { return filepath.Join(v.state, name) }
+
+func (v volume) member() (m *memberFile, err error) {
+	m, err = readJSON[memberFile](v.file("member"))
+	if m != nil && (m.Volume == "" || m.ClusterID == "") {
+		return nil, damaged(v.file("member"), fmt.Errorf("cluster_id %.60q, volume %.60q", m.ClusterID, m.Volume))
+	}
+	return m, err
+}
+
+func (v volume) file(name string) string { return filepath.Join(v.state, name) }
 
 func (v volume) writePending(p pendingFile) error { return writeJSON(v.file("pending"), p) }
 
@@ -195,9 +209,13 @@ func readJSON[T any](path string) (*T, error) {
 	}
 	v := new(T)
 	if err := json.Unmarshal(b, v); err != nil {
-		return nil, fmt.Errorf("%s is damaged (%w): restore it, or remove it and, if the node is refused then, delete the record's key in Consul while another member runs", path, err)
+		return nil, damaged(path, err)
 	}
 	return v, nil
+}
+
+func damaged(path string, err error) error {
+	return fmt.Errorf("%s is damaged (%w): restore it, or remove it and, if the node is refused then, delete the record's key in Consul while another member runs", path, err)
 }
 
 // writeJSON replaces path whole or not at all, and is on disk when it returns.

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
+)
+
+// A record that nobody of us wrote founds nothing and stops nobody: blank nodes wait and
+// say how to mend it, members serve and start, and the key's end mends it.
+func testRecordNobodyWrote(t *testing.T, w *world) {
+	member := w.node("a@localhost")
+	member.serves()
+	was := w.record()
+	for _, text := range []string{"{}", `{"state":"formed","cluster_id":"REAL","members":{}}`, `{"state":"forming"}`} {
+		_, err := w.consul.Client.KV().Put(&api.KVPair{Key: w.recordKey(), Value: []byte(text)}, nil)
+		must(t, err)
+		blank := w.node(fmt.Sprintf("b%d@localhost", len(text)), "RMQ_CLAIM_TIMEOUT=21s")
+		blank.start()
+		blank.logs("which no program of this kind wrote")
+		says(t, blank.log(), w.recordKey(), "restore it from a backup", "delete the key while a member with data runs")
+		consistently(t, testBeat+time.Second, text+" stays, and the member serves", func() error {
+			kv, _, err := w.consul.Client.KV().Get(w.recordKey(), nil)
+			if err != nil || kv == nil || string(kv.Value) != text {
+				return fmt.Errorf("%v, %v", kv, err)
+			}
+			if status, err := member.status(w.consul.Client); err != nil || status != api.HealthPassing {
+				return fmt.Errorf("%q, %v", status, err)
+			}
+			return nil
+		})
+		blank.never(t)
+		must(t, blank.cmd.Process.Signal(syscall.SIGTERM))
+		blank.refused(soon, "stopped while waiting for")
+	}
+	says(t, member.reports(soon, api.HealthPassing, "not checked against the record").Reason, "no program of this kind")
+	_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
+	must(t, err)
+	eventually(t, soon, "the member publishes it anew", func() error {
+		if r := w.record(); r.ClusterID != was.ClusterID || r.Members[member.name] != was.Members[member.name] {
+			return fmt.Errorf("record %+v", r)
+		}
+		return nil
+	})
+}
+
+// Every member is off the record, and a node is registered that may have data: nobody
+// founds anew.
+func testNobodyOnRecordButRegistered(t *testing.T, w *world) {
+	for name, c := range map[string]struct {
+		status string
+		ttl    time.Duration
+		down   bool
+		waits  bool
+	}{
+		"it passes":                     {api.HealthPassing, time.Hour, true, true},
+		"it beats":                      {api.HealthCritical, time.Hour, true, true},
+		"it lapsed and cannot be asked": {api.HealthPassing, time.Second, false, true},
+		"it lapsed and does not run":    {api.HealthPassing, time.Second, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, w.consul)
+			w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).Without("a@localhost", "blank", time.Now()))
+			r := peers.Registration{Service: w.service, Node: "c@localhost", Address: "127.0.0.1", Port: 5672, TTL: c.ttl, Reap: time.Hour, Volume: "v", Boot: "b"}
+			must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
+			must(t, peers.Report(t.Context(), w.consul.Client, r, c.status, ""))
+			asked := w.node("c@localhost")
+			if !c.down {
+				asked.put(asked.path("deaf"), "0")
+			}
+			n := w.node("b@localhost")
+			n.start()
+			if !c.waits {
+				n.server(soon)
+				return
+			}
+			n.logs("c@localhost at 127.0.0.1:5672")
+			says(t, n.log(), "is not on record and may hold data of cluster id-1", "consul services deregister -id=")
+			consistently(t, 2*testBeat, "nothing is founded", func() error {
+				if r := w.record(); r.State != peers.Formed {
+					return fmt.Errorf("record %+v", r)
+				}
+				return nil
+			})
+			n.never(t)
+			must(t, peers.Withdraw(t.Context(), w.consul.Client, r))
+			n.server(soon)
+		})
+	}
+}
+
+// Files on the volume that nobody of us wrote are damaged, and nothing is moved.
+func TestFilesNobodyWrote(t *testing.T) {
+	t.Parallel()
+	for file, texts := range map[string][]string{
+		"pending": {"", "{}", "null", `{"role":"joining"}`, `{"role":"king","volume":"v"}`, `{"volume":"v"}`},
+		"member":  {"", "{}", `{"cluster_id":"id"}`, `{"volume":"v"}`},
+	} {
+		for _, text := range texts {
+			v := testVolume(t)
+			touch(t, v.data+"/schema.DAT")
+			must(t, os.MkdirAll(v.state, 0o755))
+			must(t, os.WriteFile(v.file(file), []byte(text), 0o644))
+			c, err := v.inspect()
+			if err == nil || !strings.Contains(err.Error(), v.file(file)+" is damaged") {
+				t.Errorf("%s with %q: %+v, %v", file, text, c, err)
+			}
+		}
+	}
+}
+
+// Entries of the service's name that are no node's stop nobody, are named once, and their
+// removal is told.
+func testForeignEntries(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	listener := listen0(t)
+	for id, at := range map[string]api.AgentServiceRegistration{
+		"_nomad-task-1":  {Address: n.ip, Port: 5672},
+		"registrator-1":  {Address: "127.0.0.1", Port: port(listener)},
+		"left-by-hand":   {Address: "127.0.0.1", Port: 1, Meta: map[string]string{"owner": "somebody"}},
+		"of another one": {Address: "192.0.2.1", Port: 5672},
+	} {
+		at.ID, at.Name = id, w.service
+		if id == "registrator-1" { // which passes, and is in DNS
+			at.Check = &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}
+		}
+		must(t, w.consul.Client.Agent().ServiceRegister(&at))
+	}
+	n.start()
+	n.server(soon)
+	log := n.log()
+	says(t, log, "at this node's own address", "id=_nomad-task-1", "made by no RabbitMQ node and counts for nothing", "id=registrator-1", `answers="takes connections"`, "consul services deregister -id=left-by-hand", "agent="+w.consul.Node)
+	if strings.Count(log, "registrator-1") != 2 {
+		t.Errorf("it is named more than once:\n%s", log)
+	}
+	n.sees("id-1", n.name)
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(2*testBeat+soon, api.HealthPassing)
+	if out, code := n.run("status"); code != 0 || !strings.Contains(out, "no node's, counts for nothing; to remove it, on agent "+w.consul.Node+": consul services deregister -id=registrator-1") {
+		t.Errorf("status %d: %s", code, out)
+	}
+	// Nor do they keep an operator from giving up the cluster.
+	n.kill(n.server(soon).PID)
+	n.exit(soon)
+	must(t, os.Remove(n.path("view")))
+	n.registered(soon, "")
+	if out, code := n.run("found", "--cluster-id", "id-1"); code != 0 {
+		t.Errorf("found: %d, %s", code, out)
+	}
+	// One of RabbitMQ's own plugin speaks for a node: its cluster is waited for.
+	w = newWorld(t, w.consul)
+	must(t, w.consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "rabbitmq:p", Name: w.service, Address: "127.0.0.1", Port: 1, Meta: map[string]string{"erlang-node-name": "p@localhost"}}))
+	n = w.node("rabbit@localhost")
+	n.start()
+	n.logs("a member to publish the cluster record: p@localhost registered")
+	n.never(t)
+}
+
+// A member's word on its state while the record is none of ours is that of before.
+func TestRecordNobodyWroteIsUnknown(t *testing.T) {
+	t.Parallel()
+	c := &companion{verified: true}
+	status, reason := c.unknown(healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}, fmt.Errorf("no program of this kind wrote it"))
+	if status != api.HealthPassing || !strings.Contains(reason, "no program of this kind wrote it") {
+		t.Errorf("%s: %s", status, reason)
+	}
+}
