@@ -28,6 +28,7 @@ type Observation struct {
 	Namesakes Seen[[]Peer]        // entries of my name that another volume made
 	Beating   time.Duration       // for how long I have seen one of them whose check does not lapse
 	TTL       time.Duration       // of such a check
+	Freed     time.Duration       // for how long my name has been free since one of them left it in order; 0: none did
 	DNS       Seen[[]string]      // addresses DNS gives that neither the catalog nor I have
 	Claim     Seen[time.Duration] // while another's claim is forming: for how long its session has been gone; 0: it is alive
 
@@ -95,6 +96,9 @@ func nameAlive(o Observation) (Decision, bool) {
 	}
 	if sees != "" {
 		return waitFor("the end of another node of this name: %s is connected to %s, which runs; if that is another container, give this one a host name of its own (or RABBITMQ_NODENAME)", sees, o.Me), true
+	}
+	if o.Freed > 0 && o.Freed < o.TTL { // a restart looks like that
+		return waitFor("another node of this name, which has stopped and may start again: its name is left alone for %s more", (o.TTL - o.Freed).Round(time.Second)), true
 	}
 	return Decision{}, false
 }

@@ -120,13 +120,14 @@ func Namesakes(ctx context.Context, client *api.Client, r Registration, all []Pe
 }
 
 // Bury removes from the agent in use the entry that earlier starts left there under this
-// node's name, where it may be taken. One with another agent stays: only that one could.
-func Bury(ctx context.Context, client *api.Client, r Registration, standing Standing) error {
+// node's name, where it may be taken, and returns the start that made it, "" for none. One
+// with another agent stays: only that one could.
+func Bury(ctx context.Context, client *api.Client, r Registration, standing Standing) (boot string, err error) {
 	p, err := atAgent(ctx, client, r)
 	if err != nil || p == nil || !r.mayTake(*p, standing) {
-		return err
+		return "", err
 	}
-	return deregister(ctx, client, r)
+	return p.Boot, deregister(ctx, client, r)
 }
 
 // atAgent returns the entry of the registration's id that the agent in use holds, with

@@ -91,8 +91,8 @@ func TestNameLapses(t *testing.T) {
 			old.TTL = 2 * time.Second
 			mustAnnounce(t, client, old)
 			mustReport(t, client, old, status)
-			if err := peers.Bury(t.Context(), client, now, peers.Blank); err != nil {
-				t.Fatal(err)
+			if boot, err := peers.Bury(t.Context(), client, now, peers.Blank); err != nil || boot != "" {
+				t.Fatal(boot, err)
 			}
 			eventually(t, "it is found", func() bool {
 				all, _, err := peers.Entries(t.Context(), client, service)
@@ -103,8 +103,8 @@ func TestNameLapses(t *testing.T) {
 				found, err := peers.Namesakes(t.Context(), client, now, nil)
 				return err == nil && len(found) == 1 && found[0].Lapsed()
 			})
-			if err := peers.Bury(t.Context(), client, now, peers.Blank); err != nil {
-				t.Fatal(err)
+			if boot, err := peers.Bury(t.Context(), client, now, peers.Blank); err != nil || boot != "b1" {
+				t.Fatal(boot, err)
 			}
 			if services, err := client.Agent().Services(); err != nil || len(services) != 0 {
 				t.Errorf("left: %v, %v", services, err)

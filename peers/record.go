@@ -56,6 +56,10 @@ type Gone struct {
 	Why    string    `json:"why"`
 	Left   bool      `json:"left,omitempty"` // in good order: nothing was lost with it, and the cluster forgets it
 
+	// Nobody has decided to go on without that volume yet: should it come back, it is a
+	// member again. A blank volume under the name is no such decision.
+	MayReturn bool `json:"may_return,omitempty"`
+
 	// It never was a member on any volume, its join came to nothing: nothing was lost
 	// with it, but RabbitMQ may count it in.
 	Unjoined bool `json:"unjoined,omitempty"`
@@ -232,19 +236,54 @@ func (r Record) Founded(clusterID string, now time.Time) Record {
 // kept is how many of the clusters and volumes that were replaced a record names.
 const kept = 8
 
-// With returns the record with node as a member on volume.
+// With returns the record with node as a member on volume, for good: earlier ones of the
+// node's may not come back.
 func (r Record) With(node, volume string) Record {
-	r.Members, r.Gone = maps.Clone(r.Members), maps.Clone(r.Gone)
+	r = r.with(node, volume)
+	for i, old := range r.Replaced {
+		if old.Node == node {
+			r.Replaced[i].MayReturn = false
+		}
+	}
+	return r
+}
+
+// with replaces what the record says of node. The volume that is gone goes to Replaced.
+func (r Record) with(node, volume string) Record {
+	r.Members, r.Gone, r.Replaced = maps.Clone(r.Members), maps.Clone(r.Gone), slices.Clone(r.Replaced)
 	if r.Members == nil {
 		r.Members = map[string]string{}
 	}
 	if g := r.Gone[node]; g.Volume != "" && volume != "" && g.Volume != volume {
-		r.Replaced = slices.Insert(slices.Clone(r.Replaced), 0, Replaced{node, g})
+		r.Replaced = slices.Insert(r.Replaced, 0, Replaced{node, g})
 		r.Replaced = r.Replaced[:min(len(r.Replaced), kept)]
 	}
+	r.Replaced = slices.DeleteFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume && volume != "" })
 	r.Members[node] = volume
 	delete(r.Gone, node)
 	return r.verified(node)
+}
+
+// Returns reports whether that volume of node's is off the record and may come back: it
+// was struck by a blank one, and nobody has gone on without it. One whose name was not on
+// record yet may be any.
+func (r Record) Returns(node, volume string) bool {
+	_, on := r.Members[node]
+	g, gone := r.Gone[node]
+	return gone && !on && g.MayReturn && (g.Volume == volume || g.Volume == "") && volume != ""
+}
+
+// GivenUp returns the record after it was decided to go on without the volumes of those
+// nodes, which are off it: they may not come back.
+func (r Record) GivenUp(nodes []string) (given Record, changed bool) {
+	r.Gone = maps.Clone(r.Gone)
+	for _, n := range nodes {
+		if g, gone := r.Gone[n]; gone && g.MayReturn {
+			g.MayReturn, changed = false, true
+			r.Gone[n] = g
+		}
+	}
+	return r, changed
 }
 
 // verified returns the record without what it says of volumes of node's that were not
@@ -265,12 +304,18 @@ func (r Record) NeverVerified(node string) bool {
 
 // Joins returns the record with node as a member that is about to join on volume.
 // Until it is verified, that volume holds nothing that could be lost, if no earlier
-// one of the node's did.
-func (r Record) Joins(node, volume string) Record {
+// one of the node's did, and an earlier one may come back.
+func (r Record) Joins(node, volume string, now time.Time) Record {
 	on, listed := r.Members[node]
 	g, gone := r.Gone[node]
 	first := listed && on != "" && r.Joining[node] == on || !listed && (!gone || g.Unjoined || g.Left)
-	r = r.With(node, volume)
+	if listed && on != "" && on != volume && !r.NeverVerified(node) {
+		r = r.Without(node, "its node joined on another volume", now)
+		g := r.Gone[node]
+		g.MayReturn = true
+		r.Gone[node] = g
+	}
+	r = r.with(node, volume)
 	if r.Unverified == nil {
 		r.Unverified = map[string]string{}
 	}
@@ -297,12 +342,22 @@ func (r Record) Without(node, why string, now time.Time) Record {
 
 // Struck returns the record after node, whose volume came up blank, took itself off it.
 func (r Record) Struck(node, volume string, now time.Time) Record {
-	if volume == "" || r.Members[node] != volume || r.Joining[node] != volume {
-		return r.Without(node, "its volume came up blank", now)
+	first := volume != "" && r.Members[node] == volume && r.Joining[node] == volume
+	earlier := slices.IndexFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.MayReturn })
+	if r.NeverVerified(node) && !first && earlier >= 0 { // it is as it was before that one joined
+		back := r.Replaced[earlier].Gone
+		r = r.Without(node, back.Why, now)
+		r.Gone[node] = back
+		r.Replaced = slices.Delete(slices.Clone(r.Replaced), earlier, earlier+1)
+		return r
 	}
-	r = r.Without(node, "its join came to nothing", now)
+	why := "its volume came up blank"
+	if first {
+		why = "its join came to nothing"
+	}
+	r = r.Without(node, why, now)
 	g := r.Gone[node]
-	g.Unjoined = true
+	g.Unjoined, g.MayReturn = first, !first
 	r.Gone[node] = g
 	return r
 }
@@ -363,7 +418,7 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	on, member := r.Members[node]
 	if clusterID == "" { // not verified before: ruled out only where its very volume is
 		replaced := slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume })
-		if r.Gone[node].Volume != volume && !(replaced && on != volume) {
+		if r.Returns(node, volume) || r.Gone[node].Volume != volume && !(replaced && on != volume) {
 			return ""
 		}
 		clusterID = r.ClusterID
@@ -388,6 +443,8 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 			when = fmt.Sprintf(" on %s (%s)", r.Replaced[i].At.Format(time.RFC3339), r.Replaced[i].Why)
 		}
 		return fmt.Sprintf("this volume (%s) was replaced%s: %s is on record with volume %s in cluster %s, on record since %s", volume, when, node, on, r.describe(), r.Since.Format(time.RFC3339))
+	case r.Returns(node, volume):
+		return ""
 	case gone && g.Left:
 		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
 	case gone:

@@ -314,7 +314,7 @@ func TestVolumesThatWereReplaced(t *testing.T) {
 func TestStruck(t *testing.T) {
 	t.Parallel()
 	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}}
-	joins := r.Joins(b, "vb")
+	joins := r.Joins(b, "vb", now)
 	for _, test := range []struct {
 		name   string
 		r      peers.Record
@@ -323,15 +323,14 @@ func TestStruck(t *testing.T) {
 	}{
 		{"first join", joins, "vb", true},
 		{"first join, another volume now", joins, "vx", false},
-		{"first join, started again on another volume", joins.Joins(b, "vx"), "vx", true},
-		{"after a join that came to nothing", joins.Struck(b, "vb", now).Joins(b, "vb"), "vb", true},
-		{"after it left for good", r.With(b, "vb").Left(b, "told to", now).Joins(b, "vx"), "vx", true},
+		{"first join, started again on another volume", joins.Joins(b, "vx", now), "vx", true},
+		{"after a join that came to nothing", joins.Struck(b, "vb", now).Joins(b, "vb", now), "vb", true},
+		{"after it left for good", r.With(b, "vb").Left(b, "told to", now).Joins(b, "vx", now), "vx", true},
 		{"verified", joins.With(b, "vb"), "vb", false},
-		{"verified, and its volume put back to the day of its join", joins.With(b, "vb").Joins(b, "vb"), "vb", false},
-		{"a member on a volume that is not mounted, on the one before now", joins.Joins(b, "vx").With(b, "vx").Joins(b, "vb"), "vb", false},
-		{"a member whose volume was wiped", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx"), "vx", false},
-		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx").Struck(b, "vx", now).Joins(b, "vy"), "vy", false},
-		{"published by another", r.With(b, "").Joins(b, "vb"), "vb", false},
+		{"verified, and its volume put back to the day of its join", joins.With(b, "vb").Joins(b, "vb", now), "vb", false},
+		{"a member whose volume was wiped", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now), "vx", false},
+		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now).Struck(b, "vx", now).Joins(b, "vy", now), "vy", false},
+		{"published by another", r.With(b, "").Joins(b, "vb", now), "vb", false},
 		{"no volume", r.With(b, ""), "", false},
 	} {
 		struck := test.r.Struck(b, test.volume, now)
@@ -342,6 +341,61 @@ func TestStruck(t *testing.T) {
 	}
 	if len(r.Joining) != 0 || len(r.Members) != 1 || joins.Joining[b] != "vb" {
 		t.Errorf("a record was changed: %+v, %+v", r, joins)
+	}
+}
+
+// A volume that a blank one under its node's name struck, or took the place of, may come
+// back until that one was verified, or somebody went on without it.
+func TestReturns(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va", b: "vb"}}
+	given := func(r peers.Record) peers.Record { r, _ = r.GivenUp([]string{b}); return r }
+	for _, test := range []struct {
+		name string
+		r    peers.Record
+		want bool // vb may return
+		off  bool // it is off the record
+	}{
+		{"on record", r, true, false},
+		{"struck", r.Struck(b, "", now), true, true},
+		{"struck, and gone on without", given(r.Struck(b, "", now)), false, true},
+		{"struck, and back", r.Struck(b, "", now).With(b, "vb"), true, false},
+		{"another joins in its place", r.Joins(b, "vx", now), true, false},
+		{"another joined in its place", r.Joins(b, "vx", now).With(b, "vx"), false, false},
+		{"another's join came to nothing", r.Joins(b, "vx", now).Struck(b, "vx", now), true, true},
+		{"and another's after that one", r.Joins(b, "vx", now).Struck(b, "vx", now).Joins(b, "vy", now).Struck(b, "vz", now), true, true},
+		{"two others, one after another", r.Joins(b, "vx", now).Joins(b, "vy", now), true, false},
+		{"two others, and one was verified", r.Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now).Struck(b, "vy", now), false, true},
+		{"struck, and another joined in its place", r.Struck(b, "", now).Joins(b, "vx", now).With(b, "vx").Struck(b, "", now), false, true},
+		{"it left", r.Left(b, "told to", now), false, true},
+		{"taken off otherwise, or by an earlier program", r.Without(b, "its volume came up blank", now), false, true},
+	} {
+		if why := test.r.Refuses(b, "vb", "id-1"); (why == "") != test.want {
+			t.Errorf("%s: refused: %q", test.name, why)
+		}
+		if got := test.r.Returns(b, "vb"); got != (test.want && test.off) {
+			t.Errorf("%s: returns: %t: %+v", test.name, got, test.r)
+		}
+		back := test.r.With(b, "vb")
+		if at := back.GaveUp(b, "vb"); !at.IsZero() || back.Members[b] != "vb" || back.NeverVerified(b) {
+			t.Errorf("%s: back on record: %+v", test.name, back)
+		}
+	}
+	if len(r.Gone) != 0 || len(r.Replaced) != 0 || len(r.Members) != 2 {
+		t.Errorf("a record was changed: %+v", r)
+	}
+	if unnamed := r.With(b, "").Struck(b, "", now); !unnamed.Returns(b, "vb") || unnamed.Returns(b, "") {
+		t.Errorf("a volume that another member published does not return: %+v", unnamed)
+	}
+	if struck := r.Struck(b, "", now); struck.Returns(b, "") || struck.Returns(b, "vx") || struck.Returns(a, "va") {
+		t.Errorf("others return, too: %+v", struck)
+	}
+	if first := r.With(c, "vc").Struck(c, "vc", now); !first.Returns(c, "vc") {
+		t.Errorf("%+v", first)
+	}
+	// A join that was about to be verified may have been one all the same.
+	if never := r.Joins(c, "vc", now).Struck(c, "vx", now); !never.Returns(c, "vc") || never.Refuses(c, "vc", "") != "" {
+		t.Errorf("%+v: %q", never, never.Refuses(c, "vc", ""))
 	}
 }
 
@@ -503,8 +557,8 @@ func TestImplausibleRecord(t *testing.T) {
 		}
 	}
 	// What the program itself leaves is none of these.
-	r := peers.Record{}.Claimed(a, "va", "s", now).Founded("id", now).Joins(b, "vb").With(b, "vb")
-	for _, r := range []peers.Record{r, r.Left(a, "told to", now), r.Struck(a, "va", now).Without(b, "given up", now), r.Claimed(b, "vb", "s", now), peers.Published(peers.View{ClusterID: "id", Members: []string{a, b}}, a, "va", now), r.Without(b, "blank", now).Joins(b, "vc")} {
+	r := peers.Record{}.Claimed(a, "va", "s", now).Founded("id", now).Joins(b, "vb", now).With(b, "vb")
+	for _, r := range []peers.Record{r, r.Left(a, "told to", now), r.Struck(a, "va", now).Without(b, "given up", now), r.Claimed(b, "vb", "s", now), peers.Published(peers.View{ClusterID: "id", Members: []string{a, b}}, a, "va", now), r.Without(b, "blank", now).Joins(b, "vc", now)} {
 		_, index, _ := peers.ReadRecord(t.Context(), consul.Client, recordKey)
 		if index == 0 {
 			if _, err := consul.Client.KV().Delete(recordKey, nil); err != nil {

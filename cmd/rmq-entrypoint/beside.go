@@ -86,7 +86,7 @@ func withdrawAll(ctx context.Context, client *api.Client, rt runtimeFile) error 
 // buryBeside removes those that earlier starts left, see [peers.Bury].
 func buryBeside(ctx context.Context, client *api.Client, rt runtimeFile, standing peers.Standing) {
 	for _, e := range rt.beside() {
-		_ = peers.Bury(ctx, client, e.Registration, standing) // or its TTL will tell
+		_, _ = peers.Bury(ctx, client, e.Registration, standing) // or its TTL will tell
 	}
 }
 

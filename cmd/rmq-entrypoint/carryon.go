@@ -282,7 +282,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 	case order == nil || c.rt.Role != member || order.ClusterID != c.rt.Cluster:
 		return ""
 	}
-	_, r, _, err := c.record(ctx)
+	_, r, index, err := c.record(ctx)
 	if err != nil {
 		return fmt.Sprintf("carry on: %v", err)
 	}
@@ -310,7 +310,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 		case !slices.Equal(s.lost, order.Lost):
 			return drop(s.lost)
 		default:
-			return c.begin(ctx, order, s.paused)
+			return c.begin(ctx, r, index, order, s.paused)
 		}
 	}
 	if !c.serving {
@@ -333,7 +333,17 @@ func (c *companion) carryOn(ctx context.Context) string {
 }
 
 // begin tells RabbitMQ to come up without the others.
-func (c *companion) begin(ctx context.Context, order *carryOnFile, paused bool) string {
+func (c *companion) begin(ctx context.Context, r peers.Record, index uint64, order *carryOnFile, paused bool) string {
+	// Their volumes may not come back from here on: that is on record first.
+	if given, changed := r.GivenUp(order.Lost); changed {
+		client, err := c.consul.use(ctx)
+		if err != nil {
+			return fmt.Sprintf("carry on: %v", err)
+		}
+		if why := c.publish(ctx, client, given, index, "going on without "+strings.Join(order.Lost, ", ")); why != "" {
+			return "carry on: " + why
+		}
+	}
 	c.log.Warn("carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
 	if err := c.force(ctx, order.Lost, paused); err != nil {
 		return fmt.Sprintf("carry on: %v", err)

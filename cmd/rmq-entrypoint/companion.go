@@ -328,7 +328,7 @@ func (c *companion) beat(ctx context.Context) {
 			err = peers.Report(ctx, client, c.reg, status, reason)
 		}
 		if errors.Is(err, peers.ErrUnregistered) {
-			if err = peers.Announce(ctx, client, c.reg, c.standing(), reason); err == nil {
+			if err = c.announce(ctx, client, reason); err == nil {
 				c.log.Info("registered", "id", c.reg.ID(), "status", status)
 				c.verified, c.unlisted = false, time.Time{}
 				status, reason = c.judge(ctx, r)
@@ -371,7 +371,7 @@ func (c *companion) beat(ctx context.Context) {
 // lives: after stop_app, or paused in a minority, it holds its name and its data, and
 // nobody may take its place. One that ends does so sooner.
 func (c *companion) present(ctx context.Context, why string) {
-	if !c.rt.Located || time.Since(c.stoppedAt) < c.rt.Config.TTL {
+	if time.Since(c.stoppedAt) < c.rt.Config.TTL {
 		return
 	}
 	client, err := c.consul.use(ctx)
@@ -379,13 +379,22 @@ func (c *companion) present(ctx context.Context, why string) {
 		err = peers.Report(ctx, client, c.reg, api.HealthCritical, why)
 	}
 	if errors.Is(err, peers.ErrUnregistered) {
-		if err = peers.Announce(ctx, client, c.reg, c.standing(), why); err == nil {
+		if err = c.announce(ctx, client, why); err == nil {
 			c.log.Info("registered as critical: it stopped by itself, and its server lives", "id", c.reg.ID())
 		}
 	}
 	if err != nil && ctx.Err() == nil {
 		c.log.Debug("cannot tell Consul that this node is there", "err", err)
 	}
+}
+
+// announce registers the node once its address is known: without one Consul would fill in
+// the agent's.
+func (c *companion) announce(ctx context.Context, client *api.Client, note string) error {
+	if err := c.locate(ctx); err != nil {
+		return err
+	}
+	return peers.Announce(ctx, client, c.reg, c.standing(), note)
 }
 
 // standing is what this node may take its name from.
@@ -420,7 +429,7 @@ func (c *companion) register(ctx context.Context) {
 	}
 	client, err := c.consul.use(ctx)
 	if err == nil {
-		err = peers.Announce(ctx, client, c.reg, c.standing(), "serves again, not verified yet")
+		err = c.announce(ctx, client, "serves again, not verified yet")
 	}
 	if err == nil {
 		c.log.Info("registered", "id", c.reg.ID())

@@ -50,9 +50,12 @@ type formation struct {
 	goneFrom time.Time
 
 	reg       peers.Registration // as this start's entry would be
+	announced bool               // it was made
 	alive     string             // start of a namesake whose check has not lapsed …
 	aliveFrom time.Time
-	named     string // foreign entries that the log has named
+	buried    []string  // starts whose entries this one removed; the catalog hears of it later
+	freedAt   time.Time // when the last one left the name without having been silent for its TTL
+	named     string    // foreign entries that the log has named
 }
 
 // plan is the decision carried out: what the server is started as.
@@ -80,6 +83,11 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", f.cfg.WaitTimeout, err, wayOut)
 	}
 	outer := ctx
+	defer func() {
+		if err != nil {
+			f.withdraw(outer)
+		}
+	}()
 	ctx, cancel := context.WithDeadline(ctx, deadline) // also behind another's lock
 	defer cancel()
 	for {
@@ -220,20 +228,24 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 // has been seen whose check does not lapse. An entry that did is removed: it was an earlier
 // container's, and would be in the way of others.
 func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, all []peers.Peer, o *observation) {
-	reg := f.reg
-	reg.Volume = f.state.volume
+	reg := f.registration()
 	found, err := peers.Namesakes(ctx, client, reg, all)
 	if err != nil {
 		o.Namesakes.Err = err
 		return
 	}
-	alive := ""
+	alive, lapsed := "", false
 	for _, p := range found {
+		earlier := reg.Volume != "" && p.Volume == reg.Volume
 		switch {
-		case reg.Volume != "" && p.Volume == reg.Volume: // this volume's, of an earlier start
-		case p.Lapsed():
-			if err := peers.Bury(ctx, client, reg, peers.Blank); err != nil {
+		case slices.Contains(f.buried, p.Boot):
+			lapsed = true
+		case earlier || p.Lapsed(): // of this volume, or silent for its TTL
+			lapsed = true
+			if boot, err := peers.Bury(ctx, client, reg, peers.Blank); err != nil {
 				f.log.Warn("cannot remove this node's earlier registration", "err", err)
+			} else if boot != "" {
+				f.buried = append(f.buried, boot)
 			}
 		default:
 			o.Namesakes.Value = append(o.Namesakes.Value, p)
@@ -241,11 +253,25 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 		}
 	}
 	if alive != f.alive {
+		f.freedAt = time.Time{}
+		if alive == "" && !lapsed {
+			f.freedAt = time.Now()
+		}
 		f.alive, f.aliveFrom = alive, time.Now()
+	}
+	if !f.freedAt.IsZero() {
+		o.Freed = max(1, time.Since(f.freedAt))
 	}
 	if alive != "" {
 		o.Beating = time.Since(f.aliveFrom)
 	}
+}
+
+// registration is this start's entry, on the volume as it is named by now.
+func (f *formation) registration() peers.Registration {
+	reg := f.reg
+	reg.Volume = f.state.volume
+	return reg
 }
 
 // nameForeign says once which entries of the service's name speak for no node: they
@@ -397,6 +423,9 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			return false, nil
 		}
 	}
+	if err := peers.NameFree(ctx, client, f.registration(), peers.Blank); err != nil { // somebody of this name came back meanwhile
+		return false, err
+	}
 	if f.state.volume == "" {
 		f.state.volume = peers.NewID()
 	}
@@ -449,6 +478,30 @@ func releaseEarlier(ctx context.Context, log *slog.Logger, client *api.Client, r
 	}
 }
 
+// announce registers the node before it goes on record and lets go of the lock: the next
+// one of its name that takes the lock sees it.
+func (f *formation) announce(ctx context.Context, client *api.Client) error {
+	reg := f.registration()
+	var err error
+	if reg.Address, err = f.cfg.advertise(ctx, f.consul.addr); err != nil {
+		return err
+	}
+	f.announced = true
+	return peers.Announce(ctx, client, reg, peers.Blank, "about to join")
+}
+
+// withdraw takes that back when nothing comes of it.
+func (f *formation) withdraw(ctx context.Context) {
+	if !f.announced || f.consul.client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := peers.Withdraw(ctx, f.consul.client, f.registration()); err != nil {
+		f.log.Warn("cannot deregister, the TTL will tell", "err", err)
+	}
+}
+
 // join puts this node on the record, heals what would keep it out, and plans
 // the join. From here on the record says that this volume may hold data.
 func (f *formation) join(ctx context.Context, client *api.Client, o observation, d peers.Decision, p *plan) (bool, error) {
@@ -456,8 +509,11 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 	if err := f.pend(joining, r.Claim); err != nil {
 		return false, err
 	}
+	if err := f.announce(ctx, client); err != nil {
+		return false, err
+	}
 	if r.Members[f.cfg.Node] != f.state.volume {
-		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.Joins(f.cfg.Node, f.state.volume), o.record, "", ""); err != nil || !ok {
+		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.Joins(f.cfg.Node, f.state.volume, time.Now()), o.record, "", ""); err != nil || !ok {
 			return false, err
 		}
 	}

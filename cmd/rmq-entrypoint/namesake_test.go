@@ -129,7 +129,7 @@ func testNameTakenBack(t *testing.T, w *world) {
 				r = r.With(m, v)
 			}
 			n.sees(r.ClusterID, strings.TrimPrefix(c.runs+","+n.name, ","))
-			w.putRecord(r.Joins(n.name, "v-twin"))
+			w.putRecord(r.Joins(n.name, "v-twin", time.Now()))
 			if !c.back {
 				n.reports(soon, api.HealthCritical, "another container joined as rabbit@localhost with volume v-twin")
 			} else {
@@ -151,7 +151,7 @@ func testNameTakenBack(t *testing.T, w *world) {
 			// Nor is it refused if it is restarted before it could.
 			n.kill(s.PID)
 			n.exit(soon)
-			w.putRecord(w.record().Joins(n.name, "v-twin"))
+			w.putRecord(w.record().Joins(n.name, "v-twin", time.Now()))
 			n.start()
 			n.server(soon)
 			n.tell("amqp up")

@@ -271,7 +271,7 @@ func tellStory(t *testing.T, seed uint64, decide decider, tell bool) (v sim.Verd
 				for b := n.Open(); b != nil; b = n.Open() {
 					c := container{world: w, box: b, decide: decide, log: slog.New(slog.DiscardHandler)}
 					if tell {
-						c.log = slog.New(slog.NewTextHandler(teller{w, n.Name}, &slog.HandlerOptions{ReplaceAttr: untimed}))
+						c.log = slog.New(slog.NewTextHandler(teller{w, n.Who}, &slog.HandlerOptions{ReplaceAttr: untimed}))
 					}
 					err := c.run()
 					b.Close(fmt.Sprint(err))
@@ -362,11 +362,15 @@ func (c *container) run() error {
 		}
 	}
 	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = chosen.role, chosen.claim, chosen.volume, state.cluster, "", pinned.addr
+	client, cerr := pinned.use(ctx)
+	if cerr == nil {
+		rt.Address, rt.Located = cfg.Advertise, true
+	}
 	if err := rt.write(); err != nil {
 		release()
 		return err
 	}
-	if client, err := pinned.use(ctx); err == nil {
+	if cerr == nil {
 		standing := peers.Starting
 		if state.role == "" {
 			standing = peers.Blank
@@ -431,9 +435,6 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 	}
 	rt.Volume = state.volume
 	f.reg = rt.registration()
-	if client, err := pinned.use(ctx); err == nil {
-		_ = peers.Bury(ctx, client, f.reg, peers.Blank)
-	}
 	return f.run(ctx)
 }
 

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
@@ -192,9 +194,6 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 	f.reg = rt.registration()
 	f.say("Consul")
 	if client, err := c.use(ctx); err == nil {
-		if err := peers.Bury(ctx, client, f.reg, peers.Blank); err != nil {
-			log.Warn("cannot remove this node's earlier registration", "err", err)
-		}
 		buryBeside(ctx, client, *rt, peers.Blank)
 	}
 	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.recordKey())
@@ -260,16 +259,55 @@ func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state
 		log.Warn("this node has data and starts; Consul cannot be asked whether the volume is still on record", "err", err)
 		return nil
 	}
-	why := r.Refuses(cfg.Node, state.volume, state.cluster)
-	if why != "" && r.HasLeft(cfg.Node, state.volume) {
-		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
+	if err := ruledOut(r, cfg, state); err != nil {
+		return err
 	}
-	if why != "" {
-		return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.recordKey())
+	if r.Returns(cfg.Node, state.volume) {
+		return comeBack(ctx, log, client, cfg, state)
 	}
 	releaseEarlier(ctx, log, client, r, cfg, state)
 	log.Info("this node has data and starts at once", "role", state.role, "cluster", state.cluster)
 	return nil
+}
+
+// comeBack puts a volume on record again that a blank one under this node's name struck,
+// before its server starts: whoever would go on without it sees that it is back, or has
+// said so on the record first.
+func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg config, state condition) error {
+	for {
+		r, index, err := peers.ReadRecord(ctx, client, cfg.recordKey())
+		ok := false
+		if err == nil && !r.Returns(cfg.Node, state.volume) {
+			return ruledOut(r, cfg, state)
+		}
+		if err == nil {
+			back := r.With(cfg.Node, state.volume)
+			if state.cluster == "" { // whether its join was one, verification finds out
+				back = r.Joins(cfg.Node, state.volume, time.Now())
+			}
+			ok, err = peers.WriteRecord(ctx, client, cfg.recordKey(), back, index, "", "")
+		}
+		if err != nil {
+			log.Warn("this node has data and starts; the record, from which a blank volume struck it, cannot be put right yet", "err", err)
+			return nil
+		}
+		if ok {
+			log.Warn("a blank volume under this node's name struck this one, which has data: it is on record again, and starts", "struck", r.Gone[cfg.Node].At.Format(time.RFC3339), "volume", state.volume)
+			return nil
+		}
+	}
+}
+
+// ruledOut returns an error when the record positively rules the volume out.
+func ruledOut(r peers.Record, cfg config, state condition) error {
+	why := r.Refuses(cfg.Node, state.volume, state.cluster)
+	switch {
+	case why == "":
+		return nil
+	case r.HasLeft(cfg.Node, state.volume):
+		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
+	}
+	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.recordKey())
 }
 
 // needsForget tells the versions that refuse a wiped node under its old name

@@ -625,7 +625,7 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, w.consul)
 			n := w.node("b@localhost")
-			r := formed("id-1", map[string]string{"a@localhost": "va"}).Joins(n.name, "vb")
+			r := formed("id-1", map[string]string{"a@localhost": "va"}).Joins(n.name, "vb", time.Now())
 			w.putRecord(r)
 			a := w.neighbour("a@localhost", "id-1")
 			running := "a@localhost"

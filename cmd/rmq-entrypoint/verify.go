@@ -56,6 +56,9 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		// Over the entry there is, which keeps its status: peers find a member by its
 		// cluster id, and an entry of before it was known, or of another companion's,
 		// may lack it.
+		if err := c.locate(ctx); err != nil { // it may be the first word that Consul gets of this start
+			return err.Error()
+		}
 		reg := c.reg
 		reg.ClusterID, reg.Blank = c.view.ClusterID, false
 		if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
@@ -136,6 +139,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		return ""
 	case listed && on == "", !listed && !gone:
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
+	}
+	if r.Returns(node, c.rt.Volume) { // Consul was away when it started
+		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "this node's volume again, which a blank one under its name struck")
 	}
 	if listed && r.NeverVerified(node) && c.rt.Role == member {
 		return c.takeBack(ctx, client, r, index)

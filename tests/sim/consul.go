@@ -48,7 +48,8 @@ type session struct {
 type service struct {
 	api.AgentServiceRegistration
 	status string
-	silent bool // for its TTL
+	silent bool      // for its TTL
+	since  time.Time // in the catalog
 	ttl    *time.Timer
 }
 
@@ -76,6 +77,19 @@ func (c *consul) reset(w *World) {
 	c.agent, c.catalog = map[string]*service{}, map[string]*service{}
 	c.changed = make(chan struct{})
 	c.rendered, c.history = nil, nil
+}
+
+// strangers registers what is no node's under the service's name: a scheduler's entry at a
+// node's own address, and another program's.
+func (c *consul) strangers(own string) {
+	entries := map[string]string{"_task-1": own, "other-program": "10.9.9.9"}
+	for _, id := range sorted(entries) {
+		address := entries[id]
+		s := &service{status: "passing", ttl: time.NewTimer(1000 * time.Hour)}
+		s.ID, s.Name, s.Address, s.Port, s.Check = id, c.w.opts.Service, address, 5672, &api.AgentServiceCheck{CheckID: id}
+		c.agent[id] = s
+		c.sync(id)
+	}
 }
 
 func (c *consul) change() uint64 {
@@ -114,7 +128,7 @@ func (p *Process) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if ctx.Err() != nil {
 		if req.Method != http.MethodGet && p.chance("late "+what, w.rates.late) {
-			w.Log(n.Name, "** "+what+" was given up and arrives late")
+			w.Log(n.Who, "** "+what+" was given up and arrives late")
 			extra := time.Duration(w.draw(p.Name(), "later") * 5e9)
 			go func() {
 				w.sleep(w.ctx, extra)
@@ -132,12 +146,12 @@ func (p *Process) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, errors.New("the process is dead")
 	}
 	if p.chance("lose "+what, w.rates.lose) {
-		w.Log(n.Name, "** the answer to "+what+" is lost")
+		w.Log(n.Who, "** the answer to "+what+" is lost")
 		return nil, io.ErrUnexpectedEOF
 	}
 	if p.chance("die "+what, w.rates.crash) {
 		w.mu.Lock()
-		w.tell(n.Name, fmt.Sprintf("** killed after %s of the %s", what, p.name))
+		w.tell(n.Who, fmt.Sprintf("** killed after %s of the %s", what, p.name))
 		p.Box.die()
 		w.mu.Unlock()
 		return nil, errors.New("the process is dead")
@@ -369,6 +383,9 @@ func (c *consul) txn(body []byte, skew time.Duration) (int, []byte) {
 		if op.KV.Verb != api.KVCAS {
 			continue
 		}
+		if op.KV.Key == c.w.opts.RecordKey && c.w.spoiled != nil {
+			c.w.violation("a record that nobody of the program wrote was replaced by %s", op.KV.Value)
+		}
 		held, was := "", c.w.record()
 		if pair := c.kv[op.KV.Key]; pair != nil {
 			held = pair.Session
@@ -437,9 +454,23 @@ func (c *consul) lapsed(s *service) {
 		return
 	}
 	s.silent = true
+	reap, err := time.ParseDuration(s.Check.DeregisterCriticalServiceAfter)
+	must(err)
+	time.AfterFunc(reap+30*time.Second, func() { c.reap(s) })
 	if s.status != "critical" { // of one that was, the catalog hears only minutes later: never, here
 		s.status = "critical"
 		c.w.tell("consul", s.ID+" was silent for its TTL: critical")
+		c.sync(s.ID)
+	}
+}
+
+// reap removes an entry that has been critical for long; one that was told meanwhile lives.
+func (c *consul) reap(s *service) {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.agent[s.ID] == s && s.silent {
+		c.w.tell("consul", s.ID+" is reaped")
+		delete(c.agent, s.ID)
 		c.sync(s.ID)
 	}
 }
@@ -476,7 +507,11 @@ func (c *consul) sync(id string) {
 		case there != nil && there.status == local.status && there.Meta["cluster_id"] == local.Meta["cluster_id"] && there.Meta["boot"] == local.Meta["boot"] && there.Address == local.Address:
 			return
 		default:
-			c.catalog[id] = &service{AgentServiceRegistration: local.AgentServiceRegistration, status: local.status, silent: local.silent}
+			since := time.Now()
+			if there != nil && there.Meta["boot"] == local.Meta["boot"] {
+				since = there.since
+			}
+			c.catalog[id] = &service{AgentServiceRegistration: local.AgentServiceRegistration, status: local.status, silent: local.silent, since: since}
 		}
 		c.at = c.change()
 		c.rendered = nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,8 +96,8 @@ func (s *Server) say(words string) {
 func (s *Server) stop() {
 	s.gone.Do(func() {
 		w, v := s.box.Node.w, s.box.volume
-		if w.Khepri && s.state == discovering && v.half != nil && w.drawLocked(s.box.Node.Name, "vote") < 0.9 {
-			w.tell(s.box.Node.Name, "** the join was cut short before its vote was on disk")
+		if w.Khepri && s.state == discovering && v.half != nil && w.drawLocked(s.box.Node.Who, "vote") < 0.9 {
+			w.tell(s.box.Node.Who, "** the join was cut short before its vote was on disk")
 			v.spoilt = true
 		}
 		if s.state == running && v.cluster != nil {
@@ -134,12 +133,27 @@ func (n *Node) up(c *cluster) bool {
 	return s == running || s == booting && n.volume.db || s == discovering && n.volume.half == c && !n.volume.spoilt
 }
 
-func (w *World) node(name string) *Node {
-	i := slices.IndexFunc(w.Nodes, func(n *Node) bool { return n.Name == name })
-	if i < 0 {
+// node returns whom the others reach under the name: of two, the one with a server.
+func (w *World) node(name string) (found *Node) {
+	for _, n := range w.Nodes {
+		better := found == nil || found.gone && !n.gone || (found.box == nil || found.box.server == nil) && n.box != nil && n.box.server != nil && !n.gone
+		if n.Name == name && !n.apart && better {
+			found = n
+		}
+	}
+	return found
+}
+
+// reaches returns whom the node reaches under the name: itself, and if it is apart nobody
+// else.
+func (n *Node) reaches(name string) *Node {
+	switch {
+	case name == n.Name:
+		return n
+	case n.apart:
 		return nil
 	}
-	return w.Nodes[i]
+	return n.w.node(name)
 }
 
 // majority reports whether the cluster can decide anything.
@@ -159,7 +173,7 @@ func (w *World) majority(c *cluster) bool {
 func (s *Server) run() {
 	w, v, n := s.box.Node.w, s.box.volume, s.box.Node
 	pause := func(least, most float64) bool {
-		w.sleep(s.box.ctx, time.Duration((least+(most-least)*w.draw(n.Name, "boot"))*1e9))
+		w.sleep(s.box.ctx, time.Duration((least+(most-least)*w.draw(n.Who, "boot"))*1e9))
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return s.box.ctx.Err() == nil && s.state != ended
@@ -173,7 +187,7 @@ func (s *Server) run() {
 		v.half, v.spoilt = nil, false // moved aside
 	}
 	if _, err := os.Stat(filepath.Join(s.boot.Data, "rabbit_serial")); err != nil && s.box.ctx.Err() == nil && v.db {
-		w.tell(n.Name, "** RabbitMQ's database is not where it was")
+		w.tell(n.Who, "** RabbitMQ's database is not where it was")
 		v.db, v.cluster = false, nil
 	}
 	w.mu.Unlock()
@@ -186,7 +200,7 @@ func (s *Server) run() {
 		}
 		if blank {
 			s.state = discovering
-			w.tell(n.Name, "RabbitMQ is blank and looks for "+strings.Join(s.boot.Peers, ","))
+			w.tell(n.Who, "RabbitMQ is blank and looks for "+strings.Join(s.boot.Peers, ","))
 		} else {
 			s.state = booting
 		}
@@ -214,7 +228,7 @@ func (s *Server) run() {
 			s.state = booting
 			ready, why := s.members()
 			if why != "" || time.Now().After(deadline) {
-				w.tell(n.Name, "RabbitMQ gives up: "+why)
+				w.tell(n.Who, "RabbitMQ gives up: "+why)
 				s.stop()
 				w.mu.Unlock()
 				return
@@ -229,7 +243,7 @@ func (s *Server) run() {
 		}
 		w.mu.Lock()
 		s.state = running
-		w.tell(n.Name, "RabbitMQ is ready in "+v.cluster.id+" of "+strings.Join(sorted(v.cluster.members), ","))
+		w.tell(n.Who, "RabbitMQ is ready in "+v.cluster.id+" of "+strings.Join(sorted(v.cluster.members), ","))
 		s.say("STATUS=core ready")
 		s.say("READY=1")
 		w.mu.Unlock()
@@ -248,7 +262,7 @@ func (s *Server) found() {
 	w.clusters = append(w.clusters, c)
 	v.cluster, v.half = c, nil
 	s.initialise()
-	w.tell(n.Name, "RabbitMQ founds "+c.id)
+	w.tell(n.Who, "RabbitMQ founds "+c.id)
 	if s.boot.Claim == "" {
 		w.did[Alone]++
 	} else {
@@ -278,7 +292,7 @@ func (s *Server) discover() bool {
 	}
 	older := 0
 	for _, name := range s.boot.Peers {
-		p := w.node(name)
+		p := n.reaches(name)
 		if p == nil || p == n || p.box == nil || p.box.server == nil || p.frozen.After(time.Now()) {
 			continue
 		}
@@ -288,7 +302,7 @@ func (s *Server) discover() bool {
 			older++ // elections are among those that boot: the oldest seeds
 		case t.state != running:
 		case w.Elects && n.skew < 0 && len(p.volume.cluster.members) == 1 && p.volume.cluster.members[n.Name] == nil:
-			w.tell(n.Name, "** RabbitMQ elects itself: its clock is behind")
+			w.tell(n.Who, "** RabbitMQ elects itself: its clock is behind")
 			s.found()
 			return false
 		case s.take(p.volume.cluster):
@@ -298,7 +312,7 @@ func (s *Server) discover() bool {
 		}
 	}
 	if older > 0 && older == len(s.boot.Peers) {
-		w.tell(n.Name, "** RabbitMQ elects itself among joiners")
+		w.tell(n.Who, "** RabbitMQ elects itself among joiners")
 		s.found()
 	}
 	return false
@@ -311,6 +325,11 @@ func (s *Server) take(c *cluster) bool {
 	if was != nil && was != v && w.Quirk {
 		return false // inconsistent_cluster
 	}
+	for _, m := range w.Nodes {
+		if m != n && m.Name == n.Name && m.runs() && m.volume == was {
+			return false // its members are connected to that one
+		}
+	}
 	if was == v && v.half == c && !v.spoilt {
 		w.did[WentOn]++
 		return true
@@ -320,7 +339,7 @@ func (s *Server) take(c *cluster) bool {
 	}
 	v.spoilt = false
 	c.members[n.Name] = v
-	w.tell(n.Name, "RabbitMQ begins to join "+c.id)
+	w.tell(n.Who, "RabbitMQ begins to join "+c.id)
 	w.spring(Listed, n.Name)
 	return true
 }
@@ -398,7 +417,7 @@ func (p *Process) Run(ctx context.Context, argv ...string) (string, error) {
 	}
 	if p.chance("die "+what, w.rates.crash) {
 		w.mu.Lock()
-		w.tell(p.Box.Node.Name, fmt.Sprintf("** killed after %s of the %s", what, p.name))
+		w.tell(p.Box.Node.Who, fmt.Sprintf("** killed after %s of the %s", what, p.name))
 		p.Box.die()
 		w.mu.Unlock()
 	}
@@ -409,7 +428,7 @@ func (p *Process) Run(ctx context.Context, argv ...string) (string, error) {
 }
 
 func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
-	n := w.node(node)
+	n := from.Node.reaches(node)
 	if n == nil || n.box == nil || n.box.server == nil || n.frozen.After(time.Now()) {
 		return "", errors.New("rabbitmqctl: unable to connect to node " + node)
 	}
@@ -418,8 +437,11 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 	case "eval":
 		switch {
 		case strings.HasPrefix(argv[1], "init:stop"):
-			w.tell(n.Name, "RabbitMQ is told to stop")
+			w.tell(n.Who, "RabbitMQ is told to stop")
 			w.did[Stopped]++
+			if c := v.cluster; s.state == running && v.ran && n.twin == nil && c.id == w.record().ID && c.members[n.Name] == v {
+				w.violation("%s was stopped while it served %s", n.Name, c.id)
+			}
 			s.halt()
 			return "ok", nil
 		case strings.Contains(argv[1], "queues|") && s.state == running:
@@ -444,7 +466,13 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 					up = append(up, name)
 				}
 			}
-			return fmt.Sprintf("view|%s|%s|%s||%t|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri), nil
+			var connected []string
+			for _, name := range sorted(c.members) {
+				if m := w.node(name); m != n && m.box != nil && m.box.server != nil && !m.frozen.After(time.Now()) {
+					connected = append(connected, name)
+				}
+			}
+			return fmt.Sprintf("view|%s|%s|%s||%t|%s|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ",")), nil
 		case strings.Contains(argv[1], "application:set_env"):
 			return "ok", nil
 		}
@@ -475,7 +503,9 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 		}
 		w.tell(node, "forgets "+argv[1])
 		w.did[Forgot]++
-		if c.members[argv[1]] == other.volume && other.volume.db && other.volume.cluster == c && !other.gone {
+		if w.paired(other) {
+			w.excused = "a second container took the name of a node that was down"
+		} else if c.members[argv[1]] == other.volume && other.volume.db && other.volume.cluster == c && !other.gone {
 			w.violation("%s was made to forget %s, whose volume is there", node, argv[1])
 		}
 		delete(c.members, argv[1])
@@ -491,7 +521,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 		s.say("STOPPING=1")
 		return "", nil
 	case "join_cluster": // gives up the data that the node has
-		p, old := w.node(argv[1]), v.cluster
+		p, old := n.reaches(argv[1]), v.cluster
 		if s.state != appStopped || p == nil || !p.runs() || p.volume.cluster == old || !s.take(p.volume.cluster) {
 			return "", errors.New("rabbitmqctl: cannot join " + argv[1])
 		}
@@ -522,7 +552,7 @@ func (s *Server) halt() {
 	s.say("STOPPING=1")
 	w := s.box.Node.w
 	go func() {
-		w.sleep(s.box.ctx, time.Duration((0.5+2*w.draw(s.box.Node.Name, "halt"))*1e9))
+		w.sleep(s.box.ctx, time.Duration((0.5+2*w.draw(s.box.Node.Who, "halt"))*1e9))
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		s.stop()

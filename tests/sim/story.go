@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // Verdict is how a world's story ended.
@@ -71,6 +73,7 @@ func (w *World) disturb() (faults int) {
 		freeze: pick(0, 0, 0.002), slow: pick(0, 0, 0.02),
 	}
 	wiping := r.IntN(8) == 0 // Consul loses its data in this story
+	spoiling := r.IntN(8) == 0
 	leaving := r.IntN(10) == 0
 	together := r.IntN(2) == 0
 	switch r.IntN(12) { // some are killed in the middle of what is short
@@ -95,7 +98,9 @@ func (w *World) disturb() (faults int) {
 	length := seconds(15, 80)
 	for _, n := range w.Nodes {
 		at := seconds(0, 1)
-		if !together {
+		if w.adopted != nil && n.volume.cluster == nil {
+			at = seconds(0, 3) // all is changed over at once, the new ones first or last
+		} else if !together || n.twin != nil {
 			at = seconds(0, length.Seconds())
 		}
 		after(at, func() { n.on = true })
@@ -118,7 +123,7 @@ func (w *World) disturb() (faults int) {
 			after(back, up(n))
 		case k < 9:
 			after(at, func() {
-				w.tell(n.Name, "** stopped")
+				w.tell(n.Who, "** stopped")
 				if n.box != nil && n.box.server != nil {
 					n.box.server.halt()
 				} else if n.box != nil {
@@ -129,7 +134,7 @@ func (w *World) disturb() (faults int) {
 			after(max(back, at+10*time.Second), up(n))
 		case k < 11:
 			after(at, func() {
-				w.tell(n.Name, "** companion killed")
+				w.tell(n.Who, "** companion killed")
 				if n.box != nil && n.box.companion != nil {
 					n.box.companion.kill()
 					w.deaf(n)
@@ -138,14 +143,14 @@ func (w *World) disturb() (faults int) {
 		case k < 13:
 			refuse, until := r.IntN(2) == 0, seconds(2, 60)
 			after(at, func() {
-				w.tell(n.Name, "** cut off from Consul for "+until.String())
+				w.tell(n.Who, "** cut off from Consul for "+until.String())
 				n.cut, n.refuse = time.Now().Add(until), refuse
 				w.deaf(n)
 			})
 		case k < 14:
 			until := seconds(1, 45)
 			after(at, func() {
-				w.tell(n.Name, "** frozen for "+until.String())
+				w.tell(n.Who, "** frozen for "+until.String())
 				n.frozen = time.Now().Add(until)
 				w.deaf(n)
 			})
@@ -189,13 +194,27 @@ func (w *World) disturb() (faults int) {
 		after(at, func() {
 			w.tell("consul", "** Consul lost its data")
 			w.consul.reset(w)
-			w.wiped = time.Now()
+			w.wiped, w.spoiled = time.Now(), nil
 		})
 		if r.IntN(2) == 0 { // and a blank node starts just then
 			n := w.Nodes[r.IntN(len(w.Nodes))]
 			after(at-time.Second, func() { n.down("killed and wiped", true) })
 			after(at+seconds(-0.5, 1), up(n))
 		}
+	}
+	if spoiling {
+		faults++
+		at := seconds(1, length.Seconds())
+		values := []string{"{}", "null", `{"state":"formed"}`, `{"state":"formed","cluster_id":"cluster-1","members":{}}`, `{"state":"forming"}`, "hello"}
+		value := values[r.IntN(len(values))]
+		after(at, func() {
+			if pair := w.consul.kv[w.opts.RecordKey]; pair != nil {
+				w.tell("consul", "** somebody replaces the record by "+value)
+				w.spoiled = pair.Value
+				w.consul.kv[w.opts.RecordKey] = &api.KVPair{Key: w.opts.RecordKey, Value: []byte(value), ModifyIndex: w.consul.change()}
+			}
+		})
+		after(at+seconds(1, 60), w.restore)
 	}
 	if w.ambush != nil { // who takes over waits for the claim timeout
 		after(length+seconds(30, 150), func() {})
@@ -216,6 +235,15 @@ func (w *World) disturb() (faults int) {
 		w.mu.Unlock()
 	}
 	return faults
+}
+
+// restore brings back the record that somebody had replaced.
+func (w *World) restore() {
+	if w.spoiled != nil && w.consul.kv[w.opts.RecordKey] != nil {
+		w.tell("consul", "** the record is restored")
+		w.consul.kv[w.opts.RecordKey] = &api.KVPair{Key: w.opts.RecordKey, Value: w.spoiled, ModifyIndex: w.consul.change()}
+	}
+	w.spoiled = nil
 }
 
 // ambush is for the first node that does a step: it is killed in the middle of it.
@@ -248,7 +276,7 @@ func (w *World) spring(step, name string) {
 
 // down is kill -9, and the volume's end if it is wiped.
 func (n *Node) down(why string, wipe bool) {
-	n.w.tell(n.Name, "** "+why)
+	n.w.tell(n.Who, "** "+why)
 	if n.box != nil {
 		n.box.die()
 	}
@@ -276,6 +304,20 @@ func (n *Node) leave() {
 func (w *World) calm() {
 	w.tell("", "** the faults end")
 	w.quiet = true
+	w.restore()
+	for _, n := range w.Nodes {
+		if n.twin == nil {
+			continue
+		}
+		loser := n // somebody sees that there are two, and takes away the one that is no member
+		for _, c := range w.clusters {
+			if c.members[n.Name] == n.volume && n.volume.db && c.id == w.record().ID {
+				loser = n.twin
+			}
+		}
+		loser.down("taken away: its name is another's", false)
+		loser.gone = true
+	}
 	w.consul.away, w.consul.lies = time.Time{}, time.Time{}
 	for _, n := range w.Nodes {
 		n.on, n.cut, n.frozen = true, time.Time{}, time.Time{}
@@ -319,6 +361,10 @@ type record struct {
 }
 
 func (w *World) record() (r record) {
+	if w.spoiled != nil {
+		must(json.Unmarshal(w.spoiled, &r))
+		return r
+	}
 	if pair := w.consul.kv[w.opts.RecordKey]; pair != nil {
 		must(json.Unmarshal(pair.Value, &r))
 	}
@@ -327,7 +373,7 @@ func (w *World) record() (r record) {
 
 func (w *World) passes(n *Node) bool {
 	for _, s := range w.consul.catalog {
-		if s.Meta["node"] == n.Name && s.status == "passing" && s.Meta["cluster_id"] == n.volume.cluster.id {
+		if s.Meta["node"] == n.Name && s.Address == n.Addr && s.status == "passing" && s.Meta["cluster_id"] == n.volume.cluster.id {
 			return true
 		}
 	}
@@ -353,7 +399,7 @@ func (w *World) operator() string {
 	// the first one was lost.
 	plainly := func(name string) bool { g, gone := r.Gone[name]; return gone && !g.Unjoined }
 	for _, c := range w.clusters {
-		if !c.public && c.id != r.ID {
+		if !c.public && c.id != r.ID && c != w.adopted {
 			continue
 		}
 		intact, left, half := 0, 0, 0

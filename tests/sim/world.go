@@ -58,6 +58,9 @@ type World struct {
 	ambush   *ambush           // until it is sprung
 	excused  string            // why two clusters are nobody's fault in this story
 	two      time.Time         // since when two clusters have been announced
+	adopted  *cluster          // that was there before the program was
+	foreign  bool              // something else registers under the service's name
+	spoiled  []byte            // the record, while a value that nobody of the program wrote is in its place
 	broken   string            // the first broken promise
 	story    []string
 	told     map[string]string
@@ -83,8 +86,12 @@ func New(ctx context.Context, o Options) *World {
 	case 2:
 		w.Version = "3.10.8"
 	}
+	twins := w.rand.IntN(6) == 0
+	adopts := w.rand.IntN(8) == 0
+	w.foreign = w.rand.IntN(6) == 0
 	for i := range 2 + w.rand.IntN(5)/2 { // 2 to 4, seldom 4
 		n := &Node{Name: fmt.Sprintf("rabbit@%c", 'a'+i), Addr: fmt.Sprintf("10.0.0.%d", i+1), w: w}
+		n.Who = n.Name
 		switch w.rand.IntN(8) {
 		case 0:
 			n.skew = -time.Hour
@@ -94,14 +101,44 @@ func New(ctx context.Context, o Options) *World {
 		n.volume = w.blank(n)
 		w.Nodes = append(w.Nodes, n)
 	}
+	if adopts {
+		w.adopt(w.Nodes[:1+w.rand.IntN(len(w.Nodes))])
+	}
+	if twins {
+		of := w.Nodes[w.rand.IntN(len(w.Nodes))]
+		n := &Node{Name: of.Name, Who: of.Name + "'", Addr: fmt.Sprintf("10.0.1.%d", len(w.Nodes)), w: w, twin: of, apart: w.rand.IntN(2) == 0}
+		n.volume = w.blank(n)
+		w.Nodes = append(w.Nodes, n)
+	}
+	if w.foreign {
+		w.consul.strangers(w.Nodes[0].Addr)
+	}
 	return w
+}
+
+// adopt makes the nodes members of a cluster of the official image, which the program has
+// never seen.
+func (w *World) adopt(nodes []*Node) {
+	c := &cluster{id: "cluster-adopted", members: map[string]*volume{}}
+	for _, n := range nodes {
+		n.volume.cluster, n.volume.db = c, true
+		c.members[n.Name] = n.volume
+		dir := filepath.Join(n.volume.dir, n.Name)
+		must(os.MkdirAll(dir, 0o755))
+		must(os.WriteFile(filepath.Join(dir, "rabbit_serial"), nil, 0o644))
+	}
+	w.clusters = append(w.clusters, c)
+	w.adopted = c
 }
 
 // Node is one container's place: its name stays, its volume may not.
 type Node struct {
 	Name, Addr string
+	Who        string // in the story: two may have one name
 
 	w       *World
+	twin    *Node         // that has the name, too: this one is a copied compose file's
+	apart   bool          // in another network, or with another cookie
 	skew    time.Duration // of its clock
 	gone    bool          // for good
 	on      bool          // it is to run
@@ -150,7 +187,7 @@ type volume struct {
 }
 
 func (w *World) blank(n *Node) *volume {
-	v := &volume{name: fmt.Sprintf("%s-%d", n.Name, n.boots)}
+	v := &volume{name: fmt.Sprintf("%s-%d", n.Who, n.boots)}
 	n.boots++
 	v.move(w)
 	return v
@@ -193,7 +230,7 @@ func (n *Node) Open() *Box {
 			b.Dir = n.volume.dir
 			b.ctx, b.kill = context.WithCancel(n.w.ctx)
 			n.box = b
-			n.w.tell(n.Name, "container starts")
+			n.w.tell(n.Who, "container starts")
 			n.w.mu.Unlock()
 			return b
 		}
@@ -206,10 +243,10 @@ func (n *Node) Open() *Box {
 func (b *Box) Close(why string) {
 	w := b.Node.w
 	w.mu.Lock()
-	w.tell(b.Node.Name, "container ends: "+why)
+	w.tell(b.Node.Who, "container ends: "+why)
 	b.die()
 	w.mu.Unlock()
-	w.sleep(w.ctx, time.Second+time.Duration(w.draw(b.Node.Name, "restart")*4e9)) // the restart policy
+	w.sleep(w.ctx, time.Second+time.Duration(w.draw(b.Node.Who, "restart")*4e9)) // the restart policy
 }
 
 // die is kill -9 of all that is in the box.
@@ -236,7 +273,7 @@ func (b *Box) Process(name string) *Process {
 func (p *Process) Context() context.Context { return p.ctx }
 
 // Name is for the story.
-func (p *Process) Name() string { return p.Box.Node.Name + " " + p.name }
+func (p *Process) Name() string { return p.Box.Node.Who + " " + p.name }
 
 // Kill is kill -9.
 func (p *Process) Kill() { p.kill() }
@@ -250,15 +287,15 @@ func (p *Process) await(ctx context.Context, what string) bool {
 		return false
 	}
 	w.mu.Lock()
-	key := n.Name + " " + p.name
+	key := n.Who + " " + p.name
 	switch x := w.drawLocked(key, "fate "+what); {
 	case w.quiet:
 	case x < w.rates.crash:
-		w.tell(n.Name, fmt.Sprintf("** killed at %s of the %s", what, p.name))
+		w.tell(n.Who, fmt.Sprintf("** killed at %s of the %s", what, p.name))
 		p.Box.die()
 	case x < w.rates.crash+w.rates.freeze && !n.frozen.After(time.Now()):
 		n.frozen = time.Now().Add(time.Duration((0.3 + 2.7*w.drawLocked(key, "freeze")) * float64(w.opts.TTL)))
-		w.tell(n.Name, fmt.Sprintf("** frozen at %s of the %s until %s", what, p.name, w.at(n.frozen)))
+		w.tell(n.Who, fmt.Sprintf("** frozen at %s of the %s until %s", what, p.name, w.at(n.frozen)))
 		w.deaf(n)
 	}
 	frozen := n.frozen
@@ -279,7 +316,7 @@ func (p *Process) chance(what string, rate float64) bool {
 	w := p.Box.Node.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return !w.quiet && w.drawLocked(p.Box.Node.Name+" "+p.name, what) < rate
+	return !w.quiet && w.drawLocked(p.Box.Node.Who+" "+p.name, what) < rate
 }
 
 func (w *World) draw(who, what string) float64 {
@@ -461,7 +498,24 @@ func step(was, is record) string {
 func (w *World) beside(what, id string) {
 	for _, n := range w.Nodes {
 		c := n.volume.cluster
-		if n.gone || !n.volume.db || c == nil || c.id == id || !c.public && c.recorded.IsZero() || c.members[n.Name] != n.volume {
+		if n.gone || !n.volume.db || c == nil || c.id == id || c.members[n.Name] != n.volume {
+			continue
+		}
+		if !c.public && c.recorded.IsZero() {
+			switch {
+			case c != w.adopted || id == "": // its claim is overruled
+			case w.registered(n):
+				w.violation("%s while %s is registered and holds data of %s", what, n.Name, c.id)
+			default:
+				w.excused = "a cluster was moved here after another one had been founded"
+			}
+			continue
+		}
+		if w.paired(n) && id == "" { // its claim is overruled
+			continue
+		}
+		if w.paired(n) && !n.runs() {
+			w.excused = "a second container took the name of a node that was down"
 			continue
 		}
 		if !w.wiped.IsZero() && !c.recorded.After(w.wiped) {
@@ -485,12 +539,27 @@ func (w *World) beside(what, id string) {
 	}
 }
 
+// paired reports whether another container has the node's name.
+func (w *World) paired(n *Node) bool {
+	return slices.ContainsFunc(w.Nodes, func(m *Node) bool { return m != n && m.Name == n.Name })
+}
+
+// registered reports whether the catalog has had the node's own entry for a moment.
+func (w *World) registered(n *Node) bool {
+	for _, s := range w.consul.catalog {
+		if s.Meta["node"] == n.Name && s.Address == n.Addr && n.box != nil && time.Since(s.since) > w.opts.TTL/3 {
+			return true
+		}
+	}
+	return false
+}
+
 // compare looks for two announced clusters.
 func (w *World) compare() {
 	ids := map[string][]string{}
 	for _, s := range w.consul.catalog {
 		for _, n := range w.Nodes {
-			if n.Name == s.Meta["node"] && s.status == "passing" && n.box != nil && n.box.server != nil && n.box.server.state == running {
+			if n.Name == s.Meta["node"] && n.Addr == s.Address && s.status == "passing" && n.box != nil && n.box.server != nil && n.box.server.state == running {
 				c := n.volume.cluster
 				if s.Meta["cluster_id"] != c.id {
 					continue // an entry from before this start
