@@ -62,6 +62,7 @@ type Peer struct {
 	Node      string // rabbit@host
 	Address   string // host or IP and port as registered
 	ClusterID string // the cluster it said it belongs to, empty until verified
+	Version   string // of RabbitMQ that it was started as; empty: it does not say
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
@@ -111,6 +112,7 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 		p := Peer{
 			Node:      e.Service.Meta[metaNode],
 			ClusterID: e.Service.Meta[metaCluster],
+			Version:   e.Service.Meta[metaVersion],
 			Address:   net.JoinHostPort(cmp.Or(e.Service.Address, e.Node.Address), strconv.Itoa(e.Service.Port)),
 			Passing:   true,
 			Beating:   true,

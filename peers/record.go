@@ -43,6 +43,7 @@ type Record struct {
 	Gone      map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
 	Replaced  []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous  []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
+	Versions  map[string]string `json:"versions,omitempty"`   // node → RabbitMQ version it was last verified with; tells, and decides nothing
 	Revision  string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
 }
 
@@ -205,6 +206,8 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	}
 	r.Gone[node] = Gone{Volume: r.Members[node], At: now.UTC(), Why: why}
 	delete(r.Members, node)
+	r.Versions = maps.Clone(r.Versions)
+	delete(r.Versions, node)
 	r.Joining = maps.Clone(r.Joining)
 	delete(r.Joining, node)
 	return r
