@@ -65,13 +65,13 @@ func statusVolume(cfg config, row func(string, string, ...any)) {
 	}
 	// In a container of another image on this volume, as scripts/up runs it: may that start here?
 	image, last := imageRuns(os.Getenv), cfg.volume().ranLast()
-	if image.Version == (rabbitconf.Version{}) || image.Version == last.Version {
+	if image.Version == (rabbitconf.Version{}) {
 		return
 	}
 	if why, _ := cfg.jump(image, os.Getenv); why != "" {
 		row("upgrade", "refused: %s", why)
-	} else if last.Version != (rabbitconf.Version{}) {
-		row("upgrade", "%s ran last, this image has %s", last, image)
+	} else if last.Version != (rabbitconf.Version{}) && last.Version != image.Version {
+		row("upgrade", "not refused: %s ran last, this image has %s", last, image)
 	}
 }
 

@@ -122,7 +122,7 @@ func (c config) flagsFile(getenv func(string) string) string {
 // member is not kept from starting by a Consul that is slow.
 const (
 	lookToTell  = 600 * time.Millisecond
-	lookToJudge = 3 * time.Second
+	lookToJudge = 2 * time.Second
 )
 
 // refuseJump is the check of versions. It changes nothing anywhere, and returns what this
@@ -252,10 +252,10 @@ func (c config) explain(j rabbitconf.Jump, last, image runs, file string) string
 	why += "; " + back
 	if way := j.Path; len(way) > 1 {
 		why += "; the next version to go to is " + rabbitconf.Least(way[0])
-		for _, v := range way[1:] {
+		for _, v := range way[1 : len(way)-1] {
 			why += ", then " + rabbitconf.Least(v)
 		}
-		why += ", node by node; before each step"
+		why += ", then " + j.To.Series() + ", node by node; before each step"
 	} else {
 		why += "; before it is upgraded"
 	}

@@ -36,10 +36,11 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// neighbourOf is a neighbour of a version, as long as the test lasts.
+// neighbourOf is a neighbour that runs a version.
 func (w *world) neighbourOf(version, name, cluster string, members ...string) *node {
 	w.t.Helper()
-	n := w.neighbour(name, cluster, members...)
+	n := w.node(name)
+	n.sees(cluster, members...)
 	n.becomes(version, cluster)
 	return n
 }
@@ -49,6 +50,7 @@ func (n *node) becomes(version, cluster string) {
 	n.t.Helper()
 	r := peers.Registration{Service: n.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: cluster, Version: version}
 	must(n.t, peers.Enter(n.t.Context(), n.consul.Client, r, ""))
+	must(n.t, peers.Report(n.t.Context(), n.consul.Client, r, api.HealthPassing, ""))
 }
 
 // unchanged starts the node, which must be refused within a second with the words, and
@@ -95,6 +97,9 @@ func testJump(t *testing.T, w *world) {
 	n.unchanged("RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran on this volume last", "this image has RabbitMQ 4.3.6", "takes only volumes of 4.2",
 		"not enabled here: rabbitmq_4.1.0, rabbitmq_4.2.0, khepri_db", "the next version to go to is 4.2, then 4.3", "rabbitmqctl enable_feature_flag all",
 		"rabbitmqctl enable_feature_flag khepri_db", "b@localhost runs 4.0.6", "c@localhost does not run, and had 4.0.4", "d@localhost does not run, its version is not known")
+	if out, _ := n.run("status"); !strings.Contains(strings.Join(strings.Fields(out), " "), "upgrade refused: RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran on this volume last") {
+		t.Errorf("status says\n%s", out)
+	}
 	for version, words := range map[string][]string{
 		"3.13.7": {"RabbitMQ supports no downgrade", "from an image of RabbitMQ 4.0.5"},
 		"4.0.4":  {"from patch release to patch release often works", "or of a later 4.0"},
@@ -103,6 +108,9 @@ func testJump(t *testing.T, w *world) {
 		n.unchanged(words...)
 	}
 	n.image("4.0.7")
+	if out, _ := n.run("status"); !strings.Contains(strings.Join(strings.Fields(out), " "), "upgrade not refused: RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran last, this image has RabbitMQ 4.0.7") {
+		t.Errorf("status says\n%s", out)
+	}
 	n.start()
 	n.server(soon)
 	n.kill(n.cmd.Process.Pid)
