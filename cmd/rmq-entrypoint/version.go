@@ -176,10 +176,13 @@ func (c config) jump(image runs, getenv func(string) string) (why, unknown strin
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		unknown = err.Error()
 	}
+	last := c.volume().ranLast()
 	if state.role == "" && !state.alone {
+		if j := rabbitconf.Judge(last.Version, flags, image.Version); j.Down && c.holdsSomething() {
+			return c.explain(j, last, image, file), ""
+		}
 		return blankJump(image, file, flags), ""
 	}
-	last := c.volume().ranLast()
 	asked := flags
 	if state.role == joining || state.alone { // not in the cluster yet, which brings its flags
 		asked = nil
@@ -196,6 +199,14 @@ func (c config) jump(image runs, getenv func(string) string) (why, unknown strin
 		return "", fmt.Sprintf("%s ran last, and this is %s, which is newer than what this program knows of upgrades", last, image)
 	}
 	return "", cmp.Or(unknown, erlangJump(last.Erlang, image.Erlang))
+}
+
+// holdsSomething reports whether there is anything in RabbitMQ's directory. What a newer
+// version has begun to move into Khepri has no database that an older one would know, and
+// an older one that goes on with it takes the others' down (measured: 4.0.5 after 4.3.6).
+func (c config) holdsSomething() bool {
+	entries, err := os.ReadDir(c.Data)
+	return err == nil && len(entries) > 0
 }
 
 // blankJump tells of feature flags that an older RabbitMQ left beside a directory that is
@@ -234,11 +245,12 @@ func (c config) explain(j rabbitconf.Jump, last, image runs, file string) string
 		ran = fmt.Sprintf("RabbitMQ %s or a later one ran on this volume last, as its feature flags say (%s)", j.From, file)
 		back = fmt.Sprintf("start this node from the image that it had, of RabbitMQ %s or later", j.From)
 	}
+	const empty = "if it does not serve there, an empty volume lets the node join its cluster again"
 	switch {
 	case j.Down && j.From.Major == j.To.Major && j.From.Minor == j.To.Minor:
 		return fmt.Sprintf("%s, this image has %s, and RabbitMQ supports no downgrade, though one from patch release to patch release often works; %s, or of a later %s", ran, image, back, j.From.Series())
 	case j.Down:
-		return fmt.Sprintf("%s, this image has %s, and RabbitMQ supports no downgrade; %s", ran, image, back)
+		return fmt.Sprintf("%s, this image has %s, and RabbitMQ supports no downgrade; %s; %s", ran, image, back, empty)
 	case j.Store:
 		return fmt.Sprintf("%s, with Khepri (feature flag khepri_db), which no later version reads as 3.13 had it, and this image has %s; %s; to 4.x leads only a new cluster beside this one, and moving over to it", ran, image, back)
 	}

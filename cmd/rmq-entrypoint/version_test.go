@@ -30,6 +30,7 @@ func TestVersions(t *testing.T) {
 		"mix of a blank node, allowed":     testMixAllowed,
 		"blank beside a cluster on Mnesia": testBlankBesideMnesia,
 		"flags left beside nothing":        testFlagsBesideNothing,
+		"half migrated":                    testHalfMigrated,
 		"unknown versions":                 testUnknownVersions,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); scenario(t, newWorld(t, c)) })
@@ -276,6 +277,17 @@ func testBlankBesideMnesia(t *testing.T, w *world) {
 	if w.record().Revision != before.Revision {
 		t.Error("it changed the record")
 	}
+}
+
+// What a start of 4.3.6 leaves of a member's volume of 4.0.5 that it could not migrate: the database is gone, and 4.0.5
+// would take the others down.
+func testHalfMigrated(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.put(n.data("coordination/rabbit@localhost/segment_name_upgrade_marker"), "")
+	n.put(n.flags(), strings.Replace(flagsOf(t, "4.0.5"), "'rabbitmq_4.0.0'", "'rabbitmq_4.0.0', 'rabbitmq_4.1.0', 'rabbitmq_4.2.0', khepri_db", 1))
+	n.unchanged("RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
+	n.put(n.state("member"), memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
+	n.unchanged("RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
 }
 
 func testFlagsBesideNothing(t *testing.T, w *world) {
