@@ -63,6 +63,7 @@ type Peer struct {
 	Address   string // host or IP and port as registered
 	ClusterID string // the cluster it said it belongs to, empty until verified
 	Version   string // of RabbitMQ that it was started as; empty: it does not say
+	Away      bool   // its Consul node is lost: what its own checks say is from before that
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
@@ -128,6 +129,9 @@ func Catalog(ctx context.Context, client *api.Client, service, node string) ([]P
 		for _, c := range e.Checks {
 			if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
 				p.Passing = false
+			}
+			if c.CheckID == "serfHealth" && c.Status == api.HealthCritical { // the agent's, since ever
+				p.Away = true
 			}
 			if strings.Contains(c.Output, "TTL expired") { // Consul's words, since 1.0 and in 1.22
 				p.Beating = false

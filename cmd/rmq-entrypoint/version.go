@@ -303,10 +303,15 @@ func (c config) lookAround(ctx context.Context, log *slog.Logger) (o around) {
 // running returns the other nodes of the cluster on record that run, by the version they
 // say they have.
 func (o around) running() map[string]rabbitconf.Version {
-	m := map[string]rabbitconf.Version{}
+	m, newest := map[string]rabbitconf.Version{}, map[string]peers.Peer{}
 	for _, p := range o.peers {
-		v, err := rabbitconf.ParseVersion(p.Version)
-		if p.Beating && err == nil && (p.ClusterID == "" || o.record.ClusterID == "" || p.ClusterID == o.record.ClusterID) {
+		ours := p.ClusterID == "" || o.record.ClusterID == "" || p.ClusterID == o.record.ClusterID
+		other, twice := newest[p.Node] // with the agent that it had before
+		if !p.Beating || p.Away || !ours || twice && !p.Newer(other) {
+			continue
+		}
+		newest[p.Node] = p
+		if v, err := rabbitconf.ParseVersion(p.Version); err == nil {
 			m[p.Node] = v
 		}
 	}

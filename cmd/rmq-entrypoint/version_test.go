@@ -326,6 +326,39 @@ func testUnknownVersions(t *testing.T, w *world) {
 	}
 }
 
+// Only who is seen to run, in this cluster, binds others.
+func TestWhoRuns(t *testing.T) {
+	beats := func(name string) peers.Peer {
+		return peers.Peer{Node: name, ClusterID: "id-1", Version: "4.0.5", Beating: true}
+	}
+	o := around{record: formed("id-1", nil)}
+	for name, change := range map[string]func(*peers.Peer){
+		"passes":          func(p *peers.Peer) { p.Passing = true },
+		"boots":           func(p *peers.Peer) { p.ClusterID = "" },
+		"silent":          func(p *peers.Peer) { p.Beating = false },
+		"agent lost":      func(p *peers.Peer) { p.Away = true },
+		"another cluster": func(p *peers.Peer) { p.ClusterID = "id-2" },
+		"says nothing":    func(p *peers.Peer) { p.Version = "" },
+		"says nonsense":   func(p *peers.Peer) { p.Version = "latest" },
+	} {
+		p := beats(name)
+		change(&p)
+		o.peers = append(o.peers, p)
+	}
+	moved, old := beats("passes"), beats("passes")
+	moved.Version, moved.Passing, old.Version = "4.2.0", true, "3.13.7"
+	o.peers = append([]peers.Peer{old, moved}, o.peers...)
+	if got := sorted(o.running()); !slices.Equal(got, []string{"boots", "passes"}) || o.running()["passes"].String() != "4.2.0" {
+		t.Errorf("these run: %v", o.running())
+	}
+	if why := o.mix(runs{Version: rabbitconf.Version{Major: 4, Minor: 2}}, runs{}); why != "" {
+		t.Error(why)
+	}
+	if why := (around{err: os.ErrDeadlineExceeded, peers: o.peers}).mix(runs{Version: rabbitconf.Version{Major: 4, Minor: 3}}, runs{}); why != "" {
+		t.Error(why)
+	}
+}
+
 func TestErlangAt(t *testing.T) {
 	root := t.TempDir()
 	put := func(name, text string) {
