@@ -34,7 +34,8 @@ import (
 //     A supported upgrade is a supported mix, so members never keep each other from starting.
 //
 // What is not known refuses nobody: a member starts, and the log says what is not known.
-// Erlang's version is kept and told alone, for RabbitMQ supports no version of it by volume.
+// Erlang's version is kept and told, and refuses nobody: of volumes that another one wrote
+// RabbitMQ's documentation says nothing, and each release names those that it runs on.
 
 // stampFile says what is about to run, or ran, on the volume.
 type stampFile struct {
