@@ -63,6 +63,7 @@ type Peer struct {
 	Node      string // rabbit@host
 	Address   string // host or IP and port as registered
 	ClusterID string // the cluster it said it belongs to, empty until verified
+	Version   string // of RabbitMQ that it was started as; empty: it does not say
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
@@ -174,6 +175,7 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		Node:      cmp.Or(meta[metaNode], meta[metaPlugin]),
 		ID:        id,
 		ClusterID: meta[metaCluster],
+		Version:   meta[metaVersion],
 		Volume:    meta[metaVolume],
 		Boot:      meta[metaBoot],
 		Blank:     meta[metaBlank] == "true",

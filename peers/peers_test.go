@@ -169,6 +169,27 @@ func TestSilenceTurnsCritical(t *testing.T) {
 	onlyPeer(t, consul.Client, false)
 }
 
+// A member says which RabbitMQ it runs, until its host is lost: what its check says then is from before.
+func TestVersionOfALostHost(t *testing.T) {
+	t.Parallel()
+	server := consultest.Start(t)
+	agent := consultest.StartAgent(t, []*consultest.Consul{server})
+	r := registration(b, "10.0.0.2")
+	r.TTL, r.Version = time.Hour, "4.0.5"
+	mustAnnounce(t, agent.Client, r)
+	mustReport(t, agent.Client, r, api.HealthPassing)
+	seen := func(away bool) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("its host is lost: %t", away), func() bool {
+			found, _, err := peers.Catalog(t.Context(), server.Client, service, a)
+			return err == nil && len(found) == 1 && found[0].Version == "4.0.5" && found[0].Beating && found[0].AgentFailed == away
+		})
+	}
+	seen(false)
+	agent.Kill()
+	seen(true)
+}
+
 func TestCatalog(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)

@@ -46,6 +46,7 @@ type Record struct {
 	Gone       map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
 	Replaced   []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous   []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
+	Versions   map[string]string `json:"versions,omitempty"`   // node → RabbitMQ version it was last verified with; tells, and decides nothing
 	Revision   string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
 }
 
@@ -151,6 +152,9 @@ func (r Record) plausible() error {
 		for n, g := range p.Gone {
 			gone(n, g)
 		}
+	}
+	for n, version := range r.Versions {
+		names, texts = append(names, n), append(texts, version)
 	}
 	if r.Seed != "" {
 		names = append(names, r.Seed)
@@ -337,6 +341,8 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	}
 	r.Gone[node] = Gone{Volume: r.Members[node], At: now.UTC(), Why: why}
 	delete(r.Members, node)
+	r.Versions = maps.Clone(r.Versions)
+	delete(r.Versions, node)
 	return r.verified(node)
 }
 

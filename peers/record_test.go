@@ -569,3 +569,21 @@ func TestImplausibleRecord(t *testing.T) {
 		mustRead(t, consul.Client)
 	}
 }
+
+func TestVersionsAreThoseOfMembers(t *testing.T) {
+	r := peers.Record{State: peers.Formed, Members: map[string]string{a: "va", b: ""}}
+	first := r.Runs(a, "4.0.5")
+	if len(r.Versions) > 0 || first.Versions[a] != "4.0.5" {
+		t.Errorf("%v, from a record that had %v", first.Versions, r.Versions)
+	}
+	both := first.Runs(b, "4.2.0").Runs(a, "4.2.0").Runs(c, "4.2.0").Runs(b, "")
+	if len(both.Versions) != 2 || both.Versions[a] != "4.2.0" || both.Versions[b] != "4.2.0" || first.Versions[a] != "4.0.5" {
+		t.Errorf("%v, from %v", both.Versions, first.Versions)
+	}
+	if gone := both.Without(a, "blank", time.Now()); len(gone.Versions) != 1 || len(both.Versions) != 2 || gone.With(a, "va2").Versions[a] != "" {
+		t.Errorf("%v, from %v", gone.Versions, both.Versions)
+	}
+	if anew := both.Claimed(c, "vc", "", time.Now()); len(anew.Versions) > 0 {
+		t.Errorf("a new cluster knows %v", anew.Versions)
+	}
+}

@@ -20,10 +20,13 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 	failsOver := func(t *testing.T, n *node) {
 		t.Helper()
 		n.registeredOn(servers[1], 10*testBeat, api.HealthPassing)
-		r, err := n.report()
-		if err != nil || r.Consul != servers[1].Addr || !r.ready() || strings.Contains(r.Reason, "not told") {
-			t.Errorf("it uses %s: %s, %v", r.Consul, r.Reason, err)
-		}
+		eventually(t, testBeat, "it says so itself", func() error { // just after Consul was told
+			r, err := n.report()
+			if err != nil || r.Consul != servers[1].Addr || !r.ready() || strings.Contains(r.Reason, "not told") {
+				return fmt.Errorf("it uses %s: %s, %w", r.Consul, r.Reason, err)
+			}
+			return nil
+		})
 		says(t, n.log(), "moving to another Consul agent")
 	}
 	t.Run("recreated while the node serves", func(t *testing.T) { // register: EOF, beats: 404, reads: 200

@@ -46,6 +46,7 @@ type config struct {
 	StateDir     string
 	Queues       string
 	CarryOn      bool
+	AllowJump    bool
 	LogLevel     slog.Level
 	LogFormat    string
 
@@ -112,6 +113,7 @@ func settings(cfg *config) []setting {
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
 		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
 		{"carry-on", []string{"RMQ_CARRY_ON"}, boolean(&cfg.CarryOn), "carry on from this copy by itself when the majority is gone for good", ""},
+		{"allow-version-jump", []string{"RMQ_ALLOW_VERSION_JUMP"}, boolean(&cfg.AllowJump), "start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members", ""},
 		{"log-level", []string{"RMQ_LOG_LEVEL"}, level, "debug, info, warn or error", "info"},
 		{"log-format", []string{"RMQ_LOG_FORMAT"}, str(&cfg.LogFormat, "text"), "text or json", ""},
 	}

@@ -48,6 +48,7 @@ func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
 		{flag: "dns-domain", field: "DNSDomain", byDefault: "consul", env: "a", envValue: "a", arg: "b", argValue: "b"},
 		{flag: "node", field: "Node", byDefault: "rabbit@" + shortHost(t), env: "a@b", envValue: "a@b", arg: "c@d", argValue: "c@d"},
 		{flag: "long-names", field: "LongNames", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
+		{flag: "allow-version-jump", field: "AllowJump", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
 		{flag: "advertise", field: "Advertise", byDefault: "", env: "10.0.0.1", envValue: "10.0.0.1", arg: "::1", argValue: "::1"},
 		{flag: "hosts", field: "Hosts", byDefault: "off", env: "consul", envValue: "consul", arg: "off", argValue: "off"},
 		{flag: "tags", field: "Tags", byDefault: []string(nil), env: "a, b", envValue: []string{"a", "b"}, arg: "c", argValue: []string{"c"}},
@@ -292,6 +293,7 @@ func TestBadSettings(t *testing.T) {
 		{args: "--log-level loud", say: []string{"--log-level", "loud"}},
 		{env: "RMQ_LOG_LEVEL=loud", say: []string{"RMQ_LOG_LEVEL", "loud"}},
 		{args: "--carry-on=maybe", say: []string{"--carry-on", "maybe"}},
+		{args: "--allow-version-jump=maybe", say: []string{"--allow-version-jump", "maybe"}},
 	} {
 		_, _, err := parse(strings.Fields(c.args), environ(strings.Split(c.env, ";")...))
 		if err == nil {

@@ -17,30 +17,31 @@
 //
 // Each setting: flag, environment variable, default. A flag wins over a variable.
 //
-//	--consul         CONSUL_HTTP_ADDR, CONSUL_ADDRESS  127.0.0.1:8500                                                       Consul agents, comma-separated, tried in this order
-//	--service        RMQ_SERVICE                       rabbitmq                                                             service name: nodes with the same one are one cluster
-//	--dns-server     RMQ_DNS_SERVER                    first of /etc/resolv.conf                                            DNS server (host:port) that knows Consul's domain
-//	--dns-domain     RMQ_DNS_DOMAIN                    consul                                                               Consul's DNS domain
-//	--node           RABBITMQ_NODENAME                 rabbit@<host name>                                                   node name, name@host
-//	--long-names     RABBITMQ_USE_LONGNAME             false                                                                node names carry the full host name
-//	--advertise      RMQ_ADVERTISE                     source of the route to Consul                                        IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own
-//	--hosts          RMQ_HOSTS                         off                                                                  consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them
-//	--tags           RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated
-//	--meta           RMQ_META                          none                                                                 meta of the node's services in Consul, key=value, comma-separated
-//	--ttl            RMQ_TTL                           15s                                                                  TTL of the health check and of the lock's session, 10s to 24h
-//	--key-prefix     RMQ_KEY_PREFIX                    rmq-entrypoint                                                       prefix of the lock's and the cluster record's keys
-//	--lock-delay     RMQ_LOCK_DELAY                    1s                                                                   how long the lock stays shut after its holder was lost, 1ms to 60s
-//	--wait-timeout   RMQ_WAIT_TIMEOUT                  10m0s                                                                how long a blank node waits before it exits and is restarted
-//	--join-timeout   RMQ_JOIN_TIMEOUT                  5m0s                                                                 how long a joiner may take to get ready before it is stopped and decides afresh
-//	--claim-timeout  RMQ_CLAIM_TIMEOUT                 3 × ttl                                                              how long a dead seed's claim is left alone, over twice the TTL
-//	--amqp-url       RMQ_AMQP_URL                      this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST  what the health check connects to
-//	--http           RMQ_HTTP                          :15690                                                               address of the companion's /ready and /status
-//	--config         RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
-//	--state-dir      RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
-//	--queues         RMQ_QUEUES                        auto                                                                 auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
-//	--carry-on       RMQ_CARRY_ON                      false                                                                carry on from this copy by itself when the majority is gone for good
-//	--log-level      RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error
-//	--log-format     RMQ_LOG_FORMAT                    text                                                                 text or json
+//	--consul              CONSUL_HTTP_ADDR, CONSUL_ADDRESS  127.0.0.1:8500                                                       Consul agents, comma-separated, tried in this order
+//	--service             RMQ_SERVICE                       rabbitmq                                                             service name: nodes with the same one are one cluster
+//	--dns-server          RMQ_DNS_SERVER                    first of /etc/resolv.conf                                            DNS server (host:port) that knows Consul's domain
+//	--dns-domain          RMQ_DNS_DOMAIN                    consul                                                               Consul's DNS domain
+//	--node                RABBITMQ_NODENAME                 rabbit@<host name>                                                   node name, name@host
+//	--long-names          RABBITMQ_USE_LONGNAME             false                                                                node names carry the full host name
+//	--advertise           RMQ_ADVERTISE                     source of the route to Consul                                        IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own
+//	--hosts               RMQ_HOSTS                         off                                                                  consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them
+//	--tags                RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated
+//	--meta                RMQ_META                          none                                                                 meta of the node's services in Consul, key=value, comma-separated
+//	--ttl                 RMQ_TTL                           15s                                                                  TTL of the health check and of the lock's session, 10s to 24h
+//	--key-prefix          RMQ_KEY_PREFIX                    rmq-entrypoint                                                       prefix of the lock's and the cluster record's keys
+//	--lock-delay          RMQ_LOCK_DELAY                    1s                                                                   how long the lock stays shut after its holder was lost, 1ms to 60s
+//	--wait-timeout        RMQ_WAIT_TIMEOUT                  10m0s                                                                how long a blank node waits before it exits and is restarted
+//	--join-timeout        RMQ_JOIN_TIMEOUT                  5m0s                                                                 how long a joiner may take to get ready before it is stopped and decides afresh
+//	--claim-timeout       RMQ_CLAIM_TIMEOUT                 3 × ttl                                                              how long a dead seed's claim is left alone, over twice the TTL
+//	--amqp-url            RMQ_AMQP_URL                      this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST  what the health check connects to
+//	--http                RMQ_HTTP                          :15690                                                               address of the companion's /ready and /status
+//	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
+//	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
+//	--queues              RMQ_QUEUES                        auto                                                                 auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
+//	--carry-on            RMQ_CARRY_ON                      false                                                                carry on from this copy by itself when the majority is gone for good
+//	--allow-version-jump  RMQ_ALLOW_VERSION_JUMP            false                                                                start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members
+//	--log-level           RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error
+//	--log-format          RMQ_LOG_FORMAT                    text                                                                 text or json
 //
 // Secrets have no flag. Each may be given as a file, by the name with _FILE:
 //

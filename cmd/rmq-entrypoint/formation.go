@@ -15,6 +15,7 @@ import (
 
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // storyEvery is how often a waiting node repeats what it waits for.
@@ -43,6 +44,7 @@ type formation struct {
 	state  condition
 	self   string                                 // own address as registered, once known
 	heals  bool                                   // RabbitMQ refuses a wiped node under its old name until it is forgotten
+	image  rabbitconf.Version                     // of this node's RabbitMQ; zero: not known, which refuses nobody
 	say    func(waiting string)                   // keeps the reason where a health check finds it
 	decide func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
 
@@ -105,6 +107,9 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 			return p, err
 		}
 		if err := reachable(o.Observation); err != nil {
+			return p, err
+		}
+		if err := f.cannotMix(o.Observation); err != nil { // before anything is said of this node in Consul
 			return p, err
 		}
 		d := f.choose(o.Observation)

@@ -35,6 +35,7 @@ type runtimeFile struct {
 	PID     int    // of the server
 	Started uint64 // its start time in clock ticks since boot: tells it from a later process of that PID
 	Version string // of RabbitMQ
+	Erlang  string // version that it runs on, if that is known
 	Role    role
 	Claim   string
 	Volume  string

@@ -36,6 +36,10 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if cfg.Advertise, err = addressOf(cfg.Advertise); err != nil {
 		return err
 	}
+	image, doubts, err := refuseJump(ctx, log, cfg)
+	if err != nil {
+		return err
+	}
 	if err := stepDown(cfg); err != nil {
 		return err
 	}
@@ -53,7 +57,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	defer seat.Close() // after exec the companion alone holds it
 
 	rt := runtimeFile{
-		Config: cfg, PID: os.Getpid(), Started: startTime(os.Getpid()), Version: ready.version.String(),
+		Config: cfg, PID: os.Getpid(), Started: startTime(os.Getpid()), Version: ready.version.String(), Erlang: image.Erlang,
 		Boot: peers.NewID(), Since: time.Now().UTC(),
 	}
 	c := newConsul(cfg, log)
@@ -106,6 +110,12 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	if err := rt.write(); err != nil {
 		return err
+	}
+	if len(doubts) > 0 {
+		log.Warn("whether RabbitMQ supports this version here is not known: it starts", "unknown", strings.Join(doubts, "; "))
+	}
+	if err := cfg.volume().stamp(ready.version, image.Erlang, time.Now()); err != nil {
+		return fmt.Errorf("write down which version is about to run: %w", err)
 	}
 	if ready.hosts != nil && cerr == nil { // with data, nothing has asked the catalog yet
 		catalog, _, err := peers.Catalog(ctx, client, cfg.Service, cfg.Node)
@@ -182,7 +192,7 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 		log: log, cfg: cfg, consul: c, volume: cfg.volume(), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
 		broker: broker{cfg.Node, cfg.run}, hosts: ready.hosts,
-		heals: needsForget(ready.version),
+		heals: needsForget(ready.version), image: ready.version,
 		say: func(why string) {
 			rt.Waiting = why
 			if err := rt.write(); err != nil {

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // statusMain prints what an operator asks at 3 a.m.: this node, the volume, the
@@ -60,6 +62,16 @@ func statusVolume(cfg config, row func(string, string, ...any)) {
 		row("volume", "%s of cluster %s, volume %s (%s)", state.role, state.cluster, state.volume, cfg.Data)
 	default:
 		row("volume", "%s, never verified (%s)", state.role, cfg.Data)
+	}
+	// In a container of another image on this volume, as scripts/up runs it: may that start here?
+	image, last := imageRuns(os.Getenv), cfg.volume().ranLast()
+	if image.Version == (rabbitconf.Version{}) {
+		return
+	}
+	if why, _ := cfg.jump(image, os.Getenv); why != "" {
+		row("upgrade", "refused: %s", why)
+	} else if last.Version != (rabbitconf.Version{}) && last.Version != image.Version {
+		row("upgrade", "not refused: %s ran last, this image has %s", last, image)
 	}
 }
 

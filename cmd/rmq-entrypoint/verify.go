@@ -74,7 +74,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 // mark writes the marker: that this volume is a member's, and until when it
 // served.
 func (c *companion) mark() error {
-	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members, At: time.Now().UTC(), Regrow: c.regrows > 0}
+	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members, At: time.Now().UTC(), Regrow: c.regrows > 0, RabbitMQ: c.rt.Version, Erlang: c.rt.Erlang}
 	if err := c.rt.Config.volume().writeMember(m); err != nil {
 		return err
 	}
@@ -135,6 +135,8 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	switch {
 	case listed && on == c.rt.Volume && on != "" && (r.Joining[node] != "" || r.NeverVerified(node)):
 		return c.publish(ctx, client, r.With(node, on), index, "a member now")
+	case listed && on == c.rt.Volume && on != "" && r.Versions[node] != c.rt.Version:
+		return c.publish(ctx, client, r, index, "on record with RabbitMQ "+c.rt.Version)
 	case listed && on == c.rt.Volume && on != "":
 		return ""
 	case listed && on == "", !listed && !gone:
@@ -457,6 +459,7 @@ const changedFirst = "another node changed the record first, looking again"
 
 // publish writes the record and returns "" when it stands.
 func (c *companion) publish(ctx context.Context, client *api.Client, r peers.Record, index uint64, what string) string {
+	r = r.Runs(c.rt.Config.Node, c.rt.Version)
 	ok, err := peers.WriteRecord(ctx, client, c.rt.Config.recordKey(), r, index, "", "")
 	switch {
 	case err != nil:

@@ -40,6 +40,9 @@ type memberFile struct {
 	Members   []string  `json:"members"`          // as RabbitMQ last listed them
 	At        time.Time `json:"at"`               // until when it served, to half a minute
 	Regrow    bool      `json:"regrow,omitempty"` // replicas of quorum queues are still to be brought back
+
+	RabbitMQ string `json:"rabbitmq,omitempty"` // version that serves
+	Erlang   string `json:"erlang,omitempty"`   // version it runs on
 }
 
 // volume is what lies on the disk: RabbitMQ's own directory and ours beside it.

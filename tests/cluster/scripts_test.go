@@ -80,7 +80,8 @@ func TestScripts(t *testing.T) {
 		}
 		older := *d
 		older.env = append(slices.Clip(d.env), "RABBITMQ_IMAGE=rmq-entrypoint/rabbitmq:trixie")
-		older.refused("up", []string{"2"}, "RABBITMQ_IMAGE=rmq-entrypoint/rabbitmq:trixie", "scripts/down --volumes")
+		older.refused("up", []string{"2"}, "RABBITMQ_IMAGE=rmq-entrypoint/rabbitmq:trixie", "scripts/down --volumes",
+			"rabbitmq1: RabbitMQ 4.3", "rabbitmq2: RabbitMQ 4.3", "ran on this volume last", "RabbitMQ supports no downgrade")
 		d.script("up", "2")
 		d.together()
 		d.same(id, d.clusterID())
