@@ -29,7 +29,8 @@ const (
 //
 // Members is a superset of the nodes whose volumes may hold data: a seed's claim
 // names the seed, a joiner adds itself before its server starts, and only a node
-// itself takes itself off. An empty volume id was published by somebody else and
+// itself takes itself off, or an operator's `found`, which a member that serves takes
+// back. An empty volume id was published by somebody else and
 // refuses nobody.
 type Record struct {
 	State     State             `json:"state"`
@@ -40,7 +41,7 @@ type Record struct {
 	Since     time.Time         `json:"since"`                // of State
 	Members   map[string]string `json:"members"`              // node → volume id
 	Joining   map[string]string `json:"joining,omitempty"`    // members on their first volume that were not verified yet, and that volume
-	Gone      map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
+	Gone      map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off, or were given up
 	Replaced  []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous  []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
 	Revision  string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
@@ -51,6 +52,7 @@ type Gone struct {
 	Volume string    `json:"volume,omitempty"`
 	At     time.Time `json:"at"`
 	Why    string    `json:"why"`
+	By     string    `json:"by,omitempty"`   // who wrote this: a node or a command, and its host; empty in older records
 	Left   bool      `json:"left,omitempty"` // in good order: nothing was lost with it, and the cluster forgets it
 
 	// It never was a member on any volume, its join came to nothing: nothing was lost
@@ -305,8 +307,10 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return fmt.Sprintf("this volume (%s) was replaced%s: %s is on record with volume %s in cluster %s, on record since %s", volume, when, node, on, r.describe(), r.Since.Format(time.RFC3339))
 	case gone && g.Left:
 		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+	case gone && len(r.Members) == 0:
+		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
 	case gone:
-		return fmt.Sprintf("%s took itself off cluster %s on %s (%s); on record without it: %s (look there whether they carried on before you give this volume up)", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
 	default:
 		return fmt.Sprintf("%s is no longer on record as a member of cluster %s, on record since %s", node, r.describe(), r.Since.Format(time.RFC3339))
 	}

@@ -101,11 +101,11 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 
 // lost returns those of the members that took themselves off the record. One that
 // left in good order is about to be forgotten: only if that fails for long, its
-// vote is lost, too.
+// vote is lost, too. One that somebody else gave up has its data.
 func lost(r peers.Record, members []string) []string {
 	return slices.DeleteFunc(slices.Clone(members), func(m string) bool {
 		g, gone := r.Gone[m]
-		return !gone || g.Left && time.Since(g.At) < 2*leaveGrace
+		return !gone || g.Another(m) || g.Left && time.Since(g.At) < 2*leaveGrace
 	})
 }
 

@@ -276,6 +276,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			}
 			f.state.failed, f.state.joining = true, false
 		}
+		struck = struck.By(f.cfg.Node, by(f.cfg.Node+", its volume blank,"))
 		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), struck, o.record, "", "")
 		return false, err
 	case peers.Join:
@@ -292,8 +293,13 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return false, err
 	}
 	if r.State == peers.Formed {
-		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the key in Consul, start them",
-			"key", f.cfg.recordKey(), "lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
+		why, by := "all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the key in Consul, start them", ""
+		for _, n := range goneNames(r) {
+			if g := r.Gone[n]; g.Another(n) {
+				why, by = "the cluster on record was given up; to have it back all the same: stop all nodes, delete the key in Consul, start those that have its data", g.By
+			}
+		}
+		f.log.Warn("FOUNDING ANEW: "+why, "key", f.cfg.recordKey(), "lost_cluster", r.ClusterID, "gone", strings.Join(goneNames(r), ","), "given_up_by", by)
 	}
 	f.log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
 	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l, aside: !f.state.alone} // alone it goes on with what it founded

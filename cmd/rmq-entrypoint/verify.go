@@ -151,6 +151,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	case listed && on == "", !listed && !gone:
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
 	}
+	if back, why := c.putBack(ctx, client, r, index); back {
+		return why
+	}
 	why := r.Refuses(node, c.rt.Volume, v.ClusterID)
 	if why != "" {
 		why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", c.rt.Config.recordKey())
@@ -158,7 +161,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	// A node that has served since its start is in the cluster, whatever an earlier day's
 	// record says, to which Consul may have been put back. That another one took its place
 	// since then no such record can say.
-	if c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified) {
+	if g := r.Gone[node]; (g.Left || !g.Another(node)) && (c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified)) {
 		c.standDown(ctx, why)
 	}
 	return why
@@ -173,6 +176,11 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 		return "the cluster record is gone"
 	case r.ClusterID != v.ClusterID:
 		return split(v, r)
+	case c.takenOff(r):
+		if _, why := c.putBack(ctx, client, r, index); why != "" && why != changedFirst {
+			return why
+		}
+		return "" // it has served all the while
 	case r.Members[node] != c.rt.Volume:
 		c.verified = false
 		return "the record names another volume for this node"
@@ -184,7 +192,7 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 			break
 		}
 		if g, gone := r.Gone[m]; !on && gone && !g.Left && slices.Contains(v.Running, m) && time.Since(g.At) > 2*c.rt.Config.TTL {
-			return fmt.Sprintf("%s runs in this cluster, but took itself off the record on %s (%s)", m, g.At.Format(time.RFC3339), g.Why)
+			return fmt.Sprintf("%s runs in this cluster, but %s", m, strings.TrimPrefix(g.Told(m, "the record"), m+" "))
 		}
 	}
 	return ""

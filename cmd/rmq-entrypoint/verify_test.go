@@ -186,6 +186,15 @@ func TestWatch(t *testing.T) {
 		{name: "off the record just now", on: on("a"), gone: gone(20*time.Second, false)},
 		{name: "off the record, and does not run", on: on("a"), gone: gone(time.Minute, false), running: "a"},
 		{name: "left for good, and runs on", on: on("a"), gone: gone(time.Minute, true)},
+		{name: "off the record by another's doing, and runs", on: on("a"), gone: map[string]peers.Gone{"b": {At: time.Now().Add(-time.Minute), Why: "because", By: "alice"}},
+			says: []string{"b runs in this cluster, but was taken off the record on", "by alice (because)"}},
+		{name: "off the record itself, by another's doing", on: on("b"), gone: map[string]peers.Gone{"a": {Volume: "v-a", Why: "because", By: "alice"}}, published: on("a", "b")},
+		{name: "the same, and somebody else was faster", on: on("b"), late: true, gone: map[string]peers.Gone{"a": {Volume: "v-a", By: "alice"}}},
+		{name: "off the record itself, left", on: on("b"), gone: map[string]peers.Gone{"a": {Volume: "v-a", By: "alice", Left: true}}, says: []string{"the record names another volume"}, unproven: true},
+		{name: "off the record itself, by its own doing", on: on("b"), gone: map[string]peers.Gone{"a": {Volume: "v-a", By: "a, its volume blank, on host h"}},
+			says: []string{"the record names another volume"}, unproven: true},
+		{name: "off the record by another's doing, and not running", on: on("b"), running: "b", gone: map[string]peers.Gone{"a": {Volume: "v-a", By: "alice"}},
+			says: []string{"the record names another volume"}, unproven: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := config{Node: "a", TTL: 15 * time.Second, Service: fmt.Sprint("watch", i), KeyPrefix: "rmq-entrypoint"}
