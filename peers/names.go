@@ -48,7 +48,7 @@ func (n Names) Nobody(ctx context.Context, host string, others []string) (proof 
 			case err != nil:
 				return "", err
 			case answer.Rcode != dns.RcodeNameError:
-				return "", fmt.Errorf("name server %s does not say that there is no %s: it answers %s without an address", server, name, dns.RcodeToString[answer.Rcode])
+				return "", fmt.Errorf("name server %s does not say that there is no %s: it answers %s, addresses: %d", server, name, dns.RcodeToString[answer.Rcode], len(answer.Answer))
 			case len(answer.Answer) > 0:
 				return "", fmt.Errorf("name server %s knows %s as an alias", server, name)
 			}

@@ -171,7 +171,7 @@ func (w witness) unlisted(ctx context.Context, ip, name string) error {
 	case err != nil:
 		return fmt.Errorf("epmd at %s does not say whether it runs: %w", at, err)
 	case listed:
-		return fmt.Errorf("%w: epmd at %s lists it, but it does not let this one in (another Erlang cookie or other TLS settings?), or its port is out of reach", errListed, at)
+		return fmt.Errorf("%w: epmd at %s lists it", errListed, at)
 	}
 	// Killed and started again, epmd knows of nobody until RabbitMQ tells it, each minute.
 	if dist := net.JoinHostPort(ip, w.distPort); w.distPort != "" && listens(ctx, dist) {
