@@ -495,7 +495,9 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 			return api.HealthCritical, "not verified: " + why
 		}
 	}
-	c.size, c.left = len(record.Members), leftBehind(record, c.view, c.rt.Config.Node)
+	if !c.takenOff(record) { // put right meanwhile, and of no use
+		c.size, c.left = len(record.Members), leftBehind(record, c.view, c.rt.Config.Node)
+	}
 	if len(c.view.Partitions) > 0 {
 		return c.partitioned(ctx, r)
 	}

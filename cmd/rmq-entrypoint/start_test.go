@@ -86,6 +86,7 @@ func TestEntrypoint(t *testing.T) {
 		"status":                            testStatus,
 		"found":                             testFound,
 		"given up while it serves":          testGivenUpWhileItServes,
+		"given up while it boots":           testGivenUpWhileItBoots,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -425,6 +426,38 @@ func sameTree(a, b map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// The record was not to be read when this node started, or was changed before it was ready:
+// it serves by now, and what another process wrote stops it no more than one that is verified.
+func testGivenUpWhileItBoots(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{n.name}})
+	was := formed("id-1", map[string]string{n.name: "v1"})
+	w.putRecord(was)
+	n.start()
+	s := n.server(soon)
+	w.putRecord(was.Without(n.name, peers.GivenUp("rmq-entrypoint found"), time.Now().Add(-time.Hour)).By(n.name, "rmq-entrypoint found on host far-away"))
+	n.sees("id-1", n.name)
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	w.recordBecomes(was)
+	says(t, n.log(), "taken off the record all the same", "far-away")
+	must(t, syscall.Kill(s.PID, 0))
+
+	// What a process of its own wrote is another matter: there is a cluster without it.
+	m := w.node("m@localhost")
+	m.hasData(&memberFile{ClusterID: "id-1", Volume: "vm", Members: []string{n.name, m.name}})
+	w.putRecord(was.With(m.name, "vm"))
+	m.start()
+	m.server(soon)
+	w.putRecord(was.With(m.name, "vm").Without(m.name, "its volume came up blank", time.Now().Add(-time.Hour)).By(m.name, m.name+", its volume blank, on host h"))
+	m.sees("id-1", n.name, m.name)
+	m.tell("amqp up")
+	m.tell("notify READY=1")
+	m.exit(soon)
+	says(t, m.log(), "stopping the server", "m@localhost took itself off cluster id-1", "its volume came up blank")
 }
 
 // A volume that the record positively rules out is not started, and kept.
@@ -1153,7 +1186,7 @@ func testStatus(t *testing.T, w *world) {
 
 func testFound(t *testing.T, w *world) {
 	asleep, lost := epmd(t), closed(t)
-	n := w.node("rabbit@localhost", "ERL_EPMD_PORT="+lost)
+	n := w.node("rabbit@localhost", "ERL_EPMD_PORT="+lost, "RABBITMQ_DIST_PORT="+closed(t)) // a RabbitMQ of this machine is another one
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
 	a := w.neighbour("a@localhost", "id-1", "a@localhost")
 	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost serves") {
@@ -1256,6 +1289,7 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 	for name, g := range map[string]peers.Gone{
 		"by an earlier version":          {Why: "given up by an operator (rmq-entrypoint found)", At: time.Now().Add(-24 * time.Hour)},
 		"by hand":                        {Why: "because", By: "alice", At: time.Now().Add(-24 * time.Hour)},
+		"that it left, by another, now":  {Why: "told to (rmq-entrypoint leave)", Left: true, At: time.Now().Add(time.Second)},
 		"by another under its name, now": {Why: "its volume came up blank", By: n.name + ", its volume blank, on host other", At: time.Now().Add(time.Second)},
 	} {
 		g.Volume = was.Members[n.name]

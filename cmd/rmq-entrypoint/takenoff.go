@@ -21,7 +21,7 @@ func (c *companion) takenOff(r peers.Record) bool {
 	g, gone := r.Gone[node]
 	_, on := r.Members[node]
 	switch {
-	case !gone || on || g.Left, r.State != peers.Formed || r.ClusterID != c.view.ClusterID:
+	case !gone || on, r.State != peers.Formed || r.ClusterID != c.view.ClusterID:
 		return false
 	case g.Volume != "" && g.Volume != c.rt.Volume: // of an earlier volume: nothing is said of this one
 		return false
@@ -31,6 +31,10 @@ func (c *companion) takenOff(r peers.Record) bool {
 	// Under its own name, but not by this node, which has served since: a second container
 	// with its host name, say.
 	since := !c.rt.Verified.IsZero() && g.At.After(c.rt.Verified)
+	if g.Left { // its own leave begins with an order on its volume
+		order, err := c.rt.Config.volume().out()
+		return since && err == nil && (order == nil || !order.Leaving)
+	}
 	return g.Another(node) || since
 }
 

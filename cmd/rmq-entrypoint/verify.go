@@ -161,7 +161,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	// A node that has served since its start is in the cluster, whatever an earlier day's
 	// record says, to which Consul may have been put back. That another one took its place
 	// since then no such record can say.
-	if g := r.Gone[node]; (g.Left || !g.Another(node)) && (c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified)) {
+	if g := r.Gone[node]; !g.Another(node) && (c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified)) {
 		c.standDown(ctx, why)
 	}
 	return why
