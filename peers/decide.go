@@ -115,6 +115,11 @@ func decideFormed(o Observation, r Record) Decision {
 	case len(others) > 0:
 		return waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
 	}
+	for n, g := range r.Gone {
+		if g.Another(n) {
+			return Decision{Action: Claim, Why: fmt.Sprintf("cluster %s was given up", r.ClusterID)}
+		}
+	}
 	return Decision{Action: Claim, Why: fmt.Sprintf("every member of cluster %s came up with a blank volume and took itself off the record", r.ClusterID)}
 }
 

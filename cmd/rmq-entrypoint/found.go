@@ -39,6 +39,13 @@ func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Wr
 			}
 			nodes, registered[p.Node] = append(nodes, p.Node), append(registered[p.Node], p.Address)
 		}
+		blank := map[string]bool{} // by its own word: only if it answers from this cluster it is to be believed
+		for n, g := range r.Gone {
+			if _, on := r.Members[n]; !on && !g.Left {
+				blank[n] = !g.Another(n) && registered[n] == nil
+				nodes = append(nodes, n)
+			}
+		}
 		slices.Sort(nodes)
 		nodes = slices.Compact(nodes)
 		w, err := cfg.witness(nodes)
@@ -47,7 +54,10 @@ func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Wr
 		}
 		var unsure []string
 		for _, n := range nodes {
-			_, err := (broker{cfg.Node, cfg.run}).view(ctx, n)
+			v, err := (broker{cfg.Node, cfg.run}).view(ctx, n)
+			if blank[n] && (err != nil || v.ClusterID != id) {
+				continue
+			}
 			if err == nil || errors.Is(err, errNoClusterID) { // critical, but it runs
 				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
 			}

@@ -1196,6 +1196,12 @@ func testFound(t *testing.T, w *world) {
 	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
 		t.Errorf("found beside a member that runs unregistered: %d, %q", code, out)
 	}
+	// One that is off the record may serve the cluster all the same.
+	w.putRecord(formed("id-1", map[string]string{a.name: "va"}).Without(a.name, "its volume came up blank", time.Now()))
+	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
+		t.Errorf("found beside a member that is off the record and runs: %d, %q", code, out)
+	}
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).With("blank@localhost", "vb").Without("blank@localhost", "its volume came up blank", time.Now()))
 	must(t, os.Remove(a.path("view")))
 	if out, code := n.run("found", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
 		t.Errorf("found for another cluster: %d, %q", code, out)
