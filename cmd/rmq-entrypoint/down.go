@@ -105,7 +105,7 @@ func (w witness) down(ctx context.Context, node string, registered []string) (do
 	if w.blind != "" {
 		return false, w.blind
 	}
-	addrs, proof, err := w.lookUp(ctx, host)
+	addrs, proof, err := w.lookUp(ctx, host, registered)
 	if err != nil {
 		return false, err.Error()
 	}
@@ -132,8 +132,11 @@ func (w witness) down(ctx context.Context, node string, registered []string) (do
 
 // lookUp returns the addresses of a host, as Erlang here would find them, or what shows
 // that there is no such host. An error means unknown.
-func (w witness) lookUp(ctx context.Context, host string) (addrs []string, proof string, err error) {
+func (w witness) lookUp(ctx context.Context, host string, registered []string) (addrs []string, proof string, err error) {
 	if ip := w.hosts[host]; ip != "" {
+		if !slices.ContainsFunc(registered, func(addr string) bool { at, _, _ := net.SplitHostPort(addr); return at == ip }) {
+			return nil, "", fmt.Errorf("Consul's catalog, from which nodes here learn addresses (--hosts consul), had its host at %s once, and has it no more: where it is now, if it runs, cannot be told", ip)
+		}
 		return []string{ip}, "", nil
 	}
 	soon, cancel := context.WithTimeout(ctx, 8*time.Second)
