@@ -180,6 +180,11 @@ func decideFormed(o Observation, r Record) Decision {
 			return waitFor("%s, which is not on record and may hold data of cluster %s; if it is gone for good, deregister it with its agent %s (consul services deregister -id=%s)", p.Describe(), r.ClusterID, p.Agent, p.ID)
 		}
 	}
+	for n, g := range r.Gone {
+		if g.Another(n) {
+			return Decision{Action: Claim, Why: fmt.Sprintf("cluster %s was given up", r.ClusterID)}
+		}
+	}
 	return Decision{Action: Claim, Why: fmt.Sprintf("every member of cluster %s came up with a blank volume and took itself off the record", r.ClusterID)}
 }
 

@@ -31,8 +31,8 @@ const (
 //
 // Members is a superset of the nodes whose volumes may hold data: a seed's claim
 // names the seed, a joiner adds itself before its server starts, and only a node
-// itself takes itself off. An empty volume id was published by somebody else and
-// refuses nobody.
+// itself takes itself off, or an operator's `found`, which a member that serves
+// takes back. An empty volume id was published by somebody else and refuses nobody.
 type Record struct {
 	State      State             `json:"state"`
 	ClusterID  string            `json:"cluster_id,omitempty"` // filled in at Formed
@@ -43,7 +43,7 @@ type Record struct {
 	Members    map[string]string `json:"members"`              // node → volume id
 	Joining    map[string]string `json:"joining,omitempty"`    // members on their first volume that were not verified yet, and that volume
 	Unverified map[string]string `json:"unverified,omitempty"` // members that joined anew and were not verified yet, and that volume: it may be another container's of that name
-	Gone       map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off
+	Gone       map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off, or were given up
 	Replaced   []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous   []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
 	Versions   map[string]string `json:"versions,omitempty"`   // node → RabbitMQ version it was last verified with; tells, and decides nothing
@@ -55,11 +55,13 @@ type Gone struct {
 	Volume string    `json:"volume,omitempty"`
 	At     time.Time `json:"at"`
 	Why    string    `json:"why"`
+	By     string    `json:"by,omitempty"`   // who wrote this: a node or a command, and its host; empty in older records
 	Left   bool      `json:"left,omitempty"` // in good order: nothing was lost with it, and the cluster forgets it
 
 	// Nobody has decided to go on without that volume yet: should it come back, it is a
 	// member again. A blank volume under the name is no such decision.
 	MayReturn bool `json:"may_return,omitempty"`
+	Final     bool `json:"final,omitempty"` // the cluster went on without that volume's data
 
 	// It never was a member on any volume, its join came to nothing: nothing was lost
 	// with it, but RabbitMQ may count it in.
@@ -268,22 +270,23 @@ func (r Record) with(node, volume string) Record {
 	return r.verified(node)
 }
 
-// Returns reports whether that volume of node's is off the record and may come back: it
-// was struck by a blank one, and nobody has gone on without it. One whose name was not on
-// record yet may be any.
+// Returns reports whether that volume of node's is off the record and may come back: a
+// blank one struck it, and nobody has gone on without it; or an operator gave the cluster
+// up, and members that run took that back. One whose name was not on record yet may be any.
 func (r Record) Returns(node, volume string) bool {
 	_, on := r.Members[node]
 	g, gone := r.Gone[node]
-	return gone && !on && g.MayReturn && (g.Volume == volume || g.Volume == "") && volume != ""
+	tookBack := len(r.Members) > 0 && !g.Left && !g.Final && g.Another(node)
+	return gone && !on && (g.MayReturn || tookBack) && (g.Volume == volume || g.Volume == "") && volume != ""
 }
 
-// GivenUp returns the record after it was decided to go on without the volumes of those
-// nodes, which are off it: they may not come back.
-func (r Record) GivenUp(nodes []string) (given Record, changed bool) {
+// GoneOn returns the record after the cluster went on without the volumes of those nodes,
+// which are off it: they may not come back.
+func (r Record) GoneOn(nodes []string) (on Record, changed bool) {
 	r.Gone = maps.Clone(r.Gone)
 	for _, n := range nodes {
-		if g, gone := r.Gone[n]; gone && g.MayReturn {
-			g.MayReturn, changed = false, true
+		if g, gone := r.Gone[n]; gone && !g.Final {
+			g.MayReturn, g.Final, changed = false, true, true
 			r.Gone[n] = g
 		}
 	}
@@ -453,8 +456,10 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return ""
 	case gone && g.Left:
 		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+	case gone && len(r.Members) == 0:
+		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
 	case gone:
-		return fmt.Sprintf("%s took itself off cluster %s on %s (%s); on record without it: %s (look there whether they carried on before you give this volume up)", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
 	default:
 		return fmt.Sprintf("%s is no longer on record as a member of cluster %s, on record since %s", node, r.describe(), r.Since.Format(time.RFC3339))
 	}

@@ -349,7 +349,7 @@ func TestStruck(t *testing.T) {
 func TestReturns(t *testing.T) {
 	t.Parallel()
 	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va", b: "vb"}}
-	given := func(r peers.Record) peers.Record { r, _ = r.GivenUp([]string{b}); return r }
+	given := func(r peers.Record) peers.Record { r, _ = r.GoneOn([]string{b}); return r }
 	for _, test := range []struct {
 		name string
 		r    peers.Record
@@ -368,6 +368,9 @@ func TestReturns(t *testing.T) {
 		{"two others, and one was verified", r.Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now).Struck(b, "vy", now), false, true},
 		{"struck, and another joined in its place", r.Struck(b, "", now).Joins(b, "vx", now).With(b, "vx").Struck(b, "", now), false, true},
 		{"it left", r.Left(b, "told to", now), false, true},
+		{"given up, and nobody is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Gone: map[string]peers.Gone{b: {Volume: "vb", By: "found on host h"}}}, false, true},
+		{"given up, and another is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", By: "found on host h"}}}, true, true},
+		{"given up, and gone on without", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", By: "found on host h", Final: true}}}, false, true},
 		{"taken off otherwise, or by an earlier program", r.Without(b, "its volume came up blank", now), false, true},
 	} {
 		if why := test.r.Refuses(b, "vb", "id-1"); (why == "") != test.want {

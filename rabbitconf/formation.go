@@ -11,22 +11,20 @@ const formationPrefix = "cluster_formation."
 
 // formationKeys translates the keys below cluster_formation as RabbitMQ's
 // schemas do (rabbit.schema, rabbitmq_peer_discovery_common.schema; 3.8.9 to
-// 4.3.6). The keys of other discovery backends are not among them.
+// 4.3.6). The keys of other discovery backends are not among them, nor is node_cleanup.
 var formationKeys = map[string]struct {
 	path    []Atom
 	convert func(string) (Term, error)
 }{
-	"internal_lock_retries":         {[]Atom{"internal_lock_retries"}, atLeast(1)},
-	"lock_retry_limit":              {[]Atom{"lock_retry_limit"}, atLeast(1)},
-	"lock_retry_timeout":            {[]Atom{"lock_retry_timeout"}, atLeast(1)},
-	"discovery_retry_limit":         {[]Atom{"discovery_retry_limit"}, unlimitedOr(atLeast(1))},
-	"discovery_retry_interval":      {[]Atom{"discovery_retry_interval"}, atLeast(1)},
-	"target_cluster_size_hint":      {[]Atom{"target_cluster_size_hint"}, atLeast(1)},
-	"registration.enabled":          {[]Atom{"perform_registration"}, boolean},
-	"node_cleanup.interval":         {[]Atom{"node_cleanup", "cleanup_interval"}, atLeast(0)},
-	"node_cleanup.only_log_warning": {[]Atom{"node_cleanup", "cleanup_only_log_warning"}, boolean},
-	"proxy.http_proxy":              {[]Atom{"proxy", "http_proxy"}, text},
-	"proxy.https_proxy":             {[]Atom{"proxy", "https_proxy"}, text},
+	"internal_lock_retries":    {[]Atom{"internal_lock_retries"}, atLeast(1)},
+	"lock_retry_limit":         {[]Atom{"lock_retry_limit"}, atLeast(1)},
+	"lock_retry_timeout":       {[]Atom{"lock_retry_timeout"}, atLeast(1)},
+	"discovery_retry_limit":    {[]Atom{"discovery_retry_limit"}, unlimitedOr(atLeast(1))},
+	"discovery_retry_interval": {[]Atom{"discovery_retry_interval"}, atLeast(1)},
+	"target_cluster_size_hint": {[]Atom{"target_cluster_size_hint"}, atLeast(1)},
+	"registration.enabled":     {[]Atom{"perform_registration"}, boolean},
+	"proxy.http_proxy":         {[]Atom{"proxy", "http_proxy"}, text},
+	"proxy.https_proxy":        {[]Atom{"proxy", "https_proxy"}, text},
 }
 
 // readFormation returns the user's list cluster_formation: that of
@@ -35,6 +33,9 @@ var formationKeys = map[string]struct {
 func (u User) readFormation(advanced string) (List, error) {
 	if has(u.application("rabbit"), "cluster_nodes") {
 		return nil, fmt.Errorf("%s: {rabbit, [{cluster_nodes, …}]}: %s", advanced, decides)
+	}
+	if err := u.refusedConf(); err != nil {
+		return nil, err
 	}
 	fromConf, err := u.confFormation()
 	if err != nil {
@@ -48,10 +49,8 @@ func (u User) readFormation(advanced string) (List, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s: {rabbit, [{cluster_formation, …}]} takes a list", advanced)
 		}
-		for _, t := range list {
-			if key(t) == "peer_discovery_backend" && pair(t) != Term(Atom("rabbit_peer_discovery_classic_config")) {
-				return nil, fmt.Errorf("%s: {rabbit, [{cluster_formation, [{peer_discovery_backend, …}]}]}: %s", advanced, decides)
-			}
+		if err := refusedTerms(advanced, list); err != nil {
+			return nil, err
 		}
 		return list, nil
 	}
@@ -91,7 +90,7 @@ func (u User) confFormation() (List, error) {
 		switch name {
 		case "node_type":
 			if l.value != "disc" && l.value != "disk" { // else the default
-				return refuse("rmq-entrypoint makes disc nodes only; remove this key")
+				return refuse(discOnly)
 			}
 			continue
 		case "randomized_startup_delay_range.min":

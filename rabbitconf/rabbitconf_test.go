@@ -135,7 +135,7 @@ func TestRender(t *testing.T) {
 			advanced: `%% coding: utf-8
 [
   {rabbit, [{tcp_listeners, []},
-            {cluster_formation, [{node_cleanup, [{cleanup_interval, 9}]}, {discovery_retry_limit, 10}, {discovery_retry_limit, 11}]},
+            {cluster_formation, [{proxy, [{http_proxy, "p"}]}, {discovery_retry_limit, 10}, {discovery_retry_limit, 11}]},
             {default_queue_type, rabbit_classic_queue},
             {cluster_partition_handling, autoheal},
             {default_pass, <<"é"/utf8>>}]},
@@ -147,7 +147,7 @@ func TestRender(t *testing.T) {
 			want: `[
  {rabbit,[
   {tcp_listeners,[]},
-  {cluster_formation,[{node_cleanup,[{cleanup_interval,9}]},{discovery_retry_limit,1000000},{discovery_retry_interval,500}]},
+  {cluster_formation,[{proxy,[{http_proxy,"p"}]},{discovery_retry_limit,1000000},{discovery_retry_interval,500}]},
   {default_queue_type,rabbit_classic_queue},
   {cluster_partition_handling,autoheal},
   {default_pass,<<195,169>>},

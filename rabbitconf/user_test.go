@@ -91,11 +91,10 @@ func TestFormation(t *testing.T) {
 		{"", "[]"},
 		{"cluster_formation.peer_discovery_backend = classic_config\ncluster_formation.node_type = disc", "[]"},
 		{"cluster_formation.peer_discovery_backend = rabbit_peer_discovery_classic_config\ncluster_formation.node_type = disk", "[]"},
-		{"cluster_formation.registration.enabled = false", "[{perform_registration,false}]"},
+		{"cluster_formation.registration.enabled = true", "[{perform_registration,true}]"},
 		{"cluster_formation.lock_retry_limit = 10\ncluster_formation.lock_retry_timeout = 30000\ncluster_formation.internal_lock_retries = 7",
 			"[{lock_retry_limit,10},{lock_retry_timeout,30000},{internal_lock_retries,7}]"},
-		{"cluster_formation.node_cleanup.interval = 0\ncluster_formation.target_cluster_size_hint = 3\ncluster_formation.node_cleanup.only_log_warning = true",
-			"[{node_cleanup,[{cleanup_interval,0},{cleanup_only_log_warning,true}]},{target_cluster_size_hint,3}]"},
+		{"cluster_formation.target_cluster_size_hint = 3", "[{target_cluster_size_hint,3}]"},
 		{"cluster_formation.randomized_startup_delay_range.min = 1\ncluster_formation.randomized_startup_delay_range.max = 2", "[{randomized_startup_delay_range,{1,2}}]"},
 		{"cluster_formation.randomized_startup_delay_range.max = 9", "[{randomized_startup_delay_range,{5,9}}]"},
 		{"cluster_formation.proxy.http_proxy = 'p\"1'\ncluster_formation.proxy.proxy_exclusions.1 = a\ncluster_formation.proxy.proxy_exclusions.2 = b",
@@ -160,6 +159,84 @@ func TestReadUserRefuses(t *testing.T) {
 	}
 	if _, err := ReadUser("", "conf.d/[", ""); err == nil || !strings.Contains(err.Error(), "RABBITMQ_CONFIG_FILES") {
 		t.Errorf("ReadUser of a bad pattern: %v", err)
+	}
+}
+
+// What would make RabbitMQ forget nodes that are merely stopped, or does nothing where it
+// promises something, is refused wherever it is written: by file and line, or by file and
+// the path of the key in terms.
+func TestHarmfulFormationIsRefused(t *testing.T) {
+	const (
+		cleanup   = "cluster_formation.node_cleanup."
+		register  = "cluster_formation.registration.enabled"
+		formation = "advanced.config: {rabbit, [{cluster_formation, [{"
+	)
+	terms := func(s string) string { return "[{rabbit, [{cluster_formation, [" + s + "]}]}]." }
+	for _, test := range []struct {
+		conf, confD, advanced string
+		want                  []string // nil: it is taken
+	}{
+		{conf: "\n" + cleanup + "only_log_warning = false", want: []string{"rabbitmq.conf:2: " + cleanup + "only_log_warning: ", "merely stopped", "Remove this", "rmq-entrypoint leave", "forget_cluster_node"}},
+		// The plugin's variables overrule the file, and any key turns the rounds on.
+		{conf: cleanup + "only_log_warning = true", want: []string{"rabbitmq.conf:1: " + cleanup + "only_log_warning: "}},
+		{conf: "a = 1", confD: cleanup + "interval = 15\n" + cleanup + "only_log_warning = false",
+			want: []string{"conf.d/20-user.conf:1: " + cleanup + "interval, ", "conf.d/20-user.conf:2: " + cleanup + "only_log_warning: "}},
+		{conf: cleanup + "interval = $(X)", want: []string{"rabbitmq.conf:1: " + cleanup + "interval: ", "merely stopped"}},
+		{conf: cleanup + "some.new.key = 1", want: []string{"rabbitmq.conf:1: " + cleanup + "some.new.key: ", "merely stopped"}},
+		{conf: cleanup + "interval = 9", advanced: terms(""), want: []string{"rabbitmq.conf:1: " + cleanup + "interval: "}},
+		{advanced: terms("{node_cleanup, [{cleanup_only_log_warning, false}]}"), want: []string{formation + "node_cleanup, …}]}]}: ", "merely stopped", "rmq-entrypoint leave"}},
+		{advanced: terms("{target_cluster_size_hint, 3}, {node_cleanup, []}"), want: []string{formation + "node_cleanup, "}},
+		{advanced: terms("node_cleanup"), want: []string{formation + "node_cleanup, "}},
+
+		{conf: "a = 1\n\n" + register + " = false", want: []string{"rabbitmq.conf:3: " + register + " = false: ", "registers each of them in Consul", "Remove this"}},
+		{conf: register + " = true", confD: register + " = false", want: []string{"conf.d/20-user.conf:1: " + register}},
+		{conf: register + " = false", confD: register + " = true"}, // the last one counts
+		{conf: register + " = false", advanced: terms(""), want: []string{"rabbitmq.conf:1: " + register}},
+		{advanced: terms("{perform_registration, false}"), want: []string{formation + "perform_registration, …}]}]}: ", "registers each of them in Consul"}},
+		{advanced: terms("{perform_registration, \"false\"}"), want: []string{formation + "perform_registration, "}},
+		{advanced: terms("{perform_registration, true}")},
+		{advanced: terms("perform_registration")},
+
+		// What the .conf files may not say, terms may not either.
+		{advanced: terms("{node_type, ram}"), want: []string{formation + "node_type, …}]}]}: ", "disc nodes only"}},
+		{advanced: terms("{node_type, disc}")},
+		{advanced: terms("{peer_discovery_consul, [{consul_host, \"consul\"}]}"), want: []string{formation + "peer_discovery_consul, …}]}]}: ", "backend consul", "remove this key"}},
+		{advanced: terms("{peer_discovery_backend, rabbit_peer_discovery_classic_config}, {discovery_retry_limit, 3}")},
+	} {
+		_, err := read(t, test.conf, test.confD, test.advanced)
+		if (err == nil) != (test.want == nil) {
+			t.Errorf("%q, %q, %q: %v", test.conf, test.confD, test.advanced, err)
+			continue
+		}
+		for _, want := range test.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q, %q, %q: %v, want %q in it", test.conf, test.confD, test.advanced, err, want)
+			}
+		}
+	}
+	for variable, taken := range map[string]bool{
+		"CLEANUP_ONLY_LOG_WARNING=false": false, "RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false": false, "CLEANUP_ONLY_LOG_WARNING=0": false,
+		"CLEANUP_INTERVAL=15": false, "RABBITMQ_CLEANUP_INTERVAL=15": false,
+		"CLEANUP_ONLY_LOG_WARNING=true": true, "CLEANUP_ONLY_LOG_WARNING=": true, "CLEANUP_INTERVAL=": true, "RABBITMQ_NODE_PORT=1": true, "OTHER_CLEANUP_INTERVAL=1": true,
+	} {
+		name, value, _ := strings.Cut(variable, "=")
+		if why := CleanupVariable(name, value); (why == "") != taken {
+			t.Errorf("%s: %q", variable, why)
+		}
+	}
+}
+
+// Keys that do nothing are taken, as RabbitMQ takes them, and named.
+func TestIgnored(t *testing.T) {
+	for _, test := range []struct{ conf, advanced, want string }{
+		{conf: "a = 1\ncluster_formation.proxy.http_proxy = p", want: "rabbitmq.conf:2: cluster_formation.proxy.http_proxy"},
+		{advanced: "[{rabbit, [{cluster_formation, [{proxy, []}]}]}].", want: "advanced.config: {rabbit, [{cluster_formation, [{proxy, …}]}]}"},
+		{conf: "cluster_formation.target_cluster_size_hint = 3"},
+	} {
+		user, err := read(t, test.conf, "", test.advanced)
+		if got := strings.Join(user.Ignored(), ", "); err != nil || !strings.HasSuffix(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("%q, %q: %q, %v; want %q", test.conf, test.advanced, got, err, test.want)
+		}
 	}
 }
 

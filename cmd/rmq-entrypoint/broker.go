@@ -216,17 +216,6 @@ func (c config) run(ctx context.Context, argv ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// unavailable is the exit status with which RabbitMQ's command line, and our bare VM,
-// say that nobody answers (EX_UNAVAILABLE of sysexits.h).
-const unavailable = 69
-
-// isDown reports whether an error of the command line says that the node does not
-// run. Other errors mean unknown: it may run, and not let us in.
-func isDown(err error) bool {
-	var exit *exec.ExitError
-	return errors.As(err, &exit) && exit.ExitCode() == unavailable
-}
-
 // firstLine returns the first line that says something, shortened for a log.
 func firstLine(s string) string {
 	for line := range strings.Lines(s) {

@@ -101,11 +101,11 @@ func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
 
 // lost returns those of the members that took themselves off the record. One that
 // left in good order is about to be forgotten: only if that fails for long, its
-// vote is lost, too.
+// vote is lost, too. One that somebody else gave up has its data.
 func lost(r peers.Record, members []string) []string {
 	return slices.DeleteFunc(slices.Clone(members), func(m string) bool {
 		g, gone := r.Gone[m]
-		return !gone || g.Left && time.Since(g.At) < 2*leaveGrace
+		return !gone || g.Another(m) || g.Left && time.Since(g.At) < 2*leaveGrace
 	})
 }
 
@@ -335,12 +335,12 @@ func (c *companion) carryOn(ctx context.Context) string {
 // begin tells RabbitMQ to come up without the others.
 func (c *companion) begin(ctx context.Context, r peers.Record, index uint64, order *carryOnFile, paused bool) string {
 	// Their volumes may not come back from here on: that is on record first.
-	if given, changed := r.GivenUp(order.Lost); changed {
+	if on, changed := r.GoneOn(order.Lost); changed {
 		client, err := c.consul.use(ctx)
 		if err != nil {
 			return fmt.Sprintf("carry on: %v", err)
 		}
-		if why := c.publish(ctx, client, given, index, "going on without "+strings.Join(order.Lost, ", ")); why != "" {
+		if why := c.publish(ctx, client, on, index, "going on without "+strings.Join(order.Lost, ", ")); why != "" {
 			return "carry on: " + why
 		}
 	}

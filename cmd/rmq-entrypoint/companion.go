@@ -35,6 +35,7 @@ type companion struct {
 	rt     runtimeFile
 	consul *consul
 	broker broker
+	isDown func(context.Context, peers.Peer) bool // whether a registered node is positively down
 	check  func(ctx context.Context) healthcheck.Result
 	closed <-chan healthcheck.Reason
 	nodes  func(ctx context.Context) ([]healthcheck.Node, error) // of the management port; nil when there is none
@@ -119,7 +120,7 @@ func companionMain(ctx context.Context, cfg config) error {
 	defer checker.Close()
 	reg := rt.registration()
 	c := &companion{
-		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, rt.Config.run},
+		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, rt.Config.run}, isDown: rt.Config.isDown,
 		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: reg, beside: rt.beside(), hosts: rt.Config.hosts(ctx, reg.Address), born: time.Now(),
 		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
 	}
@@ -544,7 +545,9 @@ func (c *companion) judge(ctx context.Context, r healthcheck.Result) (status, re
 			return api.HealthCritical, "not verified: " + why
 		}
 	}
-	c.size, c.left = len(record.Members), leftBehind(record, c.view, c.rt.Config.Node)
+	if !c.takenOff(record) { // put right meanwhile, and of no use
+		c.size, c.left = len(record.Members), leftBehind(record, c.view, c.rt.Config.Node)
+	}
 	if len(c.view.Partitions) > 0 {
 		return c.partitioned(ctx, r)
 	}

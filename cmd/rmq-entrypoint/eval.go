@@ -58,10 +58,11 @@ exec erl +B -noinput -hidden -eval "$expr" -extra "$@"`
 // bareExpr prints what the expression prints at the node, and its value, as rabbitmqctl
 // does: a call takes its caller's group leader along. A name needs an epmd on this host,
 // which only a VM that is named from the start brings up: where no server runs yet, the
-// first attempt fails. If there is no answer, epmd on the node's host tells more, and
-// the status whether it says that the node is down.
+// first attempt fails. If there is no answer, epmd on the node's host tells more, for
+// people: what it tells is not relied on (see [witness]), since Erlang calls a name server
+// that does not answer nxdomain, too.
 const bareExpr = `[Names, Me, On, Expr] = init:get_plain_arguments(),
-Fail = fun(Status, Format, Args) -> io:format(standard_error, Format ++ "~n", Args), halt(Status) end,
+Fail = fun(Format, Args) -> io:format(standard_error, Format ++ "~n", Args), halt(1) end,
 io:setopts(user, [{encoding, unicode}]),
 try
   Start = fun() -> net_kernel:start([list_to_atom(Me), list_to_atom(Names)]) end,
@@ -74,23 +75,23 @@ try
   Node = list_to_atom(On), [Name, Host] = string:split(On, "@"),
   case net_kernel:connect_node(Node) andalso rpc:call(Node, erl_eval, exprs, [Exprs, []]) of
     {value, Value, _} -> io:format("~tp~n", [Value]), halt(0);
-    {badrpc, Why} -> Fail(1, "~0tp", [Why]);
+    {badrpc, Why} -> Fail("~0tp", [Why]);
     false ->
-      {Status, Because} = case net_adm:names(list_to_atom(Host)) of
+      Because = case net_adm:names(list_to_atom(Host)) of
         {error, address} ->
           Port = list_to_integer(os:getenv("ERL_EPMD_PORT", "4369")),
           case gen_tcp:connect(Host, Port, [], 3000) of
-            {error, econnrefused} -> {69, "no epmd runs on its host"};
-            Unreachable -> {1, io_lib:format("epmd on its host is out of reach: ~0tp", [Unreachable])}
+            {error, econnrefused} -> "no epmd listens on its host";
+            Unreachable -> io_lib:format("epmd on its host is out of reach: ~0tp", [Unreachable])
           end;
-        {error, Lookup} -> {69, io_lib:format("its host: ~0tp", [Lookup])};
+        {error, Lookup} -> io_lib:format("its host: ~0tp, or no name server answers", [Lookup]);
         {ok, Known} ->
           case lists:keymember(Name, 1, Known) of
-            true -> {1, "its host knows it, but it does not let this one in (another Erlang cookie or other TLS settings?), or its port is out of reach"};
-            false -> {69, "it does not run, says epmd on its host"}
+            true -> "its host knows it, but it does not let this one in (another Erlang cookie or other TLS settings?), or its port is out of reach";
+            false -> "it does not run, says epmd on its host"
           end
       end,
-      Fail(Status, "~ts does not answer: ~ts", [On, Because])
+      Fail("~ts does not answer: ~ts", [On, Because])
   end
-catch _:Reason -> Fail(1, "~0tp", [Reason])
+catch _:Reason -> Fail("~0tp", [Reason])
 end.`

@@ -46,6 +46,7 @@ type formation struct {
 	heals  bool                                   // RabbitMQ refuses a wiped node under its old name until it is forgotten
 	image  rabbitconf.Version                     // of this node's RabbitMQ; zero: not known, which refuses nobody
 	say    func(waiting string)                   // keeps the reason where a health check finds it
+	isDown func(context.Context, peers.Peer) bool // whether a registered node is positively down
 	decide func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
 
 	gone     string // session of another's claim that was seen gone …
@@ -361,7 +362,7 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 			continue
 		}
 		v, err := f.broker.view(ctx, ps[i].Node)
-		ps[i].View, ps[i].Down = peers.Seen[peers.View]{Value: v, Err: err}, err != nil && isDown(err)
+		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
 		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
 			answer = &v
 		}
@@ -389,7 +390,7 @@ func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps 
 			continue
 		}
 		if _, err := f.broker.view(ctx, ps[i].Node); err != nil {
-			ps[i].Down = isDown(err)
+			ps[i].Down = f.isDown(ctx, ps[i])
 		}
 	}
 }
@@ -446,6 +447,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			}
 			f.state.failed, f.state.joining = true, false
 		}
+		struck = struck.By(f.cfg.Node, by(f.cfg.Node+", its volume blank,"))
 		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), struck, o.record, "", "")
 		return false, err
 	case peers.Join:
@@ -463,8 +465,13 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return false, err
 	}
 	if r.State == peers.Formed {
-		f.log.Warn("FOUNDING ANEW: all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the key in Consul, start them",
-			"key", f.cfg.recordKey(), "lost_cluster", r.ClusterID, "blank", strings.Join(goneNames(r), ","))
+		why, by := "all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the key in Consul, start them", ""
+		for _, n := range goneNames(r) {
+			if g := r.Gone[n]; g.Another(n) {
+				why, by = "the cluster on record was given up; to have it back all the same: stop all nodes, delete the key in Consul, start those that have its data", g.By
+			}
+		}
+		f.log.Warn("FOUNDING ANEW: "+why, "key", f.cfg.recordKey(), "lost_cluster", r.ClusterID, "gone", strings.Join(goneNames(r), ","), "given_up_by", by)
 	}
 	f.log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
 	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l, aside: !f.state.alone} // alone it goes on with what it founded

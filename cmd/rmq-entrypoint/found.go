@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,36 +20,69 @@ import (
 
 // foundMain is `rmq-entrypoint found --cluster-id ID`: it gives up the cluster on
 // record, so that a blank node may found a new one. It refuses while a member of
-// that cluster serves, and unless forced while that cannot be told. Nothing on any
-// volume is touched.
+// that cluster serves, and unless forced while that cannot be told: what is down is
+// for a [witness] to say. Nothing on any volume is touched.
 func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Writer) error {
 	return underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
-		others, _, err := peers.Catalog(ctx, client, cfg.Service, "")
+		entries, _, err := peers.Catalog(ctx, client, cfg.Service, "")
 		if err != nil {
 			return err
 		}
 		nodes := r.Names() // one whose companion is dead runs unregistered
-		for _, p := range others {
+		registered, beating := map[string][]string{}, map[string]string{}
+		for _, p := range entries {
 			if p.Passing {
-				return fmt.Errorf("%s serves: a cluster that runs is not given up; stop its nodes first", p.Node)
+				return fmt.Errorf("%s serves: its entry in Consul, at %s, passes. A cluster that runs is not given up; stop its nodes first (an entry that something else made: deregister it)", p.Node, p.Address)
 			}
-			nodes = append(nodes, p.Node)
+			if p.Beating {
+				beating[p.Node] = p.Address
+			}
+			nodes, registered[p.Node] = append(nodes, p.Node), append(registered[p.Node], p.Address)
+		}
+		blank := map[string]bool{} // by its own word: only if it answers from this cluster it is to be believed
+		for n, g := range r.Gone {
+			if _, on := r.Members[n]; !on && !g.Left {
+				blank[n] = !g.Another(n) && registered[n] == nil
+				nodes = append(nodes, n)
+			}
 		}
 		slices.Sort(nodes)
-		var unsure []string
-		for _, n := range slices.Compact(nodes) {
-			switch _, err := (broker{cfg.Node, cfg.run}).view(ctx, n); {
-			case err == nil, errors.Is(err, errNoClusterID): // critical, but it runs
-				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
-			case !isDown(err):
-				unsure = append(unsure, err.Error())
-			}
+		nodes = slices.Compact(nodes)
+		w, err := cfg.witness(nodes)
+		if err != nil {
+			return err
 		}
-		if len(unsure) > 0 && !force {
+		var unsure []string
+		for _, n := range nodes {
+			v, err := (broker{cfg.Node, cfg.run}).view(ctx, n)
+			if blank[n] && (err != nil || v.ClusterID != id) {
+				continue
+			}
+			if err == nil || errors.Is(err, errNoClusterID) { // critical, but it runs
+				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
+			}
+			down, seen := w.down(ctx, n, registered[n])
+			if at, beats := beating[n]; down && beats {
+				down, seen = false, fmt.Sprintf("its entry in Consul, at %s, has not lapsed: it may be starting, or something else keeps that entry", at)
+			}
+			if down {
+				fmt.Fprintf(out, "%s is down: %s\n", n, seen)
+				continue
+			}
+			unsure = append(unsure, fmt.Sprintf("%s: %s (%v)", n, seen, err))
+		}
+		command := "rmq-entrypoint found"
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case len(unsure) > 0 && !force:
 			return fmt.Errorf("whether the cluster runs cannot be told, and one that runs is not given up: %s. Ask from a container that reaches these nodes; if they are gone for good, add --force", strings.Join(unsure, "; "))
+		case len(unsure) > 0:
+			command += " --force"
+			fmt.Fprintf(out, "forced, though it cannot be told: %s\n", strings.Join(unsure, "; "))
 		}
 		for _, n := range r.Names() {
-			r = r.Without(n, "given up by an operator (rmq-entrypoint found)", time.Now())
+			r = r.Without(n, peers.GivenUp(command), time.Now()).By(n, by(command))
 		}
 		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), session)
 		if err != nil {
@@ -57,9 +91,18 @@ func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Wr
 		if !ok {
 			return errors.New("the record changed meanwhile, nothing was done: look at rmq-entrypoint status and try again")
 		}
-		fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data\n", id)
+		fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data. A member that runs all the same takes this back\n", id)
 		return nil
 	})
+}
+
+// by says who writes what others will read, and where.
+func by(who string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		return who
+	}
+	return who + " on host " + host
 }
 
 // underLock runs an operator's command on the record while nobody else changes

@@ -280,7 +280,7 @@ func (o operator) strike(ctx context.Context, client *api.Client, id string) (le
 		if err := o.mayLeave(r, v); err != nil {
 			return err
 		}
-		left, tried = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now()), true
+		left, tried = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now()).By(cfg.Node, by(cfg.Node+", told to leave,")), true
 		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), left, index, cfg.lockKey(), session)
 		if err == nil && !ok {
 			err = changed

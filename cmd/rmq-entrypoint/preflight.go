@@ -54,6 +54,26 @@ func refuseDeprecated(getenv func(string) string) error {
 	return nil
 }
 
+// refuseCleanup refuses what would make RabbitMQ forget nodes that are down, beside every
+// file: the variables of its peer discovery, and terms on the server's command line.
+func refuseCleanup(environ []string) error {
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if why := rabbitconf.CleanupVariable(name, value); why != "" {
+			return fmt.Errorf("%s=%s: %s", name, value, why)
+		}
+		switch name {
+		case "RABBITMQ_SERVER_ERL_ARGS", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "RABBITMQ_SERVER_START_ARGS", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS":
+			for _, key := range []string{"node_cleanup", "perform_registration"} {
+				if strings.Contains(value, key) {
+					return fmt.Errorf("%s sets %s of cluster_formation, by which RabbitMQ may forget nodes that are merely stopped, or which does nothing here: take it out", name, key)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // stepDown does root's duties and becomes rabbitmq: the data directory's
 // ownership, and our output, which a health check must be able to open again.
 func stepDown(cfg config) error {
@@ -153,6 +173,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config) (r readiness, 
 			return r, err
 		}
 	}
+	if err := refuseCleanup(os.Environ()); err != nil {
+		return r, err
+	}
 	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
 	if err != nil {
 		return r, err
@@ -162,6 +185,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config) (r readiness, 
 	}
 	if r.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
 		return r, err
+	}
+	if keys := r.user.Ignored(); len(keys) > 0 {
+		log.Warn("these keys do nothing: they are for RabbitMQ's other discovery backends, and rmq-entrypoint asks Consul itself", "keys", strings.Join(keys, ", "))
 	}
 	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -224,8 +250,13 @@ func ownEnvConf(path string) error {
 	if err != nil {
 		return err
 	}
+	n := 0
 	for line := range strings.Lines(string(b)) {
-		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		n++
+		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		if why := rabbitconf.CleanupVariable(name, strings.Trim(value, `"'`)); why != "" {
+			return fmt.Errorf("%s:%d: %s: %s", path, n, name, why)
+		}
 		switch strings.TrimPrefix(name, "RABBITMQ_") {
 		case "NODENAME", "USE_LONGNAME", "MNESIA_BASE", "MNESIA_DIR", "ADVANCED_CONFIG_FILE":
 			return fmt.Errorf("%s sets %s, which this program must know too: set it as environment variable RABBITMQ_%s instead", path, name, strings.TrimPrefix(name, "RABBITMQ_"))

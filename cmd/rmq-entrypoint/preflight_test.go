@@ -43,7 +43,21 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 		"a file of terms as main configuration": {prep: func(n *node) { n.put(n.path("rabbitmq.config"), "[].") },
 			say: []string{"rabbitmq.config", "advanced.config"}},
 		"advanced.config that does not parse": {prep: func(n *node) { n.put(n.path("advanced.config"), "[{rabbit") }, say: []string{"advanced.config"}},
-		"a path too long for a socket":        {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
+		"node cleanup in rabbitmq.conf": {prep: func(n *node) {
+			n.put(n.path("rabbitmq.conf"), "\ncluster_formation.node_cleanup.only_log_warning = false\n")
+		},
+			say: []string{"rabbitmq.conf:2: cluster_formation.node_cleanup.only_log_warning", "merely stopped", "rmq-entrypoint leave", "forget_cluster_node"}},
+		"node cleanup in advanced.config": {prep: func(n *node) {
+			n.put(n.path("advanced.config"), "[{rabbit, [{cluster_formation, [{node_cleanup, [{cleanup_interval, 1}]}]}]}].")
+		}, say: []string{"advanced.config: {rabbit, [{cluster_formation, [{node_cleanup, ", "merely stopped"}},
+		"node cleanup by a variable":       {env: []string{"CLEANUP_ONLY_LOG_WARNING=false"}, say: []string{"CLEANUP_ONLY_LOG_WARNING=false: ", "merely stopped", "Remove this"}},
+		"node cleanup by RabbitMQ's other": {env: []string{"RABBITMQ_CLEANUP_INTERVAL=60"}, say: []string{"RABBITMQ_CLEANUP_INTERVAL=60: ", "merely stopped"}},
+		"node cleanup as an argument": {env: []string{"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-rabbit cluster_formation [{node_cleanup,[{cleanup_interval,1}]}]"},
+			say: []string{"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "node_cleanup", "take it out"}},
+		"no registration": {prep: func(n *node) {
+			n.put(n.path("conf.d/30.conf"), "cluster_formation.registration.enabled = false")
+		}, say: []string{"conf.d/30.conf:1: cluster_formation.registration.enabled", "registers", "Remove this"}},
+		"a path too long for a socket": {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -124,6 +138,7 @@ func TestOwnEnvConf(t *testing.T) {
 	must(t, ownEnvConf(path))
 	for text, name := range map[string]string{
 		"NODENAME=a@b\n": "NODENAME", "# NODENAME=a@b\nLOG_BASE=/x\n": "", "  export RABBITMQ_USE_LONGNAME=true": "USE_LONGNAME", "MNESIA_BASE=/x": "MNESIA_BASE",
+		"# \nexport RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false\n": "CLEANUP_ONLY_LOG_WARNING",
 	} {
 		must(t, os.WriteFile(path, []byte(text), 0o644))
 		err := ownEnvConf(path)

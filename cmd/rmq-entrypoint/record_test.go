@@ -70,20 +70,23 @@ func testNobodyOnRecordButRegistered(t *testing.T, w *world) {
 			t.Parallel()
 			w := newWorld(t, w.consul)
 			w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).Without("a@localhost", "blank", time.Now()))
-			r := peers.Registration{Service: w.service, Node: "c@localhost", Address: "127.0.0.1", Port: 5672, TTL: c.ttl, Reap: time.Hour, Volume: "v", Boot: "b"}
+			r := peers.Registration{Service: w.service, Node: "c@localhost", Address: "127.0.0.1", Port: 1, TTL: c.ttl, Reap: time.Hour, Volume: "v", Boot: "b"}
 			must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
 			must(t, peers.Report(t.Context(), w.consul.Client, r, c.status, ""))
 			asked := w.node("c@localhost")
 			if !c.down {
 				asked.put(asked.path("deaf"), "0")
 			}
-			n := w.node("b@localhost")
+			n := w.node("b@localhost", "ERL_EPMD_PORT="+epmd(t), "RABBITMQ_DIST_PORT="+closed(t))
+			if !c.down {
+				n.env = append(n.env, "ERL_EPMD_PORT="+closed(t)) // the last one counts
+			}
 			n.start()
 			if !c.waits {
 				n.server(soon)
 				return
 			}
-			n.logs("c@localhost at 127.0.0.1:5672")
+			n.logs("c@localhost at 127.0.0.1:1")
 			says(t, n.log(), "is not on record and may hold data of cluster id-1", "consul services deregister -id=")
 			consistently(t, 2*testBeat, "nothing is founded", func() error {
 				if r := w.record(); r.State != peers.Formed {
@@ -154,6 +157,7 @@ func testForeignEntries(t *testing.T, w *world) {
 	n.exit(soon)
 	must(t, os.Remove(n.path("view")))
 	n.registered(soon, "")
+	n.env = append(n.env, "ERL_EPMD_PORT="+epmd(t), "RABBITMQ_DIST_PORT="+closed(t)) // it is down
 	if out, code := n.run("found", "--cluster-id", "id-1"); code != 0 {
 		t.Errorf("found: %d, %s", code, out)
 	}

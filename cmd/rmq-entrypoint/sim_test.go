@@ -423,6 +423,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 		log: c.log, cfg: cfg, consul: pinned, volume: cfg.volume(), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
 		broker: broker{cfg.Node, p.Run},
+		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
 		heals:  needsForget(version),
 		say:    func(why string) { rt.Waiting = why },
 	}
@@ -444,6 +445,7 @@ func (c *container) companion(rt runtimeFile, session string, gone <-chan struct
 	cfg := rt.Config
 	n := &companion{
 		log: c.log, rt: rt, consul: c.consul(p, cfg), broker: broker{cfg.Node, p.Run},
+		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
 		check: func(context.Context) healthcheck.Result {
 			if c.box.Healthy() {
 				return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}

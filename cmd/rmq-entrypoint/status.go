@@ -51,6 +51,13 @@ func statusMain(ctx context.Context, cfg config, out io.Writer) error {
 	return statusConsul(ctx, cfg, row)
 }
 
+func writtenBy(g peers.Gone) string {
+	if g.By == "" {
+		return ""
+	}
+	return ", written by " + g.By
+}
+
 func statusVolume(cfg config, row func(string, string, ...any)) {
 	state, err := cfg.volume().inspect()
 	switch {
@@ -93,7 +100,7 @@ func statusConsul(ctx context.Context, cfg config, row func(string, string, ...a
 			row("  member", "%s, volume %s", n, cmp.Or(r.Members[n], "not said yet"))
 		}
 		for n, g := range r.Gone {
-			row("  gone", "%s on %s: %s", n, g.At.Format(time.RFC3339), g.Why)
+			row("  gone", "%s on %s: %s%s", n, g.At.Format(time.RFC3339), g.Why, writtenBy(g))
 		}
 		for _, p := range r.Previous {
 			row("  before", "cluster %s until %s", p.ClusterID, p.Until.Format(time.RFC3339))

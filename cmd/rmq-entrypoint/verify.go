@@ -148,6 +148,9 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	if listed && r.NeverVerified(node) && c.rt.Role == member {
 		return c.takeBack(ctx, client, r, index)
 	}
+	if back, why := c.putBack(ctx, client, r, index); back {
+		return why
+	}
 	why := r.Refuses(node, c.rt.Volume, v.ClusterID)
 	if why != "" {
 		why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", c.rt.Config.recordKey())
@@ -155,7 +158,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	// A node that has served since its start is in the cluster, whatever an earlier day's
 	// record says, to which Consul may have been put back. That another one took its place
 	// since then no such record can say.
-	if c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified) {
+	if g := r.Gone[node]; !g.Another(node) && (c.rt.Verified.IsZero() || r.GaveUp(node, c.rt.Volume).After(c.rt.Verified)) {
 		c.standDown(ctx, why)
 	}
 	return why
@@ -192,7 +195,7 @@ func (c *companion) notOnRecord(ctx context.Context, client *api.Client, r peers
 	for _, p := range others {
 		if !p.Passing && !p.Beating {
 			_, err := c.broker.view(ctx, p.Node)
-			p.Down = err != nil && isDown(err)
+			p.Down = err != nil && c.isDown(ctx, p)
 		}
 		if p.MayLive() {
 			return fmt.Sprintf("announcing no cluster while a node that is not in it is registered, which may have data of an earlier one: %s; if it is gone for good, deregister it with its agent %s (consul services deregister -id=%s)", p.Describe(), p.Agent, p.ID)
@@ -210,6 +213,11 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 		return "the cluster record is gone"
 	case r.ClusterID != v.ClusterID:
 		return split(v, r)
+	case c.takenOff(r):
+		if _, why := c.putBack(ctx, client, r, index); why != "" && why != changedFirst {
+			return why
+		}
+		return "" // it has served all the while
 	case r.Members[node] != c.rt.Volume:
 		c.verified = false
 		return "the record names another volume for this node"
@@ -221,7 +229,7 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 			break
 		}
 		if g, gone := r.Gone[m]; !on && gone && !g.Left && slices.Contains(v.Running, m) && time.Since(g.At) > 2*c.rt.Config.TTL {
-			return fmt.Sprintf("%s runs in this cluster, but took itself off the record on %s (%s)", m, g.At.Format(time.RFC3339), g.Why)
+			return fmt.Sprintf("%s runs in this cluster, but %s", m, strings.TrimPrefix(g.Told(m, "the record"), m+" "))
 		}
 	}
 	return ""

@@ -186,6 +186,15 @@ func TestWatch(t *testing.T) {
 		{name: "off the record just now", on: on("r@a"), gone: gone(20*time.Second, false)},
 		{name: "off the record, and does not run", on: on("r@a"), gone: gone(time.Minute, false), running: "r@a"},
 		{name: "left for good, and runs on", on: on("r@a"), gone: gone(time.Minute, true)},
+		{name: "off the record by another's doing, and runs", on: on("r@a"), gone: map[string]peers.Gone{"r@b": {At: time.Now().Add(-time.Minute), Why: "because", By: "alice"}},
+			says: []string{"r@b runs in this cluster, but was taken off the record on", "by alice (because)"}},
+		{name: "off the record itself, by another's doing", on: on("r@b"), gone: map[string]peers.Gone{"r@a": {Volume: "v-r@a", Why: "because", By: "alice"}}, published: on("r@a", "r@b")},
+		{name: "the same, and somebody else was faster", on: on("r@b"), late: true, gone: map[string]peers.Gone{"r@a": {Volume: "v-r@a", By: "alice"}}},
+		{name: "off the record itself, left", on: on("r@b"), gone: map[string]peers.Gone{"r@a": {Volume: "v-r@a", By: "alice", Left: true}}, says: []string{"the record names another volume"}, unproven: true},
+		{name: "off the record itself, by its own doing", on: on("r@b"), gone: map[string]peers.Gone{"r@a": {Volume: "v-r@a", By: "r@a, its volume blank, on host h"}},
+			says: []string{"the record names another volume"}, unproven: true},
+		{name: "off the record by another's doing, and not running", on: on("r@b"), running: "r@b", gone: map[string]peers.Gone{"r@a": {Volume: "v-r@a", By: "alice"}},
+			says: []string{"the record names another volume"}, unproven: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := config{Node: "r@a", TTL: 15 * time.Second, Service: fmt.Sprint("watch", i), KeyPrefix: "rmq-entrypoint"}

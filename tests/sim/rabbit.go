@@ -559,6 +559,15 @@ func (s *Server) halt() {
 	}()
 }
 
+// Gone reports whether the name server knows no such host any more: its container is gone.
+func (p *Process) Gone(node string) bool {
+	w := p.Box.Node.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := p.Box.Node.reaches(node)
+	return n != nil && n.box == nil
+}
+
 // Healthy is the answer to the health check's AMQP.
 func (b *Box) Healthy() bool {
 	w := b.Node.w

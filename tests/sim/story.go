@@ -74,6 +74,7 @@ func (w *World) disturb() (faults int) {
 	}
 	wiping := r.IntN(8) == 0 // Consul loses its data in this story
 	spoiling := r.IntN(8) == 0
+	giving := r.IntN(12) == 0
 	leaving := r.IntN(10) == 0
 	together := r.IntN(2) == 0
 	switch r.IntN(12) { // some are killed in the middle of what is short
@@ -216,6 +217,10 @@ func (w *World) disturb() (faults int) {
 		})
 		after(at+seconds(1, 60), w.restore)
 	}
+	if giving {
+		faults++
+		after(seconds(5, length.Seconds()), w.giveUp)
+	}
 	if w.ambush != nil { // who takes over waits for the claim timeout
 		after(length+seconds(30, 150), func() {})
 	}
@@ -235,6 +240,29 @@ func (w *World) disturb() (faults int) {
 		w.mu.Unlock()
 	}
 	return faults
+}
+
+// giveUp is what `found --force` does, by an operator who is wrong: some may run.
+func (w *World) giveUp() {
+	pair := w.consul.kv[w.opts.RecordKey]
+	var r map[string]any
+	if pair == nil || w.spoiled != nil || json.Unmarshal(pair.Value, &r) != nil || r["state"] != "formed" {
+		return
+	}
+	members, _ := r["members"].(map[string]any)
+	gone, _ := r["gone"].(map[string]any)
+	if gone == nil {
+		gone = map[string]any{}
+	}
+	for _, name := range sorted(members) {
+		gone[name] = map[string]any{"volume": members[name], "at": time.Now().UTC(), "why": "given up by an operator (rmq-entrypoint found --force)", "by": "rmq-entrypoint found --force on host x"}
+	}
+	r["members"], r["gone"], r["revision"] = map[string]any{}, gone, fmt.Sprint("given up ", w.consul.index)
+	delete(r, "joining")
+	delete(r, "unverified")
+	w.givenUp, _ = r["cluster_id"].(string)
+	w.tell("consul", "** an operator gives up "+w.givenUp)
+	w.consul.kv[w.opts.RecordKey] = &api.KVPair{Key: w.opts.RecordKey, Value: render(r), Session: pair.Session, ModifyIndex: w.consul.change()}
 }
 
 // restore brings back the record that somebody had replaced.
@@ -395,9 +423,20 @@ func (w *World) operator() string {
 			return fmt.Sprintf("%s joined %s, which Consul forgot or never knew", n.Name, c.id) // the model's one exception
 		}
 	}
+	if w.givenUp != "" && !serves {
+		for _, n := range w.Nodes {
+			if c := n.volume.cluster; !n.gone && n.volume.db && c != nil && c.id == w.givenUp {
+				return fmt.Sprintf("%s holds data of %s, which an operator gave up", n.Name, c.id)
+			}
+		}
+	}
 	// A join that came to nothing loses nothing, unless the record that knew that it was
 	// the first one was lost.
-	plainly := func(name string) bool { g, gone := r.Gone[name]; return gone && !g.Unjoined }
+	plainly := func(name string) bool {
+		g, gone := r.Gone[name]
+		_, on := r.Members[name]
+		return gone && !g.Unjoined || !gone && !on && !w.wiped.IsZero()
+	}
 	for _, c := range w.clusters {
 		if !c.public && c.id != r.ID && c != w.adopted {
 			continue

@@ -60,6 +60,7 @@ type World struct {
 	two      time.Time         // since when two clusters have been announced
 	adopted  *cluster          // that was there before the program was
 	foreign  bool              // something else registers under the service's name
+	givenUp  string            // cluster that an operator gave up by force
 	spoiled  []byte            // the record, while a value that nobody of the program wrote is in its place
 	broken   string            // the first broken promise
 	story    []string
@@ -509,6 +510,10 @@ func (w *World) beside(what, id string) {
 			default:
 				w.excused = "a cluster was moved here after another one had been founded"
 			}
+			continue
+		}
+		if c.id == w.givenUp && !n.runs() {
+			w.excused = "an operator gave the cluster up by force"
 			continue
 		}
 		if w.paired(n) && id == "" { // its claim is overruled
