@@ -89,7 +89,7 @@ func nameAlive(o Observation) (Decision, bool) {
 		case p.AgentFailed:
 			return waitFor("word of %s: whether it lives cannot be told, for its Consul agent has failed and no member of the cluster answers; if it is gone for good, consul force-leave %s", p.Describe(), p.Agent), true
 		case o.Beating > o.TTL:
-			return waitFor("the end of another node of this name, which is alive: %s; it has not lapsed for %s. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one%s", p.Describe(), o.Beating.Round(time.Second), unless(p)), true
+			return waitFor("the end of another node of this name, which is alive: %s, and it has not lapsed for longer than its TTL of %s. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one%s", p.Describe(), o.TTL, unless(p)), true
 		default:
 			return waitFor("the end of an earlier container of this name, or of another one that has it: %s; should it be gone, its check lapses within %s", p.Describe(), o.TTL), true
 		}

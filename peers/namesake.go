@@ -111,8 +111,11 @@ func Namesakes(ctx context.Context, client *api.Client, r Registration, all []Pe
 		found = append(found, *here)
 	}
 	for _, p := range all {
-		known := here != nil && p.ID == here.ID && p.Boot == here.Boot
-		if p.Node == r.Node && !known {
+		switch {
+		case p.Node != r.Node:
+		case here != nil && p.ID == here.ID && p.Boot == here.Boot:
+			found[0].Agent, found[0].Address = p.Agent, p.Address // the agent leaves out what is its own
+		default:
 			found = append(found, p)
 		}
 	}
@@ -153,6 +156,6 @@ func atAgent(ctx context.Context, client *api.Client, r Registration) (*Peer, er
 		own = append(own, &api.HealthCheck{CheckID: c.CheckID, Status: c.Status, Output: c.Output})
 	}
 	p := entry(s.ID, s.Meta, s.Address, s.Port, own)
-	p.Agent = "in use"
+	p.Agent = "in use here"
 	return &p, nil
 }

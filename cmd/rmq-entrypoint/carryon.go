@@ -191,6 +191,9 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 	}
 	why := fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s came up blank, and what only they held is lost", strings.Join(s.lost, ", "))
 	mounted := fmt.Sprintf("if their volumes are only not mounted: stop all nodes, mount them, delete the key %s in Consul, start the nodes with data; otherwise ", c.rt.Config.recordKey())
+	if !slices.ContainsFunc(s.lost, func(m string) bool { return !r.Gone[m].MayReturn }) {
+		mounted = "if their volumes are only not mounted, or another container was started under their names: start them with their data, and they come back; otherwise "
+	}
 	if !slices.ContainsFunc(s.lost, func(m string) bool { return !r.Gone[m].Left }) {
 		why = fmt.Sprintf("THE MAJORITY IS GONE FOR GOOD: %s left with nothing lost, but RabbitMQ was not made to forget them in time", strings.Join(s.lost, ", "))
 		mounted = ""

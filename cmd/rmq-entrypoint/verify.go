@@ -229,6 +229,10 @@ func (c *companion) watch(ctx context.Context, client *api.Client, r peers.Recor
 			break
 		}
 		if g, gone := r.Gone[m]; !on && gone && !g.Left && slices.Contains(v.Running, m) && time.Since(g.At) > 2*c.rt.Config.TTL {
+			if g.MayReturn { // it will say itself on which volume
+				c.publish(ctx, client, r.With(m, ""), index, "a running member, which a blank volume under its name struck: added "+m)
+				break
+			}
 			return fmt.Sprintf("%s runs in this cluster, but %s", m, strings.TrimPrefix(g.Told(m, "the record"), m+" "))
 		}
 	}
