@@ -562,7 +562,7 @@ func (f *formation) wait(ctx context.Context, o observation) {
 		return
 	}
 	most := 2 * time.Second // a dead claim, a free lock, a peer that may answer now: nothing to block on
-	if o.Record.Value.State == peers.Formed && len(o.Peers.Value) == 0 {
+	if o.Record.Value.State == peers.Formed && len(o.Peers.Value)+len(o.Namesakes.Value) == 0 && o.Freed == 0 {
 		most = storyEvery
 	}
 	peers.Changed(ctx, client, f.cfg.recordKey(), o.record, f.cfg.Service, o.catalog, most)
