@@ -145,7 +145,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 	if r.Returns(node, c.rt.Volume) { // Consul was away when it started
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "this node's volume again, which a blank one under its name struck")
 	}
-	if listed && r.NeverVerified(node) && c.rt.Role == member {
+	if listed && r.NeverVerified(node) { // of two that never were, the one that RabbitMQ lets in
 		return c.takeBack(ctx, client, r, index)
 	}
 	if back, why := c.putBack(ctx, client, r, index); back {
