@@ -47,6 +47,7 @@ type formation struct {
 	image  rabbitconf.Version                     // of this node's RabbitMQ; zero: not known, which refuses nobody
 	say    func(waiting string)                   // keeps the reason where a health check finds it
 	isDown func(context.Context, peers.Peer) bool // whether a registered node is positively down
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	decide func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
 
 	gone     string // session of another's claim that was seen gone …
@@ -294,6 +295,8 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 	} else {
 		f.named = text
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
+	defer cancel()
 	for _, p := range all {
 		host, _, _ := net.SplitHostPort(p.Address)
 		own, _, _ := net.SplitHostPort(f.self)
@@ -303,14 +306,14 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 			f.log.Info("an entry of this service at this node's own address, made by something else (a scheduler?), counts for nothing", "id", p.ID, "address", p.Address)
 		default:
 			f.log.Warn("an entry of this service was made by no RabbitMQ node and counts for nothing: if it is not meant to be there, remove it from its agent",
-				"id", p.ID, "address", p.Address, "answers", dialled(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
+				"id", p.ID, "address", p.Address, "answers", f.answers(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
 		}
 	}
 }
 
-// dialled says what a connection to address ends in.
-func dialled(ctx context.Context, address string) string {
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", address)
+// answers says what a connection to address ends in.
+func (f *formation) answers(ctx context.Context, address string) string {
+	conn, err := f.dial(ctx, "tcp", address)
 	if err != nil {
 		return err.Error()
 	}

@@ -130,7 +130,7 @@ func testForeignEntries(t *testing.T, w *world) {
 		"_nomad-task-1":  {Address: n.ip, Port: 5672},
 		"registrator-1":  {Address: "127.0.0.1", Port: port(listener)},
 		"left-by-hand":   {Address: "127.0.0.1", Port: 1, Meta: map[string]string{"owner": "somebody"}},
-		"of another one": {Address: "192.0.2.1", Port: 5672},
+		"of another one": {Address: "127.0.0.1", Port: 2},
 	} {
 		at.ID, at.Name = id, w.service
 		if id == "registrator-1" { // which passes, and is in DNS

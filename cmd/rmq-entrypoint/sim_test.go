@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -424,6 +426,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
 		broker: broker{cfg.Node, p.Run},
 		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
+		dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
 		heals:  needsForget(version),
 		say:    func(why string) { rt.Waiting = why },
 	}

@@ -191,7 +191,7 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 	f := formation{
 		log: log, cfg: cfg, consul: c, volume: cfg.volume(), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		broker: broker{cfg.Node, cfg.run}, hosts: ready.hosts, isDown: cfg.isDown,
+		broker: broker{cfg.Node, cfg.run}, hosts: ready.hosts, isDown: cfg.isDown, dial: new(net.Dialer).DialContext,
 		heals: needsForget(ready.version), image: ready.version,
 		say: func(why string) {
 			rt.Waiting = why
