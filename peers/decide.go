@@ -41,6 +41,8 @@ type Decision struct {
 	Peers  []string // to join
 	Named  bool     // their member list already names me: heal first where the version needs it
 	Why    string
+
+	Members bool // waits for members that are not there: an operator may give them up
 }
 
 // Decide is the heart of the promise "never two clusters": a pure function of
@@ -87,9 +89,9 @@ func nameAlive(o Observation) (Decision, bool) {
 		switch {
 		case p.Lapsed(), p.AgentFailed && asked && sees == "":
 		case p.AgentFailed:
-			return waitFor("word of %s: whether it lives cannot be told, for its Consul agent has failed and no member of the cluster answers; if it is gone for good, consul force-leave %s", p.Describe(), p.Agent), true
+			return waitFor("word of %s: whether it lives cannot be told, for its Consul agent has failed and no member of the cluster answers; %s", p.Describe(), p.WayOut()), true
 		case o.Beating > o.TTL:
-			return waitFor("the end of another node of this name, which is alive: %s, and it has not lapsed for longer than its TTL of %s. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one%s", p.Describe(), o.TTL, unless(p)), true
+			return waitFor("the end of another node of this name, which is alive: %s, and it has not lapsed for longer than its TTL of %s. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one; %s", p.Describe(), o.TTL, p.WayOut()), true
 		default:
 			return waitFor("the end of an earlier container of this name, or of another one that has it: %s; should it be gone, its check lapses within %s", p.Describe(), o.TTL), true
 		}
@@ -98,18 +100,9 @@ func nameAlive(o Observation) (Decision, bool) {
 		return waitFor("the end of another node of this name: %s is connected to %s, which runs; if that is another container, give this one a host name of its own (or RABBITMQ_NODENAME)", sees, o.Me), true
 	}
 	if o.Freed > 0 && o.Freed < o.TTL { // a restart looks like that
-		return waitFor("another node of this name, which has stopped and may start again: its name is left alone for %s more", (o.TTL - o.Freed).Round(time.Second)), true
+		return waitFor("another node of this name, which has stopped and may start again: its name is left alone for a TTL, %s", o.TTL), true
 	}
 	return Decision{}, false
-}
-
-// unless is the way out where a check cannot be seen to lapse: the catalog hears
-// of a check that was critical before only minutes later.
-func unless(p Peer) string {
-	if p.Passing {
-		return ""
-	}
-	return fmt.Sprintf("; if it is gone, deregister its entry with its agent %s (consul services deregister -id=%s)", p.Agent, p.ID)
 }
 
 func decideAbsent(o Observation) Decision {
@@ -173,11 +166,13 @@ func decideFormed(o Observation, r Record) Decision {
 	case listed:
 		return Decision{Action: Strike, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
 	case len(others) > 0:
-		return waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
+		d := waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
+		d.Members = true
+		return d
 	}
 	for _, p := range o.Peers.Value {
 		if p.MayLive() {
-			return waitFor("%s, which is not on record and may hold data of cluster %s; if it is gone for good, deregister it with its agent %s (consul services deregister -id=%s)", p.Describe(), r.ClusterID, p.Agent, p.ID)
+			return waitFor("%s, which is not on record and may hold data of cluster %s; %s", p.Describe(), r.ClusterID, p.WayOut())
 		}
 	}
 	for n, g := range r.Gone {
@@ -189,8 +184,9 @@ func decideFormed(o Observation, r Record) Decision {
 }
 
 // MayLive reports whether the node of that entry may run: it passes, its companion
-// beats, or nobody could tell that RabbitMQ does not run there.
-func (p Peer) MayLive() bool { return p.Passing || p.Beating || !p.Down }
+// beats, or nobody could tell that RabbitMQ does not run there. What an agent that failed
+// last said is no news.
+func (p Peer) MayLive() bool { return p.Passing || p.Beating && !p.AgentFailed || !p.Down }
 
 func waitFor(format string, args ...any) Decision {
 	return Decision{Action: Wait, Why: fmt.Sprintf(format, args...)}

@@ -350,6 +350,9 @@ func TestDecideCells(t *testing.T) {
 		{name: "my name is alive, longer than its TTL", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["beats"], Beating: 16 * time.Second}, want: peers.Wait, why: "host name of its own"},
 		{name: "my name is alive with an agent that failed, nobody answers", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["with an agent that failed"]}, want: peers.Wait, why: "consul force-leave"},
 		{name: "my name with an agent that failed, a member answers", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["with an agent that failed"], Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "my name was left in order a moment ago", o: peers.Observation{Record: record("absent"), Freed: 1}, want: peers.Wait, why: "left alone for a TTL"},
+		{name: "my name was left in order just less than a TTL ago", o: peers.Observation{Record: record("formed a"), Freed: 15*time.Second - 1}, want: peers.Wait, why: "may start again"},
+		{name: "my name was left in order a TTL ago", o: peers.Observation{Record: record("absent"), Freed: 15 * time.Second}, want: peers.Claim},
 		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Strike},
 		{name: "a member sees my name run", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, sees me run", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "a member sees my name's Erlang", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, connected to me", b))}, want: peers.Wait, why: b + " is connected to " + a},
@@ -384,6 +387,9 @@ func TestDecideCells(t *testing.T) {
 		t.Run(cell.name, func(t *testing.T) {
 			cell.o.Me, cell.o.ClaimTimeout, cell.o.TTL = a, timeout, 15*time.Second
 			d := peers.Decide(cell.o)
+			if d.Members != (d.Action == peers.Wait && strings.Contains(d.Why, "which hold its data")) {
+				t.Errorf("an operator is told to give the cluster up: %t (%s)", d.Members, d.Why)
+			}
 			if d.Action != cell.want || !slices.Equal(d.Peers, cell.peers) || d.Named != cell.named || !strings.Contains(d.Why, cell.why) {
 				t.Errorf("got %+v\nwant %s of %v, named %t, with %q in the reason", d, cell.want, cell.peers, cell.named, cell.why)
 			}

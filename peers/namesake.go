@@ -56,6 +56,14 @@ func (p Peer) Describe() string {
 	return text + ", its check " + state
 }
 
+// WayOut says how to get rid of an entry whose node is gone for good.
+func (p Peer) WayOut() string {
+	if p.AgentFailed {
+		return fmt.Sprintf("consul force-leave %s, if that host is gone for good", p.Agent)
+	}
+	return fmt.Sprintf("if it is gone for good, deregister it with its agent %s: consul services deregister -id=%s (an agent that lost its data does not know it: then PUT it to /v1/catalog/deregister)", p.Agent, p.ID)
+}
+
 // Lapsed reports whether the entry's companion has been silent for its TTL, as Consul
 // tells it.
 func (p Peer) Lapsed() bool { return !p.Beating }
@@ -72,7 +80,7 @@ func (r Registration) mayTake(p Peer, s Standing) bool {
 	case p.Boot == r.Boot, p.Lapsed(), p.AgentFailed:
 		return true
 	case s == Serving:
-		return !p.Passing
+		return r.own(p) || !p.Passing
 	case s == Starting:
 		// One without a volume was made by a program that did not say it yet.
 		return p.Volume == "" || r.own(p)
@@ -100,7 +108,7 @@ func NameFree(ctx context.Context, client *api.Client, r Registration, standing 
 }
 
 // Namesakes returns the entries of the node's name that this start did not make: those
-// among all, the catalog, and the agent's, whose word goes first: see [Refresh].
+// among all, the catalog, and the agent's, whose word goes first: see [Entries].
 func Namesakes(ctx context.Context, client *api.Client, r Registration, all []Peer) ([]Peer, error) {
 	here, err := atAgent(ctx, client, r)
 	if err != nil {

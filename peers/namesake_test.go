@@ -2,6 +2,8 @@ package peers_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +41,7 @@ func TestNameIsTaken(t *testing.T) {
 		{"one with data from an entry that says no volume", boot("", ""), api.HealthPassing, boot("v2", "b2"), peers.Starting, false},
 		{"a blank one from an entry that says no volume", boot("", ""), api.HealthPassing, boot("v2", "b2"), peers.Blank, true},
 		{"one that serves from one that does not", boot("v1", "b1"), api.HealthCritical, boot("v2", "b2"), peers.Serving, false},
+		{"one that serves from its own earlier start", boot("v1", "b1"), api.HealthPassing, boot("v1", "b2"), peers.Serving, false},
 		{"one that serves from one that serves", boot("v1", "b1"), api.HealthPassing, boot("v2", "b2"), peers.Serving, true},
 		{"the same start again", boot("v1", "b1"), api.HealthPassing, boot("v1", "b1"), peers.Blank, false},
 	} {
@@ -113,5 +116,85 @@ func TestNameLapses(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// The catalog hears only minutes later that a check which was critical has lapsed. The agent
+// is asked.
+func TestEntriesLapse(t *testing.T) {
+	t.Parallel()
+	client := consultest.Start(t).Client
+	r := boot("v1", "b1")
+	r.TTL = 2 * time.Second
+	mustAnnounce(t, client, r)
+	mustReport(t, client, r, api.HealthCritical)
+	var beating []bool
+	eventually(t, "it lapses", func() bool {
+		all, _, err := peers.Entries(t.Context(), client, service)
+		if err == nil && len(all) == 1 {
+			beating = append(beating, all[0].Beating)
+		}
+		return err == nil && len(all) == 1 && all[0].Lapsed() && !all[0].Passing
+	})
+	if len(beating) == 0 || !beating[0] {
+		t.Errorf("it was beating: %v", beating)
+	}
+	entries, _, err := client.Health().Service(service, "", false, nil)
+	if err != nil || len(entries) != 1 {
+		t.Fatal(entries, err)
+	}
+	for _, c := range entries[0].Checks {
+		if strings.Contains(c.Output, "TTL expired") {
+			t.Error("the catalog knows by itself: this proves nothing")
+		}
+	}
+}
+
+// Enter touches no other start's check.
+func TestEnterOverAnotherStart(t *testing.T) {
+	t.Parallel()
+	client := consultest.Start(t).Client
+	mustAnnounce(t, client, boot("v1", "b1"))
+	now := boot("v1", "b2")
+	if err := peers.Enter(t.Context(), client, now, ""); err != nil {
+		t.Fatal(err)
+	}
+	mustReport(t, client, now, api.HealthPassing)
+	if checks, err := client.Agent().Checks(); err != nil || len(checks) != 1 {
+		t.Errorf("checks %v, %v", checks, err)
+	}
+}
+
+// A node that beats critical for longer than Consul waits stays, if it registers over
+// itself in between, and nothing is missing meanwhile.
+func TestCriticalEntryStays(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two minutes: Consul removes no entry sooner")
+	}
+	t.Parallel()
+	client := consultest.Start(t).Client
+	stays, goes := boot("v1", "b1"), registration(c, "10.0.0.3")
+	stays.Reap, goes.Reap, stays.TTL, goes.TTL = time.Minute, time.Minute, 30*time.Second, 30*time.Second
+	mustAnnounce(t, client, stays)
+	mustAnnounce(t, client, goes)
+	last := time.Now()
+	for began := time.Now(); time.Since(began) < 115*time.Second; time.Sleep(200 * time.Millisecond) {
+		all, _, err := peers.Entries(t.Context(), client, service)
+		if err != nil || !slices.ContainsFunc(all, func(p peers.Peer) bool { return p.Boot == "b1" && !p.Passing }) && time.Since(began) > time.Second {
+			t.Fatalf("after %s: %+v, %v", time.Since(began), all, err)
+		}
+		if time.Since(last) > 10*time.Second {
+			mustReport(t, client, stays, api.HealthCritical)
+			_ = peers.Report(t.Context(), client, goes, api.HealthCritical, "")
+			if time.Since(began)%(30*time.Second) < 11*time.Second {
+				if err := peers.Enter(t.Context(), client, stays, "again"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			last = time.Now()
+		}
+	}
+	if all, _, err := peers.Entries(t.Context(), client, service); err != nil || len(all) != 1 {
+		t.Errorf("the other one was not removed, and this proves nothing: %+v, %v", all, err)
 	}
 }

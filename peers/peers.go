@@ -142,15 +142,18 @@ func Entries(ctx context.Context, client *api.Client, service string) ([]Peer, u
 		found = append(found, p)
 	}
 	slices.SortFunc(found, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
+	if slices.ContainsFunc(found, func(p Peer) bool { return !p.Passing && p.Beating && !p.AgentFailed }) {
+		if err := refresh(ctx, client, service, found); err != nil {
+			return nil, 0, err
+		}
+	}
 	return found, meta.LastIndex, nil
 }
 
-// Refresh brings what the entries say of their checks up to what the agent in use knows
+// refresh brings what the entries say of their checks up to what the agent in use knows
 // of those that are its own. It knows at once that a check has lapsed, which the catalog
 // hears only minutes later where the check was critical before (check_update_interval).
-func Refresh(ctx context.Context, client *api.Client, service string, ps []Peer) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+func refresh(ctx context.Context, client *api.Client, service string, ps []Peer) error {
 	checks, err := client.Agent().ChecksWithFilterOpts(fmt.Sprintf("ServiceName == %q", service), new(api.QueryOptions).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("read the checks of service %s from the Consul agent: %w", service, lacks(err, fmt.Sprintf("service:read on %q", service)))
@@ -158,7 +161,7 @@ func Refresh(ctx context.Context, client *api.Client, service string, ps []Peer)
 	for i := range ps {
 		for _, c := range checks {
 			if c.ServiceID == ps[i].ID && c.Node == ps[i].Agent && lapsed(c.Output) {
-				ps[i].Beating, ps[i].Passing = false, false
+				ps[i].Beating = false
 			}
 		}
 	}

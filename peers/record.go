@@ -103,7 +103,7 @@ func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, ui
 		err = r.plausible()
 	}
 	if err != nil {
-		return Record{}, 0, fmt.Errorf("cluster record %s holds %.60q, which no program of this kind wrote (%w): restore it from a backup of Consul, or delete the key while a member with data runs and it will publish it again", key, pair.Value, err)
+		return Record{}, 0, fmt.Errorf("cluster record %s holds %.60q, which no program of this kind wrote (%w): restore it from a backup of Consul, or delete the key while a member with data runs and it will publish it again (where no node has data, just delete it)", key, pair.Value, err)
 	}
 	if r.Members == nil {
 		r.Members = map[string]string{}
@@ -142,7 +142,7 @@ func (r Record) plausible() error {
 			names, texts = append(names, n), append(texts, volume)
 		}
 	}
-	gone := func(n string, g Gone) { names, texts = append(names, n), append(texts, g.Volume, g.Why) }
+	gone := func(n string, g Gone) { names, texts = append(names, n), append(texts, g.Volume, g.Why, g.By) }
 	for n, g := range r.Gone {
 		gone(n, g)
 	}
@@ -162,7 +162,7 @@ func (r Record) plausible() error {
 		names = append(names, r.Seed)
 	}
 	for _, n := range names {
-		if len(n) > 255 || !nodeName.MatchString(n) {
+		if len(n) > 255 || !nodeName.MatchString(n) || strings.Contains(n, "..") {
 			return fmt.Errorf("%.60q is no node's name", n)
 		}
 	}
@@ -184,6 +184,7 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9_-]+@[A-Za-z0-9_]([A-Za-z0-9._-]*[
 // When the answer is lost the record is read again: it is never assumed and never
 // repeated unseen. An error means that even that did not tell.
 func WriteRecord(ctx context.Context, client *api.Client, key string, r Record, index uint64, lockKey, session string) (bool, error) {
+	r = r.pruned()
 	r.Revision = NewID()
 	value, err := json.Marshal(r)
 	if err != nil {
@@ -217,6 +218,29 @@ func WriteRecord(ctx context.Context, client *api.Client, key string, r Record, 
 		return true, nil
 	}
 	return false, fmt.Errorf("write cluster record %s: %w", key, err)
+}
+
+// mostLeft is how many of those that went with nothing lost a record names.
+const mostLeft = 200
+
+// pruned returns the record without the oldest of those that went with nothing lost: with
+// a new name for each container they would fill it.
+func (r Record) pruned() Record {
+	var idle []string
+	for n, g := range r.Gone {
+		if g.Left || g.Unjoined {
+			idle = append(idle, n)
+		}
+	}
+	if len(idle) <= mostLeft {
+		return r
+	}
+	slices.SortFunc(idle, func(a, b string) int { return r.Gone[a].At.Compare(r.Gone[b].At) })
+	r.Gone = maps.Clone(r.Gone)
+	for _, n := range idle[:len(idle)-mostLeft] {
+		delete(r.Gone, n)
+	}
+	return r
 }
 
 // Claimed returns the record by which node claims the founding of a new cluster
@@ -260,7 +284,7 @@ func (r Record) with(node, volume string) Record {
 	if r.Members == nil {
 		r.Members = map[string]string{}
 	}
-	if g := r.Gone[node]; g.Volume != "" && volume != "" && g.Volume != volume {
+	if g := r.Gone[node]; (g.Volume != "" || g.MayReturn) && volume != "" && g.Volume != volume {
 		r.Replaced = slices.Insert(r.Replaced, 0, Replaced{node, g})
 		r.Replaced = r.Replaced[:min(len(r.Replaced), kept)]
 	}
@@ -270,13 +294,33 @@ func (r Record) with(node, volume string) Record {
 	return r.verified(node)
 }
 
+// Displaced reports whether that volume of node's was on record until another joined in
+// its place, which was never verified: whoever has it may come back.
+func (r Record) Displaced(node, volume string) bool {
+	return r.NeverVerified(node) && slices.ContainsFunc(r.Replaced, func(old Replaced) bool {
+		return old.Node == node && old.MayReturn && (old.Volume == volume || old.Volume == "")
+	})
+}
+
+// Forgotten returns the record after RabbitMQ was made to forget node: no earlier volume of
+// it can be a member any more.
+func (r Record) Forgotten(node string) Record {
+	r.Replaced = slices.Clone(r.Replaced)
+	for i := range r.Replaced {
+		if r.Replaced[i].Node == node {
+			r.Replaced[i].MayReturn, r.Replaced[i].Final = false, true
+		}
+	}
+	return r
+}
+
 // Returns reports whether that volume of node's is off the record and may come back: a
 // blank one struck it, and nobody has gone on without it; or an operator gave the cluster
 // up, and members that run took that back. One whose name was not on record yet may be any.
 func (r Record) Returns(node, volume string) bool {
 	_, on := r.Members[node]
 	g, gone := r.Gone[node]
-	tookBack := len(r.Members) > 0 && !g.Left && !g.Final && g.Another(node)
+	tookBack := len(r.Members) > 0 && !g.Left && !g.Final && strings.HasPrefix(g.Why, byOperator)
 	return gone && !on && (g.MayReturn || tookBack) && (g.Volume == volume || g.Volume == "") && volume != ""
 }
 
@@ -316,7 +360,7 @@ func (r Record) Joins(node, volume string, now time.Time) Record {
 	on, listed := r.Members[node]
 	g, gone := r.Gone[node]
 	first := listed && on != "" && r.Joining[node] == on || !listed && (!gone || g.Unjoined || g.Left)
-	if listed && on != "" && on != volume && !r.NeverVerified(node) {
+	if listed && on != volume && !r.NeverVerified(node) {
 		r = r.Without(node, "its node joined on another volume", now)
 		g := r.Gone[node]
 		g.MayReturn = true
@@ -444,7 +488,7 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return fmt.Sprintf("this volume holds data of cluster %s, but the cluster on record since %s is %s", clusterID, r.Since.Format(time.RFC3339), r.describe())
 	}
 	switch g, gone := r.Gone[node]; {
-	case member && (on == "" || on == volume || volume == "" || r.NeverVerified(node)):
+	case member && (on == "" || on == volume || volume == "" || r.Displaced(node, volume)):
 		return ""
 	case member:
 		when := ""

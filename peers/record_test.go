@@ -330,7 +330,6 @@ func TestStruck(t *testing.T) {
 		{"verified, and its volume put back to the day of its join", joins.With(b, "vb").Joins(b, "vb", now), "vb", false},
 		{"a member whose volume was wiped", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now), "vx", false},
 		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now).Struck(b, "vx", now).Joins(b, "vy", now), "vy", false},
-		{"published by another", r.With(b, "").Joins(b, "vb", now), "vb", false},
 		{"no volume", r.With(b, ""), "", false},
 	} {
 		struck := test.r.Struck(b, test.volume, now)
@@ -367,10 +366,15 @@ func TestReturns(t *testing.T) {
 		{"two others, one after another", r.Joins(b, "vx", now).Joins(b, "vy", now), true, false},
 		{"two others, and one was verified", r.Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now).Struck(b, "vy", now), false, true},
 		{"struck, and another joined in its place", r.Struck(b, "", now).Joins(b, "vx", now).With(b, "vx").Struck(b, "", now), false, true},
+		{"another joins in its place, and RabbitMQ forgot it", r.Joins(b, "vx", now).Forgotten(b), false, false},
+		{"that one's join came to nothing", r.Joins(b, "vx", now).Forgotten(b).Struck(b, "vx", now), false, true},
+		{"gone on without, another joined, and a third joins", given(r.Struck(b, "", now)).Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now), false, false},
+		{"published by another, and another joins", r.With(b, "").Joins(b, "vx", now), true, false},
 		{"it left", r.Left(b, "told to", now), false, true},
-		{"given up, and nobody is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Gone: map[string]peers.Gone{b: {Volume: "vb", By: "found on host h"}}}, false, true},
-		{"given up, and another is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", By: "found on host h"}}}, true, true},
-		{"given up, and gone on without", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", By: "found on host h", Final: true}}}, false, true},
+		{"given up, and nobody is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Gone: map[string]peers.Gone{b: {Volume: "vb", Why: "given up by an operator (found)", By: "found on host h"}}}, false, true},
+		{"given up, and another is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", Why: "given up by an operator (found)", By: "found on host h"}}}, true, true},
+		{"taken off by hand, and another is on it", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", By: "alice"}}}, false, true},
+		{"given up, and gone on without", peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}, Gone: map[string]peers.Gone{b: {Volume: "vb", Why: "given up by an operator (found)", By: "found on host h", Final: true}}}, false, true},
 		{"taken off otherwise, or by an earlier program", r.Without(b, "its volume came up blank", now), false, true},
 	} {
 		if why := test.r.Refuses(b, "vb", "id-1"); (why == "") != test.want {
@@ -378,6 +382,9 @@ func TestReturns(t *testing.T) {
 		}
 		if got := test.r.Returns(b, "vb"); got != (test.want && test.off) {
 			t.Errorf("%s: returns: %t: %+v", test.name, got, test.r)
+		}
+		if why := test.r.Refuses(b, "never heard of", "id-1"); why == "" && test.r.Members[b] != "" && test.name != "published by another, and another joins" {
+			t.Errorf("%s: any volume of that name starts", test.name)
 		}
 		back := test.r.With(b, "vb")
 		if at := back.GaveUp(b, "vb"); !at.IsZero() || back.Members[b] != "vb" || back.NeverVerified(b) {
@@ -588,5 +595,24 @@ func TestVersionsAreThoseOfMembers(t *testing.T) {
 	}
 	if anew := both.Claimed(c, "vc", "", time.Now()); len(anew.Versions) > 0 {
 		t.Errorf("a new cluster knows %v", anew.Versions)
+	}
+}
+
+// Those that went with nothing lost do not fill the record.
+func TestRecordIsPruned(t *testing.T) {
+	t.Parallel()
+	consul := consultest.Start(t)
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{a: "va"}}
+	r = r.With(b, "vb").Without(b, "its volume came up blank", now)
+	for i := range 1500 {
+		n := fmt.Sprintf("rabbit@h%04d", i)
+		r = r.With(n, "v").Left(n, "told to", now.Add(time.Duration(i)*time.Second))
+	}
+	mustWrite(t, consul.Client, r, 0, true)
+	got, _ := mustRead(t, consul.Client)
+	_, oldest := got.Gone["rabbit@h1299"]
+	_, kept := got.Gone["rabbit@h1300"]
+	if _, lost := got.Gone[b]; len(got.Gone) != 201 || oldest || !kept || !lost || len(r.Gone) != 1501 {
+		t.Errorf("%d are left, of %d; the one with data %t", len(got.Gone), len(r.Gone), lost)
 	}
 }

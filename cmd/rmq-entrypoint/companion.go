@@ -64,6 +64,7 @@ type companion struct {
 	stuck     int       // looks that showed so
 	unled     bool      // the last look found no leader
 	reported  time.Time // last time Consul took a beat
+	critical  time.Time // since when Consul counts the time until it removes the entry
 	lapsed    bool      // that is longer ago than the TTL, and passing was earned anew
 	unlisted  time.Time // since when the catalog lacks the entry that the agent says it has
 	view      peers.View
@@ -355,6 +356,7 @@ func (c *companion) beat(ctx context.Context) {
 			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
 		} else {
 			c.reported, c.lapsed, told = time.Now(), false, client
+			c.keepEntry(ctx, client, status, reason)
 		}
 		break
 	}
@@ -369,10 +371,10 @@ func (c *companion) beat(ctx context.Context) {
 }
 
 // present keeps an entry, critical, of a node that stopped by itself and whose server
-// lives: after stop_app, or paused in a minority, it holds its name and its data, and
-// nobody may take its place. One that ends does so sooner.
+// lives: after stop_app, or paused in a minority, it holds its name and its data. It is
+// back before a container of its name that saw the entry go takes that for its end.
 func (c *companion) present(ctx context.Context, why string) {
-	if time.Since(c.stoppedAt) < c.rt.Config.TTL {
+	if time.Since(c.stoppedAt) < c.rt.Config.TTL/2 { // one that ends does so sooner, as a rule
 		return
 	}
 	client, err := c.consul.use(ctx)
@@ -384,8 +386,29 @@ func (c *companion) present(ctx context.Context, why string) {
 			c.log.Info("registered as critical: it stopped by itself, and its server lives", "id", c.reg.ID())
 		}
 	}
+	if err == nil {
+		c.keepEntry(ctx, client, api.HealthCritical, why)
+	}
 	if err != nil && ctx.Err() == nil {
 		c.log.Debug("cannot tell Consul that this node is there", "err", err)
+	}
+}
+
+// keepEntry keeps Consul from removing the entry of a node that has been critical for long
+// and lives: registered anew over itself, it is given that time again. Meanwhile others
+// would take the node for gone.
+func (c *companion) keepEntry(ctx context.Context, client *api.Client, status, reason string) {
+	switch {
+	case status != api.HealthCritical:
+		c.critical = time.Time{}
+	case c.critical.IsZero():
+		c.critical = time.Now()
+	case time.Since(c.critical) > c.reg.Reap/2:
+		if err := peers.Enter(ctx, client, c.reg, reason); err != nil {
+			c.log.Debug("cannot register this node over its entry", "err", err)
+			return
+		}
+		c.critical = time.Now()
 	}
 }
 

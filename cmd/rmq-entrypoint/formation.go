@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		}
 		d := f.choose(o.Observation)
 		wayOut = ""
-		if r := o.Record.Value; r.State == peers.Formed && d.Action == peers.Wait {
+		if r := o.Record.Value; d.Members {
 			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint found --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
 		}
 		if d.Action != peers.Wait {
@@ -161,7 +162,9 @@ func (f *formation) choose(o peers.Observation) peers.Decision {
 func reachable(o peers.Observation) error {
 	var there []string
 	for _, p := range o.Peers.Value {
-		there = append(there, p.Node)
+		if !p.Lapsed() {
+			there = append(there, p.Node)
+		}
 	}
 	for _, n := range append(there, o.Record.Value.Names()...) {
 		const why = "a name that every host takes for itself, so that no node on another one can reach it"
@@ -170,7 +173,7 @@ func reachable(o peers.Observation) error {
 		case loopbackName(o.Me):
 			return fmt.Errorf("this node is %s, %s, and %s is in this service: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME (--node)", o.Me, why, n)
 		default:
-			return fmt.Errorf("%s is in this service, %s, and this node is %s: start that one under a host name of its own and with an empty volume, or give this one another service (--service, RMQ_SERVICE)", n, why, o.Me)
+			return fmt.Errorf("%s is in this service, %s, and this node is %s: stop that one, give its cluster up (rmq-entrypoint found --cluster-id %s, if it is on record), and start it under a host name of its own with an empty volume; or give this one another service (--service, RMQ_SERVICE)", n, why, o.Me, cmp.Or(o.Record.Value.ClusterID, "ID"))
 		}
 	}
 	return nil
@@ -199,9 +202,6 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.cfg.recordKey())
 	var all []peers.Peer
 	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.cfg.Service)
-	if o.Peers.Err == nil && len(all) > 0 {
-		o.Peers.Err = peers.Refresh(ctx, client, f.cfg.Service, all)
-	}
 	f.consul.saw(errors.Join(o.Record.Err, o.Peers.Err))
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
@@ -329,6 +329,12 @@ func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peer
 		f.log.Warn("DNS does not answer, going by the catalog alone", "err", err)
 		return peers.Seen[[]string]{Err: err}
 	}
+	if slices.ContainsFunc(known, func(p peers.Peer) bool {
+		host, _, _ := net.SplitHostPort(p.Address)
+		return p.Foreign() && net.ParseIP(host) == nil
+	}) {
+		found = nil // whose name is behind which address cannot be told, and DNS only ever adds caution
+	}
 	found = slices.DeleteFunc(found, func(a string) bool {
 		return a == f.self || slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Address == a })
 	})
@@ -353,13 +359,24 @@ func (f *formation) claimGone(ctx context.Context, client *api.Client, r peers.R
 }
 
 // ask gets the view of a passing peer, whose answer speaks for all it sees
-// running. A blank joiner that finds none asks the others too: a half-joined
-// member may be waiting for exactly its vote.
+// running. Where none answers the others are asked, too: one that does not serve may see
+// this node's name run, and a half-joined one may be waiting for exactly its vote.
 func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	var answer *peers.View
+	var order []int // those that pass first: one answer of theirs is enough
 	for i := range ps {
-		if !ps[i].Passing && !f.state.joining || answer != nil {
-			continue
+		if ps[i].Passing {
+			order = append(order, i)
+		}
+	}
+	for i := range ps {
+		if !ps[i].Passing && (f.state.joining || ps[i].Beating && !ps[i].AgentFailed) {
+			order = append(order, i)
+		}
+	}
+	for _, i := range order {
+		if answer != nil {
+			break
 		}
 		if _, on := r.Members[ps[i].Node]; !on && ps[i].ClusterID != r.ClusterID {
 			continue
@@ -389,7 +406,7 @@ func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps 
 		return
 	}
 	for i := range ps {
-		if ps[i].Passing || ps[i].Beating || ps[i].Down {
+		if ps[i].Passing || ps[i].Beating && !ps[i].AgentFailed || ps[i].Down {
 			continue
 		}
 		if _, err := f.broker.view(ctx, ps[i].Node); err != nil {
@@ -457,8 +474,8 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return f.join(ctx, client, o, d, p)
 	}
 	known, _, err := peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node)
-	if err != nil || r.State == peers.Absent && len(known) > 0 || r.State == peers.Formed && slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Passing || p.Beating }) {
-		return false, err // somebody registered meanwhile
+	if err != nil || r.State == peers.Absent && len(known) > 0 || r.State == peers.Formed && slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Passing || p.Beating && !p.AgentFailed }) {
+		return false, cmp.Or(err, errRegistered)
 	}
 	claim := r.Claimed(f.cfg.Node, f.state.volume, l.Session(), now)
 	if err := f.pend(seeding, claim.Claim); err != nil {
@@ -480,6 +497,8 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 	*p = plan{role: seeding, claim: claim.Claim, volume: f.state.volume, lock: l, aside: !f.state.alone} // alone it goes on with what it founded
 	return true, nil
 }
+
+var errRegistered = errors.New("a node has registered meanwhile")
 
 // releaseEarlier releases the lock of this node's own earlier start, which founded and
 // has ended: nobody renews its session any more. The volume proves that it was this
@@ -528,7 +547,11 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		return false, err
 	}
 	if r.Members[f.cfg.Node] != f.state.volume {
-		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), r.Joins(f.cfg.Node, f.state.volume, time.Now()), o.record, "", ""); err != nil || !ok {
+		joins := r.Joins(f.cfg.Node, f.state.volume, time.Now())
+		if d.Named && f.heals { // what the cluster forgets cannot come back
+			joins = joins.Forgotten(f.cfg.Node)
+		}
+		if ok, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), joins, o.record, "", ""); err != nil || !ok {
 			return false, err
 		}
 	}

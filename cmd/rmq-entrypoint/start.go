@@ -280,8 +280,8 @@ func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state
 	return nil
 }
 
-// comeBack puts a volume on record again that a blank one under this node's name struck,
-// before its server starts: whoever would go on without it sees that it is back, or has
+// comeBack puts a volume on record again that a blank one under this node's name struck, or
+// that was given up with a cluster which others took back, before its server starts: whoever would go on without it sees that it is back, or has
 // said so on the record first.
 func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg config, state condition) error {
 	for {
@@ -298,11 +298,11 @@ func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg con
 			ok, err = peers.WriteRecord(ctx, client, cfg.recordKey(), back, index, "", "")
 		}
 		if err != nil {
-			log.Warn("this node has data and starts; the record, from which a blank volume struck it, cannot be put right yet", "err", err)
+			log.Warn("this node has data and starts; it is off the record, which cannot be put right yet", "err", err)
 			return nil
 		}
 		if ok {
-			log.Warn("a blank volume under this node's name struck this one, which has data: it is on record again, and starts", "struck", r.Gone[cfg.Node].At.Format(time.RFC3339), "volume", state.volume)
+			log.Warn("this node was off the record and has data: it is on record again, and starts", "was", r.Gone[cfg.Node].Told(cfg.Node, "the record"), "volume", state.volume)
 			return nil
 		}
 	}

@@ -98,7 +98,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		if left := c.beatEvery() + 3*time.Second - time.Since(c.born); left > 0 {
 			return fmt.Sprintf("giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		}
-		if why := c.notOnRecord(ctx, client, r, others); why != "" {
+		if why := c.notOnRecord(ctx, r, others); why != "" {
 			return why
 		}
 		if why := c.mirror(ctx); why != "" { // announced, it is the user's to change
@@ -143,9 +143,10 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "on record with this volume")
 	}
 	if r.Returns(node, c.rt.Volume) { // Consul was away when it started
-		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "this node's volume again, which a blank one under its name struck")
+		return c.publish(ctx, client, r.With(node, c.rt.Volume), index, "this node's volume again: "+r.Gone[node].Told(node, "the record"))
 	}
-	if listed && r.NeverVerified(node) { // of two that never were, the one that RabbitMQ lets in
+	// Of two that never were verified, the one counts that RabbitMQ lets in.
+	if r.Displaced(node, c.rt.Volume) || c.rt.Role != member && r.NeverVerified(node) {
 		return c.takeBack(ctx, client, r, index)
 	}
 	if back, why := c.putBack(ctx, client, r, index); back {
@@ -179,9 +180,8 @@ func (c *companion) takeBack(ctx context.Context, client *api.Client, r peers.Re
 }
 
 // notOnRecord says which registered node may have data of an earlier cluster, that it
-// is about to publish: none is founded beside it. Joiners go on record before they are
-// registered.
-func (c *companion) notOnRecord(ctx context.Context, client *api.Client, r peers.Record, others []peers.Peer) string {
+// is about to publish: none is founded beside it. Joiners say that they began blank.
+func (c *companion) notOnRecord(ctx context.Context, r peers.Record, others []peers.Peer) string {
 	others = slices.DeleteFunc(slices.Clone(others), func(p peers.Peer) bool {
 		_, on := r.Members[p.Node]
 		return on || p.Blank || slices.Contains(c.view.Members, p.Node)
@@ -189,16 +189,13 @@ func (c *companion) notOnRecord(ctx context.Context, client *api.Client, r peers
 	if len(others) == 0 {
 		return ""
 	}
-	if err := peers.Refresh(ctx, client, c.rt.Config.Service, others); err != nil {
-		return err.Error()
-	}
 	for _, p := range others {
-		if !p.Passing && !p.Beating {
+		if !p.Passing && (!p.Beating || p.AgentFailed) {
 			_, err := c.broker.view(ctx, p.Node)
 			p.Down = err != nil && c.isDown(ctx, p)
 		}
 		if p.MayLive() {
-			return fmt.Sprintf("announcing no cluster while a node that is not in it is registered, which may have data of an earlier one: %s; if it is gone for good, deregister it with its agent %s (consul services deregister -id=%s)", p.Describe(), p.Agent, p.ID)
+			return fmt.Sprintf("announcing no cluster while a node that is not in it is registered, which may have data of an earlier one: %s; %s", p.Describe(), p.WayOut())
 		}
 	}
 	return ""
@@ -304,6 +301,10 @@ func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others [
 			c.standDown(ctx, "came up alone, and no cluster was formed to be joined within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT)")
 		}
 		return "came up alone, and there is no formed cluster to join yet"
+	}
+	if on := r.Members[c.rt.Config.Node]; on != "" && on != c.rt.Volume {
+		c.standDown(ctx, fmt.Sprintf("came up alone, and the record names volume %s for this node, whose volume is %s: nothing is done in its name", on, c.rt.Volume))
+		return "alone"
 	}
 	queues, err := c.broker.queues(ctx)
 	if err != nil {
