@@ -207,11 +207,13 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	was := w.record()
-	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
-	n.registered(testTTL+soon, api.HealthCritical)
 	twin := w.twin(n)
 	twin.start()
+	twin.logs("its check passing")
+	n.tell("notify STOPPING=1")
+	n.registered(time.Second, "")
+	twin.logs("which has stopped and may start again")
+	n.registered(testTTL+soon, api.HealthCritical)
 	twin.logs("its check critical")
 	consistently(t, testTTL+testBeat, "nothing is done in its name", func() error {
 		if r := w.record(); r.Revision != was.Revision {
@@ -222,6 +224,102 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	twin.never(t)
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
+}
+
+// The name is taken while a node queues for the lock to act in it: it does not act.
+func testNameTakenMeanwhile(t *testing.T, w *world) {
+	for name, r := range map[string]peers.Record{
+		"about to claim":  {},
+		"about to strike": formed("id-1", map[string]string{"rabbit@localhost": "v-old"}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, w.consul)
+			if r.State != peers.Absent {
+				w.putRecord(r)
+			}
+			session, err := holdLock(t, w)
+			must(t, err)
+			n := w.node("rabbit@localhost")
+			n.start()
+			n.logs("rabbit@holder")
+			other := peers.Registration{Service: w.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, Volume: "v-other", Boot: "b-other"}
+			must(t, peers.Announce(t.Context(), w.consul.Client, other, peers.Starting, ""))
+			_, err = w.consul.Client.Session().Destroy(session, nil)
+			must(t, err)
+			n.logs("v-other")
+			if now := w.record(); now.State != r.State || len(now.Gone) != 0 {
+				t.Errorf("it acted: %+v", now)
+			}
+			n.never(t)
+			must(t, peers.Withdraw(t.Context(), w.consul.Client, other))
+			n.server(testTTL + soon)
+		})
+	}
+}
+
+// A volume that a blank one under its node's name struck is on record again before its
+// server starts, unless the cluster went on without it.
+func testComesBack(t *testing.T, w *world) {
+	r := formed("id-1", map[string]string{"a@localhost": "va", "b@localhost": "vb"})
+	struck := r.Struck("a@localhost", "", time.Now()).By("a@localhost", "a@localhost, its volume blank, on host h")
+	gone, _ := struck.GoneOn([]string{"a@localhost"})
+	givenUp := formed("id-1", map[string]string{"b@localhost": "vb"})
+	givenUp.Gone = map[string]peers.Gone{"a@localhost": {Volume: "va", Why: peers.GivenUp("rmq-entrypoint found"), By: "rmq-entrypoint found on host h"}}
+	for name, c := range map[string]struct {
+		record peers.Record
+		back   bool
+		says   string
+	}{
+		"struck":                   {struck, true, "its volume blank, on host h"},
+		"struck, gone on without":  {gone, false, "took itself off cluster id-1"},
+		"given up, and taken back": {givenUp, true, "by rmq-entrypoint found on host h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, w.consul)
+			w.putRecord(c.record)
+			n := w.node("a@localhost")
+			n.hasData(&memberFile{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost"}})
+			n.start()
+			if !c.back {
+				n.refused(soon, "refusing to start beside the cluster", c.says)
+				return
+			}
+			n.server(soon)
+			if r := w.record(); r.Members[n.name] != "va" || len(r.Gone) != 0 || len(r.Replaced) != 0 {
+				t.Errorf("its server started with this record: %+v", r)
+			}
+			says(t, n.log(), "it is on record again, and starts", c.says)
+		})
+	}
+}
+
+// A joiner that came up alone does nothing in a name that the record gives to another
+// volume.
+func testAloneUnderTakenName(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	w.neighbour("a@localhost", "id-1", "a@localhost", "b@localhost")
+	b := w.node("b@localhost")
+	b.env = append(b.env, "RABBITMQ_VERSION=4.0.5")
+	a := filepath.Join(w.root, "a@localhost", "view")
+	b.put(a, "view|id-1|a@localhost,b@localhost|a@localhost||false||\n")
+	b.start()
+	b.server(soon)
+	r := w.record()
+	w.putRecord(r.With(b.name, "v-rightful"))
+	must(t, os.Remove(b.path("ctl")))
+	b.tell("amqp up")
+	b.sees("id-2", b.name)
+	b.tell("notify READY=1")
+	b.exit(2*testBeat + soon)
+	says(t, b.log(), "the record names volume v-rightful for this node", "nothing is done in its name")
+	if calls, _ := os.ReadFile(b.path("ctl")); strings.Contains(string(calls), "forget") || strings.Contains(string(calls), "join_cluster") {
+		t.Errorf("it was done all the same:\n%s", calls)
+	}
+	if now := w.record(); now.Members[b.name] != "v-rightful" {
+		t.Errorf("record %+v", now)
+	}
 }
 
 // Two nodes without a name of their own, or one beside one that has it.
