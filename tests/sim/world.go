@@ -512,15 +512,15 @@ func (w *World) beside(what, id string) {
 			}
 			continue
 		}
-		if c.id == w.givenUp && !n.runs() {
+		if c.id == w.givenUp && (!n.runs() || !w.listed(n)) { // or stops just then
 			w.excused = "an operator gave the cluster up by force"
 			continue
 		}
 		if w.paired(n) && id == "" { // its claim is overruled
 			continue
 		}
-		if w.paired(n) && !n.runs() {
-			w.excused = "a second container took the name of a node that was down"
+		if w.paired(n) && (!n.runs() || !n.volume.ran) {
+			w.excused = "a second container took the name of a node that was down, or never was verified"
 			continue
 		}
 		if !w.wiped.IsZero() && !c.recorded.After(w.wiped) {
@@ -547,6 +547,13 @@ func (w *World) beside(what, id string) {
 // paired reports whether another container has the node's name.
 func (w *World) paired(n *Node) bool {
 	return slices.ContainsFunc(w.Nodes, func(m *Node) bool { return m != n && m.Name == n.Name })
+}
+
+// listed reports whether the catalog has the node's own entry.
+func (w *World) listed(n *Node) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(w.consul.catalog)), func(s *service) bool {
+		return s.Meta["node"] == n.Name && s.Address == n.Addr
+	})
 }
 
 // registered reports whether the catalog has had the node's own entry for a moment.
