@@ -145,7 +145,7 @@ func (w witness) down(ctx context.Context, node string, registered []string) (do
 func (w witness) lookUp(ctx context.Context, host string, registered []string) (addrs []string, proof string, err error) {
 	if ip := w.hosts[host]; ip != "" {
 		if !slices.ContainsFunc(registered, func(addr string) bool { at, _, _ := net.SplitHostPort(addr); return at == ip }) {
-			return nil, "", fmt.Errorf("Consul's catalog, from which nodes here learn addresses (--hosts consul), had its host at %s once, and has it no more: where it is now, if it runs, cannot be told", ip)
+			return nil, "", fmt.Errorf("the catalog in Consul, from which nodes here learn addresses (--hosts consul), had its host at %s once, and has it no more: where it is now, if it runs, cannot be told", ip)
 		}
 		return []string{ip}, "", nil
 	}
@@ -160,7 +160,7 @@ func (w witness) lookUp(ctx context.Context, host string, registered []string) (
 	case !errors.As(err, &dnsErr) || !dnsErr.IsNotFound:
 		return nil, "", fmt.Errorf("its host's name cannot be looked up: %w", err)
 	case w.hosts != nil: // a node that is not registered is not in the catalog, whether it runs or not
-		return nil, "", errors.New("Consul's catalog, from which nodes here learn addresses (--hosts consul), has none of its host, and no name server has; that says nothing of whether it runs")
+		return nil, "", errors.New("the catalog in Consul, from which nodes here learn addresses (--hosts consul), has none of its host, and no name server has; that says nothing of whether it runs")
 	}
 	names, err := w.names()
 	if err == nil {
