@@ -99,8 +99,8 @@ func nameAlive(o Observation) (Decision, bool) {
 	if sees != "" {
 		return waitFor("the end of another node of this name: %s is connected to %s, which runs; if that is another container, give this one a host name of its own (or RABBITMQ_NODENAME)", sees, o.Me), true
 	}
-	if o.Freed > 0 && o.Freed < o.TTL { // a restart looks like that
-		return waitFor("another node of this name, which has stopped and may start again: its name is left alone for a TTL, %s", o.TTL), true
+	if o.Freed > 0 && o.Freed < 2*o.TTL { // a restart looks like that; one that lives on says so within a TTL and a beat
+		return waitFor("another node of this name, which has stopped and may start again: its name is left alone for two TTLs, %s", 2*o.TTL), true
 	}
 	return Decision{}, false
 }

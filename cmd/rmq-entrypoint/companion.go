@@ -374,7 +374,7 @@ func (c *companion) beat(ctx context.Context) {
 // lives: after stop_app, or paused in a minority, it holds its name and its data. It is
 // back before a container of its name that saw the entry go takes that for its end.
 func (c *companion) present(ctx context.Context, why string) {
-	if time.Since(c.stoppedAt) < c.rt.Config.TTL/2 { // one that ends does so sooner, as a rule
+	if time.Since(c.stoppedAt) < c.rt.Config.TTL { // one that ends does so sooner, as a rule
 		return
 	}
 	client, err := c.consul.use(ctx)

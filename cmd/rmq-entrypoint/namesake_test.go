@@ -253,7 +253,7 @@ func testNameTakenMeanwhile(t *testing.T, w *world) {
 			}
 			n.never(t)
 			must(t, peers.Withdraw(t.Context(), w.consul.Client, other))
-			n.server(testTTL + soon)
+			n.server(2*testTTL + soon)
 		})
 	}
 }
