@@ -183,10 +183,13 @@ func decideFormed(o Observation, r Record) Decision {
 	return Decision{Action: Claim, Why: fmt.Sprintf("every member of cluster %s came up with a blank volume and took itself off the record", r.ClusterID)}
 }
 
-// MayLive reports whether the node of that entry may run: it passes, its companion
-// beats, or nobody could tell that RabbitMQ does not run there. What an agent that failed
+// Alive reports whether the entry passes or its companion beats. What an agent that failed
 // last said is no news.
-func (p Peer) MayLive() bool { return p.Passing || p.Beating && !p.AgentFailed || !p.Down }
+func (p Peer) Alive() bool { return p.Passing || p.Beating && !p.AgentFailed }
+
+// MayLive reports whether the node of that entry may run: it is alive, or nobody could tell
+// that RabbitMQ does not run there.
+func (p Peer) MayLive() bool { return p.Alive() || !p.Down }
 
 func waitFor(format string, args ...any) Decision {
 	return Decision{Action: Wait, Why: fmt.Sprintf(format, args...)}

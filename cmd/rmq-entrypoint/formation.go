@@ -290,11 +290,11 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 			named = append(named, p.ID)
 		}
 	}
-	if text := strings.Join(named, ","); text == f.named {
+	text := strings.Join(named, ",")
+	if text == f.named {
 		return
-	} else {
-		f.named = text
 	}
+	f.named = text
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
 	defer cancel()
 	for _, p := range all {
@@ -370,7 +370,7 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 		}
 	}
 	for i := range ps {
-		if !ps[i].Passing && (f.state.joining || ps[i].Beating && !ps[i].AgentFailed) {
+		if !ps[i].Passing && (f.state.joining || ps[i].Alive()) {
 			order = append(order, i)
 		}
 	}
@@ -406,7 +406,7 @@ func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps 
 		return
 	}
 	for i := range ps {
-		if ps[i].Passing || ps[i].Beating && !ps[i].AgentFailed || ps[i].Down {
+		if ps[i].Alive() || ps[i].Down {
 			continue
 		}
 		if _, err := f.broker.view(ctx, ps[i].Node); err != nil {
@@ -474,7 +474,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 		return f.join(ctx, client, o, d, p)
 	}
 	known, _, err := peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node)
-	if err != nil || r.State == peers.Absent && len(known) > 0 || r.State == peers.Formed && slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Passing || p.Beating && !p.AgentFailed }) {
+	if err != nil || r.State == peers.Absent && len(known) > 0 || r.State == peers.Formed && slices.ContainsFunc(known, peers.Peer.Alive) {
 		return false, cmp.Or(err, errRegistered)
 	}
 	claim := r.Claimed(f.cfg.Node, f.state.volume, l.Session(), now)

@@ -190,7 +190,7 @@ func (c *companion) notOnRecord(ctx context.Context, r peers.Record, others []pe
 		return ""
 	}
 	for _, p := range others {
-		if !p.Passing && (!p.Beating || p.AgentFailed) {
+		if !p.Alive() {
 			_, err := c.broker.view(ctx, p.Node)
 			p.Down = err != nil && c.isDown(ctx, p)
 		}
