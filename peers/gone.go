@@ -12,7 +12,7 @@ import (
 // of before they said by whom.
 const byOperator = "given up by an operator"
 
-// GivenUp is the reason on record of a member that `found` gave up.
+// GivenUp is the reason on record of a member that `forget-cluster` gave up.
 func GivenUp(command string) string { return fmt.Sprintf("%s (%s)", byOperator, command) }
 
 // By returns the record with who took node off it, as a node's name or a command, and

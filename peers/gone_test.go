@@ -22,8 +22,8 @@ func TestGoneBy(t *testing.T) {
 		{"its volume came up blank", "rabbit@a, its volume blank, on host h", false, "took itself off cluster id on 2026-01-02T03:04:05Z (its volume came up blank; written by rabbit@a, its volume blank, on host h)"},
 		{"its volume came up blank", a, false, "took itself off"},
 		{"its volume came up blank", "rabbit@ab on host h", true, "was taken off cluster id on 2026-01-02T03:04:05Z by rabbit@ab on host h (its volume came up blank)"},
-		{GivenUp("rmq-entrypoint found"), "rmq-entrypoint found on host h", true, "was taken off cluster id on 2026-01-02T03:04:05Z by rmq-entrypoint found on host h (given up by an operator (rmq-entrypoint found))"},
-		{"given up by an operator (rmq-entrypoint found)", "", true, "was taken off cluster id on 2026-01-02T03:04:05Z by somebody else (given up by"}, // written by an earlier version
+		{GivenUp("rmq-entrypoint forget-cluster"), "rmq-entrypoint forget-cluster on host h", true, "was taken off cluster id on 2026-01-02T03:04:05Z by rmq-entrypoint forget-cluster on host h (given up by an operator (rmq-entrypoint forget-cluster))"},
+		{"given up by an operator (rmq-entrypoint forget-cluster)", "", true, "was taken off cluster id on 2026-01-02T03:04:05Z by somebody else (given up by"}, // written by an earlier version
 		{"because", "alice", true, "was taken off cluster id on 2026-01-02T03:04:05Z by alice (because)"},
 	} {
 		gone := r.Without(a, test.why, now)
@@ -60,7 +60,7 @@ func TestReinstated(t *testing.T) {
 	now := time.Now()
 	r := Record{State: Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc", "d": "vd", "e": "ve", "f": ""}}
 	for _, n := range []string{"a", "b", "f", "e"} {
-		r = r.Without(n, GivenUp("found"), now).By(n, "found on host h")
+		r = r.Without(n, GivenUp("forget-cluster"), now).By(n, "forget-cluster on host h")
 	}
 	r = r.Without("c", "its volume came up blank", now).By("c", "c, its volume blank, on host h").Left("d", "told to", now)
 	before := maps.Clone(r.Gone)

@@ -31,7 +31,7 @@ const (
 //
 // Members is a superset of the nodes whose volumes may hold data: a seed's claim
 // names the seed, a joiner adds itself before its server starts, and only a node
-// itself takes itself off, or an operator's `found`, which a member that serves
+// itself takes itself off, or an operator's `forget-cluster`, which a member that serves
 // takes back. An empty volume id was published by somebody else and refuses nobody.
 type Record struct {
 	State      State             `json:"state"`

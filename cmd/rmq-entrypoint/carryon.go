@@ -26,10 +26,10 @@ type carryOnFile struct {
 	Forced    bool     `json:"forced"` // the server was told; it comes up, or is up
 }
 
-// carryOnMain is `rmq-entrypoint carry-on --cluster-id ID`. It refuses while
+// forceBootMain is `rmq-entrypoint force-boot --cluster-id ID`. It refuses while
 // the companion does not find this node stranded: then a member that is on record
 // may hold data that this copy lacks.
-func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) error {
+func forceBootMain(ctx context.Context, cfg config, id string, out io.Writer) error {
 	if err := dropTo(rabbitmqUser); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 	case err != nil:
 		return err
 	case marker == nil:
-		return fmt.Errorf("this node's volume (%s) is no member of any cluster: run carry-on on the node whose copy survives", cfg.Data)
+		return fmt.Errorf("this node's volume (%s) is no member of any cluster: run force-boot on the node whose copy survives", cfg.Data)
 	case marker.ClusterID != id:
 		return fmt.Errorf("--cluster-id %s is not this volume's cluster, which is %s", id, marker.ClusterID)
 	}
@@ -48,7 +48,7 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 	}
 	if given != nil && given.ClusterID == id {
 		fmt.Fprintf(out, "already carrying on with cluster %s; given up: %s\n", id, strings.Join(given.Lost, ", "))
-		return awaitCarryOn(ctx, cfg, out)
+		return awaitForceBoot(ctx, cfg, out)
 	}
 	err = underLock(ctx, cfg, id, func(_ *api.Client, _ string, r peers.Record, _ uint64) error {
 		said, err := askCompanion(ctx, cfg.HTTP)
@@ -68,12 +68,12 @@ func carryOnMain(ctx context.Context, cfg config, id string, out io.Writer) erro
 	if err != nil {
 		return err
 	}
-	return awaitCarryOn(ctx, cfg, out)
+	return awaitForceBoot(ctx, cfg, out)
 }
 
-// awaitCarryOn follows the companion's work. Its end by a restart of the
+// awaitForceBoot follows the companion's work. Its end by a restart of the
 // container is no failure: the order is on the volume.
-func awaitCarryOn(ctx context.Context, cfg config, out io.Writer) error {
+func awaitForceBoot(ctx context.Context, cfg config, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	told, given := "", true
@@ -209,14 +209,14 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 		}
 	}
 	c.lost = s.lost
-	if c.rt.Config.CarryOn && !s.many {
-		return c.carryOnWithout(s.lost, why+"; carrying on from this copy, as --carry-on (RMQ_CARRY_ON) allows")
+	if c.rt.Config.ForceBoot && !s.many {
+		return c.carryOnWithout(s.lost, why+"; carrying on from this copy, as --force-boot (RMQ_FORCE_BOOT) allows")
 	}
 	which := "this copy"
 	if s.many {
 		which = "the newest copy"
 	}
-	return why + fmt.Sprintf("; %scarry on from %s: rmq-entrypoint carry-on --cluster-id %s", mounted, which, marker.ClusterID)
+	return why + fmt.Sprintf("; %scarry on from %s: rmq-entrypoint force-boot --cluster-id %s", mounted, which, marker.ClusterID)
 }
 
 // carryOnWithout gives the order by itself.
@@ -402,7 +402,7 @@ func (c *companion) force(ctx context.Context, lost []string, paused bool) error
 	return err
 }
 
-// forceTimeout bounds each step of carry-on: none is due within a beat, since
+// forceTimeout bounds each step of force-boot: none is due within a beat, since
 // the node is out of service anyway, and each takes its time with many queues.
 const forceTimeout = 2 * time.Minute
 

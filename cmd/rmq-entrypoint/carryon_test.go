@@ -49,7 +49,7 @@ func TestStranded(t *testing.T) {
 	left := func(ago time.Duration, name string) map[string]peers.Gone {
 		return map[string]peers.Gone{name: {At: time.Now().Add(-ago), Why: "told to", Left: true}}
 	}
-	const khepri, mnesia, offer = "4.3.6", "4.0.5", "carry-on --cluster-id id"
+	const khepri, mnesia, offer = "4.3.6", "4.0.5", "force-boot --cluster-id id"
 	for _, tc := range []struct {
 		name    string
 		version string
@@ -63,7 +63,7 @@ func TestStranded(t *testing.T) {
 		gone    map[string]peers.Gone
 		up      map[string]string // status in Consul of other members
 		want    []string          // in the story; none: nothing is said
-		lost    string            // carry-on is offered without these
+		lost    string            // force-boot is offered without these
 		given   bool              // the order is given without asking anybody
 	}{
 		{name: "all on record", version: khepri, members: "a,b,c", on: members("a", "b", "c")},
@@ -137,7 +137,7 @@ func TestStranded(t *testing.T) {
 			}
 			// Allowed in advance, the order is given at once, by the last copy only.
 			must(t, v.remove("carry-on"))
-			c.rt.Config.CarryOn = true
+			c.rt.Config.ForceBoot = true
 			why = c.stranded(t.Context(), r)
 			order, err := readJSON[carryOnFile](v.file("carry-on"))
 			must(t, err)
@@ -145,8 +145,8 @@ func TestStranded(t *testing.T) {
 			if tc.version == khepri { // what joins without a majority has none
 				copies = len(slices.DeleteFunc(list(tc.members), func(m string) bool { return tc.on[m] == "" }))
 			}
-			if given := tc.lost != "" && copies == 1; (given || tc.given) != (order != nil) || given != strings.Contains(why, "RMQ_CARRY_ON") {
-				t.Errorf("with --carry-on: order %+v, %q", order, why)
+			if given := tc.lost != "" && copies == 1; (given || tc.given) != (order != nil) || given != strings.Contains(why, "RMQ_FORCE_BOOT") {
+				t.Errorf("with --force-boot: order %+v, %q", order, why)
 			}
 			if tc.given {
 				tc.lost = "b"

@@ -80,7 +80,7 @@ type companion struct {
 	minority  bool       // pause_minority is set
 
 	regrows int      // tries left to bring back replicas of quorum queues
-	lost    []string // members without which only carry-on goes on
+	lost    []string // members without which only force-boot goes on
 	doubt   error    // why that could not be told
 
 	out  bool     // of service, by an operator's order

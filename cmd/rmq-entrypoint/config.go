@@ -45,7 +45,7 @@ type config struct {
 	ConfigFile   string
 	StateDir     string
 	Queues       string
-	CarryOn      bool
+	ForceBoot    bool `json:"CarryOn"`
 	AllowJump    bool
 	LogLevel     slog.Level
 	LogFormat    string
@@ -112,7 +112,7 @@ func settings(cfg *config) []setting {
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
 		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
-		{"carry-on", []string{"RMQ_CARRY_ON"}, boolean(&cfg.CarryOn), "carry on from this copy by itself when the majority is gone for good", ""},
+		{"force-boot", []string{"RMQ_FORCE_BOOT"}, boolean(&cfg.ForceBoot), "carry on from this copy by itself when the majority is gone for good", ""},
 		{"allow-version-jump", []string{"RMQ_ALLOW_VERSION_JUMP"}, boolean(&cfg.AllowJump), "start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members", ""},
 		{"log-level", []string{"RMQ_LOG_LEVEL"}, level, "debug, info, warn or error", "info"},
 		{"log-format", []string{"RMQ_LOG_FORMAT"}, str(&cfg.LogFormat, "text"), "text or json", ""},
@@ -129,13 +129,13 @@ var secrets = []struct{ env, help string }{
 
 // command is what the command line asks for: one of ours, or a program to become.
 type command struct {
-	name string        // start, companion, healthcheck, status, drain, leave, carry-on, found, produce, consume, compare, version, help; exec
+	name string        // start, companion, healthcheck, status, drain, leave, force-boot, forget-cluster, produce, consume, compare, version, help; exec
 	id   string        // --cluster-id
-	ok   bool          // --ready of healthcheck, --force of drain, leave and found
+	ok   bool          // --ready of healthcheck, --force of drain, leave and forget-cluster
 	wait time.Duration // --wait of drain and leave
 }
 
-var subcommands = []string{"companion", "healthcheck", "status", "drain", "leave", "carry-on", "found", "produce", "consume", "compare", "version", "help"}
+var subcommands = []string{"companion", "healthcheck", "status", "drain", "leave", "force-boot", "forget-cluster", "produce", "consume", "compare", "version", "help"}
 
 // clients are the subcommands that have flags of their own and none of a node's.
 var clients = []string{"produce", "consume", "compare"}
@@ -185,10 +185,10 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 		case "drain", "leave":
 			fs.BoolVar(&cmd.ok, "force", false, "")
 			fs.DurationVar(&cmd.wait, "wait", drainWait, "")
-		case "found":
+		case "forget-cluster":
 			fs.BoolVar(&cmd.ok, "force", false, "")
 			fallthrough
-		case "carry-on":
+		case "force-boot":
 			fs.StringVar(&cmd.id, "cluster-id", "", "")
 		}
 		fs.SetInterspersed(true)
@@ -208,7 +208,7 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 	if cmd.name == "help" || cmd.name == "version" || cmd.name == "exec" {
 		return cfg, cmd, nil
 	}
-	if (cmd.name == "carry-on" || cmd.name == "found") && cmd.id == "" {
+	if (cmd.name == "force-boot" || cmd.name == "forget-cluster") && cmd.id == "" {
 		return cfg, cmd, fmt.Errorf("%s needs --cluster-id ID: the id that `rmq-entrypoint status` shows, so that nobody runs it against the wrong cluster", cmd.name)
 	}
 	for _, s := range secrets {

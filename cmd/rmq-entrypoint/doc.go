@@ -2,18 +2,18 @@
 //
 // usage: rmq-entrypoint [flags] [command]
 //
-//	(none), rabbitmq-server      start: find the cluster through Consul, then become the server
-//	healthcheck [--ready]        is this container alive (--ready: is the node fit to serve)? exit 0 or 1
-//	status                       node, volume, cluster record, lock and catalog, for people
-//	drain [--force] [--wait 5s]  take the node out of service before it is stopped: balancers, clients, queue leaders
-//	leave [--force] [--wait 5s]  take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
-//	carry-on --cluster-id ID     carry on from this node's copy when the majority is gone for good
-//	found --cluster-id ID        give up cluster ID, so that blank nodes found a new one; --force: though it cannot be told whether it runs
-//	produce [MESSAGE]            send a message, or numbered ones, and wait for every confirm
-//	consume                      receive messages; a dot in one is a second of work
-//	compare LEDGER…              count what was lost or duplicated, from the ledgers of the two
+//	(none), rabbitmq-server         start: find the cluster through Consul, then become the server
+//	healthcheck [--ready]           is this container alive (--ready: is the node fit to serve)? exit 0 or 1
+//	status                          node, volume, cluster record, lock and catalog, for people
+//	drain [--force] [--wait 5s]     take the node out of service before it is stopped: balancers, clients, queue leaders
+//	leave [--force] [--wait 5s]     take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
+//	force-boot --cluster-id ID      carry on from this node's copy when the majority is gone for good
+//	forget-cluster --cluster-id ID  give up cluster ID, so that blank nodes found a new one; --force: though it cannot be told whether it runs
+//	produce [MESSAGE]               send a message, or numbered ones, and wait for every confirm
+//	consume                         receive messages; a dot in one is a second of work
+//	compare LEDGER…                 count what was lost or duplicated, from the ledgers of the two
 //	version, help
-//	anything else                is executed as it is
+//	anything else                   is executed as it is
 //
 // Each setting: flag, environment variable, default. A flag wins over a variable.
 //
@@ -38,7 +38,7 @@
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
 //	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
 //	--queues              RMQ_QUEUES                        auto                                                                 auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
-//	--carry-on            RMQ_CARRY_ON                      false                                                                carry on from this copy by itself when the majority is gone for good
+//	--force-boot            RMQ_FORCE_BOOT                      false                                                                carry on from this copy by itself when the majority is gone for good
 //	--allow-version-jump  RMQ_ALLOW_VERSION_JUMP            false                                                                start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members
 //	--log-level           RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error
 //	--log-format          RMQ_LOG_FORMAT                    text                                                                 text or json

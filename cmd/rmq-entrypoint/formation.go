@@ -118,7 +118,7 @@ func (f *formation) run(ctx context.Context) (p plan, err error) {
 		d := f.choose(o.Observation)
 		wayOut = ""
 		if r := o.Record.Value; d.Members {
-			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint found --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
+			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint forget-cluster --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
 		}
 		if d.Action != peers.Wait {
 			done, err := f.act(ctx, o, d, &p)
@@ -173,7 +173,7 @@ func reachable(o peers.Observation) error {
 		case loopbackName(o.Me):
 			return fmt.Errorf("this node is %s, %s, and %s is in this service: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME (--node)", o.Me, why, n)
 		default:
-			return fmt.Errorf("%s is in this service, %s, and this node is %s: stop that one, give its cluster up (rmq-entrypoint found --cluster-id %s, if it is on record), and start it under a host name of its own with an empty volume; or give this one another service (--service, RMQ_SERVICE)", n, why, o.Me, cmp.Or(o.Record.Value.ClusterID, "ID"))
+			return fmt.Errorf("%s is in this service, %s, and this node is %s: stop that one, give its cluster up (rmq-entrypoint forget-cluster --cluster-id %s, if it is on record), and start it under a host name of its own with an empty volume; or give this one another service (--service, RMQ_SERVICE)", n, why, o.Me, cmp.Or(o.Record.Value.ClusterID, "ID"))
 		}
 	}
 	return nil

@@ -11,18 +11,18 @@ const usage = `rmq-entrypoint prepares one RabbitMQ node to join its cluster, th
 
 usage: rmq-entrypoint [flags] [command]
 
-  (none), rabbitmq-server      start: find the cluster through Consul, then become the server
-  healthcheck [--ready]        is this container alive (--ready: is the node fit to serve)? exit 0 or 1
-  status                       node, volume, cluster record, lock and catalog, for people
-  drain [--force] [--wait 5s]  take the node out of service before it is stopped: balancers, clients, queue leaders
-  leave [--force] [--wait 5s]  take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
-  carry-on --cluster-id ID     carry on from this node's copy when the majority is gone for good
-  found --cluster-id ID        give up cluster ID, so that blank nodes found a new one; --force: though it cannot be told whether it runs
-  produce [MESSAGE]            send a message, or numbered ones, and wait for every confirm
-  consume                      receive messages; a dot in one is a second of work
-  compare LEDGER…              count what was lost or duplicated, from the ledgers of the two
+  (none), rabbitmq-server         start: find the cluster through Consul, then become the server
+  healthcheck [--ready]           is this container alive (--ready: is the node fit to serve)? exit 0 or 1
+  status                          node, volume, cluster record, lock and catalog, for people
+  drain [--force] [--wait 5s]     take the node out of service before it is stopped: balancers, clients, queue leaders
+  leave [--force] [--wait 5s]     take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
+  force-boot --cluster-id ID      carry on from this node's copy when the majority is gone for good
+  forget-cluster --cluster-id ID  give up cluster ID, so that blank nodes found a new one; --force: though it cannot be told whether it runs
+  produce [MESSAGE]               send a message, or numbered ones, and wait for every confirm
+  consume                         receive messages; a dot in one is a second of work
+  compare LEDGER…                 count what was lost or duplicated, from the ledgers of the two
   version, help
-  anything else                is executed as it is
+  anything else                   is executed as it is
 
 Each setting: flag, environment variable, default. A flag wins over a variable.
 

@@ -50,10 +50,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return drainMain(ctx, cfg, cmd, out)
 	case "leave":
 		return leaveMain(ctx, cfg, cmd, out)
-	case "carry-on":
-		return carryOnMain(ctx, cfg, cmd.id, out)
-	case "found":
-		return foundMain(ctx, cfg, cmd.id, cmd.ok, out)
+	case "force-boot":
+		return forceBootMain(ctx, cfg, cmd.id, out)
+	case "forget-cluster":
+		return forgetClusterMain(ctx, cfg, cmd.id, cmd.ok, out)
 	case "produce":
 		return produceMain(ctx, cfg.args, os.Getenv, logger(cfg), out)
 	case "consume":

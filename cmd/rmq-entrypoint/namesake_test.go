@@ -265,7 +265,7 @@ func testComesBack(t *testing.T, w *world) {
 	struck := r.Struck("a@localhost", "", time.Now()).By("a@localhost", "a@localhost, its volume blank, on host h")
 	gone, _ := struck.GoneOn([]string{"a@localhost"})
 	givenUp := formed("id-1", map[string]string{"b@localhost": "vb"})
-	givenUp.Gone = map[string]peers.Gone{"a@localhost": {Volume: "va", Why: peers.GivenUp("rmq-entrypoint found"), By: "rmq-entrypoint found on host h"}}
+	givenUp.Gone = map[string]peers.Gone{"a@localhost": {Volume: "va", Why: peers.GivenUp("rmq-entrypoint forget-cluster"), By: "rmq-entrypoint forget-cluster on host h"}}
 	for name, c := range map[string]struct {
 		record peers.Record
 		back   bool
@@ -273,7 +273,7 @@ func testComesBack(t *testing.T, w *world) {
 	}{
 		"struck":                   {struck, true, "its volume blank, on host h"},
 		"struck, gone on without":  {gone, false, "took itself off cluster id-1"},
-		"given up, and taken back": {givenUp, true, "by rmq-entrypoint found on host h"},
+		"given up, and taken back": {givenUp, true, "by rmq-entrypoint forget-cluster on host h"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -158,8 +158,8 @@ func testForeignEntries(t *testing.T, w *world) {
 	must(t, os.Remove(n.path("view")))
 	n.registered(soon, "")
 	n.env = append(n.env, "ERL_EPMD_PORT="+epmd(t), "RABBITMQ_DIST_PORT="+closed(t)) // it is down
-	if out, code := n.run("found", "--cluster-id", "id-1"); code != 0 {
-		t.Errorf("found: %d, %s", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 0 {
+		t.Errorf("forget-cluster: %d, %s", code, out)
 	}
 	// One of RabbitMQ's own plugin speaks for a node: its cluster is waited for.
 	w = newWorld(t, w.consul)

@@ -22,7 +22,7 @@ type report struct {
 	Members   []string  `json:"members,omitempty"`
 	Running   []string  `json:"running,omitempty"`
 	Volume    string    `json:"volume,omitempty"`
-	Lost      []string  `json:"lost,omitempty"`           // members without which this node goes on only by carry-on
+	Lost      []string  `json:"lost,omitempty"`           // members without which this node goes on only by force-boot
 	Warning   string    `json:"warning,omitempty"`        // of a cluster that is too small
 	Out       bool      `json:"out_of_service,omitempty"` // by drain or leave
 	RabbitMQ  string    `json:"rabbitmq_version"`

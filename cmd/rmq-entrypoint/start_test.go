@@ -84,7 +84,7 @@ func TestEntrypoint(t *testing.T) {
 		"leave goes on":                     testLeaveGoesOn,
 		"leave interrupted":                 testLeaveInterrupted,
 		"status":                            testStatus,
-		"found":                             testFound,
+		"forget-cluster":                    testFound,
 		"name alive":                        testNameAlive,
 		"name seen running":                 testNameSeenRunning,
 		"name taken back":                   testNameTakenBack,
@@ -451,7 +451,7 @@ func testGivenUpWhileItBoots(t *testing.T, w *world) {
 	w.putRecord(was)
 	n.start()
 	s := n.server(soon)
-	w.putRecord(was.Without(n.name, peers.GivenUp("rmq-entrypoint found"), time.Now().Add(-time.Hour)).By(n.name, "rmq-entrypoint found on host far-away"))
+	w.putRecord(was.Without(n.name, peers.GivenUp("rmq-entrypoint forget-cluster"), time.Now().Add(-time.Hour)).By(n.name, "rmq-entrypoint forget-cluster on host far-away"))
 	n.sees("id-1", n.name)
 	n.tell("amqp up")
 	n.tell("notify READY=1")
@@ -515,7 +515,7 @@ func testWaitTimeout(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	began := time.Now()
 	n.start("--wait-timeout", "12s")
-	n.refused(40*time.Second, "waited 12s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost", "start them", "rmq-entrypoint found --cluster-id id-1")
+	n.refused(40*time.Second, "waited 12s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost", "start them", "rmq-entrypoint forget-cluster --cluster-id id-1")
 	if took := time.Since(began); took < 12*time.Second || took > 15*time.Second {
 		t.Errorf("it waited %s with --wait-timeout 12s", took)
 	}
@@ -1203,72 +1203,72 @@ func testFound(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "ERL_EPMD_PORT="+lost, "RABBITMQ_DIST_PORT="+closed(t)) // a RabbitMQ of this machine is another one
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
 	a := w.neighbour("a@localhost", "id-1", "a@localhost")
-	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost serves") {
-		t.Errorf("found beside a member that serves: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost serves") {
+		t.Errorf("forget-cluster beside a member that serves: %d, %q", code, out)
 	}
 	must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: a.name}))
-	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
-		t.Errorf("found beside a member that runs unregistered: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
+		t.Errorf("forget-cluster beside a member that runs unregistered: %d, %q", code, out)
 	}
 	// One that is off the record may serve the cluster all the same.
 	w.putRecord(formed("id-1", map[string]string{a.name: "va"}).Without(a.name, "its volume came up blank", time.Now()))
-	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
-		t.Errorf("found beside a member that is off the record and runs: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
+		t.Errorf("forget-cluster beside a member that is off the record and runs: %d, %q", code, out)
 	}
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).With("blank@localhost", "vb").Without("blank@localhost", "its volume came up blank", time.Now()))
 	must(t, os.Remove(a.path("view")))
-	if out, code := n.run("found", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
-		t.Errorf("found for another cluster: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
+		t.Errorf("forget-cluster for another cluster: %d, %q", code, out)
 	}
 	// That rabbitmqctl reaches nobody (69) is no evidence, nor is a connection refused.
-	out, code := n.run("found", "--cluster-id", "id-1")
+	out, code := n.run("forget-cluster", "--cluster-id", "id-1")
 	if code != 1 {
-		t.Errorf("found beside a member whose host has no epmd: %d", code)
+		t.Errorf("forget-cluster beside a member whose host has no epmd: %d", code)
 	}
 	says(t, out, "cannot be told", "a@localhost: no epmd listens at", ":"+lost, "Ask from a container that reaches these nodes", "--force")
 	n.env = append(n.env, "ERL_EPMD_PORT="+asleep)
 	// Nor is it down while its companion beats, whatever RabbitMQ's state.
 	reg := peers.Registration{Service: w.service, Node: a.name, Address: a.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: "id-1"}
 	must(t, peers.Announce(t.Context(), w.consul.Client, reg, peers.Starting, "booting"))
-	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost: its entry in Consul, at "+a.ip+":5672, has not lapsed") {
-		t.Errorf("found beside a member that starts: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost: its entry in Consul, at "+a.ip+":5672, has not lapsed") {
+		t.Errorf("forget-cluster beside a member that starts: %d, %q", code, out)
 	}
 	must(t, peers.Withdraw(t.Context(), w.consul.Client, reg))
 	// Not knowing is not "down". The answer takes longer than a session lives that nobody renews.
 	a.put(a.path("deaf"), fmt.Sprint(2*testTTL.Seconds()))
 	n.env = append(n.env, "ERL_EPMD_PORT="+epmd(t, "a"))
-	if out, code := n.run("found", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "cannot be told") || !strings.Contains(out, "ask a@localhost") || !strings.Contains(out, "--force") {
-		t.Errorf("found beside a member that lets nobody in: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "cannot be told") || !strings.Contains(out, "ask a@localhost") || !strings.Contains(out, "--force") {
+		t.Errorf("forget-cluster beside a member that lets nobody in: %d, %q", code, out)
 	}
 	if r := w.record(); len(r.Members) != 1 {
 		t.Fatalf("it was refused and changed the record: %+v", r)
 	}
 	host, err := os.Hostname()
 	must(t, err)
-	if out, code := n.run("found", "--cluster-id", "id-1", "--force"); code != 0 || !strings.Contains(out, "given up") {
-		t.Errorf("found --force: %d, %q", code, out)
+	if out, code := n.run("forget-cluster", "--cluster-id", "id-1", "--force"); code != 0 || !strings.Contains(out, "given up") {
+		t.Errorf("forget-cluster --force: %d, %q", code, out)
 	}
-	if g := w.record().Gone[a.name]; g.By != "rmq-entrypoint found --force on host "+host {
+	if g := w.record().Gone[a.name]; g.By != "rmq-entrypoint forget-cluster --force on host "+host {
 		t.Errorf("on record is %+v", g)
 	}
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
 	must(t, os.Remove(a.path("deaf")))
 	n.env = append(n.env, "ERL_EPMD_PORT="+asleep)
-	out, code = n.run("found", "--cluster-id", "id-1")
+	out, code = n.run("forget-cluster", "--cluster-id", "id-1")
 	if code != 0 {
-		t.Errorf("found: %d", code)
+		t.Errorf("forget-cluster: %d", code)
 	}
 	says(t, out, "a@localhost is down: epmd at", "does not list it", "given up")
 	if w.sessions() != 0 {
 		t.Error("it left a session")
 	}
 	out, _ = n.run("status")
-	says(t, out, "a@localhost on ", "written by rmq-entrypoint found on host "+host)
+	says(t, out, "a@localhost on ", "written by rmq-entrypoint forget-cluster on host "+host)
 
 	// The volume is refused, and told by whom and when it was given up.
 	a.hasData(&memberFile{ClusterID: "id-1", Volume: "va", Members: []string{a.name}})
 	a.start()
-	a.refused(soon, "refusing to start", "a@localhost was taken off cluster id-1 on "+time.Now().UTC().Format("2006-01-02T"), "by rmq-entrypoint found on host "+host,
+	a.refused(soon, "refusing to start", "a@localhost was taken off cluster id-1 on "+time.Now().UTC().Format("2006-01-02T"), "by rmq-entrypoint forget-cluster on host "+host,
 		"nobody is on record any more", "Its data is kept", "delete the key "+w.recordKey())
 
 	n.start()
@@ -1276,7 +1276,7 @@ func testFound(t *testing.T, w *world) {
 	if r := w.record(); r.State != peers.Forming || r.Seed != n.name || len(r.Previous) != 1 || r.Previous[0].ClusterID != "id-1" {
 		t.Errorf("record %+v", r)
 	}
-	says(t, n.log(), "FOUNDING ANEW: the cluster on record was given up", "given_up_by=", "rmq-entrypoint found on host "+host)
+	says(t, n.log(), "FOUNDING ANEW: the cluster on record was given up", "given_up_by=", "rmq-entrypoint forget-cluster on host "+host)
 }
 
 // A cluster is given up while it runs: the member that serves stops for nobody, takes that
@@ -1296,7 +1296,7 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 	r := was.With("b@localhost", "vb").With("c@localhost", "vc")
 	gone := r
 	for _, m := range r.Names() {
-		gone = gone.Without(m, peers.GivenUp("rmq-entrypoint found"), time.Now()).By(m, "rmq-entrypoint found on host far-away")
+		gone = gone.Without(m, peers.GivenUp("rmq-entrypoint forget-cluster"), time.Now()).By(m, "rmq-entrypoint forget-cluster on host far-away")
 	}
 	w.putRecord(gone)
 	w.recordBecomes(was)
@@ -1304,10 +1304,10 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 		t.Errorf("on record are %v, gone %v", back.Members, back.Gone)
 	}
 	n.reports(soon, api.HealthPassing, "")
-	says(t, n.log(), "taken off the record all the same", "written_by=\"rmq-entrypoint found on host far-away\"")
+	says(t, n.log(), "taken off the record all the same", "written_by=\"rmq-entrypoint forget-cluster on host far-away\"")
 
 	for name, g := range map[string]peers.Gone{
-		"by an earlier version":          {Why: "given up by an operator (rmq-entrypoint found)", At: time.Now().Add(-24 * time.Hour)},
+		"by an earlier version":          {Why: "given up by an operator (rmq-entrypoint forget-cluster)", At: time.Now().Add(-24 * time.Hour)},
 		"by hand":                        {Why: "because", By: "alice", At: time.Now().Add(-24 * time.Hour)},
 		"that it left, by another, now":  {Why: "told to (rmq-entrypoint leave)", Left: true, At: time.Now().Add(time.Second)},
 		"by another under its name, now": {Why: "its volume came up blank", By: n.name + ", its volume blank, on host other", At: time.Now().Add(time.Second)},

@@ -13,7 +13,7 @@ import (
 )
 
 // takenOff reports whether this node, which serves, is off the record by another's doing,
-// as when `found` was told that nobody runs. Whoever wrote that did not know what this
+// as when `forget-cluster` was told that nobody runs. Whoever wrote that did not know what this
 // process knows, so it stops nobody: the node goes back on record. What a process of this
 // node's own wrote before this start is another matter, and so is its own leave.
 func (c *companion) takenOff(r peers.Record) bool {

@@ -25,7 +25,7 @@ func TestFoundNeverEndsWhatRuns(t *testing.T) {
 		run := func(flags []string, args ...string) (status int, out string) {
 			c.Helper()
 			operator.flags = append([]string{"--entrypoint", "sh"}, flags...)
-			operator.command = []string{"-c", `umask 077; printf %s "$RABBITMQ_ERLANG_COOKIE" >"$HOME/.erlang.cookie"; exec rmq-entrypoint found --cluster-id "$0" "$@"`, id}
+			operator.command = []string{"-c", `umask 077; printf %s "$RABBITMQ_ERLANG_COOKIE" >"$HOME/.erlang.cookie"; exec rmq-entrypoint forget-cluster --cluster-id "$0" "$@"`, id}
 			operator.command = append(operator.command, args...)
 			return operator.attempt()
 		}
@@ -45,12 +45,12 @@ func TestFoundNeverEndsWhatRuns(t *testing.T) {
 			operator.blankVolume() // the cookie of the last one is not to be written to
 			status, out := run(flags)
 			if status != 1 || !strings.Contains(out, words) {
-				c.Errorf("found: exit %d, want 1 and %q:\n%s", status, words, out)
+				c.Errorf("forget-cluster: exit %d, want 1 and %q:\n%s", status, words, out)
 			}
 			if r := c.record(); len(r.Members) != 2 {
 				c.Fatalf("it was refused and changed the record: %+v", r)
 			}
-			c.Logf("found: %s", out)
+			c.Logf("forget-cluster: %s", out)
 		}
 
 		c.in("nobody passes", func() {
@@ -80,7 +80,7 @@ func TestFoundNeverEndsWhatRuns(t *testing.T) {
 		c.in("what runs takes it back, and passes", func() {
 			operator.blankVolume()
 			if status, out := run([]string{"-v", resolv + ":/etc/resolv.conf:ro"}, "--force"); status != 0 {
-				c.Fatalf("found --force: exit %d:\n%s", status, out)
+				c.Fatalf("forget-cluster --force: exit %d:\n%s", status, out)
 			}
 			if r := c.record(); len(r.Members) != 0 || len(r.Gone) != 2 {
 				c.Fatalf("not given up: %+v", r)
@@ -103,7 +103,7 @@ func TestFoundNeverEndsWhatRuns(t *testing.T) {
 			}
 			gone := map[string]any{}
 			for name, volume := range r["members"].(map[string]any) {
-				gone[name] = map[string]any{"volume": volume, "at": time.Now().UTC(), "why": "given up by an operator (rmq-entrypoint found)"}
+				gone[name] = map[string]any{"volume": volume, "at": time.Now().UTC(), "why": "given up by an operator (rmq-entrypoint forget-cluster)"}
 			}
 			r["members"], r["gone"] = map[string]any{}, gone
 			value, err := json.Marshal(r)
@@ -133,11 +133,11 @@ func TestFoundNeverEndsWhatRuns(t *testing.T) {
 			operator.blankVolume()
 			status, out := run(nil)
 			if status != 0 || !strings.Contains(out, n1.name+" is down: name server") {
-				c.Fatalf("found: exit %d:\n%s", status, out)
+				c.Fatalf("forget-cluster: exit %d:\n%s", status, out)
 			}
-			c.Logf("found: %s", out)
+			c.Logf("forget-cluster: %s", out)
 			status, out = n1.attempt()
-			if status != 1 || !strings.Contains(out, n1.name+" was taken off cluster "+id) || !strings.Contains(out, "by rmq-entrypoint found on host operator") {
+			if status != 1 || !strings.Contains(out, n1.name+" was taken off cluster "+id) || !strings.Contains(out, "by rmq-entrypoint forget-cluster on host operator") {
 				c.Errorf("the volume that was given up: exit %d:\n%s", status, out)
 			}
 		})

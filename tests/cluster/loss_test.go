@@ -32,7 +32,7 @@ func TestTwoOfThreeLost(t *testing.T) {
 		}
 		start(n1, n2, n3)
 		c.in("the survivor waits and says what is lost and what to do", func() {
-			line := n1.said(120*time.Second, "carry-on --cluster-id "+id)
+			line := n1.said(120*time.Second, "force-boot --cluster-id "+id)
 			for _, n := range []*node{n2, n3} {
 				if !strings.Contains(line, n.name) {
 					c.Errorf("it does not name %s: %s", n.host, line)
@@ -42,8 +42,8 @@ func TestTwoOfThreeLost(t *testing.T) {
 			for _, n := range []*node{n2, n3} {
 				n.said(30*time.Second, "waiting.*members of cluster "+id+".*"+n1.name)
 			}
-			n1.refuses("is not this volume's cluster, which is "+id, "carry-on", "--cluster-id", "another")
-			n2.refuses("is no member of any cluster: run carry-on on the node whose copy survives", "carry-on", "--cluster-id", id)
+			n1.refuses("is not this volume's cluster, which is "+id, "force-boot", "--cluster-id", "another")
+			n2.refuses("is no member of any cluster: run force-boot on the node whose copy survives", "force-boot", "--cluster-id", id)
 			c.throughout(2*ttl-time.Since(began), "nobody carries on unasked", func() error {
 				checks, err := c.tryChecks()
 				for name, s := range checks {
@@ -56,8 +56,8 @@ func TestTwoOfThreeLost(t *testing.T) {
 		})
 		c.in("told to, it carries on and the others join", func() {
 			// On Mnesia the container restarts once, and the command ends with it.
-			out, err := n1.tryExec("rmq-entrypoint", "carry-on", "--cluster-id", id)
-			c.Logf("carry-on: %s %v", out, err)
+			out, err := n1.tryExec("rmq-entrypoint", "force-boot", "--cluster-id", id)
+			c.Logf("force-boot: %s %v", out, err)
 			if err != nil && c.version.khepri {
 				c.Error(err)
 			}
@@ -145,9 +145,9 @@ func TestToldToCarryOn(t *testing.T) {
 			n3.wipe()
 			start(nodes...)
 			if !c.version.khepri { // else two of three are a majority
-				n2.said(120*time.Second, "hold a copy each.*carry on from the newest copy.*carry-on --cluster-id "+id)
-				out := n2.exec("rmq-entrypoint", "carry-on", "--cluster-id", id)
-				c.Logf("carry-on: %s", out)
+				n2.said(120*time.Second, "hold a copy each.*carry on from the newest copy.*force-boot --cluster-id "+id)
+				out := n2.exec("rmq-entrypoint", "force-boot", "--cluster-id", id)
+				c.Logf("force-boot: %s", out)
 			}
 			c.same(id, c.oneWithin(240*time.Second, nodes...))
 			n2.emptied("newer", 20)
@@ -160,9 +160,9 @@ func TestToldToCarryOn(t *testing.T) {
 			}
 			wipe(n2, n3)
 			start(n2, n3)
-			n1.said(120*time.Second, "carry on from this copy.*carry-on --cluster-id "+id) // not what it said before
-			out, err := n1.tryExec("rmq-entrypoint", "carry-on", "--cluster-id", id)       // the container restarts, and the command ends with it
-			c.Logf("carry-on: %s %v", out, err)
+			n1.said(120*time.Second, "carry on from this copy.*force-boot --cluster-id "+id) // not what it said before
+			out, err := n1.tryExec("rmq-entrypoint", "force-boot", "--cluster-id", id)       // the container restarts, and the command ends with it
+			c.Logf("force-boot: %s %v", out, err)
 			c.same(id, c.oneWithin(240*time.Second, nodes...))
 			n1.emptied("classic", 20)
 			if c.version == v310 {
@@ -211,8 +211,8 @@ func TestSeedWipedAndNobodyAnnounced(t *testing.T) {
 		}
 		_, _ = n2.tryExec("rmq-entrypoint", "healthcheck") // brings the companion back
 		if c.version.khepri {
-			n2.said(60*time.Second, "carry-on --cluster-id "+id) // half of a two-node cluster is no majority
-			n2.exec("rmq-entrypoint", "carry-on", "--cluster-id", id)
+			n2.said(60*time.Second, "force-boot --cluster-id "+id) // half of a two-node cluster is no majority
+			n2.exec("rmq-entrypoint", "force-boot", "--cluster-id", id)
 		}
 		c.same(id, c.one(n1, n2))
 	})
@@ -223,7 +223,7 @@ func TestCarryOnAllowedInAdvance(t *testing.T) {
 	on(t, []version{v43, v40}, func(c *cluster) {
 		nodes := c.all(3)
 		n1 := nodes[0]
-		n1.env["RMQ_CARRY_ON"] = "true"
+		n1.env["RMQ_FORCE_BOOT"] = "true"
 		start(nodes...)
 		id := c.one(nodes...)
 		n1.declare("classic", classic)

@@ -242,7 +242,7 @@ func (w *World) disturb() (faults int) {
 	return faults
 }
 
-// giveUp is what `found --force` does, by an operator who is wrong: some may run.
+// giveUp is what `forget-cluster --force` does, by an operator who is wrong: some may run.
 func (w *World) giveUp() {
 	pair := w.consul.kv[w.opts.RecordKey]
 	var r map[string]any
@@ -255,7 +255,7 @@ func (w *World) giveUp() {
 		gone = map[string]any{}
 	}
 	for _, name := range sorted(members) {
-		gone[name] = map[string]any{"volume": members[name], "at": time.Now().UTC(), "why": "given up by an operator (rmq-entrypoint found --force)", "by": "rmq-entrypoint found --force on host x"}
+		gone[name] = map[string]any{"volume": members[name], "at": time.Now().UTC(), "why": "given up by an operator (rmq-entrypoint forget-cluster --force)", "by": "rmq-entrypoint forget-cluster --force on host x"}
 	}
 	r["members"], r["gone"], r["revision"] = map[string]any{}, gone, fmt.Sprint("given up ", w.consul.index)
 	delete(r, "joining")

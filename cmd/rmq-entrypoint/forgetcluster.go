@@ -18,11 +18,11 @@ import (
 	"rmq-entrypoint/peers"
 )
 
-// foundMain is `rmq-entrypoint found --cluster-id ID`: it gives up the cluster on
+// forgetClusterMain is `rmq-entrypoint forget-cluster --cluster-id ID`: it gives up the cluster on
 // record, so that a blank node may found a new one. It refuses while a member of
 // that cluster serves, and unless forced while that cannot be told: what is down is
 // for a [witness] to say. Nothing on any volume is touched.
-func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Writer) error {
+func forgetClusterMain(ctx context.Context, cfg config, id string, force bool, out io.Writer) error {
 	return underLock(ctx, cfg, id, func(client *api.Client, session string, r peers.Record, index uint64) error {
 		entries, _, err := peers.Catalog(ctx, client, cfg.Service, "")
 		if err != nil {
@@ -71,7 +71,7 @@ func foundMain(ctx context.Context, cfg config, id string, force bool, out io.Wr
 			}
 			unsure = append(unsure, fmt.Sprintf("%s: %s (%v)", n, seen, err))
 		}
-		command := "rmq-entrypoint found"
+		command := "rmq-entrypoint forget-cluster"
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
