@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -58,6 +59,7 @@ func TestSimulation(t *testing.T) {
 	var next, told, asked, excused, faults, failed atomic.Uint64
 	var mu sync.Mutex
 	did := map[string]int{}
+	prints := map[uint64]string{}
 	t.Run("stories", func(t *testing.T) {
 		for range runtime.GOMAXPROCS(0) {
 			t.Run("", func(t *testing.T) {
@@ -77,6 +79,7 @@ func TestSimulation(t *testing.T) {
 					for what, times := range v.Did {
 						did[what] += times
 					}
+					prints[first+i] = fmt.Sprintf("%s %q %q %q", w.Print(), v.Broken, v.Stuck, v.Operator)
 					mu.Unlock()
 					if v.Operator != "" && w.Excused() == "" {
 						asked.Add(1)
@@ -92,6 +95,13 @@ func TestSimulation(t *testing.T) {
 			})
 		}
 	})
+	if file := os.Getenv("RMQ_SIM_PRINTS"); file != "" { // to see that a change has changed no story
+		var lines strings.Builder
+		for _, seed := range slices.Sorted(maps.Keys(prints)) {
+			fmt.Fprintln(&lines, seed, prints[seed])
+		}
+		must(t, os.WriteFile(file, []byte(lines.String()), 0o644))
+	}
 	t.Logf("%d stories with %d faults of their own in %s; %d ended where only an operator can go on, %d others after something that nobody can know or an operator did: Consul's data lost unseen, a name taken while its node was down, a cluster moved here too late or given up",
 		told.Load(), faults.Load(), time.Since(begun).Round(time.Second), asked.Load(), excused.Load())
 	t.Logf("what the nodes did: %v", did)

@@ -13,6 +13,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -378,6 +379,18 @@ func (w *World) Story() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return strings.Join(w.story, "\n")
+}
+
+// Print is a fingerprint of the story: how often each process of each container made each
+// kind of call. A change of the program that is to change nothing leaves it as it was.
+func (w *World) Print() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := fnv.New64a()
+	for _, what := range sorted(w.drawn) {
+		fmt.Fprintln(h, what, w.drawn[what])
+	}
+	return fmt.Sprintf("%016x", h.Sum64())
 }
 
 // Broken returns the first promise that was broken, if any.
