@@ -39,6 +39,13 @@ type (
 	}
 )
 
+// Text returns t as Erlang reads it, in ASCII.
+func Text(t Term) string {
+	var b strings.Builder
+	t.render(&b)
+	return b.String()
+}
+
 func (t Atom) render(b *strings.Builder) {
 	if plainAtom.MatchString(string(t)) && !slices.Contains(reserved, string(t)) {
 		b.WriteString(string(t))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // cliTimeout bounds one call of RabbitMQ's command line: 0.7 s on an idle
@@ -27,29 +28,6 @@ type broker struct {
 	run  func(ctx context.Context, argv ...string) (string, error)
 }
 
-// viewExpr prints one line with what the asked node knows of its cluster. The
-// functions were renamed along the versions; the newer name is tried first.
-const viewExpr = `Any = fun(Fs) -> lists:foldl(fun(_, {ok, V}) -> {ok, V}; ({M, F}, E) -> try {ok, M:F()} catch _:_ -> E end end, none, Fs) end,
-Id = case Any([{rabbit_nodes, persistent_cluster_id}]) of {ok, I} -> I; _ -> "" end,
-{ok, Ms} = Any([{rabbit_nodes, list_members}, {rabbit_nodes, all}]),
-{ok, Rs} = Any([{rabbit_nodes, list_running}, {rabbit_nodes, all_running}]),
-Ps = case Any([{rabbit_node_monitor, partitions}]) of {ok, L} when is_list(L) -> L; _ -> [] end,
-K = Any([{rabbit_khepri, is_enabled}]) =:= {ok, true} orelse Any([{rabbit_khepri, get_ra_cluster_name}]) =/= none andalso not erlang:function_exported(rabbit_khepri, is_enabled, 0),
-J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
-io:format("view|~s|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K, J(nodes())]),
-Ps =:= [] orelse begin
-  io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
-  Ns = [N || N <- Ms, lists:member(N, nodes())],
-  {Froms, _} = gen_server:multi_call(Ns, rabbit_node_monitor, partitions, 2000),
-  Say = fun(N, With, From) -> io:format("side|~s|~s|~s|~n", [N, J(With), J(From)]) end,
-  Say(node(), mnesia:system_info(running_db_nodes), Ps),
-  [case A of
-    {ok, With} -> Say(N, With, proplists:get_value(N, Froms, []));
-    {error, {erpc, _}} -> ok;
-    _ -> Say(N, [], [])
-  end || {N, A} <- lists:zip(Ns, erpc:multicall(Ns, mnesia, system_info, [running_db_nodes], 2000))]
-end, ok.`
-
 // errNoClusterID: the node knows its members, but cannot read its data. A member of a
 // Khepri cluster that was killed soon after it joined has not applied its log, and does
 // so only with a majority (measured on 4.3.6).
@@ -59,7 +37,7 @@ var errNoClusterID = errors.New("it cannot read the cluster's id yet")
 // booting, unreachable, or have another cookie. Beside [errNoClusterID] the rest of
 // the view holds.
 func (b broker) view(ctx context.Context, node string) (peers.View, error) {
-	out, err := b.ctl(ctx, node, "eval", viewExpr)
+	out, err := b.ctl(ctx, node, "eval", erlang("view"))
 	if err != nil {
 		return peers.View{}, fmt.Errorf("ask %s for its cluster: %w", node, err)
 	}
@@ -86,17 +64,9 @@ func (b broker) view(ctx context.Context, node string) (peers.View, error) {
 	return v, nil
 }
 
-// waitsExpr prints what Mnesia on this node knows while it waits, or is stopped:
-// its members, those of them that still ran when this node stopped, for which it
-// waits when it boots, and whether RabbitMQ pauses in a minority.
-const waitsExpr = `Ms = mnesia:system_info(db_nodes),
-Ws = try [N || N <- Ms, N =/= node(), not mnesia_recover:has_mnesia_down(N)] catch _:_ -> [] end,
-J = fun(L) -> string:join([atom_to_list(N) || N <- L], ",") end,
-io:format("waits|~s|~s|~s|~n", [J(Ms), J(Ws), whereis(rabbit_outside_app_process) =/= undefined]), ok.`
-
 // waits asks this node, whose application does not run, what keeps it.
 func (b broker) waits(ctx context.Context) (members, waits []string, paused bool, err error) {
-	out, err := b.ctl(ctx, b.node, "eval", waitsExpr)
+	out, err := b.ctl(ctx, b.node, "eval", erlang("waits"))
 	if err != nil {
 		return nil, nil, false, err
 	}
@@ -110,7 +80,7 @@ func (b broker) waits(ctx context.Context) (members, waits []string, paused bool
 
 // led asks a node whether the members that decide by majority have a leader.
 func (b broker) led(ctx context.Context, node string) (bool, error) {
-	out, err := b.ctl(ctx, node, "eval", `io:format("led|~s|~n", [case catch ra:members({rabbitmq_metadata, node()}, 2000) of {ok, _, _} -> true; {timeout, _} -> false; _ -> unknown end]), ok.`)
+	out, err := b.ctl(ctx, node, "eval", erlang("led"))
 	if err != nil {
 		return false, err
 	}
@@ -123,7 +93,7 @@ func (b broker) led(ctx context.Context, node string) (bool, error) {
 
 // queues counts the queues on this node's cluster.
 func (b broker) queues(ctx context.Context) (int, error) {
-	out, err := b.ctl(ctx, b.node, "eval", `io:format("queues|~b|~n", [length(rabbit_amqqueue:list())]), ok.`)
+	out, err := b.ctl(ctx, b.node, "eval", erlang("count_queues"))
 	if err != nil {
 		return 0, err
 	}
@@ -156,11 +126,11 @@ func (b broker) join(ctx context.Context, peer string) error {
 // pauseMinority sets, or takes back, what a node does in a minority. RabbitMQ
 // reads it when a node goes down, so it can follow the size of the cluster.
 func (b broker) pauseMinority(ctx context.Context, on bool) error {
-	mode := "ignore"
+	mode := rabbitconf.Atom("ignore")
 	if on {
 		mode = "pause_minority"
 	}
-	_, err := b.ctl(ctx, b.node, "eval", fmt.Sprintf("application:set_env(rabbit, cluster_partition_handling, %s).", mode))
+	_, err := b.ctl(ctx, b.node, "eval", erlang("set_partition_handling", parameter{"Mode", mode}))
 	return err
 }
 
@@ -168,7 +138,7 @@ func (b broker) pauseMinority(ctx context.Context, on bool) error {
 // starts it again; if it does not hear that, by SIGTERM, whose status is 0. As
 // a container's PID 1 it cannot be killed from inside, but it can be told.
 func (b broker) halt(ctx context.Context, pid int) error {
-	if _, err := b.ctl(ctx, b.node, "eval", "init:stop(1)."); err == nil {
+	if _, err := b.ctl(ctx, b.node, "eval", erlang("halt")); err == nil {
 		return nil
 	}
 	return syscall.Kill(pid, syscall.SIGTERM)

@@ -362,23 +362,11 @@ func (c *companion) begin(ctx context.Context, r peers.Record, index uint64, ord
 	return "carrying on: the server comes up without " + strings.Join(order.Lost, ", ")
 }
 
-// homeExpr makes this node the home of the classic queues whose home is lost: it
-// may hold a mirror of them, or have been their home before. Otherwise RabbitMQ
-// would throw that copy away at its boot, and delete the queue when it forgets the
-// node. It needs that table alone, and comes before the boot goes on (measured on
-// 3.10.8, waiting and paused).
-const homeExpr = `Lost = [%s], mnesia:force_load_table(rabbit_durable_queue),
-{atomic, _} = mnesia:sync_transaction(fun() ->
-  [mnesia:write(rabbit_durable_queue, amqqueue:set_pid(Q, rabbit_misc:node_to_fake_pid(node())), write)
-  || Q <- mnesia:match_object(rabbit_durable_queue, amqqueue:pattern_match_all(), write),
-     amqqueue:get_type(Q) =:= rabbit_classic_queue, is_pid(amqqueue:get_pid(Q)), lists:member(node(amqqueue:get_pid(Q)), Lost)]
-end)`
-
 // force tells RabbitMQ, which waits, to come up without the others: it goes on
 // with its boot (measured on 3.10, 4.0 and 4.3). One that paused only gets what it
 // must know before it is restarted: it stopped last, so it comes up by itself.
 func (c *companion) force(ctx context.Context, lost []string, paused bool) error {
-	argv := []string{"eval", "rabbit_table:force_load()."}
+	argv := []string{"eval", erlang("force_load")}
 	mirrors := !c.atLeast(4, 0)
 	switch {
 	case c.khepri():
@@ -386,15 +374,18 @@ func (c *companion) force(ctx context.Context, lost []string, paused bool) error
 	case paused && !mirrors:
 		return nil
 	case mirrors:
+		var nodes rabbitconf.List
 		for _, n := range lost { // they come from the record
 			if err := rabbitconf.ValidNode(n); err != nil {
 				return err
 			}
+			nodes = append(nodes, rabbitconf.Atom(n))
 		}
-		home := fmt.Sprintf(homeExpr, "'"+strings.Join(lost, "','")+"'")
-		argv[1] = home + ", " + argv[1]
+		home := erlang("home", parameter{"Lost", nodes})
 		if paused {
-			argv[1] = "mnesia:start(), " + home + ", mnesia:stop()."
+			argv[1] = inTurn(erlang("mnesia_start"), home, erlang("mnesia_stop"))
+		} else {
+			argv[1] = inTurn(home, argv[1])
 		}
 	}
 	// Not cut short by the event that the boot goes on.
@@ -412,7 +403,7 @@ const forceTimeout = 2 * time.Minute
 func (c *companion) settle(ctx context.Context, r peers.Record, order *carryOnFile) error {
 	order.Lost = slices.DeleteFunc(order.Lost, func(n string) bool { _, on := r.Members[n]; return on })
 	if c.atLeast(3, 13) && len(r.Members) == 1 {
-		if _, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, "eval", "rabbit_quorum_queue:force_all_queues_shrink_member_to_current_member()."); err != nil {
+		if _, err := c.broker.within(ctx, forceTimeout, c.rt.Config.Node, "eval", erlang("shrink")); err != nil {
 			return fmt.Errorf("shrink the quorum queues to this copy: %w", err)
 		}
 	}
@@ -441,7 +432,7 @@ func (c *companion) settle(ctx context.Context, r peers.Record, order *carryOnFi
 		return err
 	}
 	if !c.atLeast(3, 13) {
-		unavailable, err := c.broker.perQueue(ctx, unavailableExpr)
+		unavailable, err := c.broker.perQueue(ctx, erlang("unavailable"))
 		if err != nil {
 			return err
 		}

@@ -181,7 +181,7 @@ func (o operator) critical(ctx context.Context, v peers.View) string {
 	if others := len(v.Running) - 1; 2*others <= len(v.Members) {
 		pauses := v.Khepri // as good as
 		if !pauses {
-			out, err := o.broker.ctl(ctx, o.broker.node, "eval", "application:get_env(rabbit, cluster_partition_handling).")
+			out, err := o.broker.ctl(ctx, o.broker.node, "eval", erlang("partition_handling"))
 			pauses = err != nil || strings.Contains(out, "pause_minority")
 		}
 		if pauses {
@@ -245,7 +245,7 @@ func (o operator) maintenance(ctx context.Context) (bool, error) {
 
 // drained reports whether this node is in maintenance mode.
 func (b broker) drained(ctx context.Context) (bool, error) {
-	out, err := b.ctl(ctx, b.node, "eval", `io:format("maintenance|~p|~n", [rabbit_maintenance:is_being_drained_local_read(node())]), ok.`)
+	out, err := b.ctl(ctx, b.node, "eval", erlang("is_drained"))
 	return strings.Contains(out, "maintenance|true|"), err
 }
 

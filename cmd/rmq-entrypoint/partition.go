@@ -134,7 +134,7 @@ func (c *companion) rejoin(ctx context.Context, winners string) {
 	was := c.rejoinAt
 	c.rejoinAt, c.rejoining = time.Now(), c.wrong
 	// Not cut short by the event that it stops, nor to keep the beat: the check is critical.
-	_, err := c.broker.ctl(context.WithoutCancel(ctx), c.rt.Config.Node, "eval", rejoinExpr)
+	_, err := c.broker.ctl(context.WithoutCancel(ctx), c.rt.Config.Node, "eval", erlang("rejoin"))
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) { // then it may have been heard
 		c.rejoinAt, c.rejoining = was, ""
 		c.wrong += fmt.Sprintf(", which it cannot be told: %v", err)
@@ -142,26 +142,3 @@ func (c *companion) rejoin(ctx context.Context, winners string) {
 	}
 	c.log.Warn("partitioned, and RabbitMQ did not pause: it restarts here", "from", strings.Join(c.view.Partitions, ","), "go_on", winners)
 }
-
-// rejoinExpr restarts RabbitMQ within its Erlang VM, by the process with which it
-// pauses: if that is at work already, it does the same. As in any minority RabbitMQ
-// comes back when a majority of the VMs is there. Those who go on forget a partition
-// only when everybody else has stopped, so that is waited for, up to a minute. What
-// cannot start again ends the server, whose restart decides afresh. The process is
-// linked to the one that starts it, which must not be the one that ends with an
-// answer to rabbitmqctl.
-const rejoinExpr = `Ms = lists:usort([node() | mnesia:system_info(db_nodes)]),
-Alive = fun() -> [N || N <- Ms, N =:= node() orelse net_adm:ping(N) =:= pong] end,
-Listed = fun(Ns) ->
-  {Ps, _} = gen_server:multi_call(Ns -- [node()], rabbit_node_monitor, partitions, 2000),
-  lists:any(fun({_, L}) -> is_list(L) andalso lists:member(node(), L) end, Ps)
-end,
-Now = fun() -> erlang:monotonic_time(millisecond) end,
-Wait = fun W(End) ->
-  Ns = Alive(),
-  case 2 * length(Ns) =< length(Ms) orelse Now() < End andalso Listed(Ns) of
-    true -> timer:sleep(500), W(End);
-    false -> ok
-  end end,
-Restart = fun() -> try rabbit:stop(), Wait(Now() + 60000), ok = rabbit:start() catch _:_ -> init:stop(1) end end,
-spawn(fun() -> rabbit_node_monitor:run_outside_applications(Restart, false) end), ok.`

@@ -165,7 +165,7 @@ func TestPartitioned(t *testing.T) {
 		view := fmt.Sprintf("view|id|%[1]s|%[1]s|%s|false|\npauses|%t|\n", members, strings.Join(strings.Split(from, ""), ","), !tc.ignores) + said
 		var told []string
 		b := broker{tc.node, func(_ context.Context, argv ...string) (string, error) {
-			if argv[len(argv)-1] == viewExpr {
+			if argv[len(argv)-1] == erlang("view") {
 				return view, nil
 			}
 			told = append(told, argv[len(argv)-1])
@@ -188,7 +188,7 @@ func TestPartitioned(t *testing.T) {
 			t.Errorf("%s: %s, %q", tc.name, status, reason)
 		}
 		says(t, reason, tc.says...)
-		if want := slices.Repeat([]string{rejoinExpr}, map[bool]int{true: 1}[tc.rejoins]); !slices.Equal(told, want) {
+		if want := slices.Repeat([]string{erlang("rejoin")}, map[bool]int{true: 1}[tc.rejoins]); !slices.Equal(told, want) {
 			t.Errorf("%s: told RabbitMQ %q", tc.name, told)
 		}
 		if rejoins := tc.rejoins && !tc.busy; rejoins != strings.Contains(c.word(), "go on") || !strings.HasSuffix(c.word(), "stopped") {
@@ -232,7 +232,7 @@ func TestPartitionIsFound(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			asked := 0
 			b := broker{"c", func(_ context.Context, argv ...string) (string, error) {
-				if argv[len(argv)-1] == viewExpr {
+				if argv[len(argv)-1] == erlang("view") {
 					return fmt.Sprintf("view|id|a,b,c|a,b,c|%s|false|\npauses|true|\nside|a|a,b|c|\nside|b|a,b|c|\nside|c|c|a,b|\n", tc.partitions), nil
 				}
 				asked++

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"rmq-entrypoint/rabbitconf"
 )
 
 // Queues survive the loss of a node in two ways. Up to RabbitMQ 3.13 a policy
@@ -16,17 +18,6 @@ import (
 // mirrorPolicy is the name of the policy in each virtual host.
 const mirrorPolicy = "rmq-entrypoint-mirrors"
 
-// mirrorExpr sets the policy in each virtual host that has none of its name. Of
-// two that match a queue RabbitMQ takes the one with the higher priority, and 0 is
-// a user's default: any policy of the user's wins. An unsynchronised mirror is
-// never promoted, or confirmed messages would vanish.
-const mirrorExpr = `Name = <<"` + mirrorPolicy + `">>,
-Def = [{<<"ha-mode">>, <<"all">>}, {<<"ha-sync-mode">>, <<"automatic">>}, {<<"ha-promote-on-failure">>, <<"when-synced">>}, {<<"ha-promote-on-shutdown">>, <<"when-synced">>}],
-[io:format("queue|~ts|~0p|~n", [VH, case [P || P <- rabbit_policy:list(VH), proplists:get_value(name, P) =:= Name] of
-  [] -> catch rabbit_policy:set(VH, Name, <<".*">>, Def, -1000, <<"queues">>, <<"rmq-entrypoint">>);
-  _ -> ok
-end]) || VH <- rabbit_vhost:list()], ok.`
-
 // mirror has queues mirrored to all nodes, where the version mirrors, and says
 // what keeps it from that. What RabbitMQ refuses, as where the user does not permit
 // mirroring, is said in the log and holds nothing up.
@@ -34,7 +25,7 @@ func (c *companion) mirror(ctx context.Context) string {
 	if !c.rt.Config.survivingQueues() || c.atLeast(4, 0) {
 		return ""
 	}
-	said, err := c.broker.perQueue(ctx, mirrorExpr)
+	said, err := c.broker.perQueue(ctx, erlang("mirror", parameter{"Name", rabbitconf.Binary(mirrorPolicy)}))
 	if err != nil {
 		return fmt.Sprintf("the policy that mirrors queues cannot be set (--queues, RMQ_QUEUES): %v", err)
 	}
@@ -81,71 +72,16 @@ func (c *companion) pair() string {
 // regrowExprs are what brings replicas here on this version. A user who keeps the
 // queues to himself still gets back what a wiped volume took.
 func (c *companion) regrowExprs() []string {
-	few := 1
+	few := rabbitconf.Int(1)
 	if c.rt.Config.survivingQueues() {
 		few = 3
 	}
-	exprs := []string{fmt.Sprintf(growExpr, few)}
+	exprs := []string{erlang("grow", parameter{"Few", few})}
 	if !c.atLeast(3, 13) {
-		exprs = append(exprs, refillExpr)
+		exprs = append(exprs, erlang("refill"))
 	}
 	return exprs
 }
-
-// growExpr adds this node to the quorum queues that have too few replicas
-// or an even number of them, which is what a queue is left with whose
-// replica here was forgotten. It stops after 3 s, so that no beat is missed.
-const growExpr = `Me = node(), End = erlang:monotonic_time(millisecond) + 3000,
-[begin
-  {resource, VH, queue, N} = QN = amqqueue:get_name(Q),
-  On = case maps:get(nodes, amqqueue:get_type_state(Q)) of L when is_list(L) -> L; M -> maps:keys(M) end,
-  case lists:member(Me, On) orelse length(On) >= %d andalso length(On) rem 2 =:= 1 of
-    true -> ok;
-    false ->
-      case erlang:monotonic_time(millisecond) < End of
-        false -> io:format("queue|~ts|later|~n", [rabbit_misc:rs(QN)]);
-        true -> io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(QN), catch rabbit_quorum_queue:add_member(VH, N, Me, 5000)])
-      end
-  end
-end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue], ok.`
-
-// refillExpr replaces this node's replicas that are listed, run, and stay empty
-// for good: what 3.10 makes of a wiped member (measured; 4.3 fills them by
-// itself). Term 0, seen twice, is a replica that never heard of its leader, so
-// there is nothing in it to lose.
-const refillExpr = `Me = node(), End = erlang:monotonic_time(millisecond) + 3000,
-Term = fun(VH, N) ->
-  case catch rabbit_quorum_queue:status(VH, N) of
-    S when is_list(S) -> [proplists:get_value(<<"Term">>, P) || P <- S, proplists:get_value(<<"Node Name">>, P) =:= Me];
-    _ -> unknown
-  end end,
-[begin
-  {resource, VH, queue, N} = QN = amqqueue:get_name(Q), {Ra, _} = amqqueue:get_pid(Q),
-  Late = erlang:monotonic_time(millisecond) >= End,
-  Empty = Term(VH, N) =:= [0] andalso (Late orelse begin timer:sleep(1000), Term(VH, N) =:= [0] end),
-  case Empty of
-    false -> ok;
-    true ->
-      case Late of
-        true -> io:format("queue|~ts|later|~n", [rabbit_misc:rs(QN)]);
-        false ->
-          Leaders = [L || X <- rabbit_nodes:all_running(), X =/= Me, {ok, _, L} <- [catch ra:members({Ra, X}, 3000)]],
-          case Leaders of
-            [] -> io:format("queue|~ts|no leader|~n", [rabbit_misc:rs(QN)]);
-            [Leader | _] ->
-              catch ra:force_delete_server(quorum_queues, {Ra, Me}),
-              catch ra:remove_member(Leader, {Ra, Me}, 5000),
-              catch rabbit_quorum_queue:repair_amqqueue_nodes(VH, N),
-              io:format("queue|~ts|~0p|~n", [rabbit_misc:rs(QN), catch rabbit_quorum_queue:add_member(VH, N, Me, 5000)])
-          end
-      end
-  end
-end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue], ok.`
-
-// unavailableExpr names the quorum queues of which too few replicas run.
-const unavailableExpr = `[io:format("queue|~ts|needs ~s|~n", [rabbit_misc:rs(amqqueue:get_name(Q)), string:join([atom_to_list(N) || N <- Ns], ", ")])
-|| Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue, Ns <- [maps:get(nodes, amqqueue:get_type_state(Q))],
-Up <- [[N || N <- Ns, is_pid(rpc:call(N, erlang, whereis, [element(1, amqqueue:get_pid(Q))], 3000))]], 2 * length(Up) =< length(Ns)], ok.`
 
 // perQueue runs an expression that prints one line a queue and returns what it
 // said of each.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // Replicas are brought back until nothing is left to do; a node that cannot be asked is asked again, ten times.
@@ -185,15 +185,16 @@ func TestPair(t *testing.T) {
 // lost a replica with its volume. Replicas that stay empty for good are made anew
 // in any case.
 func TestWhoGrowsQueues(t *testing.T) {
-	few, lost := fmt.Sprintf(growExpr, 3), fmt.Sprintf(growExpr, 1)
+	grow := func(few rabbitconf.Int) string { return erlang("grow", parameter{"Few", few}) }
+	few, lost, refill := grow(3), grow(1), erlang("refill")
 	for _, c := range []struct {
 		version, queues string
 		want            []string
 	}{
-		{"3.10.8", "auto", []string{few, refillExpr}},
+		{"3.10.8", "auto", []string{few, refill}},
 		{"3.13.7", "auto", []string{few}},
 		{"4.3.6", "auto", []string{few}},
-		{"3.10.8", "off", []string{lost, refillExpr}},
+		{"3.10.8", "off", []string{lost, refill}},
 		{"4.0.5", "off", []string{lost}},
 	} {
 		k := companion{rt: runtimeFile{Version: c.version, Config: config{Queues: c.queues}}}
@@ -258,7 +259,8 @@ func TestNamesOfQueues(t *testing.T) {
 	if err != nil || !maps.Equal(said, want) {
 		t.Errorf("got %q, %v", said, err)
 	}
-	for _, expr := range []string{mirrorExpr, growExpr, refillExpr, unavailableExpr, moveExpr} {
+	for _, name := range []string{"mirror", "grow", "refill", "unavailable", "move"} {
+		expr := erlang(name)
 		if strings.Contains(expr, "queue|~s|") || !strings.Contains(expr, "queue|~ts|") {
 			t.Errorf("it prints names by ~s:\n%s", expr)
 		}

@@ -1,8 +1,9 @@
 // Command pictures opens the pages of a running example cluster (scripts/up) in a
 // headless Chromium, fails unless each shows what it should, and keeps a picture of
-// each for the README.
+// each for the README. It is a module of its own, so that what it takes to drive a
+// browser is no dependency of the program's.
 //
-//	scripts/up && go run ./tests/pictures -out docs
+//	scripts/up && go run -C tests/pictures .
 package main
 
 import (
@@ -32,7 +33,7 @@ var trouble = []string{"Node not running", "checks failing", "Login failed"}
 
 func main() {
 	log.SetFlags(0)
-	out := flag.String("out", "docs", "directory for the pictures")
+	out := flag.String("out", "../../docs", "directory for the pictures")
 	management := flag.String("management", "http://127.0.0.1:15670", "management UI, through the balancer")
 	consul := flag.String("consul", "http://127.0.0.1:8500", "Consul's UI")
 	balancer := flag.String("balancer", "http://127.0.0.1:8404", "the balancer's statistics")

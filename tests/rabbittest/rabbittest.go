@@ -17,14 +17,8 @@ type RabbitMQ struct{ name string }
 // It skips the test under -short. A process has one at a time.
 func Start(t *testing.T, flags ...string) *RabbitMQ {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("needs a container")
-	}
-	image := os.Getenv("RMQ_TEST_RABBITMQ_IMAGE")
-	if image == "" {
-		t.Fatal("RMQ_TEST_RABBITMQ_IMAGE is not set: name an image with RabbitMQ and its management plugin, or run with -short")
-	}
-	m := &RabbitMQ{fmt.Sprintf("rmq-entrypoint-rabbittest-%d", os.Getpid())}
+	image := image(t)
+	m := &RabbitMQ{container()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := exec.Command("docker", "logs", "--tail", "60", m.name).CombinedOutput()
@@ -36,6 +30,30 @@ func Start(t *testing.T, flags ...string) *RabbitMQ {
 	docker(t, append(run, image, "rabbitmq-server")...)
 	return m
 }
+
+// Run runs a program of that image in a container of its own, without RabbitMQ, and returns what it said. It skips the
+// test as [Start] does.
+func Run(t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
+	run := []string{"run", "--rm", "--name", container(), "--entrypoint", program, image(t)}
+	out, err := exec.Command("docker", append(run, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+func image(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a container")
+	}
+	name := os.Getenv("RMQ_TEST_RABBITMQ_IMAGE")
+	if name == "" {
+		t.Fatal("RMQ_TEST_RABBITMQ_IMAGE is not set: name an image with RabbitMQ and its management plugin, or run with -short")
+	}
+	return name
+}
+
+// container is the name of this process's container, by which scripts/test removes what is left of one.
+func container() string { return fmt.Sprintf("rmq-entrypoint-rabbittest-%d", os.Getpid()) }
 
 // Docker runs a docker command on the container, as {"stop", "-t", "60"}, and returns what it said.
 func (m *RabbitMQ) Docker(t *testing.T, args ...string) string {
