@@ -1,4 +1,4 @@
-// Package house keeps the rules of the house, which no compiler knows.
+// Package house checks the repository itself, where no compiler looks.
 package house
 
 import (
