@@ -45,7 +45,7 @@ type clientSetting struct {
 }
 
 // clientSettings binds every setting of the clients to o, in the order of --help
-// and of the README's table.
+// and of the table in docs/settings.md.
 func clientSettings(o *clientOptions) []clientSetting {
 	fs := pflag.NewFlagSet("values", pflag.ContinueOnError)
 	fs.StringSliceVar(&o.Brokers, "brokers", []string{"127.0.0.1:5672"}, "")

@@ -147,9 +147,9 @@ func TestClientsHelp(t *testing.T) {
 	}
 }
 
-// The README's table of the clients' flags is the program's.
+// The table in docs/settings.md of the clients' flags is the program's.
 func TestREADMEsClientFlags(t *testing.T) {
-	_, got := readmesFlags(t, "Producer and consumer")
+	_, got := readmesFlags(t, "The clients' flags")
 	var want [][]string
 	for _, s := range clientSettings(new(clientOptions)) {
 		want = append(want, []string{"`--" + s.flag + "`", s.of, s.defaultText(), s.help})

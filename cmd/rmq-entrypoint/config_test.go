@@ -382,9 +382,9 @@ func TestAMQPURLs(t *testing.T) {
 	}
 }
 
-// The README's table of settings is the program's: same rows, same order.
+// The table of docs/settings.md is the program's: same rows, same order.
 func TestREADMEsSettings(t *testing.T) {
-	section, got := readmesFlags(t, "Settings")
+	section, got := readmesFlags(t, "A node's settings")
 	var want [][]string
 	for _, s := range settings(new(config)) {
 		want = append(want, []string{"`--" + s.flag + "`", "`" + strings.Join(s.env, "`, `") + "`", s.defaultText(), s.help})
@@ -392,20 +392,20 @@ func TestREADMEsSettings(t *testing.T) {
 	sameRows(t, got, want)
 	for _, s := range secrets {
 		if !strings.Contains(section, "| `"+s.env+"` |") {
-			t.Errorf("the README's section Settings has no row for %s", s.env)
+			t.Errorf("docs/settings.md has no row for %s", s.env)
 		}
 	}
 }
 
-// readmesFlags returns a section of the README and the cells of its rows that
+// readmesFlags returns a section of docs/settings.md and the cells of its rows that
 // describe a flag.
 func readmesFlags(t *testing.T, title string) (section string, rows [][]string) {
 	t.Helper()
-	b, err := os.ReadFile("../../README.md")
+	b, err := os.ReadFile("../../docs/settings.md")
 	must(t, err)
 	_, rest, ok := strings.Cut(string(b), "\n## "+title+"\n")
 	if !ok {
-		t.Fatalf("README.md has no section %s", title)
+		t.Fatalf("docs/settings.md has no section %s", title)
 	}
 	section, _, _ = strings.Cut(rest, "\n## ")
 	for line := range strings.Lines(section) {
@@ -421,17 +421,17 @@ func readmesFlags(t *testing.T, title string) (section string, rows [][]string) 
 	return section, rows
 }
 
-// sameRows compares the README's table with the program's, row by row.
+// sameRows compares a table of docs/settings.md with the program's, row by row.
 func sameRows(t *testing.T, got, want [][]string) {
 	t.Helper()
 	for i := range max(len(got), len(want)) {
 		switch {
 		case i >= len(got):
-			t.Errorf("the README lacks %q", want[i])
+			t.Errorf("docs/settings.md lacks %q", want[i])
 		case i >= len(want):
-			t.Errorf("the README has too much: %q", got[i])
+			t.Errorf("docs/settings.md has too much: %q", got[i])
 		case !slices.Equal(got[i], want[i]):
-			t.Errorf("row %d of the README: %q, the program has %q", i+1, got[i], want[i])
+			t.Errorf("row %d of docs/settings.md: %q, the program has %q", i+1, got[i], want[i])
 		}
 	}
 }
