@@ -91,7 +91,7 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use: "rmq-entrypoint [flags] [command]", Short: "prepare one RabbitMQ node to join its cluster, then become it", Long: rootLong(),
 		Args: cobra.ArbitraryArgs, Run: noted(func() {}),
-		SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true, DisableAutoGenTag: true, SuggestionsMinimumDistance: 2,
+		TraverseChildren: true, SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true, DisableAutoGenTag: true, SuggestionsMinimumDistance: 2,
 	}
 	root.SetOut(out)
 	root.SetErr(io.Discard)
@@ -192,7 +192,7 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 		},
 	}, ofClient)
 	root.SetHelpCommand(add(&cobra.Command{
-		Use: "help [command]", Short: "explain the program, or one of its commands", Long: "Explains the program, or one of its commands.",
+		Use: "help [command]", Short: "explain the program, or one of its commands", Long: helpLong,
 		Args: cobra.ArbitraryArgs, ValidArgsFunction: subcommandNames,
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, rest, err := root.Find(args)

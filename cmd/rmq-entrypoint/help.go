@@ -111,7 +111,7 @@ container. A companion that was lost is started again.
 With --ready it answers whether the node is fit to serve, as the TTL check in Consul and the
 companion's /ready do. Wait for it before you go on to the next node.
 
-Exit status: 0 for yes; 1 for no, also when it cannot be told.`
+Exit status: 0 for yes, 1 for no.`
 
 	statusLong = `Shows what an operator asks first: whether the server runs and what it waits for, what its check last
 said, what this volume is, the cluster record, who holds the lock, and what Consul's catalog says of
@@ -200,6 +200,10 @@ exceeded, or when it refuses.`
 and a health check starts it again. It refuses to be run by hand.
 
 Exit status: 0 when its server has ended; 1 when it cannot do its work, or was run by hand.`
+
+	helpLong = `Explains the program, or one of its commands.
+
+Exit status: 0; 1 when there is no such command.`
 
 	versionLong = `Prints the program's version.
 
