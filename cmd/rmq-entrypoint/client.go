@@ -84,45 +84,37 @@ func clientSettings(o *clientOptions) []clientSetting {
 	}
 }
 
-// errHelp asks for --help.
-var errHelp = errors.New("help")
+// clientFlags binds the settings of the client name to o, as flags.
+func clientFlags(name string, o *clientOptions) *pflag.FlagSet {
+	var rows []setting
+	for _, s := range clientSettings(o) {
+		if slices.Contains(strings.Split(s.of, ", "), name) {
+			rows = append(rows, s.setting)
+		}
+	}
+	return flags(name, rows)
+}
 
-// parseClient judges the arguments of produce, consume or compare, which have
-// flags of their own, and returns what is no flag.
-func parseClient(name string, args []string, getenv func(string) string) (clientOptions, []string, error) {
-	var o clientOptions
-	var help bool
-	rows := slices.DeleteFunc(clientSettings(&o), func(s clientSetting) bool {
-		return !slices.Contains(strings.Split(s.of, ", "), name)
-	})
-	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
-	fs.Usage = func() {}
-	fs.BoolVarP(&help, "help", "h", false, "")
-	for _, s := range rows {
-		fs.VarP(s.value, s.flag, "", "")
-	}
-	if err := fs.Parse(args); err != nil {
-		return o, nil, fmt.Errorf("%s: %w (rmq-entrypoint --help lists its flags)", name, err)
-	}
-	if help {
-		return o, nil, errHelp
-	}
-	for _, s := range rows {
-		if len(s.env) == 0 || fs.Changed(s.flag) {
+// settle takes from the environment what no flag gave, and judges. The flags in fs
+// are those of the client name, and more perhaps; its arguments are the client's.
+func (o *clientOptions) settle(name string, fs *pflag.FlagSet, getenv func(string) string) error {
+	for _, s := range clientSettings(new(clientOptions)) {
+		f := fs.Lookup(s.flag)
+		if len(s.env) == 0 || f == nil || f.Changed {
 			continue
 		}
 		text, err := secret(getenv, s.env[0])
 		if err == nil && text != "" {
-			err = s.value.Set(text)
+			err = f.Value.Set(text)
 		}
 		if err != nil {
-			return o, nil, fmt.Errorf("%s: %w", s.env[0], err)
+			return fmt.Errorf("%s: %w", s.env[0], err)
 		}
 	}
 	for _, flag := range []string{"count", "rate", "duration"} {
-		o.load = o.load || fs.Lookup(flag) != nil && fs.Changed(flag)
+		o.load = o.load || fs.Changed(flag)
 	}
-	return o, fs.Args(), o.judge(name, fs, getenv)
+	return o.judge(name, fs, getenv)
 }
 
 // judge completes the broker URLs and refuses what makes no sense.

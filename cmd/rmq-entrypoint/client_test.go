@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -12,6 +13,32 @@ import (
 	"testing"
 	"time"
 )
+
+// clientArgs judges the arguments of a client as the command line does.
+func clientArgs(name string, args []string, getenv func(string) string) (clientOptions, []string, error) {
+	cfg, cmd, err := parse(append([]string{name}, args...), getenv)
+	if cmd.client == nil {
+		cmd.client = new(clientOptions)
+	}
+	return *cmd.client, cfg.args, err
+}
+
+// produceArgs and consumeArgs are the two clients as the command line starts them.
+func produceArgs(ctx context.Context, args []string, getenv func(string) string, log *slog.Logger, out io.Writer) error {
+	o, words, err := clientArgs("produce", args, getenv)
+	if err != nil {
+		return err
+	}
+	return produceMain(ctx, o, words, log, out)
+}
+
+func consumeArgs(ctx context.Context, args []string, getenv func(string) string, log *slog.Logger, out io.Writer) error {
+	o, _, err := clientArgs("consume", args, getenv)
+	if err != nil {
+		return err
+	}
+	return consumeMain(ctx, o, log, out)
+}
 
 func TestBackoff(t *testing.T) {
 	for _, c := range []struct {
@@ -48,14 +75,14 @@ func TestBrokerURLs(t *testing.T) {
 		{"", []string{"RMQ_BROKERS=a, amqp://bob:b%2Cc@b:1/v?heartbeat=9"}, []string{"amqp://guest:guest@a/%2F", "amqp://bob:b,c@b:1/v?heartbeat=9"}},
 		{"--brokers a", []string{"RMQ_BROKERS=b"}, []string{"amqp://guest:guest@a/%2F"}},
 	} {
-		o, _, err := parseClient("produce", strings.Fields(c.args), environ(c.env...))
+		o, _, err := clientArgs("produce", strings.Fields(c.args), environ(c.env...))
 		if err != nil || !slices.Equal(o.Brokers, c.want) {
 			t.Errorf("%s %v: %q, %v; want %q", c.args, c.env, o.Brokers, err, c.want)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "brokers")
 	must(t, os.WriteFile(file, []byte("amqp://bob:b@h:1/v\n"), 0o600))
-	if o, _, err := parseClient("consume", nil, environ("RMQ_BROKERS_FILE="+file)); err != nil || !slices.Equal(o.Brokers, []string{"amqp://bob:b@h:1/v"}) {
+	if o, _, err := clientArgs("consume", nil, environ("RMQ_BROKERS_FILE="+file)); err != nil || !slices.Equal(o.Brokers, []string{"amqp://bob:b@h:1/v"}) {
 		t.Errorf("%q, %v", o.Brokers, err)
 	}
 }
@@ -112,11 +139,11 @@ func TestBadClientSettings(t *testing.T) {
 			cancel() // one that is taken ends at once
 			switch cmd.name {
 			case "produce":
-				err = produceMain(ctx, cfg.args, getenv, slog.New(slog.DiscardHandler), &out)
+				err = produceMain(ctx, *cmd.client, cfg.args, slog.New(slog.DiscardHandler), &out)
 			case "consume":
-				err = consumeMain(ctx, cfg.args, getenv, slog.New(slog.DiscardHandler), &out)
+				err = consumeMain(ctx, *cmd.client, slog.New(slog.DiscardHandler), &out)
 			case "compare":
-				err = compareMain(cfg.args, getenv, &out)
+				err = compareMain(*cmd.client, cfg.args, &out)
 			}
 		}
 		if err == nil {
@@ -139,9 +166,12 @@ func TestBadClientSettings(t *testing.T) {
 
 // The clients ask for help as the program does, whatever else is wrong.
 func TestClientsHelp(t *testing.T) {
-	for _, args := range []string{"produce --help", "consume -h", "compare --help", "--help produce", "produce --count 1 --help hello"} {
+	for args, long := range map[string]string{
+		"produce --help": produceLong, "consume -h": consumeLong, "compare --help": compareLong, "--help produce": produceLong,
+		"produce --count 1 --help hello": produceLong, "--ttl 20s --help consume": consumeLong, "help compare": compareLong,
+	} {
 		var out bytes.Buffer
-		if err := run(t.Context(), strings.Fields(args), &out); err != nil || !strings.HasPrefix(out.String(), usage) {
+		if err := run(t.Context(), strings.Fields(args), &out); err != nil || !strings.HasPrefix(out.String(), long) {
 			t.Errorf("%s: %v, %.60q", args, err, out.String())
 		}
 	}
@@ -202,9 +232,9 @@ func TestNoBroker(t *testing.T) {
 		var out, log bytes.Buffer
 		path := filepath.Join(dir, "ledger")
 		args := append(strings.Fields(c.args), "--give-up", "300ms", "--ledger", path)
-		main := produceMain
+		main := produceArgs
 		if args[0] == "consume" {
-			main = consumeMain
+			main = consumeArgs
 		}
 		began := time.Now()
 		err := main(t.Context(), args[1:], environ("RABBITMQ_DEFAULT_PASS=pa55word"), slog.New(slog.NewTextHandler(&log, nil)), &out)
@@ -247,7 +277,7 @@ func TestBrokersAreTriedInTurn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- consumeMain(ctx, []string{"--brokers", closedPort(t) + "," + a + "," + b}, environ(), slog.New(slog.DiscardHandler), new(bytes.Buffer))
+		done <- consumeArgs(ctx, []string{"--brokers", closedPort(t) + "," + a + "," + b}, environ(), slog.New(slog.DiscardHandler), new(bytes.Buffer))
 	}()
 	for _, want := range []string{"a", "b", "a", "b"} {
 		if got := <-dialled; got != want {
@@ -269,9 +299,9 @@ func TestClientsStop(t *testing.T) {
 		began := time.Now()
 		var err error
 		if name == "produce" {
-			err = produceMain(ctx, []string{"--count", "1", "--brokers", mute}, environ(), slog.New(slog.DiscardHandler), new(bytes.Buffer))
+			err = produceArgs(ctx, []string{"--count", "1", "--brokers", mute}, environ(), slog.New(slog.DiscardHandler), new(bytes.Buffer))
 		} else {
-			err = consumeMain(ctx, []string{"--brokers", mute}, environ(), slog.New(slog.DiscardHandler), new(bytes.Buffer))
+			err = consumeArgs(ctx, []string{"--brokers", mute}, environ(), slog.New(slog.DiscardHandler), new(bytes.Buffer))
 		}
 		if (err == nil) != (name == "consume") { // a message that was not sent is an error
 			t.Errorf("%s: %v", name, err)
@@ -288,9 +318,9 @@ func runClient(t *testing.T, ctx context.Context, args ...string) (out, log stri
 	t.Helper()
 	var o, l bytes.Buffer
 	path := filepath.Join(t.TempDir(), "ledger")
-	main := produceMain
+	main := produceArgs
 	if args[0] == "consume" {
-		main = consumeMain
+		main = consumeArgs
 	}
 	err = main(ctx, append(args[1:], "--ledger", path), environ("RABBITMQ_DEFAULT_PASS=pa55word"), slog.New(slog.NewTextHandler(&l, nil)), &o)
 	b, _ := os.ReadFile(path)

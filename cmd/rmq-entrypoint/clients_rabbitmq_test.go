@@ -56,9 +56,9 @@ func (m *rabbit) begin(t *testing.T, dir, queue, name string, args ...string) *b
 	must(t, err)
 	f.Close()
 	b := &background{ledger: f.Name() + ".ledger", stop: cancel, done: make(chan error, 1)}
-	main := produceMain
+	main := produceArgs
 	if name == "consume" {
-		main = consumeMain
+		main = consumeArgs
 	}
 	log, err := os.Create(f.Name() + ".log")
 	must(t, err)
@@ -118,7 +118,7 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 
 	t.Run("one message", func(t *testing.T) {
 		var out bytes.Buffer
-		must(t, produceMain(t.Context(), []string{"--brokers", m.addr, "Hello", "World."}, environ(), quiet, &out))
+		must(t, produceArgs(t.Context(), []string{"--brokers", m.addr, "Hello", "World."}, environ(), quiet, &out))
 		if want := "confirmed: Hello World.\n"; out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)
 		}
@@ -127,7 +127,7 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 		}
 		out.Reset()
 		began := time.Now()
-		must(t, consumeMain(t.Context(), []string{"--brokers", m.addr, "--count", "1"}, environ(), quiet, &out))
+		must(t, consumeArgs(t.Context(), []string{"--brokers", m.addr, "--count", "1"}, environ(), quiet, &out))
 		if want := "received: Hello World.\ndone: Hello World. (1s)\n"; out.String() != want {
 			t.Errorf("got %q, want %q", out.String(), want)
 		}
@@ -142,7 +142,7 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 
 	t.Run("the first of two brokers is down", func(t *testing.T) {
 		var out bytes.Buffer
-		must(t, produceMain(t.Context(), []string{"--brokers", closedPort(t) + "," + m.addr, "--queue", "two", "--count", "3", "--rate", "0"}, environ(), quiet, &out))
+		must(t, produceArgs(t.Context(), []string{"--brokers", closedPort(t) + "," + m.addr, "--queue", "two", "--count", "3", "--rate", "0"}, environ(), quiet, &out))
 		if !strings.Contains(out.String(), "3 of 3 messages confirmed") {
 			t.Errorf("got %q", out.String())
 		}
@@ -181,7 +181,7 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 	}
 
 	t.Run("a queue of another type", func(t *testing.T) {
-		err := produceMain(t.Context(), []string{"--brokers", m.addr, "--queue", "quorum", "--queue-type", "classic", "hello"}, environ(), quiet, new(bytes.Buffer))
+		err := produceArgs(t.Context(), []string{"--brokers", m.addr, "--queue", "quorum", "--queue-type", "classic", "hello"}, environ(), quiet, new(bytes.Buffer))
 		if err == nil || !strings.Contains(err.Error(), "inequivalent arg 'x-queue-type'") || !strings.Contains(err.Error(), "--queue-type") {
 			t.Errorf("got %v", err)
 		}
@@ -189,7 +189,7 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 
 	t.Run("login refused", func(t *testing.T) {
 		began := time.Now()
-		err := consumeMain(t.Context(), []string{"--brokers", m.addr}, environ("RABBITMQ_DEFAULT_USER=nobody", "RABBITMQ_DEFAULT_PASS=pa55word"), quiet, new(bytes.Buffer))
+		err := consumeArgs(t.Context(), []string{"--brokers", m.addr}, environ("RABBITMQ_DEFAULT_USER=nobody", "RABBITMQ_DEFAULT_PASS=pa55word"), quiet, new(bytes.Buffer))
 		if err == nil || !strings.Contains(err.Error(), "ACCESS_REFUSED") || !strings.Contains(err.Error(), "RABBITMQ_DEFAULT_USER") || strings.Contains(err.Error(), "pa55") {
 			t.Errorf("got %v", err)
 		}
@@ -199,7 +199,7 @@ func TestClientsWithRabbitMQ(t *testing.T) {
 	})
 
 	t.Run("no such virtual host", func(t *testing.T) {
-		err := consumeMain(t.Context(), nil, environ("RMQ_BROKERS=amqp://guest:guest@"+m.addr+"/nope"), quiet, new(bytes.Buffer))
+		err := consumeArgs(t.Context(), nil, environ("RMQ_BROKERS=amqp://guest:guest@"+m.addr+"/nope"), quiet, new(bytes.Buffer))
 		if err == nil || !strings.Contains(err.Error(), `"nope"`) || !strings.Contains(err.Error(), "RABBITMQ_DEFAULT_VHOST") {
 			t.Errorf("got %v", err)
 		}

@@ -12,13 +12,7 @@ import (
 // compareMain is `rmq-entrypoint compare LEDGER…`: what became of the messages
 // that producers' ledgers call confirmed, as consumers' ledgers have it. A lost
 // message is an error, and so is a gap in the confirms longer than --max-gap.
-func compareMain(args []string, getenv func(string) string, out io.Writer) error {
-	o, paths, err := parseClient("compare", args, getenv)
-	if errors.Is(err, errHelp) {
-		return help(out)
-	} else if err != nil {
-		return err
-	}
+func compareMain(o clientOptions, paths []string, out io.Writer) error {
 	t := newTally()
 	for _, path := range paths {
 		if err := t.read(path); err != nil {

@@ -127,102 +127,44 @@ var secrets = []struct{ env, help string }{
 	{"RMQ_AMQP_URL", "may hold a password, unlike --amqp-url"},
 }
 
-// command is what the command line asks for: one of ours, or a program to become.
-type command struct {
-	name string        // start, companion, healthcheck, status, drain, leave, force-boot, forget-cluster, produce, consume, compare, version, help; exec
-	id   string        // --cluster-id
-	ok   bool          // --ready of healthcheck, --force of drain, leave and forget-cluster
-	wait time.Duration // --wait of drain and leave
-}
-
-var subcommands = []string{"companion", "healthcheck", "status", "drain", "leave", "force-boot", "forget-cluster", "produce", "consume", "compare", "version", "help"}
-
-// clients are the subcommands that have flags of their own and none of a node's.
-var clients = []string{"produce", "consume", "compare"}
-
-// drainWait is what balancers get to see that a node goes out of service, unless
-// --wait says otherwise: two or three of their usual checks.
-const drainWait = 5 * time.Second
-
-// parse judges the command line and the environment, and looks at nothing else.
-func parse(args []string, getenv func(string) string) (config, command, error) {
-	var cfg config
-	var cmd command
-	var help bool
-	rows := settings(&cfg)
-	fs := pflag.NewFlagSet("rmq-entrypoint", pflag.ContinueOnError)
-	fs.SetInterspersed(false)
-	fs.Usage = func() {}
-	fs.BoolVarP(&help, "help", "h", false, "")
+// flags returns rows as flags of a command line.
+func flags(name string, rows []setting) *pflag.FlagSet {
+	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	fs.SortFlags = false
 	for _, s := range rows {
-		f := fs.VarPF(s.value, s.flag, "", "")
+		usage := s.help
+		if len(s.env) > 0 {
+			usage += " (" + strings.Join(s.env, ", ") + ")"
+		}
+		f := fs.VarPF(s.value, s.flag, "", usage)
+		f.DefValue = s.defaultText()
 		if s.value.Type() == "bool" {
 			f.NoOptDefVal = "true"
 		}
 	}
-	if err := fs.Parse(args); err != nil {
-		return cfg, cmd, fmt.Errorf("%w (rmq-entrypoint --help lists the flags)", err)
+	return fs
+}
+
+// defaultText is the default as people read it.
+func (s setting) defaultText() string {
+	if s.def != "" {
+		return s.def
 	}
-	cfg.args = fs.Args()
-	cmd.name = "start"
-	switch {
-	case len(cfg.args) == 0:
-		cfg.args = []string{"rabbitmq-server"}
-	case slices.Contains(clients, cfg.args[0]):
-		cmd.name, cfg.args = cfg.args[0], cfg.args[1:]
-		switch {
-		case help:
-			cmd.name = "help"
-		case fs.NFlag() > 0:
-			return cfg, cmd, fmt.Errorf("%s has flags of its own, which follow its name; those in front of it are a node's", cmd.name)
-		}
-		return cfg, cmd, nil
-	case slices.Contains(subcommands, cfg.args[0]):
-		cmd.name = cfg.args[0]
-		switch cmd.name {
-		case "healthcheck":
-			fs.BoolVar(&cmd.ok, "ready", false, "")
-		case "drain", "leave":
-			fs.BoolVar(&cmd.ok, "force", false, "")
-			fs.DurationVar(&cmd.wait, "wait", drainWait, "")
-		case "forget-cluster":
-			fs.BoolVar(&cmd.ok, "force", false, "")
-			fallthrough
-		case "force-boot":
-			fs.StringVar(&cmd.id, "cluster-id", "", "")
-		}
-		fs.SetInterspersed(true)
-		if err := fs.Parse(cfg.args[1:]); err != nil {
-			return cfg, cmd, fmt.Errorf("%s: %w (rmq-entrypoint --help lists the flags)", cmd.name, err)
-		}
-		if fs.NArg() > 0 {
-			return cfg, cmd, fmt.Errorf("%s takes no argument, got %q", cmd.name, fs.Arg(0))
-		}
-		cfg.args = nil
-	case filepath.Base(cfg.args[0]) != "rabbitmq-server":
-		cmd.name = "exec"
-	}
-	if help {
-		cmd.name = "help"
-	}
-	if cmd.name == "help" || cmd.name == "version" || cmd.name == "exec" {
-		return cfg, cmd, nil
-	}
-	if (cmd.name == "force-boot" || cmd.name == "forget-cluster") && cmd.id == "" {
-		return cfg, cmd, fmt.Errorf("%s needs --cluster-id ID: the id that `rmq-entrypoint status` shows, so that nobody runs it against the wrong cluster", cmd.name)
-	}
+	return s.value.String()
+}
+
+// settle takes from the environment what no flag gave, and completes the rest. Its
+// rows are the settings of cfg, and given reports whether a flag was on the command line.
+func (cfg *config) settle(rows []setting, given func(flag string) bool, getenv func(string) string) error {
 	for _, s := range secrets {
 		if getenv(s.env) != "" && getenv(s.env+"_FILE") != "" {
-			return cfg, cmd, keepOne(s.env)
+			return keepOne(s.env)
 		}
 	}
-	if cmd.wait < 0 {
-		return cfg, cmd, fmt.Errorf("--wait %s: how long balancers get to see that the node is out of service, 0s or more", cmd.wait)
-	}
 	for _, s := range rows {
-		if fs.Changed(s.flag) {
+		if given(s.flag) {
 			if s.flag == "amqp-url" && hasPassword(cfg.AMQPURL) {
-				return cfg, cmd, errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
+				return errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
 			}
 			continue
 		}
@@ -231,19 +173,19 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 			if s.flag == "amqp-url" {
 				var err error
 				if text, err = secret(getenv, name); err != nil {
-					return cfg, cmd, err
+					return err
 				}
 			}
 			if text == "" {
 				continue
 			}
 			if err := s.value.Set(text); err != nil {
-				return cfg, cmd, fmt.Errorf("%s=%q: %w", name, text, err)
+				return fmt.Errorf("%s=%q: %w", name, text, err)
 			}
 			break
 		}
 	}
-	return cfg, cmd, cfg.complete(getenv)
+	return cfg.complete(getenv)
 }
 
 // complete fills in the defaults that depend on other settings, and judges.

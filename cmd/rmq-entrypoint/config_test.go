@@ -194,6 +194,12 @@ func TestCommands(t *testing.T) {
 		{"--ttl 20s rabbitmq-server --help", command{name: "start"}, "rabbitmq-server --help"},
 		{"rabbitmqctl status", command{name: "exec"}, "rabbitmqctl status"},
 		{"bash -c --help", command{name: "exec"}, "bash -c --help"},
+		{"rabbitmqctl --help", command{name: "exec"}, "rabbitmqctl --help"},
+		{"--ttl 20s env drain --force --nonsense -- -h", command{name: "exec"}, "env drain --force --nonsense -- -h"},
+		{"-- bash --ttl 1s", command{name: "exec"}, "bash --ttl 1s"},
+		{"--tags --x drain --wait 1s", command{name: "drain", wait: time.Second}, ""},
+		{"drian --force", command{name: "exec", meant: "drain"}, "drian --force"},
+		{"helthcheck", command{name: "exec", meant: "healthcheck"}, "helthcheck"},
 		{"healthcheck", command{name: "healthcheck"}, ""},
 		{"healthcheck --ready", command{name: "healthcheck", ok: true}, ""},
 		{"--node a@b healthcheck --ready --ttl 20s", command{name: "healthcheck", ok: true}, ""},
@@ -210,9 +216,13 @@ func TestCommands(t *testing.T) {
 		{"--help", command{name: "help"}, "rabbitmq-server"},
 		{"-h", command{name: "help"}, "rabbitmq-server"},
 		{"healthcheck --help", command{name: "help"}, ""},
+		{"--help drain --wait=-1s", command{name: "help"}, ""},
+		{"help drain", command{name: "help"}, ""},
+		{"completion bash", command{name: "completion"}, ""},
 		{"--ttl 1s --help", command{name: "help"}, "rabbitmq-server"},
 	} {
 		cfg, cmd, err := parse(strings.Fields(c.args), environ())
+		cmd.text = ""
 		if err != nil || cmd != c.want || strings.Join(cfg.args, " ") != c.rest {
 			t.Errorf("%q: %+v %q, %v; want %+v %q", c.args, cmd, cfg.args, err, c.want, c.rest)
 		}
@@ -233,6 +243,11 @@ func TestBadSettings(t *testing.T) {
 		{args: "forget-cluster", say: []string{"forget-cluster", "--cluster-id", "status"}},
 		{args: "drain --wait 5", say: []string{"drain", "--wait", "unit"}},
 		{args: "leave --wait=-1s", say: []string{"--wait", "-1s", "0s or more"}},
+		{args: "drain --forse", say: []string{"drain", "--forse", "rmq-entrypoint drain --help"}},
+		{args: "help drian", say: []string{"drian", "did you mean drain?", "--help"}},
+		{args: "help companion now", say: []string{"companion now", "--help"}},
+		{args: "completion tcsh", say: []string{"bash, zsh or fish"}},
+		{args: "completion", say: []string{"bash, zsh or fish"}},
 		{args: "leave rabbit@a", say: []string{"leave", "rabbit@a", "no argument"}},
 		{args: "force-boot", say: []string{"force-boot", "--cluster-id", "status"}},
 
@@ -438,7 +453,7 @@ func sameRows(t *testing.T, got, want [][]string) {
 
 func TestHelpNamesEverySetting(t *testing.T) {
 	var out bytes.Buffer
-	must(t, help(&out))
+	must(t, help(&out, root()))
 	lines := strings.Split(out.String(), "\n")
 	at := -1
 	for _, s := range settings(new(config)) {
@@ -462,8 +477,8 @@ func TestHelpNamesEverySetting(t *testing.T) {
 			t.Errorf("help has no line for %s", s.env)
 		}
 	}
-	for _, name := range subcommands {
-		if name != "companion" && !strings.Contains(out.String(), "\n  "+name) && !strings.Contains(out.String(), ", "+name) {
+	for _, c := range root().Commands() {
+		if name := c.Name(); name != "companion" && !strings.Contains(out.String(), "\n  "+name) && !strings.Contains(out.String(), ", "+name) {
 			t.Errorf("help has no line for %s", name)
 		}
 	}

@@ -17,16 +17,7 @@ import (
 // consumeMain is `rmq-entrypoint consume`: it takes messages off the queue, works a
 // second for each dot in them, and acknowledges each when its work is done. It
 // ends well when it is told to, or with --count or --idle.
-func consumeMain(ctx context.Context, args []string, getenv func(string) string, log *slog.Logger, out io.Writer) (err error) {
-	o, rest, err := parseClient("consume", args, getenv)
-	if errors.Is(err, errHelp) {
-		return help(out)
-	} else if err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		return fmt.Errorf("consume takes no argument, got %q", rest[0])
-	}
+func consumeMain(ctx context.Context, o clientOptions, log *slog.Logger, out io.Writer) (err error) {
 	l, err := createLedger(o.Ledger)
 	if err != nil {
 		return err

@@ -12,7 +12,8 @@
 //	produce [MESSAGE]               send a message, or numbered ones, and wait for every confirm
 //	consume                         receive messages; a dot in one is a second of work
 //	compare LEDGER…                 count what was lost or duplicated, from the ledgers of the two
-//	version, help
+//	completion bash|zsh|fish        print a script that completes command lines in that shell
+//	version, help [command]         help, and --help behind a command, explain that one
 //	anything else                   is executed as it is
 //
 // Each setting: flag, environment variable, default. A flag wins over a variable.
@@ -38,7 +39,7 @@
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
 //	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
 //	--queues              RMQ_QUEUES                        auto                                                                 auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
-//	--force-boot            RMQ_FORCE_BOOT                      false                                                                carry on from this copy by itself when the majority is gone for good
+//	--force-boot          RMQ_FORCE_BOOT                    false                                                                carry on from this copy by itself when the majority is gone for good
 //	--allow-version-jump  RMQ_ALLOW_VERSION_JUMP            false                                                                start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members
 //	--log-level           RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error
 //	--log-format          RMQ_LOG_FORMAT                    text                                                                 text or json

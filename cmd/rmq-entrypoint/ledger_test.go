@@ -32,7 +32,11 @@ func ledgerFile(t *testing.T, lines ...string) string {
 func compared(t *testing.T, args ...string) (figures, said string, err error) {
 	t.Helper()
 	var out bytes.Buffer
-	err = compareMain(args, environ(), &out)
+	o, paths, err := clientArgs("compare", args, environ())
+	if err != nil {
+		return "", "", err
+	}
+	err = compareMain(o, paths, &out)
 	lines := strings.Split(out.String(), "\n")
 	if len(lines) < 2 {
 		return "", out.String(), err

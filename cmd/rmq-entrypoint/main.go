@@ -32,14 +32,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if cmd.text != "" {
+		_, err := io.WriteString(out, cmd.text)
+		return err
+	}
 	switch cmd.name {
-	case "help":
-		return help(out)
 	case "version":
 		_, err := fmt.Fprintln(out, "rmq-entrypoint", version())
 		return err
 	case "exec":
-		return become(cfg)
+		return become(cfg, cmd.meant)
 	case "companion":
 		return companionMain(ctx, cfg)
 	case "healthcheck":
@@ -55,11 +57,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "forget-cluster":
 		return forgetClusterMain(ctx, cfg, cmd.id, cmd.ok, out)
 	case "produce":
-		return produceMain(ctx, cfg.args, os.Getenv, logger(cfg), out)
+		return produceMain(ctx, *cmd.client, cfg.args, logger(cfg), out)
 	case "consume":
-		return consumeMain(ctx, cfg.args, os.Getenv, logger(cfg), out)
+		return consumeMain(ctx, *cmd.client, logger(cfg), out)
 	case "compare":
-		return compareMain(cfg.args, os.Getenv, out)
+		return compareMain(*cmd.client, cfg.args, out)
 	}
 	return start(ctx, logger(cfg), cfg)
 }

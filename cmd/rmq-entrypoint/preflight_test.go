@@ -31,7 +31,7 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 			say: []string{"RABBITMQ_NODENAME", "--node", "nowhere-at-all", "no address", "/etc/hosts"}},
 		"no server":           {args: []string{"/nowhere/rabbitmq-server"}, say: []string{"/nowhere/rabbitmq-server", "find the server", "PATH"}},
 		"no server on PATH":   {env: []string{"PATH=/nowhere"}, say: []string{"rabbitmq-server", "find the server", "PATH"}},
-		"unknown subcommand":  {args: []string{"heathcheck"}, say: []string{"heathcheck", "neither a subcommand", "--help"}},
+		"unknown subcommand":  {args: []string{"heathcheck"}, say: []string{"heathcheck", "neither a subcommand", "--help", "did you mean healthcheck?"}},
 		"deprecated variable": {env: []string{"RABBITMQ_SSL_VERIFY=x", "RABBITMQ_VM_MEMORY_HIGH_WATERMARK=1"}, say: []string{"RABBITMQ_SSL_VERIFY, RABBITMQ_VM_MEMORY_HIGH_WATERMARK", "/etc/rabbitmq/conf.d"}},
 		"no such version":     {env: []string{"RABBITMQ_VERSION=latest"}, say: []string{"RABBITMQ_VERSION", "latest"}},
 		"another node's database": {prep: func(n *node) { n.put(n.volume("mnesia/rabbit@old/schema.DAT"), "") },

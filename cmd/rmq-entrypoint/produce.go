@@ -25,13 +25,7 @@ const inFlight = 200
 // produceMain is `rmq-entrypoint produce`: one message, or numbered ones. It ends
 // well when every message was confirmed. A message whose confirm was lost with
 // the connection is sent again, so a consumer may get it twice.
-func produceMain(ctx context.Context, args []string, getenv func(string) string, log *slog.Logger, out io.Writer) (err error) {
-	o, words, err := parseClient("produce", args, getenv)
-	if errors.Is(err, errHelp) {
-		return help(out)
-	} else if err != nil {
-		return err
-	}
+func produceMain(ctx context.Context, o clientOptions, words []string, log *slog.Logger, out io.Writer) (err error) {
 	text := strings.Join(words, " ")
 	switch {
 	case text != "" && o.load:

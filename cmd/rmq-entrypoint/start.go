@@ -382,10 +382,14 @@ func serverEnv(env []string, set ...string) []string {
 }
 
 // become execs any other command untouched, as the official entrypoint does:
-// RabbitMQ's own tools as its user.
-func become(cfg config) error {
+// RabbitMQ's own tools as its user. Where there is no such program, it asks whether
+// a subcommand was meant.
+func become(cfg config, meant string) error {
 	path, err := exec.LookPath(cfg.args[0])
 	if err != nil {
+		if meant != "" {
+			err = fmt.Errorf("%w; did you mean %s?", err, meant)
+		}
 		return fmt.Errorf("%q is neither a subcommand (rmq-entrypoint --help lists them) nor a program: %w", cfg.args[0], err)
 	}
 	if strings.HasPrefix(filepath.Base(cfg.args[0]), "rabbitmq") {
