@@ -523,3 +523,11 @@ func modified(p *api.KVPair) uint64 {
 	}
 	return p.ModifyIndex
 }
+
+// String says what is on record, for people.
+func (r Record) String() string {
+	if r.State == Absent {
+		return "gone"
+	}
+	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, strings.Join(r.Names(), ", "))
+}

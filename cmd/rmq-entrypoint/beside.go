@@ -24,7 +24,7 @@ type beside struct {
 }
 
 // beside returns the entries of the ports that others can reach.
-func (rt runtimeFile) beside() (entries []beside) {
+func besides(rt runtimeFile) (entries []beside) {
 	for _, s := range []struct {
 		name string
 		at   rabbitconf.Listener
@@ -32,7 +32,7 @@ func (rt runtimeFile) beside() (entries []beside) {
 		if s.at.Port == 0 || s.at.Local() {
 			continue
 		}
-		e := beside{rt.registration(), cmp.Or(s.at.Host, "127.0.0.1")}
+		e := beside{registration(rt), cmp.Or(s.at.Host, "127.0.0.1")}
 		e.Service += "-" + s.name
 		e.Port = s.at.Port
 		entries = append(entries, e)
@@ -76,7 +76,7 @@ func (e beside) answers(ctx context.Context) error {
 // withdrawAll removes the node's entry and then those beside it. Its error is that
 // of the node's own.
 func withdrawAll(ctx context.Context, client *api.Client, rt runtimeFile) error {
-	if err := peers.Withdraw(ctx, client, rt.registration()); err != nil {
+	if err := peers.Withdraw(ctx, client, registration(rt)); err != nil {
 		return err
 	}
 	withdrawBeside(ctx, client, rt)
@@ -85,13 +85,13 @@ func withdrawAll(ctx context.Context, client *api.Client, rt runtimeFile) error 
 
 // buryBeside removes those that earlier starts left, see [peers.Bury].
 func buryBeside(ctx context.Context, client *api.Client, rt runtimeFile, standing peers.Standing) {
-	for _, e := range rt.beside() {
+	for _, e := range besides(rt) {
 		_, _ = peers.Bury(ctx, client, e.Registration, standing) // or its TTL will tell
 	}
 }
 
 func withdrawBeside(ctx context.Context, client *api.Client, rt runtimeFile) {
-	for _, e := range rt.beside() {
+	for _, e := range besides(rt) {
 		_ = peers.Withdraw(ctx, client, e.Registration) // or its TTL will tell
 	}
 }

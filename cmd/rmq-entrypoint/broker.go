@@ -28,6 +28,14 @@ type broker struct {
 	run  func(ctx context.Context, argv ...string) (string, error)
 }
 
+// newBroker returns RabbitMQ's command line as the user of this node has it, with these
+// variables set.
+func newBroker(node string, longNames bool, env ...string) broker {
+	return broker{node, func(ctx context.Context, argv ...string) (string, error) {
+		return execute(ctx, longNames, env, argv...)
+	}}
+}
+
 // errNoClusterID: the node knows its members, but cannot read its data. A member of a
 // Khepri cluster that was killed soon after it joined has not applied its log, and does
 // so only with a majority (measured on 4.3.6).
@@ -164,13 +172,13 @@ func (b broker) tool(ctx context.Context, d time.Duration, program string, argv 
 	return b.run(ctx, append([]string{program, "-q", "-n", b.node}, argv...)...)
 }
 
-// run runs a program of RabbitMQ's and returns what it printed. It gets neither
+// execute runs a program of RabbitMQ's and returns what it printed. It gets neither
 // Consul's token nor a socket to notify.
-func (c config) run(ctx context.Context, argv ...string) (string, error) {
+func execute(ctx context.Context, longNames bool, env []string, argv ...string) (string, error) {
 	name := argv[0]
-	argv = c.bare(argv)
+	argv = bare(longNames, argv)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = serverEnv(os.Environ(), c.resolver()...)
+	cmd.Env = serverEnv(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second

@@ -33,7 +33,7 @@ func forceBootMain(ctx context.Context, cfg config, id string, out io.Writer) er
 	if err := dropTo(rabbitmqUser); err != nil {
 		return err
 	}
-	marker, err := cfg.volume().member()
+	marker, err := volumeOf(cfg).member()
 	switch {
 	case err != nil:
 		return err
@@ -42,7 +42,7 @@ func forceBootMain(ctx context.Context, cfg config, id string, out io.Writer) er
 	case marker.ClusterID != id:
 		return fmt.Errorf("--cluster-id %s is not this volume's cluster, which is %s", id, marker.ClusterID)
 	}
-	given, err := readJSON[carryOnFile](cfg.volume().file("carry-on"))
+	given, err := readJSON[carryOnFile](volumeOf(cfg).file("carry-on"))
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func forceBootMain(ctx context.Context, cfg config, id string, out io.Writer) er
 			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, strings.Join(r.Names(), ", "))
 		}
 		order := carryOnFile{ClusterID: id, Lost: said.Lost}
-		if err := writeJSON(cfg.volume().file("carry-on"), order); err != nil {
+		if err := writeJSON(volumeOf(cfg).file("carry-on"), order); err != nil {
 			return err
 		}
 		fmt.Fprintf(out, "carrying on with cluster %s from this node's copy; given up: %s\n", id, strings.Join(order.Lost, ", "))
@@ -78,7 +78,7 @@ func awaitForceBoot(ctx context.Context, cfg config, out io.Writer) error {
 	defer cancel()
 	told, given := "", true
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
-		order, err := readJSON[carryOnFile](cfg.volume().file("carry-on"))
+		order, err := readJSON[carryOnFile](volumeOf(cfg).file("carry-on"))
 		if err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (c *companion) strait(ctx context.Context, r peers.Record) (s strait, err e
 // can do about it; or "".
 func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 	c.lost, c.doubt = nil, nil
-	marker, err := c.rt.Config.volume().member()
+	marker, err := volumeOf(c.rt.Config).member()
 	if err != nil || marker == nil || r.State != peers.Formed || r.ClusterID != marker.ClusterID {
 		return ""
 	}
@@ -221,7 +221,7 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 
 // carryOnWithout gives the order by itself.
 func (c *companion) carryOnWithout(lost []string, why string) string {
-	if err := writeJSON(c.rt.Config.volume().file("carry-on"), carryOnFile{ClusterID: c.rt.Cluster, Lost: lost}); err != nil {
+	if err := writeJSON(volumeOf(c.rt.Config).file("carry-on"), carryOnFile{ClusterID: c.rt.Cluster, Lost: lost}); err != nil {
 		return why + "; " + err.Error()
 	}
 	return why
@@ -257,7 +257,7 @@ func (c *companion) waitsInVain(ctx context.Context) string {
 	default:
 		return ""
 	}
-	if time.Since(c.born) > storyEvery*3 {
+	if time.Since(c.born) > 3*10*time.Second {
 		c.story("not ready yet", why)
 	}
 	return why
@@ -277,7 +277,7 @@ func (c *companion) record(ctx context.Context) (*api.Client, peers.Record, uint
 // carryOn carries out an order found on the volume and returns what it is at, or
 // "" when there is none.
 func (c *companion) carryOn(ctx context.Context) string {
-	path := c.rt.Config.volume().file("carry-on")
+	path := volumeOf(c.rt.Config).file("carry-on")
 	order, err := readJSON[carryOnFile](path)
 	switch {
 	case err != nil:
@@ -291,8 +291,8 @@ func (c *companion) carryOn(ctx context.Context) string {
 	}
 	// The order may be old, and the lost volumes mounted since.
 	drop := func(lost []string) string {
-		c.log.Warn("the order to carry on no longer holds and is dropped", "was_lost", strings.Join(order.Lost, ","), "is_lost", strings.Join(lost, ","), "record", describe(r))
-		if err := c.rt.Config.volume().remove("carry-on"); err != nil {
+		c.log.Warn("the order to carry on no longer holds and is dropped", "was_lost", strings.Join(order.Lost, ","), "is_lost", strings.Join(lost, ","), "record", r.String())
+		if err := volumeOf(c.rt.Config).remove("carry-on"); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -327,7 +327,7 @@ func (c *companion) carryOn(ctx context.Context) string {
 	if err := c.settle(ctx, r, order); err != nil {
 		return fmt.Sprintf("carry on: %v", err)
 	}
-	if err := c.rt.Config.volume().remove("carry-on"); err != nil {
+	if err := volumeOf(c.rt.Config).remove("carry-on"); err != nil {
 		return err.Error()
 	}
 	c.log.Info("carried on: this copy is the cluster now", "cluster", order.ClusterID, "members", strings.Join(c.view.Members, ","))
@@ -352,7 +352,7 @@ func (c *companion) begin(ctx context.Context, r peers.Record, index uint64, ord
 		return fmt.Sprintf("carry on: %v", err)
 	}
 	order.Forced = true
-	if err := writeJSON(c.rt.Config.volume().file("carry-on"), order); err != nil {
+	if err := writeJSON(volumeOf(c.rt.Config).file("carry-on"), order); err != nil {
 		return err.Error()
 	}
 	if paused {

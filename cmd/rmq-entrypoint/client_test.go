@@ -16,11 +16,12 @@ import (
 
 // clientArgs judges the arguments of a client as the command line does.
 func clientArgs(name string, args []string, getenv func(string) string) (clientOptions, []string, error) {
-	cfg, cmd, err := parse(append([]string{name}, args...), getenv)
-	if cmd.client == nil {
-		cmd.client = new(clientOptions)
+	var o clientOptions
+	fs := clientFlags(name, &o)
+	if err := fs.Parse(args); err != nil {
+		return o, nil, err
 	}
-	return *cmd.client, cfg.args, err
+	return o, fs.Args(), o.settle(name, fs, getenv)
 }
 
 // produceArgs and consumeArgs are the two clients as the command line starts them.
@@ -139,11 +140,11 @@ func TestBadClientSettings(t *testing.T) {
 			cancel() // one that is taken ends at once
 			switch cmd.name {
 			case "produce":
-				err = produceMain(ctx, *cmd.client, cfg.args, slog.New(slog.DiscardHandler), &out)
+				err = produceMain(ctx, *cmd.client, cfg.Args, slog.New(slog.DiscardHandler), &out)
 			case "consume":
 				err = consumeMain(ctx, *cmd.client, slog.New(slog.DiscardHandler), &out)
 			case "compare":
-				err = compareMain(*cmd.client, cfg.args, &out)
+				err = compareMain(*cmd.client, cfg.Args, &out)
 			}
 		}
 		if err == nil {

@@ -47,10 +47,10 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 	if len(words) == 0 {
 		words = []string{"rabbitmq-server"}
 	}
-	cfg.args, cmd.name = words, "start"
+	cfg.Args, cmd.name = words, "start"
 	switch help, _ := given.GetBool("help"); {
 	case isSubcommand(root, words[0]):
-		cfg.args, cmd.name = nil, words[0]
+		cfg.Args, cmd.name = nil, words[0]
 		root.SetArgs(words)
 		asked, err := root.ExecuteC()
 		if err != nil {
@@ -60,7 +60,7 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 			if given.NFlag() > 0 {
 				return cfg, cmd, fmt.Errorf("%s has flags of its own, which follow its name; those in front of it are a node's", cmd.name)
 			}
-			cfg.args = asked.Flags().Args()
+			cfg.Args = asked.Flags().Args()
 			return cfg, cmd, cmd.client.settle(cmd.name, asked.Flags(), getenv)
 		}
 	case help:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -119,38 +120,68 @@ func companionMain(ctx context.Context, cfg config) error {
 		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	defer checker.Close()
-	reg := rt.registration()
-	c := &companion{
-		log: log, rt: *rt, consul: newConsul(rt.Config, log), broker: broker{rt.Config.Node, rt.Config.run}, isDown: rt.Config.isDown,
-		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management), reg: reg, beside: rt.beside(), hosts: rt.Config.hosts(ctx, reg.Address), born: time.Now(),
-		joinedBy: time.Now().Add(rt.Config.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
-	}
-	c.consul.prefer(rt.Consul)
-	c.show(report{Status: api.HealthCritical, Reason: "booting"})
-
 	said, err := listen(rt.Config.socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
 	}
 	defer said.Close()
-	if session := os.Getenv(sessionEnv); session != "" {
+	agents := newConsul(rt.Config, log)
+	agents.prefer(rt.Consul)
+	return runCompanion(ctx, surroundings{
+		log: log, runtime: *rt, consul: agents, broker: newBroker(rt.Config.Node, rt.Config.LongNames, resolver(rt.Config)...), isDown: downOf(rt.Config),
+		check: checker.Check, closed: checker.Closed(), nodes: managementNodes(os.Getenv, rt.Config.Management),
+		hosts: newHosts(ctx, rt.Config, registration(*rt).Address), session: os.Getenv(sessionEnv), said: said.C, gone: gone(ctx, *rt),
+	}, func(c *companion) (io.Closer, error) {
+		serve, err := c.listenHTTP()
+		if err != nil {
+			return nil, fmt.Errorf("--http (RMQ_HTTP): %w", err)
+		}
+		return serve, signalReady()
+	})
+}
+
+// surroundings are all that a companion works with.
+type surroundings struct {
+	log     *slog.Logger
+	runtime runtimeFile
+	consul  *consul
+	broker  broker
+	isDown  func(context.Context, peers.Peer) bool // whether a registered node is positively down
+	check   func(ctx context.Context) healthcheck.Result
+	closed  <-chan healthcheck.Reason                             // connections of the check that RabbitMQ closed
+	nodes   func(ctx context.Context) ([]healthcheck.Node, error) // of the management port; nil when there is none
+	hosts   *hosts
+	session string          // of the lock that a seed founds under; "": none
+	said    <-chan string   // by RabbitMQ, in the notify protocol
+	gone    <-chan struct{} // closed when the server has ended
+}
+
+// runCompanion works until the server is gone or ctx ends. What begin opens, once the
+// companion has what it needs, is closed in the end.
+func runCompanion(ctx context.Context, s surroundings, begin func(*companion) (io.Closer, error)) error {
+	c := &companion{
+		log: s.log, rt: s.runtime, consul: s.consul, broker: s.broker, isDown: s.isDown, check: s.check, closed: s.closed, nodes: s.nodes, hosts: s.hosts,
+		reg: registration(s.runtime), beside: besides(s.runtime), born: time.Now(),
+		joinedBy: time.Now().Add(s.runtime.Config.JoinTimeout), booted: "booting", minority: s.runtime.PauseMinority,
+	}
+	c.show(report{Status: api.HealthCritical, Reason: "booting"})
+	if s.session != "" {
 		client, err := c.consul.use(ctx)
 		if err != nil {
 			return err
 		}
-		if c.lock, err = lock.Adopt(ctx, client, session, rt.Config.lockOptions(log)); err != nil {
+		if c.lock, err = lock.Adopt(ctx, client, s.session, lockOptions(s.runtime.Config, s.log)); err != nil {
 			return err
 		}
 	}
-	serve, err := c.listenHTTP()
-	if err != nil {
-		return fmt.Errorf("--http (RMQ_HTTP): %w", err)
+	opened, err := begin(c)
+	if opened != nil {
+		defer opened.Close()
 	}
-	defer serve.Close()
-	if err := signalReady(); err != nil {
+	if err != nil {
 		return err
 	}
-	return c.loop(ctx, said.C, gone(ctx, *rt))
+	return c.loop(ctx, s.said, s.gone)
 }
 
 // loop runs until the server is gone or ctx ends.
@@ -176,7 +207,7 @@ func (c *companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 		hctx, done := context.WithCancel(ctx)
 		defer work.Wait()
 		defer done()
-		work.Go(func() { c.hosts.keep(hctx, c.log, c.rt) })
+		work.Go(func() { keepHosts(hctx, c.log, c.rt, c.hosts) })
 	}
 	tick := time.NewTicker(c.beatEvery())
 	defer tick.Stop()
@@ -434,7 +465,7 @@ func (c *companion) locate(ctx context.Context) error {
 	if c.rt.Located {
 		return nil
 	}
-	address, err := c.rt.Config.advertise(ctx, c.consul.addr)
+	address, err := advertise(ctx, c.rt.Config, c.consul.addr)
 	if err != nil {
 		return err
 	}

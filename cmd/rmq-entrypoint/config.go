@@ -57,7 +57,7 @@ type config struct {
 
 	Management, Prometheus rabbitconf.Listener // where these plugins listen, if they are enabled
 
-	args []string // the command and its arguments
+	Args []string `json:"-"` // the command and its arguments
 }
 
 // setting is one row of the contract: flag over environment over default.
@@ -186,6 +186,12 @@ func (cfg *config) settle(rows []setting, given func(flag string) bool, getenv f
 		}
 	}
 	return cfg.complete(getenv)
+}
+
+// fromEnvironment returns the settings of a command line without flags.
+func fromEnvironment(getenv func(string) string) (cfg config, err error) {
+	err = cfg.settle(settings(&cfg), func(string) bool { return false }, getenv)
+	return cfg, err
 }
 
 // complete fills in the defaults that depend on other settings, and judges.

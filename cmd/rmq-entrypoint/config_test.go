@@ -223,8 +223,8 @@ func TestCommands(t *testing.T) {
 	} {
 		cfg, cmd, err := parse(strings.Fields(c.args), environ())
 		cmd.text = ""
-		if err != nil || cmd != c.want || strings.Join(cfg.args, " ") != c.rest {
-			t.Errorf("%q: %+v %q, %v; want %+v %q", c.args, cmd, cfg.args, err, c.want, c.rest)
+		if err != nil || cmd != c.want || strings.Join(cfg.Args, " ") != c.rest {
+			t.Errorf("%q: %+v %q, %v; want %+v %q", c.args, cmd, cfg.Args, err, c.want, c.rest)
 		}
 	}
 }
@@ -488,7 +488,7 @@ func TestHelpNamesEverySetting(t *testing.T) {
 func TestServerEnvironment(t *testing.T) {
 	got := serverEnv([]string{
 		"PATH=/bin", "CONSUL_HTTP_TOKEN=x", "CONSUL_HTTP_TOKEN_FILE=x", "CONSUL_HTTP_AUTH=x", "RABBITMQ_ERLANG_COOKIE=x", "RABBITMQ_ERLANG_COOKIE_FILE=x",
-		"RMQ_AMQP_URL=x", "RMQ_AMQP_URL_FILE=x", "NOTIFY_SOCKET=x", sessionEnv + "=x", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b",
+		"RMQ_AMQP_URL=x", "RMQ_AMQP_URL_FILE=x", "NOTIFY_SOCKET=x", "RMQ_ENTRYPOINT_SESSION=x", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b",
 	})
 	if want := []string{"PATH=/bin", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

@@ -602,7 +602,7 @@ func TestConsulRemembersWhereItRegistered(t *testing.T) {
 		up[addr], addrs = ok, append(addrs, addr)
 	}
 	a, b := addrs[0], addrs[1]
-	c := newConsul(config{Consul: addrs, TTL: testTTL}, slog.New(slog.DiscardHandler))
+	c := newConsul(config{Consul: addrs, TTL: 10 * time.Second}, slog.New(slog.DiscardHandler))
 	at := func(want string, left ...string) {
 		t.Helper()
 		if _, err := c.use(t.Context()); err != nil || c.addr != want {
@@ -629,7 +629,7 @@ func TestConsulRemembersWhereItRegistered(t *testing.T) {
 	up[a].Store(true)
 	at(a, b)
 
-	c = newConsul(config{Consul: addrs, TTL: testTTL}, slog.New(slog.DiscardHandler))
+	c = newConsul(config{Consul: addrs, TTL: 10 * time.Second}, slog.New(slog.DiscardHandler))
 	up[b].Store(false)
 	c.prefer(b)
 	at(a, b)

@@ -42,7 +42,7 @@ type witness struct {
 }
 
 // witness returns who can be asked about the nodes.
-func (c config) witness(nodes []string) (witness, error) {
+func newWitness(c config, nodes []string) (witness, error) {
 	w := witness{
 		epmdPort: cmp.Or(os.Getenv("ERL_EPMD_PORT"), "4369"),
 		distPort: os.Getenv("RABBITMQ_DIST_PORT"),
@@ -76,14 +76,17 @@ func (c config) witness(nodes []string) (witness, error) {
 	return w, nil
 }
 
-// isDown reports whether a registered node that does not answer is positively down.
-func (c config) isDown(ctx context.Context, p peers.Peer) bool {
-	w, err := c.witness([]string{p.Node})
-	if err != nil {
-		return false
+// downOf returns what reports whether a registered node that does not answer is positively
+// down.
+func downOf(c config) func(ctx context.Context, p peers.Peer) bool {
+	return func(ctx context.Context, p peers.Peer) bool {
+		w, err := newWitness(c, []string{p.Node})
+		if err != nil {
+			return false
+		}
+		down, _ := w.down(ctx, p.Node, []string{p.Address})
+		return down
 	}
-	down, _ := w.down(ctx, p.Node, []string{p.Address})
-	return down
 }
 
 // blindness names the setting, if there is one, by which nodes do without epmd, or find

@@ -206,13 +206,13 @@ func TestWitness(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "hosts"), []byte("# x\n10.0.0.1 a\n"), 0o644))
 	c := config{Node: "rabbit@me", Consul: []string{"10.0.0.9:8500", "https://consul1.lan:8501", "localhost:8500"}, DNSDomain: "consul", StateDir: dir, Hosts: "consul"}
-	w, err := c.witness([]string{"rabbit@a"})
+	w, err := newWitness(c, []string{"rabbit@a"})
 	must(t, err)
 	if w.epmdPort != "4369" || w.distPort != "25673" || w.hosts["a"] != "10.0.0.1" || !slices.Equal(w.others, []string{"me", "a", "consul1.lan", "consul.service.consul."}) {
 		t.Errorf("%+v", w)
 	}
 	c.Hosts = "off"
-	if w, err = c.witness(nil); err != nil || w.hosts != nil {
+	if w, err = newWitness(c, nil); err != nil || w.hosts != nil {
 		t.Errorf("%+v, %v", w, err)
 	}
 	if names, err := peers.ReadNames("/nowhere/resolv.conf"); err == nil {

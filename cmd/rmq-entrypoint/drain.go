@@ -46,9 +46,15 @@ type operator struct {
 	patience time.Duration // for replicas that do not move
 }
 
+// A request is how an operator wants a node to be taken out of service.
+type request struct {
+	wait  time.Duration // that balancers get to see that it is, 0 or more
+	force bool          // also where that costs something
+}
+
 // operate finds the server that runs here, or says why there is nothing to work
 // on, and waits for another command that works on it.
-func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (operator, error) {
+func operate(ctx context.Context, cfg config, name string, asked request, out io.Writer) (operator, error) {
 	if err := dropTo(rabbitmqUser); err != nil {
 		return operator{}, err
 	}
@@ -57,7 +63,7 @@ func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (opera
 	case err != nil:
 		return operator{}, err
 	case rt == nil:
-		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", cmd.name, cfg.Data)
+		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", name, cfg.Data)
 	}
 	seat, err := trySeat(cfg.StateDir, operatorSeat)
 	for told := false; errors.Is(err, errSeatTaken) && ctx.Err() == nil; seat, err = trySeat(cfg.StateDir, operatorSeat) {
@@ -71,22 +77,22 @@ func operate(ctx context.Context, cfg config, cmd command, out io.Writer) (opera
 	case err != nil:
 		return operator{}, cmp.Or(context.Cause(ctx), err)
 	case !rt.alive():
-		return operator{}, fmt.Errorf("nothing to %s: the server (pid %d) does not run", cmd.name, rt.PID)
+		return operator{}, fmt.Errorf("nothing to %s: the server (pid %d) does not run", name, rt.PID)
 	case rt.Waiting != "" && rt.Waiting != replaced:
-		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", cmd.name, rt.Waiting)
+		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
 	}
-	return operator{rt: *rt, broker: broker{rt.Config.Node, rt.Config.run}, out: out, wait: cmd.wait, force: cmd.ok, seat: seat, patience: leavePatience}, nil
+	return operator{rt: *rt, broker: newBroker(rt.Config.Node, rt.Config.LongNames, resolver(rt.Config)...), out: out, wait: asked.wait, force: asked.force, seat: seat, patience: leavePatience}, nil
 }
 
 func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
 
-func (o operator) volume() volume { return o.rt.Config.volume() }
+func (o operator) volume() volume { return volumeOf(o.rt.Config) }
 
 // drainMain is `rmq-entrypoint drain`: clients are sent elsewhere, leaders move,
 // and the server can be stopped. `rabbitmq-upgrade revive` or a restart brings the
 // node back.
-func drainMain(ctx context.Context, cfg config, cmd command, out io.Writer) error {
-	o, err := operate(ctx, cfg, cmd, out)
+func drainMain(ctx context.Context, cfg config, asked request, out io.Writer) error {
+	o, err := operate(ctx, cfg, "drain", asked, out)
 	if err != nil {
 		return err
 	}
@@ -231,7 +237,7 @@ func (o operator) outOfService(ctx context.Context, order outFile) error {
 }
 
 // look makes the companion look for orders now rather than with its next beat.
-func (o operator) look() { tell(o.rt.Config.socket(), []byte("X_RMQ_ENTRYPOINT=order")) }
+func (o operator) look() { nudge(o.rt.Config) }
 
 // maintenance puts RabbitMQ into maintenance mode, where it has one.
 func (o operator) maintenance(ctx context.Context) (bool, error) {
@@ -254,7 +260,7 @@ func (b broker) drained(ctx context.Context) (bool, error) {
 // was interrupted before it was drained, the order is void.
 func (c *companion) outOfService(ctx context.Context, r healthcheck.Result) string {
 	c.out = false
-	v := c.rt.Config.volume()
+	v := volumeOf(c.rt.Config)
 	order, err := v.out()
 	switch {
 	case err != nil:
@@ -311,7 +317,7 @@ func (c *companion) finishLeaving(ctx context.Context, interrupted bool) (back b
 			c.log.Warn("leave was interrupted, and RabbitMQ stays in maintenance mode", "err", err)
 			return false
 		}
-		if err := c.rt.Config.volume().remove("out"); err != nil {
+		if err := volumeOf(c.rt.Config).remove("out"); err != nil {
 			c.log.Warn("leave was interrupted, and its order cannot be removed", "err", err)
 			return false
 		}

@@ -618,7 +618,7 @@ func TestLeaveUnheard(t *testing.T) {
 			v, link := testVolume(t), consultest.Proxy(t, c.Addr)
 			shows := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { must(t, json.NewEncoder(w).Encode(report{Out: true})) }))
 			defer shows.Close()
-			cfg := config{Consul: []string{link.Addr}, Service: "s", KeyPrefix: rand.Text(), Node: "b@h", TTL: testTTL, LockDelay: time.Millisecond,
+			cfg := config{Consul: []string{link.Addr}, Service: "s", KeyPrefix: rand.Text(), Node: "b@h", TTL: 10 * time.Second, LockDelay: time.Millisecond,
 				HTTP: strings.TrimPrefix(shows.URL, "http://"), Data: v.data, StateDir: v.state}
 			r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{"a@h": "va", "b@h": "vb", "c@h": "vc"}}
 			_, err := peers.WriteRecord(t.Context(), c.Client, cfg.recordKey(), r, 0, "", "")

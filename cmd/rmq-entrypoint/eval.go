@@ -14,7 +14,7 @@ import (
 
 // bare returns what does the same as an argv of [broker.within] for less. Where RabbitMQ's
 // scripts are not as we know them it is the argv itself.
-func (c config) bare(argv []string) []string {
+func bare(longNames bool, argv []string) []string {
 	if len(argv) != 6 || argv[0] != "rabbitmqctl" || argv[4] != "eval" {
 		return argv
 	}
@@ -32,7 +32,7 @@ func (c config) bare(argv []string) []string {
 	if err != nil {
 		return argv
 	}
-	return bareErlang(env, c.LongNames, argv[3], argv[5])
+	return bareErlang(env, longNames, argv[3], argv[5])
 }
 
 // bareErlang returns the argv that has node evaluate expr, given where rabbitmq-env is.

@@ -66,25 +66,12 @@ func TestBareErlang(t *testing.T) {
 		}
 	}
 
-	// The real epmd's answers, as this program reads them.
-	epmd := net.JoinHostPort(m.IP(t), "4369")
-	for name, want := range map[string]bool{"rabbit": true, "another": false, "rabbi": false} {
-		if listed, err := epmdLists(t.Context(), epmd, name); err != nil || listed != want {
-			t.Errorf("epmd lists %s: %t, %v", name, listed, err)
-		}
-	}
-
 	// A node that only waits has no epmd yet.
 	m.Exec(t, "sh", "-c", `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != epmd ] || kill -9 ${p#/proc/}; done`)
 	if out, err := ask("rabbit@node1", "ok."); err == nil || !strings.Contains(out, "it does not run, says epmd") {
 		t.Errorf("without epmd on this host: %v, %q", err, out)
 	}
-	// RabbitMQ registers with the new one by itself, in its time. Until then what epmd says
-	// is not all there is to see.
-	w := witness{epmdPort: "4369", distPort: "25672"}
-	if err := w.unlisted(t.Context(), m.IP(t), "rabbit"); !errors.Is(err, errListed) {
-		t.Errorf("RabbitMQ runs, and epmd was lost: %v", err)
-	}
+	// RabbitMQ registers with the new one by itself, in its time.
 	rabbittest.Until(t, "epmd knows RabbitMQ again", func() (any, bool) {
 		out, err := ask("rabbit@node1", "ok.")
 		return out, err == nil
@@ -101,6 +88,32 @@ func TestBareErlang(t *testing.T) {
 	// Not so what the user meant for the server.
 	if out, err := eval("env", "ERL_FLAGS=-setcookie wrong"); err != nil || out != "true" {
 		t.Errorf("with ERL_FLAGS: %v, %q", err, out)
+	}
+}
+
+// The real epmd's answers, as this program reads them.
+func TestEpmd(t *testing.T) {
+	m := rabbittest.Start(t, "-e", "RABBITMQ_ERLANG_COOKIE=secret")
+	rabbittest.Until(t, "RabbitMQ runs", func() (any, bool) {
+		out, err := m.TryExec("rabbitmqctl", "-q", "eval", "rabbit:is_running().")
+		return out, err == nil && out == "true"
+	})
+	epmd := net.JoinHostPort(m.IP(t), "4369")
+	for name, want := range map[string]bool{"rabbit": true, "another": false, "rabbi": false} {
+		if listed, err := epmdLists(t.Context(), epmd, name); err != nil || listed != want {
+			t.Errorf("epmd lists %s: %t, %v", name, listed, err)
+		}
+	}
+	// RabbitMQ registers with another epmd by itself, in its time. Until then what epmd says
+	// is not all there is to see.
+	m.Exec(t, "sh", "-c", `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != epmd ] || kill -9 ${p#/proc/}; done; epmd -daemon`)
+	w := witness{epmdPort: "4369", distPort: "25672"}
+	rabbittest.Until(t, "a new epmd answers", func() (any, bool) {
+		listed, err := epmdLists(t.Context(), epmd, "rabbit")
+		return listed, err == nil
+	})
+	if err := w.unlisted(t.Context(), m.IP(t), "rabbit"); !errors.Is(err, errListed) {
+		t.Errorf("RabbitMQ runs, and epmd was lost: %v", err)
 	}
 }
 
@@ -148,7 +161,7 @@ func TestBare(t *testing.T) {
 	eval := []string{"rabbitmqctl", "-q", "-n", "rabbit@a.b", "eval", "ok."}
 	same := func(why string, argv []string) {
 		t.Helper()
-		if got := (config{}).bare(argv); !slices.Equal(got, argv) {
+		if got := bare(false, argv); !slices.Equal(got, argv) {
 			t.Errorf("%s: %q", why, got)
 		}
 	}
@@ -162,7 +175,7 @@ func TestBare(t *testing.T) {
 		long  bool
 		names string
 	}{{false, "shortnames"}, {true, "longnames"}} {
-		got := config{LongNames: c.long}.bare(eval)
+		got := bare(c.long, eval)
 		if len(got) != 9 || got[0] != "sh" || got[3] != filepath.Join(sbin, "rabbitmq-env") || got[5] != c.names || !slices.Equal(got[7:], []string{"rabbit@a.b", "ok."}) {
 			t.Errorf("%q", got)
 		}

@@ -48,13 +48,13 @@ func forgetClusterMain(ctx context.Context, cfg config, id string, force bool, o
 		}
 		slices.Sort(nodes)
 		nodes = slices.Compact(nodes)
-		w, err := cfg.witness(nodes)
+		w, err := newWitness(cfg, nodes)
 		if err != nil {
 			return err
 		}
 		var unsure []string
 		for _, n := range nodes {
-			v, err := (broker{cfg.Node, cfg.run}).view(ctx, n)
+			v, err := newBroker(cfg.Node, cfg.LongNames, resolver(cfg)...).view(ctx, n)
 			if blank[n] && (err != nil || v.ClusterID != id) {
 				continue
 			}
@@ -82,7 +82,7 @@ func forgetClusterMain(ctx context.Context, cfg config, id string, force bool, o
 			fmt.Fprintf(out, "forced, though it cannot be told: %s\n", strings.Join(unsure, "; "))
 		}
 		for _, n := range r.Names() {
-			r = r.Without(n, peers.GivenUp(command), time.Now()).By(n, by(command))
+			r = r.Without(n, peers.GivenUp(command), time.Now()).By(n, onHost(command))
 		}
 		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), r, index, cfg.lockKey(), session)
 		if err != nil {
@@ -96,8 +96,8 @@ func forgetClusterMain(ctx context.Context, cfg config, id string, force bool, o
 	})
 }
 
-// by says who writes what others will read, and where.
-func by(who string) string {
+// onHost says who writes what others will read, and where.
+func onHost(who string) string {
 	host, err := os.Hostname()
 	if err != nil {
 		return who
@@ -113,7 +113,7 @@ func underLock(ctx context.Context, cfg config, id string, do func(client *api.C
 	if err != nil {
 		return err
 	}
-	l, err := lock.Acquire(ctx, client, cfg.lockOptions(log))
+	l, err := lock.Acquire(ctx, client, lockOptions(cfg, log))
 	if err != nil {
 		return err
 	}

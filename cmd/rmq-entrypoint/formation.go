@@ -209,7 +209,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	o.Peers.Value = peers.Others(all, f.cfg.Node)
 	f.lookForNamesakes(ctx, client, all, &o)
 	if f.self == "" {
-		if own, err := f.cfg.advertise(ctx, f.consul.addr); err == nil {
+		if own, err := advertise(ctx, f.cfg, f.consul.addr); err == nil {
 			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
 		}
 	}
@@ -467,7 +467,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision, p 
 			}
 			f.state.failed, f.state.joining = true, false
 		}
-		struck = struck.By(f.cfg.Node, by(f.cfg.Node+", its volume blank,"))
+		struck = struck.By(f.cfg.Node, onHost(f.cfg.Node+", its volume blank,"))
 		_, err := peers.WriteRecord(ctx, client, f.cfg.recordKey(), struck, o.record, "", "")
 		return false, err
 	case peers.Join:
@@ -507,7 +507,7 @@ func releaseEarlier(ctx context.Context, log *slog.Logger, client *api.Client, r
 	if r.State != peers.Forming || r.Seed != cfg.Node || r.Claim != state.claim || r.Session == "" {
 		return
 	}
-	if old, err := lock.Adopt(ctx, client, r.Session, cfg.lockOptions(log)); err == nil && old.Release(ctx) == nil {
+	if old, err := lock.Adopt(ctx, client, r.Session, lockOptions(cfg, log)); err == nil && old.Release(ctx) == nil {
 		log.Info("released the lock of this node's earlier start", "session", r.Session)
 	}
 }
@@ -517,7 +517,7 @@ func releaseEarlier(ctx context.Context, log *slog.Logger, client *api.Client, r
 func (f *formation) announce(ctx context.Context, client *api.Client) error {
 	reg := f.registration()
 	var err error
-	if reg.Address, err = f.cfg.advertise(ctx, f.consul.addr); err != nil {
+	if reg.Address, err = advertise(ctx, f.cfg, f.consul.addr); err != nil {
 		return err
 	}
 	f.announced = true
@@ -595,7 +595,7 @@ func (f *formation) wait(ctx context.Context, o observation) {
 }
 
 func (f *formation) lock() lock.Options {
-	o := f.cfg.lockOptions(f.log)
+	o := lockOptions(f.cfg, f.log)
 	o.Patience = lockPatience
 	return o
 }

@@ -28,7 +28,7 @@ type hosts struct {
 }
 
 // hosts returns the file of this node, which others find at address.
-func (c config) hosts(ctx context.Context, address string) *hosts {
+func newHosts(ctx context.Context, c config, address string) *hosts {
 	if c.Hosts != "consul" {
 		return nil
 	}
@@ -104,10 +104,10 @@ func (h *hosts) read() (map[string]string, error) {
 	return known, nil
 }
 
-// keep keeps the file current until ctx ends: by a blocking query, and every beat.
+// keepHosts keeps the file current until ctx ends: by a blocking query, and every beat.
 // While Consul is away it stays as it is. The client is its own: the beat's must
 // not be used by two.
-func (h *hosts) keep(ctx context.Context, log *slog.Logger, rt runtimeFile) {
+func keepHosts(ctx context.Context, log *slog.Logger, rt runtimeFile, h *hosts) {
 	consul := newConsul(rt.Config, slog.New(slog.DiscardHandler)) // the beat tells of a Consul that is away
 	consul.prefer(rt.Consul)
 	beat := rt.Config.TTL / 3
@@ -143,7 +143,7 @@ func (c config) inetrc() string { return filepath.Join(c.Home, "inetrc") }
 
 // resolver is what Erlang programs need in their environment to use the hosts
 // file. A user's own inetrc wins.
-func (c config) resolver() []string {
+func resolver(c config) []string {
 	if c.Hosts != "consul" || cmp.Or(os.Getenv("ERL_INETRC"), c.inetrc()) != c.inetrc() {
 		return nil
 	}
@@ -151,8 +151,8 @@ func (c config) resolver() []string {
 }
 
 // usersResolver returns the variable by which the user set another inetrc.
-func (c config) usersResolver() string {
-	if c.resolver() == nil {
+func usersResolver(c config) string {
+	if resolver(c) == nil {
 		return "ERL_INETRC"
 	}
 	for _, name := range []string{"RABBITMQ_SERVER_ERL_ARGS", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"} {
@@ -163,17 +163,17 @@ func (c config) usersResolver() string {
 	return ""
 }
 
-// prepareHosts makes the two files before anything of RabbitMQ's runs.
-func (c config) prepareHosts(ctx context.Context, log *slog.Logger) (*hosts, error) {
+// prepareHosts makes the two files before anything of RabbitMQ's runs. Others find this
+// node at own; "": as the system resolves it.
+func prepareHosts(ctx context.Context, log *slog.Logger, c config, own string) (*hosts, error) {
 	if c.Hosts != "consul" {
 		return nil, nil
 	}
-	own, _ := c.advertise(ctx, "") // unknown: as the system resolves it
-	h := c.hosts(ctx, own)
+	h := newHosts(ctx, c, own)
 	if err := rabbitconf.Write(c.inetrc(), rabbitconf.Inetrc(h.path), -1, -1); err != nil {
 		return nil, fmt.Errorf("tell Erlang of the hosts file (--hosts, RMQ_HOSTS): %w", err)
 	}
-	if name := c.usersResolver(); name != "" {
+	if name := usersResolver(c); name != "" {
 		log.Warn("RabbitMQ resolves host names by an inetrc that the user set, which wins over --hosts consul (RMQ_HOSTS): leave it out, or let it say what ours does", "set_by", name, "ours", c.inetrc())
 	}
 	_, err := h.learn(nil)

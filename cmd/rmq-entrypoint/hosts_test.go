@@ -127,10 +127,10 @@ func testUsersInetrc(t *testing.T, w *world) {
 
 // Without the setting nothing of it is there.
 func TestHostsOff(t *testing.T) {
-	cfg, _, err := parse(nil, environ("RABBITMQ_DATA_DIR=/nowhere"))
+	cfg, err := fromEnvironment(environ("RABBITMQ_DATA_DIR=/nowhere"))
 	must(t, err)
-	if h := cfg.hosts(t.Context(), ""); h != nil || len(cfg.resolver()) > 0 {
-		t.Errorf("%+v, %q", h, cfg.resolver())
+	if h := newHosts(t.Context(), cfg, ""); h != nil || len(resolver(cfg)) > 0 {
+		t.Errorf("%+v, %q", h, resolver(cfg))
 	}
 	if changed, err := (*hosts)(nil).learn([]peers.Peer{{Node: "rabbit@a", Address: "10.0.0.1:5672"}}); err != nil || changed != nil {
 		t.Errorf("%q, %v", changed, err)
@@ -146,12 +146,12 @@ func TestOwnAddress(t *testing.T) {
 		{"rabbit@nowhere.invalid", "203.0.113.1", "127.0.0.1"},
 		{"rabbit@nowhere.invalid", "", "127.0.0.1"}, // an agent on this host
 	} {
-		cfg, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME=rabbit@given.invalid", "RMQ_ADVERTISE="+c.advertise))
+		cfg, err := fromEnvironment(environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME=rabbit@given.invalid", "RMQ_ADVERTISE="+c.advertise))
 		cfg.Node = c.node // which may be one that has an address here, as no other name has for sure
 		must(t, err)
-		own, err := cfg.advertise(t.Context(), "")
+		own, err := advertise(t.Context(), cfg, "")
 		must(t, err)
-		if h := cfg.hosts(t.Context(), own); h.own != c.own || "rabbit@"+h.self != c.node {
+		if h := newHosts(t.Context(), cfg, own); h.own != c.own || "rabbit@"+h.self != c.node {
 			t.Errorf("%+v: %+v", c, h)
 		}
 	}
@@ -219,16 +219,16 @@ func testAdvertisedInterface(t *testing.T, w *world) {
 
 // Before an agent is in use the route to the first one counts.
 func TestAdvertiseBeforeConsulIsAsked(t *testing.T) {
-	cfg, _, err := parse(nil, environ("CONSUL_HTTP_ADDR=198.51.100.1:8500"))
+	cfg, err := fromEnvironment(environ("CONSUL_HTTP_ADDR=198.51.100.1:8500"))
 	must(t, err)
-	before, err := cfg.advertise(t.Context(), "")
+	before, err := advertise(t.Context(), cfg, "")
 	must(t, err)
-	then, err := cfg.advertise(t.Context(), "198.51.100.1:8500")
+	then, err := advertise(t.Context(), cfg, "198.51.100.1:8500")
 	if must(t, err); before != then {
 		t.Errorf("%q before, %q then", before, then)
 	}
 	// Not knowing is not the agent's own address, with which others would look for the node there.
-	if address, err := cfg.advertise(t.Context(), "consul.invalid:8500"); err == nil || !strings.Contains(err.Error(), "RMQ_ADVERTISE") {
+	if address, err := advertise(t.Context(), cfg, "consul.invalid:8500"); err == nil || !strings.Contains(err.Error(), "RMQ_ADVERTISE") {
 		t.Errorf("%q, %v", address, err)
 	}
 }

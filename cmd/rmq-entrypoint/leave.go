@@ -27,6 +27,9 @@ const leaveGrace = 2 * time.Minute
 // of it for the node to be forgotten.
 const leavePatience = 2 * time.Minute
 
+// tellEvery is how often leave says how far it is.
+const tellEvery = 10 * time.Second
+
 // leaveMain is `rmq-entrypoint leave`: the node goes for good, and nothing with it.
 //
 //	out of service → replicas moved → drained → off the record → stop_app → forgotten → the server stops
@@ -35,8 +38,8 @@ const leavePatience = 2 * time.Minute
 // service. From there on it can only be finished: by this command run again, or by
 // the companions, its own and the others'. Its name may come back, on an empty
 // volume.
-func leaveMain(ctx context.Context, cfg config, cmd command, out io.Writer) error {
-	o, err := operate(ctx, cfg, cmd, out)
+func leaveMain(ctx context.Context, cfg config, asked request, out io.Writer) error {
+	o, err := operate(ctx, cfg, "leave", asked, out)
 	if err != nil {
 		return err
 	}
@@ -98,7 +101,7 @@ func (o operator) mayLeave(r peers.Record, v peers.View) error {
 	node := o.broker.node
 	switch {
 	case r.State != peers.Formed || r.ClusterID != v.ClusterID:
-		return fmt.Errorf("this node is in cluster %s, but the record is %s: see rmq-entrypoint status", v.ClusterID, describe(r))
+		return fmt.Errorf("this node is in cluster %s, but the record is %s: see rmq-entrypoint status", v.ClusterID, r.String())
 	case r.Members[node] != o.rt.Volume || o.rt.Volume == "":
 		return fmt.Errorf("%s is not on record with this volume: wait until its check passes, see rmq-entrypoint status", node)
 	case len(v.Partitions) > 0:
@@ -181,7 +184,7 @@ func (o operator) moveReplicas(ctx context.Context) error {
 			}
 			return fmt.Errorf("nothing has moved for %s, and the replicas here would be lost: %s; see that the other nodes run and have caught up (after a drain, rabbitmq-upgrade revive first), or add --force", o.patience, strings.Join(left, "; "))
 		}
-		if time.Since(told) > storyEvery {
+		if time.Since(told) > tellEvery {
 			told = time.Now()
 			o.say("replicas moved: %d, to go: %d: %s", moved, len(left), strings.Join(left[:min(3, len(left))], "; "))
 		}
@@ -211,7 +214,7 @@ func (o operator) strike(ctx context.Context, client *api.Client, id string) (le
 		if err := o.mayLeave(r, v); err != nil {
 			return err
 		}
-		left, tried = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now()).By(cfg.Node, by(cfg.Node+", told to leave,")), true
+		left, tried = r.Left(cfg.Node, "told to (rmq-entrypoint leave)", time.Now()).By(cfg.Node, onHost(cfg.Node+", told to leave,")), true
 		ok, err := peers.WriteRecord(ctx, client, cfg.recordKey(), left, index, cfg.lockKey(), session)
 		if err == nil && !ok {
 			err = changed

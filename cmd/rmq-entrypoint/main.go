@@ -49,19 +49,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "status":
 		return statusMain(ctx, cfg, out)
 	case "drain":
-		return drainMain(ctx, cfg, cmd, out)
+		return drainMain(ctx, cfg, request{cmd.wait, cmd.ok}, out)
 	case "leave":
-		return leaveMain(ctx, cfg, cmd, out)
+		return leaveMain(ctx, cfg, request{cmd.wait, cmd.ok}, out)
 	case "force-boot":
 		return forceBootMain(ctx, cfg, cmd.id, out)
 	case "forget-cluster":
 		return forgetClusterMain(ctx, cfg, cmd.id, cmd.ok, out)
 	case "produce":
-		return produceMain(ctx, *cmd.client, cfg.args, logger(cfg), out)
+		return produceMain(ctx, *cmd.client, cfg.Args, logger(cfg), out)
 	case "consume":
 		return consumeMain(ctx, *cmd.client, logger(cfg), out)
 	case "compare":
-		return compareMain(*cmd.client, cfg.args, out)
+		return compareMain(*cmd.client, cfg.Args, out)
 	}
 	return start(ctx, logger(cfg), cfg)
 }

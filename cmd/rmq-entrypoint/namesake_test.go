@@ -347,7 +347,7 @@ func testLoopbackName(t *testing.T, w *world) {
 		}
 	}
 	for _, name := range []string{"rabbit@localhost", "r@LOCALHOST", "rabbit@localhost.localdomain", "rabbit@127.0.0.1", "rabbit@x.localhost"} {
-		_, _, err := parse(nil, environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+name))
+		_, err := fromEnvironment(environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+name))
 		if err == nil || !strings.Contains(err.Error(), "every host takes that name for itself") {
 			t.Errorf("%s with RMQ_HOSTS=consul: %v", name, err)
 		}

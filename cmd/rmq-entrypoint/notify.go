@@ -61,6 +61,9 @@ func tell(socket string, msg []byte) {
 	}
 }
 
+// nudge makes the companion look for orders now rather than with its next beat.
+func nudge(c config) { tell(c.socket(), []byte("X_RMQ_ENTRYPOINT=order")) }
+
 // gone returns a channel that is closed when the server's process has ended.
 func gone(ctx context.Context, rt runtimeFile) <-chan struct{} {
 	ended := make(chan struct{})

@@ -197,7 +197,8 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config) (r readiness, 
 			return r, notOurs(dir, err)
 		}
 	}
-	if r.hosts, err = cfg.prepareHosts(ctx, log); err != nil {
+	own, _ := advertise(ctx, cfg, "") // unknown: as the system resolves it
+	if r.hosts, err = prepareHosts(ctx, log, cfg, own); err != nil {
 		return r, err
 	}
 	if r.version, err = serverVersion(ctx, cfg, os.Getenv); err != nil {
@@ -217,7 +218,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config) (r readiness, 
 	if err := cookie(cfg.Home); err != nil {
 		return r, err
 	}
-	r.state, err = cfg.volume().inspect()
+	r.state, err = volumeOf(cfg).inspect()
 	if err != nil {
 		return r, fmt.Errorf("read the volume: %w", err)
 	}
@@ -269,7 +270,7 @@ func ownEnvConf(path string) error {
 func serverVersion(ctx context.Context, cfg config, getenv func(string) string) (rabbitconf.Version, error) {
 	text := getenv("RABBITMQ_VERSION")
 	if text == "" {
-		out, err := cfg.run(ctx, "rabbitmqctl", "version")
+		out, err := newBroker(cfg.Node, cfg.LongNames, resolver(cfg)...).run(ctx, "rabbitmqctl", "version")
 		if err != nil {
 			return rabbitconf.Version{}, fmt.Errorf("find RabbitMQ's version (set RABBITMQ_VERSION): %w", err)
 		}

@@ -62,7 +62,7 @@ func readRuntime(dir string) (*runtimeFile, error) {
 }
 
 // registration is this node's entry in the catalog.
-func (rt runtimeFile) registration() peers.Registration {
+func registration(rt runtimeFile) peers.Registration {
 	c := rt.Config
 	return peers.Registration{
 		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.Port,
@@ -103,13 +103,17 @@ const (
 // takeSeat takes the flock that makes its holder the one companion, or the
 // entrypoint of this volume. It waits a moment for an earlier one to leave.
 func takeSeat(ctx context.Context, dir string) (*os.File, error) {
-	for deadline := time.Now().Add(5 * time.Second); ; pause(ctx, 100*time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Second); ; {
 		f, err := trySeat(dir, companionSeat)
 		if !errors.Is(err, errSeatTaken) {
 			return f, err
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return nil, fmt.Errorf("%w: another node runs on this volume (%s): give each node a volume of its own", err, dir)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

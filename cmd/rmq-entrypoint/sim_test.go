@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
@@ -25,7 +26,6 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/healthcheck"
-	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/sim"
@@ -352,7 +352,7 @@ func (c *container) run() error {
 	}
 	p := c.box.Process("entrypoint")
 	ctx := p.Context()
-	state, err := cfg.volume().inspect()
+	state, err := volumeOf(cfg).inspect()
 	if err != nil {
 		return err
 	}
@@ -368,7 +368,7 @@ func (c *container) run() error {
 		}
 	}
 	if chosen.aside {
-		if _, err := cfg.volume().clear(chosen, time.Now()); err != nil {
+		if _, err := volumeOf(cfg).clear(pendingFile{Role: chosen.role, Claim: chosen.claim, Volume: chosen.volume}, time.Now()); err != nil {
 			release()
 			return err
 		}
@@ -387,7 +387,7 @@ func (c *container) run() error {
 		if state.role == "" {
 			standing = peers.Blank
 		}
-		err := peers.Announce(ctx, client, rt.registration(), standing, "starting as "+string(chosen.role))
+		err := peers.Announce(ctx, client, registration(rt), standing, "starting as "+string(chosen.role))
 		if isTaken(err) && state.cluster == "" {
 			release()
 			return secondOfName(cfg.Node, err)
@@ -432,7 +432,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 		return plan{}, err
 	}
 	f := formation{
-		log: c.log, cfg: cfg, consul: pinned, volume: cfg.volume(), state: state,
+		log: c.log, cfg: cfg, consul: pinned, volume: volumeOf(cfg), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
 		broker: broker{cfg.Node, p.Run},
 		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
@@ -448,7 +448,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 		f.decide = c.decide(ctx, f.dns, byAddress)
 	}
 	rt.Volume = state.volume
-	f.reg = rt.registration()
+	f.reg = registration(*rt)
 	return f.run(ctx)
 }
 
@@ -456,8 +456,8 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, 
 func (c *container) companion(rt runtimeFile, session string, gone <-chan struct{}) (*sim.Process, error) {
 	p := c.box.Process("companion")
 	cfg := rt.Config
-	n := &companion{
-		log: c.log, rt: rt, consul: c.consul(p, cfg), broker: broker{cfg.Node, p.Run},
+	around := surroundings{
+		log: c.log, runtime: rt, consul: c.consul(p, cfg), broker: broker{cfg.Node, p.Run},
 		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
 		check: func(context.Context) healthcheck.Result {
 			if c.box.Healthy() {
@@ -465,23 +465,17 @@ func (c *container) companion(rt runtimeFile, session string, gone <-chan struct
 			}
 			return healthcheck.Result{Reason: "does not answer"}
 		},
-		closed: make(chan healthcheck.Reason), reg: rt.registration(), born: time.Now(),
-		joinedBy: time.Now().Add(cfg.JoinTimeout), booted: "booting", minority: rt.PauseMinority,
+		closed: make(chan healthcheck.Reason), session: session, said: p.Listen(), gone: gone,
 	}
-	said := p.Listen()
-	if session != "" {
-		client, err := n.consul.use(p.Context())
-		if err != nil {
-			p.Kill()
-			return nil, err
-		}
-		if n.lock, err = lock.Adopt(p.Context(), client, session, cfg.lockOptions(c.log)); err != nil {
-			p.Kill()
-			return nil, err
-		}
+	begun := make(chan error, 1)
+	c.work.Go(func() {
+		err := runCompanion(p.Context(), around, func(*companion) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
+		p.Kill()
+		begun <- err
+	})
+	if err := <-begun; err != nil {
+		return nil, err
 	}
-	p.Companion()
-	c.work.Go(func() { _ = n.loop(p.Context(), said, gone); p.Kill() })
 	return p, nil
 }
 

@@ -29,7 +29,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if err := refuseDeprecated(os.Getenv); err != nil {
 		return err
 	}
-	server, err := exec.LookPath(cfg.args[0])
+	server, err := exec.LookPath(cfg.Args[0])
 	if err != nil {
 		return fmt.Errorf("find the server: %w: this program belongs into an image that has RabbitMQ on PATH", err)
 	}
@@ -76,7 +76,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		}
 	}()
 	if p.aside {
-		aside, err := cfg.volume().clear(p, time.Now())
+		aside, err := volumeOf(cfg).clear(pendingFile{Role: p.role, Claim: p.claim, Volume: p.volume}, time.Now())
 		if err != nil {
 			return fmt.Errorf("move leftovers of an unfinished start aside: %w", err)
 		}
@@ -100,12 +100,12 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	}
 	client, cerr := c.use(ctx) // before c.addr is written down: the companion must know where the node is registered
 	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = p.role, p.claim, p.volume, ready.state.cluster, "", c.addr
-	if err := cfg.volume().remove("out"); err != nil { // a start brings a drained node back
+	if err := volumeOf(cfg).remove("out"); err != nil { // a start brings a drained node back
 		return err
 	}
 	rt.UserPartitionHandling = ready.user.Sets("cluster_partition_handling")
 	if cerr == nil {
-		rt.Address, cerr = cfg.advertise(ctx, c.addr)
+		rt.Address, cerr = advertise(ctx, cfg, c.addr)
 		rt.Located = cerr == nil
 	}
 	if err := rt.write(); err != nil {
@@ -114,7 +114,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 	if len(doubts) > 0 {
 		log.Warn("whether RabbitMQ supports this version here is not known: it starts", "unknown", strings.Join(doubts, "; "))
 	}
-	if err := cfg.volume().stamp(ready.version, image.Erlang, time.Now()); err != nil {
+	if err := volumeOf(cfg).stamp(ready.version, image.Erlang, time.Now()); err != nil {
 		return fmt.Errorf("write down which version is about to run: %w", err)
 	}
 	if ready.hosts != nil && cerr == nil { // with data, nothing has asked the catalog yet
@@ -131,7 +131,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		if ready.state.role == "" {
 			standing = peers.Blank
 		}
-		err = peers.Announce(ctx, client, rt.registration(), standing, "starting as "+string(p.role))
+		err = peers.Announce(ctx, client, registration(rt), standing, "starting as "+string(p.role))
 		if err == nil {
 			buryBeside(ctx, client, rt, standing) // what an earlier start left
 		}
@@ -155,13 +155,13 @@ func start(ctx context.Context, log *slog.Logger, cfg config) (err error) {
 		return fmt.Errorf("start the companion: %w", err)
 	}
 	p.lock = nil // the companion's from here on: nothing below may touch Consul
-	log.Info("becoming the server", "role", p.role, "argv", strings.Join(cfg.args, " "), "companion", companion.Pid)
-	env := serverEnv(os.Environ(), append(cfg.resolver(), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
+	log.Info("becoming the server", "role", p.role, "argv", strings.Join(cfg.Args, " "), "companion", companion.Pid)
+	env := serverEnv(os.Environ(), append(resolver(cfg), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
 	if cfg.LongNames {
 		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}
 	if err = context.Cause(ctx); err == nil { // a SIGTERM now would be lost in the exec
-		err = syscall.Exec(server, cfg.args, env)
+		err = syscall.Exec(server, cfg.Args, env)
 	}
 	// Let the companion clean up and wait for it: if we are PID 1 the kernel
 	// kills it the moment we return.
@@ -182,16 +182,16 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 		rt.Volume = state.volume
 		return withData(ctx, log, c, state, *rt)
 	}
-	if strangers, err := cfg.volume().strangers(); err != nil {
+	if strangers, err := volumeOf(cfg).strangers(); err != nil {
 		return plan{}, err
 	} else if len(strangers) > 0 {
 		return plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
 			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
 	}
 	f := formation{
-		log: log, cfg: cfg, consul: c, volume: cfg.volume(), state: state,
+		log: log, cfg: cfg, consul: c, volume: volumeOf(cfg), state: state,
 		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		broker: broker{cfg.Node, cfg.run}, hosts: ready.hosts, isDown: cfg.isDown, dial: new(net.Dialer).DialContext,
+		broker: newBroker(cfg.Node, cfg.LongNames, resolver(cfg)...), hosts: ready.hosts, isDown: downOf(cfg), dial: new(net.Dialer).DialContext,
 		heals: needsForget(ready.version), image: ready.version,
 		say: func(why string) {
 			rt.Waiting = why
@@ -201,7 +201,7 @@ func decide(ctx context.Context, log *slog.Logger, c *consul, ready readiness, r
 		},
 	}
 	rt.Volume = state.volume
-	f.reg = rt.registration()
+	f.reg = registration(*rt)
 	f.say("Consul")
 	if client, err := c.use(ctx); err == nil {
 		buryBeside(ctx, client, *rt, peers.Blank)
@@ -226,7 +226,7 @@ func withData(ctx context.Context, log *slog.Logger, c *consul, state condition,
 		defer cancel()
 		client, err := c.use(ctx)
 		if err == nil {
-			err = peers.NameFree(ctx, client, rt.registration(), peers.Starting)
+			err = peers.NameFree(ctx, client, registration(rt), peers.Starting)
 		}
 		if isTaken(err) {
 			return plan{}, secondOfName(rt.Config.Node, err)
@@ -236,7 +236,7 @@ func withData(ctx context.Context, log *slog.Logger, c *consul, state condition,
 		// On the volume before it goes on record: a name that only the record knew would be
 		// another one's after a crash.
 		state.volume = peers.NewID()
-		if err := rt.Config.volume().writePending(pendingFile{Role: member, Volume: state.volume}); err != nil {
+		if err := volumeOf(rt.Config).writePending(pendingFile{Role: member, Volume: state.volume}); err != nil {
 			return plan{}, fmt.Errorf("give this volume a name: %w", err)
 		}
 	}
@@ -253,7 +253,7 @@ func secondOfName(node string, taken error) error {
 // Unknown starts: members wait for each other inside RabbitMQ, and any gate here
 // would deadlock a full restart.
 func refused(ctx context.Context, log *slog.Logger, c *consul, cfg config, state condition) error {
-	if order, err := cfg.volume().out(); err != nil {
+	if order, err := volumeOf(cfg).out(); err != nil {
 		return err
 	} else if order != nil && order.Leaving && order.Done { // known without Consul
 		return fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.cluster, order.At.Format(time.RFC3339))
@@ -331,7 +331,7 @@ func needsForget(v rabbitconf.Version) bool {
 // route to the Consul agent in use, "" for the first one. With an agent on this host
 // it is "", for which Consul fills in the agent's own. An error means unknown, as
 // while the agent's name has no address: then nothing is to be registered.
-func (c config) advertise(ctx context.Context, consul string) (string, error) {
+func advertise(ctx context.Context, c config, consul string) (string, error) {
 	if c.Advertise != "" {
 		return c.Advertise, nil
 	}
@@ -354,7 +354,7 @@ func (c config) advertise(ctx context.Context, consul string) (string, error) {
 	return ip.String(), nil
 }
 
-func (c config) lockOptions(log *slog.Logger) lock.Options {
+func lockOptions(c config, log *slog.Logger) lock.Options {
 	host, _ := os.Hostname()
 	return lock.Options{Key: c.lockKey(), Owner: lock.Owner{Node: c.Node, Host: host}, TTL: c.TTL, Delay: c.LockDelay, Log: log}
 }
@@ -373,7 +373,7 @@ func serverEnv(env []string, set ...string) []string {
 		}
 		switch name {
 		case "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "RABBITMQ_ERLANG_COOKIE", "RABBITMQ_ERLANG_COOKIE_FILE",
-			"CONSUL_HTTP_AUTH", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", sessionEnv:
+			"CONSUL_HTTP_AUTH", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", "RMQ_ENTRYPOINT_SESSION":
 		default:
 			out = append(out, kv)
 		}
@@ -385,17 +385,17 @@ func serverEnv(env []string, set ...string) []string {
 // RabbitMQ's own tools as its user. Where there is no such program, it asks whether
 // a subcommand was meant.
 func become(cfg config, meant string) error {
-	path, err := exec.LookPath(cfg.args[0])
+	path, err := exec.LookPath(cfg.Args[0])
 	if err != nil {
 		if meant != "" {
 			err = fmt.Errorf("%w; did you mean %s?", err, meant)
 		}
-		return fmt.Errorf("%q is neither a subcommand (rmq-entrypoint --help lists them) nor a program: %w", cfg.args[0], err)
+		return fmt.Errorf("%q is neither a subcommand (rmq-entrypoint --help lists them) nor a program: %w", cfg.Args[0], err)
 	}
-	if strings.HasPrefix(filepath.Base(cfg.args[0]), "rabbitmq") {
+	if strings.HasPrefix(filepath.Base(cfg.Args[0]), "rabbitmq") {
 		if err := errors.Join(refuseDeprecated(os.Getenv), dropTo(rabbitmqUser)); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.args, os.Environ()))
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.Args, os.Environ()))
 }

@@ -55,7 +55,6 @@ func TestEntrypoint(t *testing.T) {
 		"came up alone":                     testCameUpAlone,
 		"join came to nothing":              testJoinCameToNothing,
 		"join on another volume":            testJoinOnAnotherVolume,
-		"votes in vain":                     testVotesInVain,
 		"came up alone with queues":         testCameUpAloneWithQueues,
 		"overtaken seed":                    testOvertakenSeed,
 		"stop and ready again":              testStopAndReadyAgain,
@@ -368,9 +367,9 @@ func testConsulsNameHasNoAddress(t *testing.T, w *world) {
 	}
 	c.rt.Config.StateDir = t.TempDir()
 	c.rt.Config.Management = rabbitconf.Listener{Port: 15672}
-	c.beside = c.rt.beside()
+	c.beside = besides(c.rt)
 	c.consul.addr = "198.51.100.1:8500" // elsewhere: the source of the route there
-	if err := c.locate(t.Context()); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != c.rt.registration().Address || c.beside[0].Address != c.reg.Address {
+	if err := c.locate(t.Context()); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != registration(c.rt).Address || c.beside[0].Address != c.reg.Address {
 		t.Errorf("located at %q, registered at %q and %+v, %v", c.rt.Address, c.reg.Address, c.beside, err)
 	}
 	if kept, err := readRuntime(c.rt.Config.StateDir); err != nil || kept.Address != c.reg.Address {
@@ -714,9 +713,12 @@ func testJoinOnAnotherVolume(t *testing.T, w *world) {
 
 // A joiner gives up where the cluster counts it in and has no leader without it, but
 // not at once: it may be about to vote.
-func testVotesInVain(t *testing.T, w *world) {
-	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
-	w.neighbour("a@localhost", "id-1", "a@localhost")
+func TestVotesInVain(t *testing.T) {
+	t.Parallel()
+	agent := consultest.Start(t)
+	member := peers.Registration{Service: "rabbitmq", Node: "a@localhost", Port: 5672, TTL: 10 * time.Second, Reap: time.Hour, Volume: "va", Boot: "boot", ClusterID: "id-1"}
+	must(t, peers.Announce(t.Context(), agent.Client, member, peers.Serving, ""))
+	must(t, peers.Report(t.Context(), agent.Client, member, api.HealthPassing, ""))
 	v := testVolume(t)
 	view, mine, led, asked := "", "view||b@localhost|||true|\n", "false", 0
 	run := func(_ context.Context, argv ...string) (string, error) {
@@ -729,7 +731,7 @@ func testVotesInVain(t *testing.T, w *world) {
 		}
 		return view, nil
 	}
-	cfg := config{Node: "b@localhost", Service: w.service, KeyPrefix: "rmq-entrypoint", Consul: []string{w.consul.Addr}, Data: v.data, StateDir: v.state, JoinTimeout: time.Hour, TTL: testTTL}
+	cfg := config{Node: "b@localhost", Service: member.Service, KeyPrefix: "rmq-entrypoint", Consul: []string{agent.Addr}, Data: v.data, StateDir: v.state, JoinTimeout: time.Hour, TTL: member.TTL}
 	must(t, v.writePending(pendingFile{Role: joining, Claim: "c1", Volume: "vb"}))
 	var log bytes.Buffer
 	c := &companion{

@@ -59,7 +59,7 @@ func writtenBy(g peers.Gone) string {
 }
 
 func statusVolume(cfg config, row func(string, string, ...any)) {
-	state, err := cfg.volume().inspect()
+	state, err := volumeOf(cfg).inspect()
 	switch {
 	case err != nil:
 		row("volume", "unknown: %v", err)
@@ -71,11 +71,11 @@ func statusVolume(cfg config, row func(string, string, ...any)) {
 		row("volume", "%s, never verified (%s)", state.role, cfg.Data)
 	}
 	// In a container of another image on this volume, as scripts/up runs it: may that start here?
-	image, last := imageRuns(os.Getenv), cfg.volume().ranLast()
+	image, last := imageRuns(os.Getenv), volumeOf(cfg).ranLast()
 	if image.Version == (rabbitconf.Version{}) {
 		return
 	}
-	if why, _ := cfg.jump(image, os.Getenv); why != "" {
+	if why, _ := jump(cfg, image, os.Getenv); why != "" {
 		row("upgrade", "refused: %s", why)
 	} else if last.Version != (rabbitconf.Version{}) && last.Version != image.Version {
 		row("upgrade", "not refused: %s ran last, this image has %s", last, image)

@@ -34,7 +34,7 @@ func (c *companion) takenOff(r peers.Record) bool {
 	// with its host name, say.
 	since := !c.rt.Verified.IsZero() && g.At.After(c.rt.Verified)
 	if g.Left { // its own leave begins with an order on its volume
-		order, err := c.rt.Config.volume().out()
+		order, err := volumeOf(c.rt.Config).out()
 		return since && err == nil && (order == nil || !order.Leaving)
 	}
 	return g.Another(node) || since

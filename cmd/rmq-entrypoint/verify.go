@@ -33,7 +33,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 		return why
 	}
 	was := c.rt.Role
-	if old, err := c.rt.Config.volume().member(); was == joining || err == nil && old != nil && old.Regrow {
+	if old, err := volumeOf(c.rt.Config).member(); was == joining || err == nil && old != nil && old.Regrow {
 		c.regrows = 10
 	}
 	if err := c.mark(); err != nil {
@@ -75,7 +75,7 @@ func (c *companion) verify(ctx context.Context, client *api.Client, r peers.Reco
 // served.
 func (c *companion) mark() error {
 	m := memberFile{ClusterID: c.view.ClusterID, Volume: c.rt.Volume, Members: c.view.Members, At: time.Now().UTC(), Regrow: c.regrows > 0, RabbitMQ: c.rt.Version, Erlang: c.rt.Erlang}
-	if err := c.rt.Config.volume().writeMember(m); err != nil {
+	if err := volumeOf(c.rt.Config).writeMember(m); err != nil {
 		return err
 	}
 	c.marked = m
@@ -113,7 +113,7 @@ func (c *companion) prove(ctx context.Context, client *api.Client, r peers.Recor
 		return c.publish(ctx, client, f, index, "the cluster is founded")
 	case c.rt.Role == seeding && !ours:
 		if single {
-			c.standDown(ctx, fmt.Sprintf("this node's claim to found the cluster was overtaken: the record is %s", describe(r)))
+			c.standDown(ctx, fmt.Sprintf("this node's claim to found the cluster was overtaken: the record is %s", r.String()))
 			return "overtaken"
 		}
 		return split(v, r)
@@ -322,7 +322,7 @@ func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others [
 			continue
 		}
 		c.log.Warn("came up alone by accident (is this host's clock behind?): joining explicitly", "peer", p.Node)
-		if err := c.rt.Config.volume().writePending(pendingFile{Role: joining, Claim: c.rt.Claim, Volume: c.rt.Volume}); err != nil {
+		if err := volumeOf(c.rt.Config).writePending(pendingFile{Role: joining, Claim: c.rt.Claim, Volume: c.rt.Volume}); err != nil {
 			return err.Error()
 		}
 		if slices.Contains(v.Members, c.rt.Config.Node) {
@@ -348,7 +348,7 @@ func (c *companion) joinExplicitly(ctx context.Context, r peers.Record, others [
 func (c *companion) standDown(ctx context.Context, why string) {
 	c.log.Error("stopping the server: its restart decides afresh", "why", why)
 	if c.rt.Role != member && len(c.view.Members) == 1 {
-		if err := c.rt.Config.volume().writePending(pendingFile{Role: alone, Claim: c.rt.Claim, Volume: c.rt.Volume}); err != nil {
+		if err := volumeOf(c.rt.Config).writePending(pendingFile{Role: alone, Claim: c.rt.Claim, Volume: c.rt.Volume}); err != nil {
 			c.log.Error("cannot mark the volume, so the server is left running", "err", err)
 			return
 		}
@@ -373,9 +373,9 @@ func (c *companion) giveUp(ctx context.Context) {
 	}
 	c.log.Error("stopping the server, its restart decides afresh: "+why, "last_word", c.booted)
 	c.joinedBy, c.stuckAt, c.stuck = time.Now().Add(c.rt.Config.JoinTimeout), time.Time{}, 0
-	if p, err := c.rt.Config.volume().pending(); err == nil && p != nil && p.Role == joining {
+	if p, err := volumeOf(c.rt.Config).pending(); err == nil && p != nil && p.Role == joining {
 		p.Failed = true
-		if err := c.rt.Config.volume().writePending(*p); err != nil {
+		if err := volumeOf(c.rt.Config).writePending(*p); err != nil {
 			c.log.Error("cannot mark the volume", "err", err)
 		}
 	}
@@ -485,12 +485,5 @@ func (c *companion) publish(ctx context.Context, client *api.Client, r peers.Rec
 }
 
 func split(v peers.View, r peers.Record) string {
-	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, strings.Join(v.Members, ", "), describe(r))
-}
-
-func describe(r peers.Record) string {
-	if r.State == peers.Absent {
-		return "gone"
-	}
-	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, strings.Join(r.Names(), ", "))
+	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, strings.Join(v.Members, ", "), r.String())
 }

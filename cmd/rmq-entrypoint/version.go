@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,7 +115,7 @@ func erlangAt(root string) string {
 }
 
 // flagsFile is where RabbitMQ writes down which feature flags are enabled.
-func (c config) flagsFile(getenv func(string) string) string {
+func flagsFile(c config, getenv func(string) string) string {
 	base := cmp.Or(getenv("RABBITMQ_MNESIA_BASE"), filepath.Join(c.Home, "mnesia"))
 	return cmp.Or(getenv("RABBITMQ_FEATURE_FLAGS_FILE"), filepath.Join(base, c.Node+"-feature_flags"))
 }
@@ -133,16 +134,16 @@ func refuseJump(ctx context.Context, log *slog.Logger, cfg config) (image runs, 
 	if image.Version == (rabbitconf.Version{}) {
 		return image, []string{"which RabbitMQ this image has is not known from its files (RABBITMQ_VERSION)"}, nil
 	}
-	why, unknown := cfg.jump(image, os.Getenv)
+	why, unknown := jump(cfg, image, os.Getenv)
 	bound := lookToJudge
 	if why != "" {
 		bound = lookToTell
 	}
 	look, done := context.WithTimeout(ctx, bound)
 	defer done()
-	o := cfg.lookAround(look, log)
+	o := lookAround(look, cfg, log)
 	if why == "" {
-		why = o.mix(image, cfg.volume().ranLast())
+		why = o.mix(image, volumeOf(cfg).ranLast())
 	}
 	if why == "" {
 		if unknown != "" {
@@ -167,20 +168,20 @@ func refusedJump(why string) error {
 
 // jump says why this image must not start on the volume and what to do, or "", and then
 // what of it is not known.
-func (c config) jump(image runs, getenv func(string) string) (why, unknown string) {
-	state, err := c.volume().inspect()
+func jump(c config, image runs, getenv func(string) string) (why, unknown string) {
+	state, err := volumeOf(c).inspect()
 	if err != nil { // preflight says so
 		return "", ""
 	}
-	file := c.flagsFile(getenv)
+	file := flagsFile(c, getenv)
 	flags, err := rabbitconf.ReadFlags(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		unknown = err.Error()
 	}
-	last := c.volume().ranLast()
+	last := volumeOf(c).ranLast()
 	if state.role == "" && !state.alone {
-		if j := rabbitconf.Judge(last.Version, flags, image.Version); j.Down && c.holdsSomething() {
-			return c.explain(j, last, image, file), ""
+		if j := rabbitconf.Judge(last.Version, flags, image.Version); j.Down && holdsSomething(c) {
+			return explain(c, j, last, image, file), ""
 		}
 		return blankJump(image, file, flags), ""
 	}
@@ -191,7 +192,7 @@ func (c config) jump(image runs, getenv func(string) string) (why, unknown strin
 	j := rabbitconf.Judge(last.Version, asked, image.Version)
 	switch {
 	case j.Verdict == rabbitconf.Unsupported:
-		return c.explain(j, last, image, file), ""
+		return explain(c, j, last, image, file), ""
 	case j.From == (rabbitconf.Version{}):
 		return "", cmp.Or(unknown, "nothing on the volume tells which RabbitMQ ran on it last")
 	case j.Verdict == rabbitconf.Unknown && j.Bound:
@@ -205,7 +206,7 @@ func (c config) jump(image runs, getenv func(string) string) (why, unknown strin
 // holdsSomething reports whether there is anything in RabbitMQ's directory. What a newer
 // version has begun to move into Khepri has no database that an older one would know, and
 // an older one that goes on with it takes the others' down (measured: 4.0.5 after 4.3.6).
-func (c config) holdsSomething() bool {
+func holdsSomething(c config) bool {
 	entries, err := os.ReadDir(c.Data)
 	return err == nil && len(entries) > 0
 }
@@ -239,7 +240,7 @@ func erlangJump(last, image string) string {
 }
 
 // explain says what ran last, why this image must not follow, and the way to go.
-func (c config) explain(j rabbitconf.Jump, last, image runs, file string) string {
+func explain(c config, j rabbitconf.Jump, last, image runs, file string) string {
 	ran := fmt.Sprintf("%s ran on this volume last", last)
 	back := fmt.Sprintf("start this node from an image of RabbitMQ %s", j.From)
 	if j.Bound {
@@ -288,7 +289,7 @@ type around struct {
 }
 
 // lookAround asks Consul once who is there.
-func (c config) lookAround(ctx context.Context, log *slog.Logger) (o around) {
+func lookAround(ctx context.Context, c config, log *slog.Logger) (o around) {
 	o.me = c.Node
 	client, err := newConsul(c, log).use(ctx)
 	if err == nil {
@@ -326,7 +327,7 @@ func (o around) mix(image, last runs) string {
 	}
 	running := o.running()
 	var against []string
-	for _, n := range sorted(running) {
+	for _, n := range slices.Sorted(maps.Keys(running)) {
 		if rabbitconf.Mix(image.Version, running[n]) == rabbitconf.Unsupported {
 			against = append(against, n)
 		}
@@ -369,7 +370,7 @@ func (o around) tell() string {
 		return ""
 	}
 	var all []string
-	for _, n := range sorted(said) {
+	for _, n := range slices.Sorted(maps.Keys(said)) {
 		all = append(all, said[n])
 	}
 	return ". The other members: " + strings.Join(all, ", ")
@@ -406,12 +407,4 @@ func (o around) onMnesia(image rabbitconf.Version) string {
 		}
 	}
 	return ""
-}
-
-func sorted[T any](m map[string]T) (names []string) {
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }

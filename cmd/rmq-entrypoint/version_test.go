@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -348,7 +349,7 @@ func TestWhoRuns(t *testing.T) {
 	moved, old := beats("passes"), beats("passes")
 	moved.Version, moved.Passing, old.Version = "4.2.0", true, "3.13.7"
 	o.peers = append([]peers.Peer{old, moved}, o.peers...)
-	if got := sorted(o.running()); !slices.Equal(got, []string{"boots", "passes"}) || o.running()["passes"].String() != "4.2.0" {
+	if got := slices.Sorted(maps.Keys(o.running())); !slices.Equal(got, []string{"boots", "passes"}) || o.running()["passes"].String() != "4.2.0" {
 		t.Errorf("these run: %v", o.running())
 	}
 	if why := o.mix(runs{Version: rabbitconf.Version{Major: 4, Minor: 2}}, runs{}); why != "" {

@@ -51,7 +51,7 @@ type volume struct {
 	state string // ours
 }
 
-func (c config) volume() volume { return volume{c.Data, c.StateDir} }
+func volumeOf(c config) volume { return volume{c.Data, c.StateDir} }
 
 // What no program of ours can have written is damaged, not a fact.
 func (v volume) pending() (p *pendingFile, err error) {
@@ -181,11 +181,11 @@ func (v volume) strangers() ([]string, error) {
 
 // clear moves what RabbitMQ left of an unfinished start out of the way of the plan, and
 // returns where to.
-func (v volume) clear(p plan, now time.Time) (aside string, err error) {
-	if aside, err = v.moveAside(now); err != nil || p.role != joining {
+func (v volume) clear(p pendingFile, now time.Time) (aside string, err error) {
+	if aside, err = v.moveAside(now); err != nil || p.Role != joining {
 		return aside, err
 	}
-	return aside, v.writePending(pendingFile{Role: joining, Claim: p.claim, Volume: p.volume})
+	return aside, v.writePending(p)
 }
 
 // moveAside renames RabbitMQ's leftovers of an unfinished start out of the way of

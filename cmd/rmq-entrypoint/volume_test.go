@@ -256,7 +256,7 @@ func TestRuntimeFileOutlivesTheProcess(t *testing.T) {
 	if rt, err := readRuntime(dir); rt != nil || err != nil {
 		t.Errorf("none: %v, %v", rt, err)
 	}
-	cfg, _, err := parse(nil, environ())
+	cfg, err := fromEnvironment(environ())
 	must(t, err)
 	cfg.StateDir = dir
 	rt := runtimeFile{Config: cfg, PID: os.Getpid(), Started: startTime(os.Getpid()), Role: joining, Claim: "c", Volume: "v"}
