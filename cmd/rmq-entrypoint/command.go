@@ -90,7 +90,7 @@ func isSubcommand(root *cobra.Command, word string) bool {
 func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use: "rmq-entrypoint [flags] [command]", Short: "prepare one RabbitMQ node to join its cluster, then become it", Long: rootLong(),
-		Args: cobra.ArbitraryArgs, Run: noted(func() {}),
+		Args: cobra.ArbitraryArgs, Run: func(*cobra.Command, []string) {},
 		TraverseChildren: true, SilenceErrors: true, SilenceUsage: true, DisableFlagsInUseLine: true, DisableAutoGenTag: true, SuggestionsMinimumDistance: 2,
 	}
 	root.SetOut(out)
@@ -117,16 +117,19 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 		if c.Args == nil {
 			c.Args, c.ValidArgsFunction = noArgument, cobra.NoFileCompletions
 		}
+		if !c.Runnable() {
+			c.Run = root.Run
+		}
 		root.AddCommand(c)
 		return c
 	}
 
 	healthcheck := &cobra.Command{Use: "healthcheck [--ready]", Short: "is this container alive, or is the node fit to serve?", Long: healthcheckLong}
 	ready := healthcheck.Flags().Bool("ready", false, "ask whether the node is fit to serve")
-	healthcheck.Run = noted(func() { asked.ok = *ready })
+	healthcheck.Run = func(*cobra.Command, []string) { asked.ok = *ready }
 	add(healthcheck, ofNode)
 
-	add(&cobra.Command{Use: "status", Short: "show node, volume, cluster record, lock and catalog", Long: statusLong, Run: noted(func() {})}, ofNode)
+	add(&cobra.Command{Use: "status", Short: "show node, volume, cluster record, lock and catalog", Long: statusLong}, ofNode)
 
 	for _, c := range []*cobra.Command{
 		{Use: "drain [--force] [--wait 5s]", Short: "take the node out of service before it is stopped", Long: drainLong},
@@ -170,12 +173,12 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 	} {
 		o := new(clientOptions)
 		c.Flags().AddFlagSet(clientFlags(c.Name(), o))
-		c.Run = noted(func() { asked.client = o })
+		c.Run = func(*cobra.Command, []string) { asked.client = o }
 		add(c, ofClient)
 	}
 
-	add(&cobra.Command{Use: "companion", Short: "stay beside the server", Long: companionLong, Hidden: true, Run: noted(func() {})}, ofNode)
-	add(&cobra.Command{Use: "version", Short: "print the version", Long: versionLong, Run: noted(func() {})}, ofNode)
+	add(&cobra.Command{Use: "companion", Short: "stay beside the server", Long: companionLong, Hidden: true}, ofNode)
+	add(&cobra.Command{Use: "version", Short: "print the version", Long: versionLong}, ofNode)
 	add(&cobra.Command{
 		Use: "completion bash|zsh|fish", Short: "print a script that completes command lines in a shell", Long: completionLong,
 		Args: cobra.ArbitraryArgs, ValidArgs: []string{"bash", "zsh", "fish"},
@@ -209,11 +212,6 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 		},
 	}, ofNode))
 	return root
-}
-
-// noted is what a command runs that only notes something.
-func noted(note func()) func(*cobra.Command, []string) {
-	return func(*cobra.Command, []string) { note() }
 }
 
 func noArgument(c *cobra.Command, args []string) error {
