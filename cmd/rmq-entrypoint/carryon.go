@@ -42,7 +42,7 @@ func forceBootMain(ctx context.Context, cfg config, id string, out io.Writer) er
 	case marker.ClusterID != id:
 		return fmt.Errorf("--cluster-id %s is not this volume's cluster, which is %s", id, marker.ClusterID)
 	}
-	given, err := readJSON[carryOnFile](volumeOf(cfg).file("carry-on"))
+	given, err := volumeOf(cfg).carryOn()
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func forceBootMain(ctx context.Context, cfg config, id string, out io.Writer) er
 			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, strings.Join(r.Names(), ", "))
 		}
 		order := carryOnFile{ClusterID: id, Lost: said.Lost}
-		if err := writeJSON(volumeOf(cfg).file("carry-on"), order); err != nil {
+		if err := volumeOf(cfg).writeCarryOn(order); err != nil {
 			return err
 		}
 		fmt.Fprintf(out, "carrying on with cluster %s from this node's copy; given up: %s\n", id, strings.Join(order.Lost, ", "))
@@ -78,7 +78,7 @@ func awaitForceBoot(ctx context.Context, cfg config, out io.Writer) error {
 	defer cancel()
 	told, given := "", true
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
-		order, err := readJSON[carryOnFile](volumeOf(cfg).file("carry-on"))
+		order, err := volumeOf(cfg).carryOn()
 		if err != nil {
 			return err
 		}
@@ -221,7 +221,7 @@ func (c *companion) stranded(ctx context.Context, r peers.Record) string {
 
 // carryOnWithout gives the order by itself.
 func (c *companion) carryOnWithout(lost []string, why string) string {
-	if err := writeJSON(volumeOf(c.rt.Config).file("carry-on"), carryOnFile{ClusterID: c.rt.Cluster, Lost: lost}); err != nil {
+	if err := volumeOf(c.rt.Config).writeCarryOn(carryOnFile{ClusterID: c.rt.Cluster, Lost: lost}); err != nil {
 		return why + "; " + err.Error()
 	}
 	return why
@@ -277,8 +277,7 @@ func (c *companion) record(ctx context.Context) (*api.Client, peers.Record, uint
 // carryOn carries out an order found on the volume and returns what it is at, or
 // "" when there is none.
 func (c *companion) carryOn(ctx context.Context) string {
-	path := volumeOf(c.rt.Config).file("carry-on")
-	order, err := readJSON[carryOnFile](path)
+	order, err := volumeOf(c.rt.Config).carryOn()
 	switch {
 	case err != nil:
 		return err.Error()
@@ -352,7 +351,7 @@ func (c *companion) begin(ctx context.Context, r peers.Record, index uint64, ord
 		return fmt.Sprintf("carry on: %v", err)
 	}
 	order.Forced = true
-	if err := writeJSON(volumeOf(c.rt.Config).file("carry-on"), order); err != nil {
+	if err := volumeOf(c.rt.Config).writeCarryOn(*order); err != nil {
 		return err.Error()
 	}
 	if paused {

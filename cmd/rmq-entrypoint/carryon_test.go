@@ -132,14 +132,14 @@ func TestStranded(t *testing.T) {
 					t.Errorf("of a record that is not this cluster's (%s, %s) it says %q", other.State, other.ClusterID, why)
 				}
 			}
-			if order, err := readJSON[carryOnFile](v.file("carry-on")); err != nil || (order != nil) != tc.given {
+			if order, err := v.carryOn(); err != nil || (order != nil) != tc.given {
 				t.Errorf("the order is %+v, %v", order, err)
 			}
 			// Allowed in advance, the order is given at once, by the last copy only.
 			must(t, v.remove("carry-on"))
 			c.rt.Config.ForceBoot = true
 			why = c.stranded(t.Context(), r)
-			order, err := readJSON[carryOnFile](v.file("carry-on"))
+			order, err := v.carryOn()
 			must(t, err)
 			copies := len(tc.on)
 			if tc.version == khepri { // what joins without a majority has none
@@ -240,7 +240,7 @@ func TestCarryOnOrder(t *testing.T) {
 			v := testVolume(t)
 			tc.order.ClusterID = "id"
 			must(t, v.writeMember(memberFile{ClusterID: "id", Volume: "v-r@a"}))
-			must(t, writeJSON(v.file("carry-on"), tc.order))
+			must(t, v.writeCarryOn(tc.order))
 			cfg := config{Node: "r@a", Data: v.data, StateDir: v.state, Service: fmt.Sprint("carry", i), KeyPrefix: "rmq-entrypoint", Consul: []string{consul.Addr}}
 			if tc.on != "" {
 				r := peers.Record{State: peers.Formed, ClusterID: cmp.Or(tc.cluster, "id"), Members: map[string]string{}, Gone: map[string]peers.Gone{}}
@@ -284,7 +284,7 @@ func TestCarryOnOrder(t *testing.T) {
 			if !slices.Equal(calls, tc.calls) {
 				t.Errorf("it called %q, want %q (%s)", calls, tc.calls, why)
 			}
-			order, err := readJSON[carryOnFile](v.file("carry-on"))
+			order, err := v.carryOn()
 			must(t, err)
 			left := "none"
 			if order != nil && order.Forced {

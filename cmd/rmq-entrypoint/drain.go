@@ -33,6 +33,9 @@ type outFile struct {
 func (v volume) out() (*outFile, error)   { return readJSON[outFile](v.file("out")) }
 func (v volume) writeOut(o outFile) error { return writeJSON(v.file("out"), o) }
 
+func (v volume) carryOn() (*carryOnFile, error)   { return readJSON[carryOnFile](v.file("carry-on")) }
+func (v volume) writeCarryOn(o carryOnFile) error { return writeJSON(v.file("carry-on"), o) }
+
 // operator is one who works on a node that runs, from inside its container: with
 // the settings its server was started with.
 type operator struct {

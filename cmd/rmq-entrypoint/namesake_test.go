@@ -191,7 +191,7 @@ func testNameOfDataTaken(t *testing.T, w *world) {
 			if !sameTree(before, tree(t, twin.data(""))) {
 				t.Error("it changed the volume")
 			}
-			if left, err := readJSON[pendingFile](twin.state("pending")); err != nil || (left == nil) != (pending == nil) {
+			if left, err := (volume{state: twin.state("")}).pending(); err != nil || (left == nil) != (pending == nil) {
 				t.Errorf("pending: %+v, %v", left, err)
 			}
 			n.registered(0, api.HealthPassing)

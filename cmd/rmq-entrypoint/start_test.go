@@ -361,20 +361,6 @@ func testConsulsNameHasNoAddress(t *testing.T, w *world) {
 	if rt.Located {
 		t.Errorf("it claims to know its address: %+v", rt)
 	}
-	c := &companion{rt: *rt, consul: &consul{addr: "consul.invalid:8500"}}
-	if err := c.locate(t.Context()); err == nil || c.rt.Located {
-		t.Errorf("located at %q, %v", c.rt.Address, err)
-	}
-	c.rt.Config.StateDir = t.TempDir()
-	c.rt.Config.Management = rabbitconf.Listener{Port: 15672}
-	c.beside = besides(c.rt)
-	c.consul.addr = "198.51.100.1:8500" // elsewhere: the source of the route there
-	if err := c.locate(t.Context()); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != registration(c.rt).Address || c.beside[0].Address != c.reg.Address {
-		t.Errorf("located at %q, registered at %q and %+v, %v", c.rt.Address, c.reg.Address, c.beside, err)
-	}
-	if kept, err := readRuntime(c.rt.Config.StateDir); err != nil || kept.Address != c.reg.Address {
-		t.Errorf("the next companion reads %+v, %v", kept, err)
-	}
 }
 
 func testSIGTERMWaitingForMembers(t *testing.T, w *world) {
@@ -678,7 +664,7 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 			if g, gone := w.record().Gone[n.name]; !gone || !g.Unjoined || g.Volume != "vb" {
 				t.Errorf("record %+v", w.record())
 			}
-			if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || !pending.Failed || pending.Volume != "vb" {
+			if pending, err := (volume{state: n.state("")}).pending(); err != nil || pending == nil || !pending.Failed || pending.Volume != "vb" {
 				t.Errorf("pending while it waits: %+v, %v", pending, err)
 			}
 			a.put(a.path("view"), "view|id-1|a@localhost|a@localhost||true|\n")
@@ -686,7 +672,7 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 			if r := w.record(); r.Members[n.name] != "vb" || r.Joining[n.name] != "vb" || len(r.Replaced) != 0 {
 				t.Errorf("record %+v", r)
 			}
-			if pending, err := readJSON[pendingFile](n.state("pending")); err != nil || pending == nil || pending.Failed || pending.Role != joining || pending.Volume != "vb" {
+			if pending, err := (volume{state: n.state("")}).pending(); err != nil || pending == nil || pending.Failed || pending.Role != joining || pending.Volume != "vb" {
 				t.Errorf("pending: %+v, %v", pending, err)
 			}
 			if _, err := os.Stat(n.data("coordination/x")); err == nil {
@@ -1337,5 +1323,24 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 	consistently(t, 2*testBeat, "it serves on", func() error { return syscall.Kill(s.PID, 0) })
 	if strings.Contains(n.log(), "stopping the server") {
 		t.Error("the server was told to stop")
+	}
+}
+
+// Without an address of Consul's name there is none of the node's either: nothing is registered.
+func TestLocate(t *testing.T) {
+	rt := &runtimeFile{Config: config{Service: "rabbitmq", Node: "rabbit@localhost"}}
+	c := &companion{rt: *rt, consul: &consul{addr: "consul.invalid:8500"}}
+	if err := c.locate(t.Context()); err == nil || c.rt.Located {
+		t.Errorf("located at %q, %v", c.rt.Address, err)
+	}
+	c.rt.Config.StateDir = t.TempDir()
+	c.rt.Config.Management = rabbitconf.Listener{Port: 15672}
+	c.beside = besides(c.rt)
+	c.consul.addr = "198.51.100.1:8500" // elsewhere: the source of the route there
+	if err := c.locate(t.Context()); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != registration(c.rt).Address || c.beside[0].Address != c.reg.Address {
+		t.Errorf("located at %q, registered at %q and %+v, %v", c.rt.Address, c.reg.Address, c.beside, err)
+	}
+	if kept, err := readRuntime(c.rt.Config.StateDir); err != nil || kept.Address != c.reg.Address {
+		t.Errorf("the next companion reads %+v, %v", kept, err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 func testVolume(t *testing.T) volume {
 	t.Helper()
 	base := t.TempDir()
-	v := volume{filepath.Join(base, "rabbit@a"), filepath.Join(base, "rabbit@a-entrypoint")}
+	v := volume{data: filepath.Join(base, "rabbit@a"), state: filepath.Join(base, "rabbit@a-entrypoint")}
 	must(t, os.Mkdir(v.state, 0o755))
 	return v
 }
