@@ -1328,7 +1328,7 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 
 // Without an address of Consul's name there is none of the node's either: nothing is registered.
 func TestLocate(t *testing.T) {
-	rt := &runtimeFile{Config: config{Service: "rabbitmq", Node: "rabbit@localhost"}}
+	rt := &runtimeFile{Config: config{Service: "rabbitmq", Node: "rabbit@localhost", Consul: []string{"consul.invalid:8500"}}}
 	c := &companion{rt: *rt, consul: &consul{addr: "consul.invalid:8500"}}
 	if err := c.locate(t.Context()); err == nil || c.rt.Located {
 		t.Errorf("located at %q, %v", c.rt.Address, err)
