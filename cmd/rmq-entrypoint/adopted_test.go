@@ -8,7 +8,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 // A cluster of the official image is changed over, and a new node starts first: it
@@ -25,7 +27,7 @@ func testAdoptedOutranksFounding(t *testing.T, w *world) {
 			old := w.node("old@localhost")
 			old.hasData(nil)
 			if named {
-				old.put(old.state("pending"), pendingFile{Role: member, Volume: "v-old"})
+				old.put(old.state("pending"), statedir.Pending{Role: statedir.Member, Volume: "v-old"})
 			}
 			old.start()
 			old.server(soon)
@@ -34,8 +36,8 @@ func testAdoptedOutranksFounding(t *testing.T, w *world) {
 			blank.tell("amqp up")
 			blank.tell("notify READY=1")
 			blank.reports(soon, api.HealthCritical, "announcing no cluster while a node that is not in it is registered")
-			says(t, blank.reports(soon, api.HealthCritical, "old@localhost at "+old.ip).Reason, "consul services deregister -id=")
-			consistently(t, 3*testBeat, "the new cluster is not announced", func() error {
+			expect.Says(t, blank.reports(soon, api.HealthCritical, "old@localhost at "+old.ip).Reason, "consul services deregister -id=")
+			expect.Consistently(t, 3*testBeat, "the new cluster is not announced", func() error {
 				if r := w.record(); r.State != peers.Forming || r.Seed != blank.name {
 					return fmt.Errorf("record %+v", r)
 				}
@@ -48,9 +50,9 @@ func testAdoptedOutranksFounding(t *testing.T, w *world) {
 			if r := w.record(); r.State != peers.Formed || r.ClusterID != "OLD-CLUSTER" || r.Members[old.name] == "" || named && r.Members[old.name] != "v-old" {
 				t.Errorf("record %+v", r)
 			}
-			says(t, old.log(), "another node was founding a cluster beside this one: overruled")
+			expect.Says(t, old.log(), "another node was founding a cluster beside this one: overruled")
 			blank.exit(soon)
-			says(t, blank.log(), "this node's claim to found the cluster was overtaken")
+			expect.Says(t, blank.log(), "this node's claim to found the cluster was overtaken")
 			if status, err := blank.status(w.consul.Client); err != nil || status == api.HealthPassing {
 				t.Errorf("the new node is %q, %v", status, err)
 			}
@@ -80,7 +82,7 @@ func testAnnouncementWaits(t *testing.T, w *world) {
 			if !c.beats {
 				r.TTL = time.Second
 			}
-			must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
+			expect.Must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
 			asked := w.node("old@localhost")
 			asked.put(asked.path("deaf"), "0")
 			n.sees("id-1", n.name)
@@ -88,13 +90,13 @@ func testAnnouncementWaits(t *testing.T, w *world) {
 			n.tell("notify READY=1")
 			if c.waits {
 				n.reports(testBeat+soon, api.HealthCritical, "announcing no cluster while")
-				consistently(t, 2*testBeat, "it waits", func() error {
+				expect.Consistently(t, 2*testBeat, "it waits", func() error {
 					if r := w.record(); r.State != peers.Forming {
 						return fmt.Errorf("record %+v", r)
 					}
 					return nil
 				})
-				must(t, peers.Withdraw(t.Context(), w.consul.Client, r))
+				expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, r))
 			}
 			n.registered(2*testBeat+soon, api.HealthPassing)
 			if waited := strings.Contains(n.log(), "announcing no cluster"); waited != c.waits {

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 // An agent that takes no registration, or takes it and never brings it into the catalog, is left for the next
@@ -20,14 +21,14 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 	failsOver := func(t *testing.T, n *node) {
 		t.Helper()
 		n.registeredOn(servers[1], 10*testBeat, api.HealthPassing)
-		eventually(t, testBeat, "it says so itself", func() error { // just after Consul was told
+		expect.Eventually(t, testBeat, "it says so itself", func() error { // just after Consul was told
 			r, err := n.report()
-			if err != nil || r.Consul != servers[1].Addr || !r.ready() || strings.Contains(r.Reason, "not told") {
+			if err != nil || r.Consul != servers[1].Addr || !r.Ready() || strings.Contains(r.Reason, "not told") {
 				return fmt.Errorf("it uses %s: %s, %w", r.Consul, r.Reason, err)
 			}
 			return nil
 		})
-		says(t, n.log(), "moving to another Consul agent")
+		expect.Says(t, n.log(), "moving to another Consul agent")
 	}
 	t.Run("recreated while the node serves", func(t *testing.T) { // register: EOF, beats: 404, reads: 200
 		t.Parallel()
@@ -60,7 +61,7 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 		agent.Recreate()
 		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr)
 		starts(t, n)
-		eventually(t, testTTL+3*testBeat, "it knows that it is not registered", func() error {
+		expect.Eventually(t, testTTL+3*testBeat, "it knows that it is not registered", func() error {
 			r, err := n.report()
 			if err != nil {
 				return err
@@ -68,7 +69,7 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 			if status, err := n.status(servers[0].Client); err != nil || status != "" {
 				return fmt.Errorf("it is %q in the catalog, %v", status, err)
 			}
-			if r.ready() && !strings.Contains(r.Reason, "not told") && !strings.Contains(r.Reason, "not registered") {
+			if r.Ready() && !strings.Contains(r.Reason, "not told") && !strings.Contains(r.Reason, "not registered") {
 				return fmt.Errorf("%s: %s", r.Status, r.Reason)
 			}
 			if !strings.Contains(n.log(), "Consul cannot be asked or told") {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 // BenchmarkStart prints what the program costs: the time from process start to
@@ -27,12 +28,12 @@ func BenchmarkStart(b *testing.B) {
 		b.Fatalf("%v\n%s", err, out)
 	}
 	program, err := os.ReadFile(bin)
-	must(b, err)
+	expect.Must(b, err)
 	world := func() *world {
 		w := newWorld(b, c)
 		path := filepath.Join(w.root, "bin", "rmq-entrypoint")
-		must(b, os.Remove(path))
-		must(b, os.WriteFile(path, program, 0o755))
+		expect.Must(b, os.Remove(path))
+		expect.Must(b, os.WriteFile(path, program, 0o755))
 		return w
 	}
 
@@ -43,7 +44,7 @@ func BenchmarkStart(b *testing.B) {
 		n := w.node("rabbit@localhost")
 		began := time.Now()
 		n.start()
-		eventually(b, soon, "the server is there", func() error {
+		expect.Eventually(b, soon, "the server is there", func() error {
 			at, err := os.ReadFile(n.path("at"))
 			if err != nil {
 				return err
@@ -61,7 +62,7 @@ func BenchmarkStart(b *testing.B) {
 	n.serves()
 	for range 3 {
 		last := n.reports(soon, "passing", "").Beat
-		eventually(b, 2*testBeat+soon, "a beat", func() error {
+		expect.Eventually(b, 2*testBeat+soon, "a beat", func() error {
 			if r, err := n.report(); err != nil || !r.Beat.After(last) {
 				return errors.Join(err, errors.New("none yet"))
 			}
@@ -71,10 +72,10 @@ func BenchmarkStart(b *testing.B) {
 	mib := 0.0
 	for _, pid := range w.companions() {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		must(b, err)
+		expect.Must(b, err)
 		_, rest, _ := strings.Cut(string(status), "VmRSS:")
 		kib, err := strconv.Atoi(strings.Fields(rest)[0])
-		must(b, err)
+		expect.Must(b, err)
 		mib += float64(kib) / 1024
 	}
 	b.ReportMetric(0, "ns/op")

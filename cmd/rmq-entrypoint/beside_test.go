@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -13,14 +12,15 @@ import (
 
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 // Management and Prometheus are services of their own: in DNS while the node
 // passes and their port answers, gone with it, and of no weight in the cluster.
 func testBeside(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
-	management, prometheus := listen0(t), listen0(t)
-	ports := map[string]int{"management": port(management), "prometheus": port(prometheus)}
+	management, prometheus := expect.Listen0(t), expect.Listen0(t)
+	ports := map[string]int{"management": expect.Port(management), "prometheus": expect.Port(prometheus)}
 	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\nprometheus.tcp.port = %d\n", ports["management"], ports["prometheus"]))
 	in := func(name string, want bool) func() error {
 		return func() error {
@@ -33,30 +33,30 @@ func testBeside(t *testing.T, w *world) {
 	}
 	n.serves()
 	for name := range ports {
-		eventually(t, testBeat+soon, name+" is in DNS", in(name, true))
+		expect.Eventually(t, testBeat+soon, name+" is in DNS", in(name, true))
 	}
 	all, _, err := peers.Catalog(t.Context(), w.consul.Client, w.service, "")
 	if err != nil || len(all) != 1 || all[0].Node != n.name {
 		t.Errorf("the node's own service has %+v, %v: others are to find the node once", all, err)
 	}
 
-	must(t, prometheus.Close())
-	eventually(t, testBeat+soon, "prometheus is out of DNS", in("prometheus", false))
-	must(t, in("management", true)())
+	expect.Must(t, prometheus.Close())
+	expect.Eventually(t, testBeat+soon, "prometheus is out of DNS", in("prometheus", false))
+	expect.Must(t, in("management", true)())
 	n.registered(0, api.HealthPassing)
 
 	n.tell("amqp down")
 	n.registered(3*testBeat, api.HealthCritical)
-	eventually(t, testBeat+soon, "management is out of DNS with its node", in("management", false))
+	expect.Eventually(t, testBeat+soon, "management is out of DNS with its node", in("management", false))
 	n.tell("amqp up")
-	eventually(t, 3*testBeat+soon, "management is back", in("management", true))
+	expect.Eventually(t, 3*testBeat+soon, "management is back", in("management", true))
 
 	n.tell("notify STOPPING=1")
-	eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
+	expect.Eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
 	n.tell("notify READY=1")
-	eventually(t, testBeat+soon, "management is back", in("management", true))
+	expect.Eventually(t, testBeat+soon, "management is back", in("management", true))
 	n.kill(n.cmd.Process.Pid)
-	eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
+	expect.Eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
 }
 
 // unregistered returns an error while a service of this world is in the catalog.
@@ -77,16 +77,16 @@ func (w *world) without(prefix string) error {
 // left goes when it starts.
 func testNothingBeside(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
-	l := listen0(t)
-	must(t, l.Close())
-	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n", port(l)))
+	l := expect.Listen0(t)
+	expect.Must(t, l.Close())
+	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n", expect.Port(l)))
 	left := peers.Registration{Service: w.service + "-prometheus", Node: n.name, Address: n.ip, Port: 1, TTL: time.Hour, Reap: time.Hour}
-	must(t, peers.Announce(t.Context(), w.consul.Client, left, peers.Starting, ""))
-	must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, left, peers.Starting, ""))
+	expect.Must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
 	n.serves()
 	alone := func() error { return w.without(w.service + "-") }
-	eventually(t, soon, "there is one service", alone)
-	consistently(t, testBeat+time.Second, "there is one service", alone)
+	expect.Eventually(t, soon, "there is one service", alone)
+	expect.Consistently(t, testBeat+time.Second, "there is one service", alone)
 }
 
 // A token without the right to the services beside costs these, not the node.
@@ -94,15 +94,15 @@ func TestBesideDenied(t *testing.T) {
 	t.Parallel()
 	c := consultest.Start(t, consultest.ACL())
 	w := newWorld(t, c)
-	management := listen0(t)
+	management := expect.Listen0(t)
 	secret := token(t, c, fmt.Sprintf(`key_prefix "rmq-entrypoint/" { policy = "write" } session_prefix "" { policy = "write" }
 		service %q { policy = "write" } service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`, w.service))
 	n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN="+secret)
-	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", port(management)))
+	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", expect.Port(management)))
 	n.serves()
 	n.logs("management and Prometheus are not registered")
-	says(t, n.log(), "service:write", w.service+"-management")
-	consistently(t, testBeat+time.Second, "the node passes", func() error {
+	expect.Says(t, n.log(), "service:write", w.service+"-management")
+	expect.Consistently(t, testBeat+time.Second, "the node passes", func() error {
 		status, err := n.status(c.Client)
 		if err == nil && status != api.HealthPassing {
 			err = errors.New(status)
@@ -113,14 +113,3 @@ func TestBesideDenied(t *testing.T) {
 		t.Errorf("it says so %d times", said)
 	}
 }
-
-// listen0 listens on a free port of 127.0.0.1.
-func listen0(t testing.TB) net.Listener {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	return l
-}
-
-func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }

@@ -11,17 +11,20 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/workload"
 )
 
 // command is what the command line asks for: one of ours, or a program to become.
 type command struct {
-	name   string         // a subcommand's; start, exec
-	id     string         // --cluster-id
-	ok     bool           // --ready of healthcheck, --force of drain, leave and forget-cluster
-	wait   time.Duration  // --wait of drain and leave
-	client *clientOptions // of produce, consume and compare
-	text   string         // what help and completion print
-	meant  string         // the subcommands that a program's name is like
+	name   string            // a subcommand's; start, exec
+	id     string            // --cluster-id
+	ok     bool              // --ready of healthcheck, --force of drain, leave and forget-cluster
+	wait   time.Duration     // --wait of drain and leave
+	client *workload.Options // of produce, consume and compare
+	text   string            // what help and completion print
+	meant  string            // the subcommands that a program's name is like
 }
 
 // drainWait is what balancers get to see that a node goes out of service, unless
@@ -33,11 +36,11 @@ const drainWait = 5 * time.Second
 // Flags are read up to the first word. Only if that word is a subcommand does cobra
 // get to see it and what follows: anything else is a program, whose arguments are
 // its own.
-func parse(args []string, getenv func(string) string) (config, command, error) {
-	var cfg config
+func parse(args []string, getenv func(string) string) (config.Config, command, error) {
+	var cfg config.Config
 	var cmd command
 	var printed strings.Builder
-	rows := settings(&cfg)
+	rows := config.Settings(&cfg)
 	root := commandLine(rows, &cmd, &printed)
 	given := root.Flags()
 	if err := given.Parse(args); err != nil {
@@ -61,7 +64,7 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 				return cfg, cmd, fmt.Errorf("%s has flags of its own, which follow its name; those in front of it are a node's", cmd.name)
 			}
 			cfg.Args = asked.Flags().Args()
-			return cfg, cmd, cmd.client.settle(cmd.name, asked.Flags(), getenv)
+			return cfg, cmd, cmd.client.Complete(cmd.name, asked.Flags(), getenv)
 		}
 	case help:
 		_ = root.Help()
@@ -72,7 +75,7 @@ func parse(args []string, getenv func(string) string) (config, command, error) {
 	if cmd.text != "" || cmd.name == "version" || cmd.name == "exec" {
 		return cfg, cmd, nil
 	}
-	return cfg, cmd, cfg.settle(rows, given.Changed, getenv)
+	return cfg, cmd, cfg.Complete(rows, given.Changed, getenv)
 }
 
 // isSubcommand reports whether word is one of ours. The two that cobra adds by
@@ -87,7 +90,7 @@ func isSubcommand(root *cobra.Command, word string) bool {
 //
 // Every flag of a node stands in front of a subcommand or behind it. It is the same
 // flag in both places, but not a persistent one: the clients have none of them.
-func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
+func commandLine(rows []config.Setting, asked *command, out io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use: "rmq-entrypoint [flags] [command]", Short: "prepare one RabbitMQ node to join its cluster, then become it", Long: rootLong(),
 		Args: cobra.ArbitraryArgs, Run: func(*cobra.Command, []string) {},
@@ -104,7 +107,7 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 	})
 	root.Flags().SortFlags = false
 	root.Flags().SetInterspersed(false)
-	root.Flags().AddFlagSet(flags("node", rows))
+	root.Flags().AddFlagSet(config.Flags("node", rows))
 	root.Flags().BoolP("help", "h", false, "explain, and do nothing")
 
 	ofNode := root.Flags()
@@ -171,8 +174,8 @@ func commandLine(rows []setting, asked *command, out io.Writer) *cobra.Command {
 		{Use: "consume [flags]", Short: "receive messages, and acknowledge each when its work is done", Long: consumeLong},
 		{Use: "compare [flags] LEDGER…", Short: "count what was lost or duplicated, from ledgers", Long: compareLong, Args: cobra.ArbitraryArgs},
 	} {
-		o := new(clientOptions)
-		c.Flags().AddFlagSet(clientFlags(c.Name(), o))
+		o := new(workload.Options)
+		c.Flags().AddFlagSet(workload.Flags(c.Name(), o))
 		c.Run = func(*cobra.Command, []string) { asked.client = o }
 		add(c, ofClient)
 	}

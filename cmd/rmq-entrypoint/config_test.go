@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,25 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/rabbitconf"
+	"rmq-entrypoint/tests/expect"
 )
-
-// environ returns a getenv over NAME=VALUE pairs.
-func environ(pairs ...string) func(string) string {
-	return func(name string) string {
-		for _, kv := range pairs {
-			if n, v, _ := strings.Cut(kv, "="); n == name {
-				return v
-			}
-		}
-		return ""
-	}
-}
 
 // Every setting: what its default is, and that the variable overrules it and the
 // flag overrules both.
 func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
-	field := func(cfg config, name string) any { return reflect.ValueOf(cfg).FieldByName(name).Interface() }
+	field := func(cfg config.Config, name string) any { return reflect.ValueOf(cfg).FieldByName(name).Interface() }
 	seen := map[string]bool{}
 	for _, c := range []struct {
 		flag, field string
@@ -70,14 +59,14 @@ func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
 	} {
 		seen[c.flag] = true
 		var variables []string
-		for _, s := range settings(new(config)) {
-			if s.flag == c.flag {
-				variables = s.env
+		for _, s := range config.Settings(new(config.Config)) {
+			if s.Flag == c.flag {
+				variables = s.Env
 			}
 		}
 		check := func(want any, args []string, env ...string) {
 			t.Helper()
-			cfg, cmd, err := parse(args, environ(append(env, c.also...)...))
+			cfg, cmd, err := parse(args, expect.Environ(append(env, c.also...)...))
 			if err != nil {
 				t.Errorf("%v with %v: %v", args, env, err)
 				return
@@ -96,16 +85,16 @@ func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range settings(new(config)) {
-		if !seen[s.flag] {
-			t.Errorf("--%s is not tested", s.flag)
+	for _, s := range config.Settings(new(config.Config)) {
+		if !seen[s.Flag] {
+			t.Errorf("--%s is not tested", s.Flag)
 		}
 	}
 }
 
 func shortHost(t *testing.T) string {
 	host, err := os.Hostname()
-	must(t, err)
+	expect.Must(t, err)
 	host, _, _ = strings.Cut(host, ".")
 	return host
 }
@@ -120,7 +109,7 @@ func TestPathsFollowRabbitMQsVariables(t *testing.T) {
 		{[]string{"RABBITMQ_DATA_DIR=/d", "RABBITMQ_MNESIA_BASE=/m"}, "/m/a@b"},
 		{[]string{"RABBITMQ_MNESIA_BASE=/m", "RABBITMQ_MNESIA_DIR=/x/y"}, "/x/y"},
 	} {
-		cfg, _, err := parse([]string{"--node", "a@b"}, environ(c.env...))
+		cfg, _, err := parse([]string{"--node", "a@b"}, expect.Environ(c.env...))
 		if err != nil || cfg.Data != c.data || cfg.StateDir != c.data+"-entrypoint" {
 			t.Errorf("%v: data %s, state %s, %v; want %s", c.env, cfg.Data, cfg.StateDir, err, c.data)
 		}
@@ -144,19 +133,19 @@ func TestListen(t *testing.T) {
 		{"listeners.tcp.default = 1", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
 	} {
 		path := filepath.Join(t.TempDir(), "rabbitmq.conf")
-		must(t, os.WriteFile(path, []byte(c.conf), 0o644))
+		expect.Must(t, os.WriteFile(path, []byte(c.conf), 0o644))
 		user, err := rabbitconf.ReadUser(path, "", "")
-		must(t, err)
-		getenv := environ(strings.Split(c.env, ";")...)
+		expect.Must(t, err)
+		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(nil, getenv)
-		must(t, err)
-		if err = cfg.listen(user); c.urls == nil {
+		expect.Must(t, err)
+		if err = cfg.Listen(user); c.urls == nil {
 			if err == nil || !strings.Contains(err.Error(), "RMQ_AMQP_URL") || !strings.Contains(err.Error(), "listeners.tcp") {
 				t.Errorf("%q: %v", c.conf, err)
 			}
 			continue
 		}
-		urls, uerr := amqpURLs(cfg, getenv)
+		urls, uerr := config.AMQPURLs(cfg, getenv)
 		if err := errors.Join(err, uerr); err != nil || cfg.Port != c.port || !slices.Equal(urls, c.urls) {
 			t.Errorf("%q %s: port %d, %q, %v; want %d, %q", c.conf, c.env, cfg.Port, urls, err, c.port, c.urls)
 		}
@@ -176,7 +165,7 @@ func TestPortToRegister(t *testing.T) {
 		{[]string{"RMQ_AMQP_URL=amqps://a"}, 5671},
 		{[]string{"RMQ_AMQP_URL=amqps://a:1"}, 1},
 	} {
-		if cfg, _, err := parse(nil, environ(c.env...)); err != nil || cfg.Port != c.port {
+		if cfg, _, err := parse(nil, expect.Environ(c.env...)); err != nil || cfg.Port != c.port {
 			t.Errorf("%v: %d, %v; want %d", c.env, cfg.Port, err, c.port)
 		}
 	}
@@ -221,7 +210,7 @@ func TestCommands(t *testing.T) {
 		{"completion bash", command{name: "completion"}, ""},
 		{"--ttl 1s --help", command{name: "help"}, "rabbitmq-server"},
 	} {
-		cfg, cmd, err := parse(strings.Fields(c.args), environ())
+		cfg, cmd, err := parse(strings.Fields(c.args), expect.Environ())
 		cmd.text = ""
 		if err != nil || cmd != c.want || strings.Join(cfg.Args, " ") != c.rest {
 			t.Errorf("%q: %+v %q, %v; want %+v %q", c.args, cmd, cfg.Args, err, c.want, c.rest)
@@ -310,7 +299,7 @@ func TestBadSettings(t *testing.T) {
 		{args: "--force-boot=maybe", say: []string{"--force-boot", "maybe"}},
 		{args: "--allow-version-jump=maybe", say: []string{"--allow-version-jump", "maybe"}},
 	} {
-		_, _, err := parse(strings.Fields(c.args), environ(strings.Split(c.env, ";")...))
+		_, _, err := parse(strings.Fields(c.args), expect.Environ(strings.Split(c.env, ";")...))
 		if err == nil {
 			t.Errorf("%s %s: taken", c.args, c.env)
 			continue
@@ -329,7 +318,7 @@ func TestBadSettings(t *testing.T) {
 // The settings may be wrong where they play no part.
 func TestOtherCommandsIgnoreSettings(t *testing.T) {
 	for _, args := range []string{"bash", "rabbitmqctl", "version", "help"} {
-		if _, _, err := parse([]string{args}, environ("RMQ_TTL=1s")); err != nil {
+		if _, _, err := parse([]string{args}, expect.Environ("RMQ_TTL=1s")); err != nil {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
@@ -337,27 +326,27 @@ func TestOtherCommandsIgnoreSettings(t *testing.T) {
 
 func TestSecretsFromFiles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
-	must(t, os.WriteFile(file, []byte("amqp://alice:wonder@a:1\n"), 0o600))
-	cfg, _, err := parse(nil, environ("RMQ_AMQP_URL_FILE="+file))
+	expect.Must(t, os.WriteFile(file, []byte("amqp://alice:wonder@a:1\n"), 0o600))
+	cfg, _, err := parse(nil, expect.Environ("RMQ_AMQP_URL_FILE="+file))
 	if err != nil || cfg.AMQPURL != "amqp://alice@a:1" || cfg.Port != 1 {
 		t.Errorf("%q, port %d, %v", cfg.AMQPURL, cfg.Port, err)
 	}
-	if urls, err := amqpURLs(cfg, environ("RMQ_AMQP_URL_FILE="+file)); err != nil || !slices.Equal(urls, []string{"amqp://alice:wonder@a:1"}) {
+	if urls, err := config.AMQPURLs(cfg, expect.Environ("RMQ_AMQP_URL_FILE="+file)); err != nil || !slices.Equal(urls, []string{"amqp://alice:wonder@a:1"}) {
 		t.Errorf("%q, %v", urls, err)
 	}
-	for _, s := range secrets {
-		got, err := secret(environ(s.env+"_FILE="+file), s.env)
+	for _, s := range config.Secrets {
+		got, err := config.Secret(expect.Environ(s.Env+"_FILE="+file), s.Env)
 		if err != nil || got != "amqp://alice:wonder@a:1" {
-			t.Errorf("%s_FILE: %q, %v", s.env, got, err)
+			t.Errorf("%s_FILE: %q, %v", s.Env, got, err)
 		}
-		if got, err := secret(environ(s.env+"=x"), s.env); err != nil || got != "x" {
-			t.Errorf("%s: %q, %v", s.env, got, err)
+		if got, err := config.Secret(expect.Environ(s.Env+"=x"), s.Env); err != nil || got != "x" {
+			t.Errorf("%s: %q, %v", s.Env, got, err)
 		}
-		if _, _, err := parse(nil, environ(s.env+"=amqp://x", s.env+"_FILE="+file)); err == nil || !strings.Contains(err.Error(), s.env+"_FILE") {
-			t.Errorf("both %s and its file: %v", s.env, err)
+		if _, _, err := parse(nil, expect.Environ(s.Env+"=amqp://x", s.Env+"_FILE="+file)); err == nil || !strings.Contains(err.Error(), s.Env+"_FILE") {
+			t.Errorf("both %s and its file: %v", s.Env, err)
 		}
-		for _, env := range [][]string{{s.env + "=x", s.env + "_FILE=" + file}, {s.env + "_FILE=" + file + ".none"}} {
-			if _, err := secret(environ(env...), s.env); err == nil || !strings.Contains(err.Error(), s.env+"_FILE") || strings.Contains(err.Error(), "wonder") {
+		for _, env := range [][]string{{s.Env + "=x", s.Env + "_FILE=" + file}, {s.Env + "_FILE=" + file + ".none"}} {
+			if _, err := config.Secret(expect.Environ(env...), s.Env); err == nil || !strings.Contains(err.Error(), s.Env+"_FILE") || strings.Contains(err.Error(), "wonder") {
 				t.Errorf("%v: %v", env, err)
 			}
 		}
@@ -366,8 +355,8 @@ func TestSecretsFromFiles(t *testing.T) {
 
 // No secret gets into the runtime file, which everybody may read.
 func TestConfigHoldsNoSecret(t *testing.T) {
-	cfg, _, err := parse(nil, environ("RMQ_AMQP_URL=amqp://alice:pa55word@a", "CONSUL_HTTP_TOKEN=pa55word", "RABBITMQ_ERLANG_COOKIE=pa55word", "RABBITMQ_DEFAULT_PASS=pa55word"))
-	must(t, err)
+	cfg, _, err := parse(nil, expect.Environ("RMQ_AMQP_URL=amqp://alice:pa55word@a", "CONSUL_HTTP_TOKEN=pa55word", "RABBITMQ_ERLANG_COOKIE=pa55word", "RABBITMQ_DEFAULT_PASS=pa55word"))
+	expect.Must(t, err)
 	if text := fmt.Sprintf("%+v", cfg); strings.Contains(text, "pa55word") {
 		t.Error(text)
 	}
@@ -387,11 +376,11 @@ func TestAMQPURLs(t *testing.T) {
 		{"--amqp-url amqp://h:1", "RMQ_AMQP_URL=amqp://bob:b@other:2", []string{"amqp://guest:guest@h:1"}},
 		{"--amqp-url amqp://bob@h:1", "RMQ_AMQP_URL=amqp://bob:b@h:1", []string{"amqp://bob:b@h:1"}},
 	} {
-		getenv := environ(strings.Split(c.env, ";")...)
+		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(strings.Fields(c.args), getenv)
-		must(t, err)
-		must(t, cfg.listen(rabbitconf.User{}))
-		if got, err := amqpURLs(cfg, getenv); err != nil || !slices.Equal(got, c.want) {
+		expect.Must(t, err)
+		expect.Must(t, cfg.Listen(rabbitconf.User{}))
+		if got, err := config.AMQPURLs(cfg, getenv); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s %s: %q, %v; want %q", c.args, c.env, got, err, c.want)
 		}
 	}
@@ -401,13 +390,13 @@ func TestAMQPURLs(t *testing.T) {
 func TestREADMEsSettings(t *testing.T) {
 	section, got := readmesFlags(t, "A node's settings")
 	var want [][]string
-	for _, s := range settings(new(config)) {
-		want = append(want, []string{"`--" + s.flag + "`", "`" + strings.Join(s.env, "`, `") + "`", s.defaultText(), s.help})
+	for _, s := range config.Settings(new(config.Config)) {
+		want = append(want, []string{"`--" + s.Flag + "`", "`" + strings.Join(s.Env, "`, `") + "`", s.DefaultText(), s.Help})
 	}
 	sameRows(t, got, want)
-	for _, s := range secrets {
-		if !strings.Contains(section, "| `"+s.env+"` |") {
-			t.Errorf("docs/settings.md has no row for %s", s.env)
+	for _, s := range config.Secrets {
+		if !strings.Contains(section, "| `"+s.Env+"` |") {
+			t.Errorf("docs/settings.md has no row for %s", s.Env)
 		}
 	}
 }
@@ -417,7 +406,7 @@ func TestREADMEsSettings(t *testing.T) {
 func readmesFlags(t *testing.T, title string) (section string, rows [][]string) {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/settings.md")
-	must(t, err)
+	expect.Must(t, err)
 	_, rest, ok := strings.Cut(string(b), "\n## "+title+"\n")
 	if !ok {
 		t.Fatalf("docs/settings.md has no section %s", title)
@@ -448,49 +437,5 @@ func sameRows(t *testing.T, got, want [][]string) {
 		case !slices.Equal(got[i], want[i]):
 			t.Errorf("row %d of docs/settings.md: %q, the program has %q", i+1, got[i], want[i])
 		}
-	}
-}
-
-func TestHelpNamesEverySetting(t *testing.T) {
-	var out bytes.Buffer
-	must(t, help(&out, root()))
-	lines := strings.Split(out.String(), "\n")
-	at := -1
-	for _, s := range settings(new(config)) {
-		i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  --"+s.flag+" ") })
-		if i < 0 {
-			t.Errorf("help has no line for --%s", s.flag)
-			continue
-		}
-		if i <= at {
-			t.Errorf("--%s is out of order", s.flag)
-		}
-		at = i
-		for _, w := range append([]string{s.defaultText(), s.help}, s.env...) {
-			if !strings.Contains(lines[i], w) {
-				t.Errorf("help for --%s lacks %q: %s", s.flag, w, lines[i])
-			}
-		}
-	}
-	for _, s := range secrets {
-		if !strings.Contains(out.String(), "  "+s.env+" ") {
-			t.Errorf("help has no line for %s", s.env)
-		}
-	}
-	for _, c := range root().Commands() {
-		if name := c.Name(); name != "companion" && !strings.Contains(out.String(), "\n  "+name) && !strings.Contains(out.String(), ", "+name) {
-			t.Errorf("help has no line for %s", name)
-		}
-	}
-}
-
-// What the server gets: each variable once, and no secret that is not its own.
-func TestServerEnvironment(t *testing.T) {
-	got := serverEnv([]string{
-		"PATH=/bin", "CONSUL_HTTP_TOKEN=x", "CONSUL_HTTP_TOKEN_FILE=x", "CONSUL_HTTP_AUTH=x", "RABBITMQ_ERLANG_COOKIE=x", "RABBITMQ_ERLANG_COOKIE_FILE=x",
-		"RMQ_AMQP_URL=x", "RMQ_AMQP_URL_FILE=x", "NOTIFY_SOCKET=x", "RMQ_ENTRYPOINT_SESSION=x", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b",
-	})
-	if want := []string{"PATH=/bin", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
 	}
 }

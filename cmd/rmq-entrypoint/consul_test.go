@@ -3,13 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,8 +15,10 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 // With Consul down a blank node waits and says for what, and a member starts at
@@ -33,14 +31,14 @@ func TestConsulDownAtBoot(t *testing.T) {
 	blank.start()
 	blank.logs("--consul, CONSUL_HTTP_ADDR")
 	for _, addr := range []string{"127.0.0.1:1", c.Addr} {
-		says(t, blank.log(), addr+": Get", "connect: connection refused")
+		expect.Says(t, blank.log(), addr+": Get", "connect: connection refused")
 	}
 	if out, code := blank.run("healthcheck"); code != 0 || !strings.Contains(out, "waiting for") {
 		t.Errorf("healthcheck: %d, %q", code, out)
 	}
 
 	m := newWorld(t, c).node("rabbit@localhost")
-	m.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{"rabbit@localhost"}})
+	m.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", Members: []string{"rabbit@localhost"}})
 	m.start()
 	m.server(soon)
 	m.sees("id-1", m.name)
@@ -96,9 +94,9 @@ func TestConsulAwayWhileServing(t *testing.T) {
 			n.serves()
 			end := away(link)
 			n.registered(testTTL+testBeat+3*time.Second, api.HealthCritical) // its TTL lapses
-			consistently(t, 2*testBeat, "a node that serves stays ready", func() error {
+			expect.Consistently(t, 2*testBeat, "a node that serves stays ready", func() error {
 				r, err := n.report()
-				if err == nil && !r.ready() {
+				if err == nil && !r.Ready() {
 					err = fmt.Errorf("%s: %s", r.Status, r.Reason)
 				}
 				return err
@@ -124,7 +122,7 @@ func TestConsulSlow(t *testing.T) {
 	link.Delay(time.Second)
 	joiner := w.node("b@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
 	joiner.start()
-	consistently(t, 2*testTTL, "its check passes", func() error {
+	expect.Consistently(t, 2*testTTL, "its check passes", func() error {
 		status, err := n.status(c.Client)
 		if err == nil && status != api.HealthPassing {
 			err = fmt.Errorf("it is %q", status)
@@ -148,9 +146,9 @@ func TestConsulDeniesWhileServing(t *testing.T) {
 	}
 	const all = `key_prefix "rmq-entrypoint/" { policy = "write" } session_prefix "" { policy = "write" } service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }`
 	made, _, err := c.Client.ACL().PolicyCreate(policy(all), nil)
-	must(t, err)
+	expect.Must(t, err)
 	secret, _, err := c.Client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: made.ID}}}, nil)
-	must(t, err)
+	expect.Must(t, err)
 	n := w.node("rabbit@localhost", "CONSUL_HTTP_TOKEN="+secret.SecretID)
 	server := n.serves()
 	change := func(rules string) {
@@ -158,14 +156,14 @@ func TestConsulDeniesWhileServing(t *testing.T) {
 		p := policy(rules)
 		p.ID = made.ID
 		_, _, err := c.Client.ACL().PolicyUpdate(p, nil)
-		must(t, err)
+		expect.Must(t, err)
 	}
 	change(`node_prefix "" { policy = "read" }`)
 	n.reports(soon, api.HealthPassing, "key:read")
-	says(t, n.log(), "Consul cannot be asked or told", "CONSUL_HTTP_TOKEN")
+	expect.Says(t, n.log(), "Consul cannot be asked or told", "CONSUL_HTTP_TOKEN")
 	atAgent := func() string { // the catalog hears nothing while the token is denied
 		checks, err := c.Client.Agent().Checks()
-		must(t, err)
+		expect.Must(t, err)
 		for _, check := range checks {
 			if check.ServiceName == w.service {
 				return check.Status
@@ -173,18 +171,18 @@ func TestConsulDeniesWhileServing(t *testing.T) {
 		}
 		return ""
 	}
-	eventually(t, testTTL+testBeat+3*time.Second, "its beats are refused", func() error {
+	expect.Eventually(t, testTTL+testBeat+3*time.Second, "its beats are refused", func() error {
 		if s := atAgent(); s != api.HealthCritical {
 			return fmt.Errorf("it is %q", s)
 		}
 		return nil
 	})
-	if r, err := n.report(); err != nil || !r.ready() {
+	if r, err := n.report(); err != nil || !r.Ready() {
 		t.Errorf("a node that serves is %+v, %v", r, err)
 	}
 	change(all)
 	n.registered(2*testBeat+3*time.Second, api.HealthPassing)
-	eventually(t, soon, "its beats are taken", func() error {
+	expect.Eventually(t, soon, "its beats are taken", func() error {
 		if s := atAgent(); s != api.HealthPassing || !strings.Contains(n.log(), "Consul answers again") {
 			return fmt.Errorf("it is %q:\n%s", s, n.log())
 		}
@@ -245,7 +243,7 @@ func testAnotherAgent(t *testing.T, servers []*consultest.Consul) {
 	n.registeredOn(servers[0], 10*testBeat, api.HealthPassing)
 	second.Pass()
 	n.registeredOn(servers[1], 2*testBeat+3*time.Second, "")
-	consistently(t, testBeat+time.Second, "what is registered with the agent in use stays", func() error {
+	expect.Consistently(t, testBeat+time.Second, "what is registered with the agent in use stays", func() error {
 		status, err := n.statusOn(servers[0])
 		if err == nil && status != api.HealthPassing {
 			err = fmt.Errorf("it is %q", status)
@@ -269,7 +267,7 @@ func serf(agent, server *consultest.Consul) (string, error) {
 func missed(t testing.TB, agent *consultest.Consul, servers []*consultest.Consul) {
 	t.Helper()
 	agent.Kill()
-	eventually(t, 30*time.Second, "the servers miss the agent", func() error {
+	expect.Eventually(t, 30*time.Second, "the servers miss the agent", func() error {
 		status, err := serf(agent, servers[0])
 		if err == nil && status != api.HealthCritical {
 			err = fmt.Errorf("it is %q", status)
@@ -291,7 +289,7 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 	entry := func() string { // whose it is
 		t.Helper()
 		entries, _, err := servers[0].Client.Health().Service(w.service, "", false, &api.QueryOptions{RequireConsistent: true})
-		must(t, err)
+		expect.Must(t, err)
 		if len(entries) != 1 {
 			t.Fatalf("%d entries of %s", len(entries), w.service)
 		}
@@ -299,21 +297,21 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 	}
 	was := entry()
 	agent.Recreate()
-	eventually(t, 2*soon, "it says that Consul does not take its beats", func() error {
+	expect.Eventually(t, 2*soon, "it says that Consul does not take its beats", func() error {
 		if now := entry(); now != was { // the servers had missed the agent already: once more, and faster
 			was = now
 			agent.Recreate()
 		}
 		r, err := n.report()
-		if err == nil && (!r.ready() || !strings.Contains(r.Reason, "not told to Consul")) {
+		if err == nil && (!r.Ready() || !strings.Contains(r.Reason, "not told to Consul")) {
 			err = fmt.Errorf("%s: %s", r.Status, r.Reason)
 		}
 		return err
 	})
-	says(t, n.log(), "Consul cannot be asked or told")
-	consistently(t, testTTL+testBeat, "it serves, and does not take itself for registered", func() error {
+	expect.Says(t, n.log(), "Consul cannot be asked or told")
+	expect.Consistently(t, testTTL+testBeat, "it serves, and does not take itself for registered", func() error {
 		r, err := n.report()
-		if err == nil && (!r.ready() || !strings.Contains(r.Reason, "not told to Consul")) {
+		if err == nil && (!r.Ready() || !strings.Contains(r.Reason, "not told to Consul")) {
 			err = fmt.Errorf("%s: %s", r.Status, r.Reason)
 		}
 		return err
@@ -328,7 +326,7 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 	}
 	missed(t, agent, servers)
 	agent.Recreate()
-	eventually(t, soon, "it is registered anew", func() error {
+	expect.Eventually(t, soon, "it is registered anew", func() error {
 		status, err := n.statusOn(agent)
 		if err == nil && (status != api.HealthPassing || entry() == was || !strings.Contains(n.log(), "Consul answers again")) {
 			err = fmt.Errorf("it is %q", status)
@@ -357,7 +355,7 @@ func (n *node) statusOn(c *consultest.Consul) (string, error) {
 
 func (n *node) registeredOn(c *consultest.Consul, within time.Duration, status string) {
 	n.t.Helper()
-	eventually(n.t, within, fmt.Sprintf("%s is %q at %s", n.name, status, c.Node), func() error {
+	expect.Eventually(n.t, within, fmt.Sprintf("%s is %q at %s", n.name, status, c.Node), func() error {
 		got, err := n.statusOn(c)
 		if err == nil && got != status {
 			err = fmt.Errorf("it is %q", got)
@@ -370,8 +368,8 @@ func (n *node) registeredOn(c *consultest.Consul, within time.Duration, status s
 func (w *world) stubServer(script string) {
 	w.t.Helper()
 	path := filepath.Join(w.root, "bin", "rabbitmq-server")
-	must(w.t, os.Remove(path))
-	must(w.t, os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+	expect.Must(w.t, os.Remove(path))
+	expect.Must(w.t, os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755))
 }
 
 // coldStartsAtOnce is how many rounds run at a time: for most of one, nodes wait.
@@ -419,7 +417,7 @@ func coldStart(t *testing.T, servers []*consultest.Consul, round int) {
 	}
 	seed := seeds[0]
 	// Who queued for the lock looks at the record again: a second founder would be one then.
-	eventually(t, soon, "all others wait for "+seed.name, func() error {
+	expect.Eventually(t, soon, "all others wait for "+seed.name, func() error {
 		for _, n := range nodes {
 			if n != seed && !strings.Contains(n.log(), `msg=waiting program=rmq-entrypoint for="`+seed.name+" to found the cluster") {
 				return fmt.Errorf("%s is at: %s", n.name, n.log())
@@ -432,9 +430,9 @@ func coldStart(t *testing.T, servers []*consultest.Consul, round int) {
 		t.Errorf("%s founds, on record is %+v", seed.name, r)
 	}
 	for _, n := range nodes {
-		p, err := volume{n.data(""), n.state("")}.pending()
+		p, err := statedir.Dir{Data: n.data(""), State: n.state("")}.Pending()
 		_, missing := os.Stat(n.state("rabbitmq.config"))
-		if founds := p != nil && p.Role == seeding && p.Claim == r.Claim && missing == nil; err != nil || founds != (n == seed) {
+		if founds := p != nil && p.Role == statedir.Seeding && p.Claim == r.Claim && missing == nil; err != nil || founds != (n == seed) {
 			t.Errorf("%s: pending %+v, %v; rabbitmq.config: %v; the seed is %s", n.name, p, err, missing, seed.name)
 		}
 		_, started := os.Stat(n.path("started"))
@@ -460,7 +458,7 @@ func (w *world) five(servers []*consultest.Consul) (nodes []*node) {
 // founds the cluster, and returns the servers.
 func (w *world) settled(nodes []*node) (servers []*node) {
 	w.t.Helper()
-	eventually(w.t, 60*time.Second, "every node has decided", func() error {
+	expect.Eventually(w.t, 60*time.Second, "every node has decided", func() error {
 		servers = nil
 		for _, n := range nodes {
 			if _, err := os.Stat(n.path("started")); err == nil {
@@ -555,7 +553,7 @@ func TestConsulDenies(t *testing.T) {
 			// Somebody else serves, so that the catalog has something to hide.
 			w.neighbour("a@localhost", "id-1", "a@localhost")
 			if test.right != "node:read" {
-				must(t, peers.Withdraw(t.Context(), c.Client, peers.Registration{Service: w.service, Node: "a@localhost"}))
+				expect.Must(t, peers.Withdraw(t.Context(), c.Client, peers.Registration{Service: w.service, Node: "a@localhost"}))
 			}
 			n.start()
 			n.refused(soon, test.right, "CONSUL_HTTP_TOKEN")
@@ -575,68 +573,8 @@ func TestConsulDenies(t *testing.T) {
 func token(t *testing.T, c *consultest.Consul, rules string) string {
 	t.Helper()
 	policy, _, err := c.Client.ACL().PolicyCreate(&api.ACLPolicy{Name: strings.ReplaceAll(strings.ReplaceAll(t.Name(), "/", "-"), "_", "-"), Rules: rules}, nil)
-	must(t, err)
+	expect.Must(t, err)
 	token, _, err := c.Client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
-	must(t, err)
+	expect.Must(t, err)
 	return token.SecretID
-}
-
-// An agent that was left and is in use again is not one where the registration
-// is to be removed; one that another process of ours used before is.
-func TestConsulRemembersWhereItRegistered(t *testing.T) {
-	t.Parallel()
-	answer := `"127.0.0.1:8300"`
-	up := map[string]*atomic.Bool{}
-	var addrs []string
-	for range 2 {
-		ok := new(atomic.Bool)
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !ok.Load() {
-				w.WriteHeader(500)
-				return
-			}
-			_, _ = io.WriteString(w, answer)
-		}))
-		t.Cleanup(s.Close)
-		addr := strings.TrimPrefix(s.URL, "http://")
-		up[addr], addrs = ok, append(addrs, addr)
-	}
-	a, b := addrs[0], addrs[1]
-	c := newConsul(config{Consul: addrs, TTL: 10 * time.Second}, slog.New(slog.DiscardHandler))
-	at := func(want string, left ...string) {
-		t.Helper()
-		if _, err := c.use(t.Context()); err != nil || c.addr != want {
-			t.Fatalf("it uses %q, %v; want %q", c.addr, err, want)
-		}
-		var got []string
-		for _, l := range c.left {
-			got = append(got, l.addr)
-		}
-		if !slices.Equal(got, left) {
-			t.Errorf("at %s it remembers %v, want %v", want, got, left)
-		}
-	}
-	fail := func() { c.failed = time.Now().Add(-c.patience) }
-	up[a].Store(true)
-	at(a)
-	up[a].Store(false)
-	c.saw(errors.New("no answer"))
-	at(a) // one failure is no reason
-	fail()
-	up[b].Store(true)
-	at(b, a)
-	fail()
-	up[a].Store(true)
-	at(a, b)
-
-	c = newConsul(config{Consul: addrs, TTL: 10 * time.Second}, slog.New(slog.DiscardHandler))
-	up[b].Store(false)
-	c.prefer(b)
-	at(a, b)
-
-	up[a].Store(false)
-	fail()
-	if _, err := c.use(t.Context()); err == nil || !strings.Contains(err.Error(), a) || !strings.Contains(err.Error(), b) || !strings.Contains(err.Error(), "CONSUL_HTTP_ADDR") {
-		t.Errorf("with none there: %v", err)
-	}
 }

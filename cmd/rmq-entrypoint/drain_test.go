@@ -2,15 +2,8 @@ package main
 
 import (
 	"bufio"
-	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -20,9 +13,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"rmq-entrypoint/healthcheck"
-	"rmq-entrypoint/peers"
-	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/internal/companion"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/tests/expect"
 )
 
 // A drained node is critical before its clients are sent away, stays that, and is
@@ -36,7 +29,7 @@ func testDrain(t *testing.T, w *world) {
 	var code int
 	go func() { out, code = n.run("drain", "--wait", "3s"); close(done) }()
 	n.registered(soon, api.HealthCritical)
-	eventually(t, time.Second, "/ready says so, too", func() error {
+	expect.Eventually(t, time.Second, "/ready says so, too", func() error {
 		if code := n.ready(); code != 503 {
 			return fmt.Errorf("it answers %d", code)
 		}
@@ -49,7 +42,7 @@ func testDrain(t *testing.T, w *world) {
 	if code != 0 {
 		t.Fatalf("drain: %d, %s", code, out)
 	}
-	says(t, out, "balancers get 3s", "drained: the server can be stopped")
+	expect.Says(t, out, "balancers get 3s", "drained: the server can be stopped")
 	n.tell("amqp down")
 	calls := n.calls("")
 	quorum := slices.IndexFunc(calls, func(c string) bool { return strings.Contains(c, "check_if_node_is_quorum_critical") })
@@ -66,7 +59,7 @@ func testDrain(t *testing.T, w *world) {
 	if again := n.calls(" drain "); len(again) != 1 {
 		t.Errorf("drained %d times", len(again))
 	}
-	consistently(t, testBeat+time.Second, "it stays critical and registered", func() error {
+	expect.Consistently(t, testBeat+time.Second, "it stays critical and registered", func() error {
 		status, err := n.status(w.consul.Client)
 		if err == nil && status != api.HealthCritical {
 			err = fmt.Errorf("it is %q", status)
@@ -127,9 +120,9 @@ func testDrainRefused(t *testing.T, w *world) {
 	n.reports(soon, api.HealthPassing, "")
 	// A neighbour stops while balancers look.
 	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h,c@h", true))
-	must(t, os.Remove(n.path("check_if_node_is_quorum_critical")))
+	expect.Must(t, os.Remove(n.path("check_if_node_is_quorum_critical")))
 	late := n.command("drain", "--wait", "2s")
-	must(t, late.Start())
+	expect.Must(t, late.Start())
 	n.registered(soon, api.HealthCritical)
 	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h", true))
 	if late.Wait() == nil || len(n.calls(" drain")) > 0 {
@@ -137,13 +130,13 @@ func testDrainRefused(t *testing.T, w *world) {
 	}
 	n.registered(testBeat+soon, api.HealthPassing)
 	// One that is out of service since before stays that.
-	done := outFile{Done: true, At: time.Now()}
-	must(t, volume{state: n.state("")}.writeOut(done))
+	done := statedir.Maintenance{Done: true, At: time.Now()}
+	expect.Must(t, statedir.Dir{State: n.state("")}.WriteMaintenance(done))
 	n.put(n.path("view"), fmt.Sprintf(three, n.name, n.name+",b@h,c@h", true))
 	again := n.command("drain", "--wait", "2s")
-	must(t, again.Start())
-	eventually(t, soon, "it was allowed at first", func() error {
-		if order, err := (volume{state: n.state("")}).out(); err != nil || order == nil || order.Done {
+	expect.Must(t, again.Start())
+	expect.Eventually(t, soon, "it was allowed at first", func() error {
+		if order, err := (statedir.Dir{State: n.state("")}).Maintenance(); err != nil || order == nil || order.Done {
 			return fmt.Errorf("the order is %+v, %v", order, err)
 		}
 		return nil
@@ -166,9 +159,9 @@ func testDrainFails(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	stopped := n.command("drain", "--wait", "1m")
-	must(t, stopped.Start())
+	expect.Must(t, stopped.Start())
 	n.registered(soon, api.HealthCritical)
-	must(t, stopped.Process.Signal(syscall.SIGTERM))
+	expect.Must(t, stopped.Process.Signal(syscall.SIGTERM))
 	if err := stopped.Wait(); err == nil {
 		t.Error("drain was stopped and says that all went well")
 	}
@@ -178,7 +171,7 @@ func testDrainFails(t *testing.T, w *world) {
 		t.Errorf("drain: %d, %s", code, out)
 	}
 	n.reports(soon, api.HealthCritical, "maintenance: the drain did not end")
-	must(t, os.Remove(n.path("drain.refused")))
+	expect.Must(t, os.Remove(n.path("drain.refused")))
 	if out, code := n.run("drain", "--wait", "0s"); code != 0 || !strings.Contains(out, "drained: ") {
 		t.Errorf("drain: %d, %s", code, out)
 	}
@@ -189,16 +182,16 @@ func testDrainFails(t *testing.T, w *world) {
 func testCommandKilled(t *testing.T, w *world) {
 	n, _ := w.threeWith("b@localhost")
 	drain := n.command("drain", "--wait", "1m")
-	must(t, drain.Start())
+	expect.Must(t, drain.Start())
 	n.registered(soon, api.HealthCritical)
-	must(t, drain.Process.Kill())
+	expect.Must(t, drain.Process.Kill())
 	_ = drain.Wait()
 	n.registered(4*testBeat+soon, api.HealthPassing)
 
 	n.put(n.path("move"), "queue|queue 'q' in vhost '/'|later|\n")
 	leave := n.command("leave", "--wait", "0s")
-	must(t, leave.Start())
-	eventually(t, soon, "it moves replicas", func() error {
+	expect.Must(t, leave.Start())
+	expect.Eventually(t, soon, "it moves replicas", func() error {
 		if len(n.calls("ra:transfer_leadership")) == 0 {
 			return errors.New("it does not")
 		}
@@ -206,21 +199,21 @@ func testCommandKilled(t *testing.T, w *world) {
 	})
 	second := n.command("drain")
 	out, err := second.StdoutPipe()
-	must(t, err)
-	must(t, second.Start())
+	expect.Must(t, err)
+	expect.Must(t, second.Start())
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || !strings.Contains(line, "waiting for the end of another drain or leave") {
 		t.Errorf("drain beside leave: %q, %v", line, err)
 	}
-	must(t, second.Process.Signal(syscall.SIGTERM))
+	expect.Must(t, second.Process.Signal(syscall.SIGTERM))
 	if err := second.Wait(); err == nil {
 		t.Error("drain beside leave says that all went well")
 	}
 	n.reports(0, api.HealthCritical, "leaving the cluster for good")
-	must(t, leave.Process.Kill())
+	expect.Must(t, leave.Process.Kill())
 	_ = leave.Wait()
 	n.registered(4*testBeat+soon, api.HealthPassing)
-	says(t, n.log(), "leave was interrupted before the node was off the record: back in service")
+	expect.Says(t, n.log(), "leave was interrupted before the node was off the record: back in service")
 	if revived := n.calls("revive"); len(revived) != 1 {
 		t.Errorf("RabbitMQ was revived %d times", len(revived))
 	}
@@ -239,7 +232,7 @@ func testLeave(t *testing.T, w *world) {
 	if code != 0 {
 		t.Fatalf("leave: %d, %s", code, out)
 	}
-	says(t, out, "out of service", "replicas moved: 1", "drained, and nothing", "off the record: cluster id-1 goes on with a@localhost, c@localhost", "forgotten by the cluster", "has left cluster id-1")
+	expect.Says(t, out, "out of service", "replicas moved: 1", "drained, and nothing", "off the record: cluster id-1 goes on with a@localhost, c@localhost", "forgotten by the cluster", "has left cluster id-1")
 	n.exit(soon)
 	calls := strings.Join(n.calls(""), "")
 	at := 0
@@ -278,13 +271,13 @@ func testLeave(t *testing.T, w *world) {
 		t.Errorf("it is not refused without Consul:\n%s", n.log())
 	}
 	n.env = reachable
-	must(t, os.Remove(n.state("out"))) // as of a leave that was killed before it wrote that
+	expect.Must(t, os.Remove(n.state("out"))) // as of a leave that was killed before it wrote that
 	n.start()
 	n.refused(soon, "left cluster id-1 for good on", "told to (rmq-entrypoint leave)")
-	must(t, os.RemoveAll(n.volume("mnesia")))
+	expect.Must(t, os.RemoveAll(n.volume("mnesia")))
 	n.start()
 	n.server(soon)
-	says(t, n.log(), "joining the cluster")
+	expect.Says(t, n.log(), "joining the cluster")
 	if r := w.record(); r.Members[n.name] == "" || r.Gone[n.name].Left {
 		t.Errorf("record %+v", r)
 	}
@@ -295,7 +288,7 @@ func testLeave(t *testing.T, w *world) {
 func (w *world) threeWith(name string) (n, a *node) {
 	w.t.Helper()
 	n = w.node(name)
-	n.hasData(&memberFile{ClusterID: "id-1", Volume: "vb", Members: []string{"a@localhost", name, "c@localhost"}})
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vb", Members: []string{"a@localhost", name, "c@localhost"}})
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va", name: "vb", "c@localhost": "vc"}))
 	a = w.neighbour("a@localhost", "id-1", "a@localhost", name, "c@localhost")
 	w.neighbour("c@localhost", "id-1", "a@localhost", name, "c@localhost")
@@ -347,7 +340,7 @@ func testLeaveRefused(t *testing.T, w *world) {
 	n.put(n.path("move"), "")
 	n.put(n.path("drain.refused"), "")
 	stays("RabbitMQ does not drain", "drain: ")
-	must(t, os.Remove(n.path("drain.refused")))
+	expect.Must(t, os.Remove(n.path("drain.refused")))
 
 	// The last node on record, whatever RabbitMQ lists.
 	w.putRecord(formed("id-1", map[string]string{"b@localhost": "vb"}))
@@ -367,7 +360,7 @@ func testLeaveRefused(t *testing.T, w *world) {
 // Run again after an interruption, leave goes on where it was.
 func testLeaveGoesOn(t *testing.T, w *world) {
 	n, a := w.threeWith("b@localhost")
-	n.put(n.state("out"), outFile{Leaving: true, At: time.Now()})
+	n.put(n.state("out"), statedir.Maintenance{Leaving: true, At: time.Now()})
 	w.putRecord(w.record().Left(n.name, "told to", time.Now()))
 	n.reports(2*testBeat+soon, api.HealthCritical, "leaving the cluster for good")
 	if strings.Contains(n.log(), "stopping the server") {
@@ -377,7 +370,7 @@ func testLeaveGoesOn(t *testing.T, w *world) {
 	if code != 0 || strings.Contains(out, "out of service") {
 		t.Errorf("leave: %d, %s", code, out)
 	}
-	says(t, out, "forgotten by the cluster", "has left")
+	expect.Says(t, out, "forgotten by the cluster", "has left")
 	if v, _ := os.ReadFile(a.path("view")); strings.Contains(string(v), n.name) {
 		t.Errorf("the others see %s", v)
 	}
@@ -388,266 +381,8 @@ func testLeaveGoesOn(t *testing.T, w *world) {
 // itself, and the first of the others makes RabbitMQ forget it.
 func testLeaveInterrupted(t *testing.T, w *world) {
 	n, _ := w.threeWith("b@localhost")
-	n.put(n.state("out"), outFile{Leaving: true, At: time.Now().Add(-time.Hour)})
-	w.putRecord(w.record().Left(n.name, "told to", time.Now().Add(-leaveGrace)))
+	n.put(n.state("out"), statedir.Maintenance{Leaving: true, At: time.Now().Add(-time.Hour)})
+	w.putRecord(w.record().Left(n.name, "told to", time.Now().Add(-companion.LeaveGrace)))
 	n.exit(2*testBeat + soon)
-	says(t, n.log(), "left the cluster for good: stopping the server")
-}
-
-// A peer's refusal counts only while it lists the node, and any peer will do.
-func TestForgotten(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		forget map[string]string // peer → its refusal
-		listed string            // members in the eyes of those that answer
-		err    string
-	}{
-		{"the first one does it", map[string]string{"c@h": "down"}, "", ""},
-		{"the second one does it", map[string]string{"a@h": "down"}, "", ""},
-		{"it was done before", map[string]string{"a@h": "not a member", "c@h": "not a member"}, "a@h,c@h", ""},
-		{"they refuse", map[string]string{"a@h": "still running", "c@h": "still running"}, "a@h,b@h,c@h", "still running"},
-	} {
-		run := func(_ context.Context, argv ...string) (string, error) {
-			peer := argv[3]
-			switch {
-			case argv[4] == "forget_cluster_node" && argv[5] != "b@h":
-				t.Errorf("%s: %q", c.name, argv)
-			case argv[4] == "forget_cluster_node" && c.forget[peer] != "":
-				return "", errors.New(c.forget[peer])
-			case argv[4] == "eval" && c.listed != "":
-				return fmt.Sprintf("view|id|%s|a@h,c@h||true|\n", c.listed), nil
-			case argv[4] == "eval":
-				return "", errors.New("no answer")
-			}
-			return "", nil
-		}
-		o := operator{broker: broker{"b@h", run}, patience: 200 * time.Millisecond}
-		err := o.forgotten(t.Context(), peers.Record{Members: map[string]string{"a@h": "va", "c@h": "vc"}})
-		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
-			t.Errorf("%s: %v", c.name, err)
-		}
-	}
-}
-
-func TestLeftBehind(t *testing.T) {
-	t.Parallel()
-	long, now := time.Now().Add(-2*leaveGrace), time.Now()
-	r := peers.Record{State: peers.Formed, Members: map[string]string{"a": "va", "b": "vb", "c": "vc", "d": "vd"}}
-	for _, c := range []struct {
-		name          string
-		r             peers.Record
-		members, runs string
-		node          string
-		want          string
-	}{
-		{"left long ago, still listed", r.Left("c", "", long), "a,b,c,d", "a,b,d", "a", "c"},
-		{"not mine to do", r.Left("c", "", long), "a,b,c,d", "a,b,d", "b", ""},
-		{"the first one is down", r.Left("c", "", long), "a,b,c,d", "b,d", "b", "c"},
-		{"the first one has left, too", r.Left("c", "", long).Left("a", "", now), "a,b,c,d", "a,b,d", "b", "c"},
-		{"only just", r.Left("c", "", now), "a,b,c,d", "a,b,d", "a", ""},
-		{"it runs", r.Left("c", "", long), "a,b,c,d", "a,b,c,d", "a", ""},
-		{"forgotten", r.Left("c", "", long), "a,b,d", "a,b,d", "a", ""},
-		{"came up blank", r.Without("c", "", long), "a,b,c,d", "a,b,d", "a", ""},
-		{"came back", r.Left("c", "", long).With("c", "vnew"), "a,b,c,d", "a,b,d", "a", ""},
-	} {
-		got := leftBehind(c.r, peers.View{Members: list(c.members), Running: list(c.runs)}, c.node)
-		if strings.Join(got, ",") != c.want {
-			t.Errorf("%s: %q", c.name, got)
-		}
-	}
-}
-
-// Replicas that do not move are waited for, and then refused or, forced, given up.
-func TestMoveReplicas(t *testing.T) {
-	t.Parallel()
-	const stuck = "queue|queue 'q' in vhost '/'|later|\n"
-	for _, c := range []struct {
-		name     string
-		said     []string // of RabbitMQ, one after the other; the last one stays
-		force    bool
-		err, out string
-		asked    int
-	}{
-		{name: "nothing here", said: []string{""}, asked: 1},
-		{name: "one round and a look", said: []string{"queue|a|ok|\nqueue|b|ok|\n", ""}, out: "replicas moved: 2", asked: 2},
-		{name: "stuck", said: []string{stuck}, err: "queue 'q' in vhost '/': later"},
-		{name: "stuck and forced", said: []string{stuck}, force: true, out: "given up with this node: queue 'q'"},
-		{name: "an error that passes", said: []string{"queue|a|{error,timeout}|\n", "queue|a|ok|\n", ""}, out: "replicas moved: 1", asked: 3},
-		{name: "only here", said: []string{"queue|c|{only_here,0}|\n"}, err: "c (messages: 0)", asked: 1},
-		{name: "no answer", said: nil, err: "no answer", asked: 1},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			asked := 0
-			run := func(context.Context, ...string) (string, error) {
-				asked++
-				if c.said == nil {
-					return "", errors.New("no answer")
-				}
-				return c.said[min(asked, len(c.said))-1], nil
-			}
-			var out strings.Builder
-			o := operator{broker: broker{"a", run}, out: &out, force: c.force, patience: 1500 * time.Millisecond}
-			err := o.moveReplicas(t.Context())
-			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || !strings.Contains(out.String(), c.out) {
-				t.Errorf("%v, %s", err, out.String())
-			}
-			if c.asked > 0 && asked != c.asked || c.asked == 0 && asked < 2 {
-				t.Errorf("asked %d times", asked)
-			}
-		})
-	}
-}
-
-// What the order means to the companion, and when a revived node is believed.
-func TestOutOfService(t *testing.T) {
-	t.Parallel()
-	const ttl = 15 * time.Second
-	passing, critical := healthcheck.Result{State: healthcheck.Passing}, healthcheck.Result{State: healthcheck.Critical}
-	long := time.Now().Add(-ttl)
-	for _, c := range []struct {
-		name  string
-		order *outFile
-		busy  bool // the command works on it
-		r     healthcheck.Result
-		want  string
-		gone  bool // the order
-	}{
-		{"no order", nil, false, passing, "", true},
-		{"being drained", &outFile{At: long}, true, passing, "being drained", false},
-		{"drained", &outFile{Drained: true, Done: true, At: long}, false, critical, "drained since", false},
-		{"revived", &outFile{Drained: true, Done: true, At: long}, false, passing, "", true},
-		{"just drained, a first miss counts as passing", &outFile{Drained: true, Done: true, At: time.Now()}, false, passing, "drained since", false},
-		{"no maintenance mode", &outFile{Done: true, At: long}, false, passing, "drained since", false},
-		{"interrupted, listeners closed", &outFile{At: long}, false, critical, "the drain did not end: run rmq-entrypoint drain again", false},
-		{"interrupted before that", &outFile{At: long}, false, passing, "", true},
-	} {
-		v := testVolume(t)
-		if c.busy {
-			seat, err := trySeat(v.state, operatorSeat)
-			must(t, err)
-			defer seat.Close()
-		}
-		if c.order != nil {
-			must(t, v.writeOut(*c.order))
-		}
-		k := companion{log: slog.New(slog.DiscardHandler), serving: true, rt: runtimeFile{Config: config{Node: "a", TTL: ttl, Data: v.data, StateDir: v.state}}}
-		got := k.outOfService(t.Context(), c.r)
-		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) || k.out != (c.want != "") {
-			t.Errorf("%s: %q, out %v", c.name, got, k.out)
-		}
-		if left, err := v.out(); err != nil || (left == nil) != c.gone {
-			t.Errorf("%s: the order is %+v, %v", c.name, left, err)
-		}
-	}
-}
-
-// Without this node no majority would be left, and those that go on only with one
-// would stand still.
-func TestCritical(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name, running, handling string // "": no answer
-		khepri                  bool
-		want                    string
-	}{
-		{"all run", "a,b,c", "", false, ""},
-		{"Khepri", "a,b", "{ok,ignore}", true, "without it there is no majority"},
-		{"Mnesia that ignores", "a,b", "{ok,ignore}", false, ""},
-		{"Mnesia that pauses", "a,b", "{ok,pause_minority}", false, "without it there is no majority"},
-		{"Mnesia that does not tell", "a,b", "", false, "without it there is no majority"},
-	} {
-		run := func(_ context.Context, argv ...string) (string, error) {
-			if argv[0] == "rabbitmqctl" && c.handling == "" {
-				return "", errors.New("no answer")
-			}
-			return c.handling, nil
-		}
-		o := operator{broker: broker{"a", run}}
-		got := o.critical(t.Context(), peers.View{Members: list("a,b,c"), Running: list(c.running), Khepri: c.khepri})
-		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%s: %q", c.name, got)
-		}
-	}
-}
-
-// A side of a partition may hold what the others lack.
-func TestMayNotLeavePartitioned(t *testing.T) {
-	t.Parallel()
-	all := list("a,b,c")
-	o := operator{broker: broker{node: "a"}, rt: runtimeFile{Volume: "va"}}
-	if why := o.critical(t.Context(), peers.View{Members: all, Running: all, Partitions: list("b")}); !strings.Contains(why, "partitioned from b") {
-		t.Errorf("drain says %q", why)
-	}
-	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc"}}
-	if err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all}); err != nil {
-		t.Error(err)
-	}
-	err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all, Partitions: list("b")})
-	if err == nil || !strings.Contains(err.Error(), "partitioned from b") {
-		t.Errorf("got %v", err)
-	}
-}
-
-// Consul goes away as the node is taken off the record: where it cannot be told
-// whether it is off, it must not serve again.
-func TestLeaveUnheard(t *testing.T) {
-	t.Parallel()
-	c := consultest.Start(t)
-	write := consultest.Request("PUT", "/v1/txn")
-	for name, tt := range map[string]struct {
-		fault   func(l *consultest.Link, read consultest.Match, touch func())
-		err     string // of moveOut, "": it is off the record
-		ordered bool   // it stays out of service
-	}{
-		"the answer is lost":     {func(l *consultest.Link, _ consultest.Match, _ func()) { l.LoseAnswer(1, write) }, "", true},
-		"another node is faster": {func(_ *consultest.Link, _ consultest.Match, touch func()) { touch() }, "", true},
-		"the write is refused":   {func(l *consultest.Link, _ consultest.Match, _ func()) { l.Answer(1, 500, "no", write) }, "write cluster record", false},
-		"and it is seen at a second look": {func(l *consultest.Link, read consultest.Match, _ func()) {
-			l.LoseAnswer(1, write)
-			l.Answer(1, 500, "no", read)
-		}, "", true},
-		"and the record cannot be read": {func(l *consultest.Link, read consultest.Match, _ func()) {
-			l.LoseAnswer(1, write)
-			l.Answer(99, 500, "no", read)
-		}, "stays out of service", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			v, link := testVolume(t), consultest.Proxy(t, c.Addr)
-			shows := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { must(t, json.NewEncoder(w).Encode(report{Out: true})) }))
-			defer shows.Close()
-			cfg := config{Consul: []string{link.Addr}, Service: "s", KeyPrefix: rand.Text(), Node: "b@h", TTL: 10 * time.Second, LockDelay: time.Millisecond,
-				HTTP: strings.TrimPrefix(shows.URL, "http://"), Data: v.data, StateDir: v.state}
-			r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{"a@h": "va", "b@h": "vb", "c@h": "vc"}}
-			_, err := peers.WriteRecord(t.Context(), c.Client, cfg.recordKey(), r, 0, "", "")
-			must(t, err)
-			asked := 0
-			run := func(_ context.Context, argv ...string) (string, error) {
-				if !strings.Contains(argv[len(argv)-1], "persistent_cluster_id") {
-					return "", nil
-				}
-				if asked++; asked == 2 { // the last thing before the write
-					tt.fault(link, consultest.Request("GET", "/v1/kv/"+cfg.recordKey()), func() {
-						now, index, err := peers.ReadRecord(t.Context(), c.Client, cfg.recordKey())
-						must(t, err)
-						_, err = peers.WriteRecord(t.Context(), c.Client, cfg.recordKey(), now, index, "", "")
-						must(t, err)
-					})
-				}
-				return "view|id-1|a@h,b@h,c@h|a@h,b@h,c@h||false|\n", nil
-			}
-			o := operator{rt: runtimeFile{Config: cfg, Volume: "vb"}, broker: broker{"b@h", run}, out: io.Discard, patience: time.Second}
-			client, err := dialConsul(link.Addr)
-			must(t, err)
-			left, err := o.moveOut(t.Context(), client, r)
-			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) || err == nil && !left.HasLeft("b@h", "vb") {
-				t.Errorf("record %+v, %v", left, err)
-			}
-			if order, err := v.out(); err != nil || (order != nil) != tt.ordered {
-				t.Errorf("the order is %+v, %v", order, err)
-			}
-		})
-	}
+	expect.Says(t, n.log(), "left the cluster for good: stopping the server")
 }

@@ -8,6 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/workload"
 )
 
 const usage = `rmq-entrypoint prepares one RabbitMQ node to join its cluster, then becomes it.
@@ -39,19 +42,19 @@ func help(out io.Writer, c *cobra.Command) error {
 	}
 	fmt.Fprint(out, usage)
 	w := tabwriter.NewWriter(out, 2, 0, 2, ' ', 0)
-	for _, s := range settings(new(config)) {
-		fmt.Fprintf(w, "  --%s\t%s\t%s\t%s\n", s.flag, strings.Join(s.env, ", "), s.defaultText(), s.help)
+	for _, s := range config.Settings(new(config.Config)) {
+		fmt.Fprintf(w, "  --%s\t%s\t%s\t%s\n", s.Flag, strings.Join(s.Env, ", "), s.DefaultText(), s.Help)
 	}
 	w.Flush()
 	fmt.Fprint(out, "\nSecrets have no flag. Each may be given as a file, by the name with _FILE:\n\n")
-	for _, s := range secrets {
-		fmt.Fprintf(w, "  %s\t%s\n", s.env, s.help)
+	for _, s := range config.Secrets {
+		fmt.Fprintf(w, "  %s\t%s\n", s.Env, s.Help)
 	}
 	fmt.Fprint(w, "\n  RABBITMQ_DEFAULT_USER, _PASS, _VHOST\tthe health check's credentials, too, and the clients'\n  CONSUL_HTTP_SSL, CONSUL_CACERT, …\tConsul's own variables for TLS, namespace and partition\n")
 	w.Flush()
 	fmt.Fprint(out, "\nThe clients' flags follow their name: command, flag, default. RMQ_BROKERS (or a file, RMQ_BROKERS_FILE) may hold\npasswords, unlike --brokers: amqp[s]://user:password@host[:port][/vhost].\n\n")
-	for _, s := range clientSettings(new(clientOptions)) {
-		fmt.Fprintf(w, "  %s\t--%s\t%s\t%s\n", s.of, s.flag, s.defaultText(), s.help)
+	for _, s := range workload.Settings(new(workload.Options)) {
+		fmt.Fprintf(w, "  %s\t--%s\t%s\t%s\n", s.Of, s.Flag, s.DefaultText(), s.Help)
 	}
 	return w.Flush()
 }
@@ -96,8 +99,8 @@ is named behind what the setting means.
 Secrets have no flag. Each may be given as a file, by the variable's name with _FILE:
 
 `)
-	for _, s := range secrets {
-		fmt.Fprintf(&b, "- %s: %s\n", s.env, s.help)
+	for _, s := range config.Secrets {
+		fmt.Fprintf(&b, "- %s: %s\n", s.Env, s.Help)
 	}
 	b.WriteString("\nExit status: the server's own, once this program has become it; 1 when it refuses to start, and says why.")
 	return b.String()

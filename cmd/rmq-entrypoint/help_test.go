@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"os/exec"
@@ -11,10 +12,48 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/tests/expect"
 )
 
+func TestHelpNamesEverySetting(t *testing.T) {
+	var out bytes.Buffer
+	expect.Must(t, help(&out, root()))
+	lines := strings.Split(out.String(), "\n")
+	at := -1
+	for _, s := range config.Settings(new(config.Config)) {
+		i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  --"+s.Flag+" ") })
+		if i < 0 {
+			t.Errorf("help has no line for --%s", s.Flag)
+			continue
+		}
+		if i <= at {
+			t.Errorf("--%s is out of order", s.Flag)
+		}
+		at = i
+		for _, w := range append([]string{s.DefaultText(), s.Help}, s.Env...) {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("help for --%s lacks %q: %s", s.Flag, w, lines[i])
+			}
+		}
+	}
+	for _, s := range config.Secrets {
+		if !strings.Contains(out.String(), "  "+s.Env+" ") {
+			t.Errorf("help has no line for %s", s.Env)
+		}
+	}
+	for _, c := range root().Commands() {
+		if name := c.Name(); name != "companion" && !strings.Contains(out.String(), "\n  "+name) && !strings.Contains(out.String(), ", "+name) {
+			t.Errorf("help has no line for %s", name)
+		}
+	}
+}
+
 // root returns the tree of commands, which print nothing.
-func root() *cobra.Command { return commandLine(settings(new(config)), new(command), io.Discard) }
+func root() *cobra.Command {
+	return commandLine(config.Settings(new(config.Config)), new(command), io.Discard)
+}
 
 // prints returns what the program prints for these arguments.
 func prints(t *testing.T, args ...string) string {
@@ -58,7 +97,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 			continue
 		}
 		text := prints(t, name, "--help")
-		says(t, text, c.Long, "usage: rmq-entrypoint "+c.Use)
+		expect.Says(t, text, c.Long, "usage: rmq-entrypoint "+c.Use)
 		for _, args := range [][]string{{"help", name}, {"--help", name}, {name, "-h"}} {
 			if other := prints(t, args...); other != text {
 				t.Errorf("%q prints\n%s\nwant\n%s", args, other, text)
@@ -77,7 +116,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 			}
 		}
 	}
-	says(t, prints(t, "drain", "--help"), "\n  --force  false  ", "\n  --wait   5s     ")
+	expect.Says(t, prints(t, "drain", "--help"), "\n  --force  false  ", "\n  --wait   5s     ")
 	if text := prints(t, "help"); text != prints(t, "--help") || !strings.HasPrefix(text, usage) {
 		t.Errorf("help prints %q", text)
 	}
@@ -88,8 +127,8 @@ func TestHelpOfEachCommand(t *testing.T) {
 func TestProgramsAreExecutedUntouched(t *testing.T) {
 	w := newWorld(t, nil)
 	echo := filepath.Join(w.root, "bin", "echoes")
-	must(t, os.WriteFile(echo, []byte("#!/bin/sh\nprintf '<%s>' \"$@\"\n"), 0o755))
-	must(t, os.Symlink("echoes", filepath.Join(w.root, "bin", "drian")))
+	expect.Must(t, os.WriteFile(echo, []byte("#!/bin/sh\nprintf '<%s>' \"$@\"\n"), 0o755))
+	expect.Must(t, os.Symlink("echoes", filepath.Join(w.root, "bin", "drian")))
 	n := w.node("rabbit@localhost")
 	for _, c := range []struct{ args, want string }{
 		{"echoes --help", "<--help>"},
@@ -106,7 +145,7 @@ func TestProgramsAreExecutedUntouched(t *testing.T) {
 		if code != 1 || strings.Count(out, "\n") != 1 || strings.Contains(out, "did you mean") != (meant != "") {
 			t.Errorf("%s: exit status %d, %q", word, code, out)
 		}
-		says(t, out, "rmq-entrypoint: \""+word+"\" is neither a subcommand", "--help", meant)
+		expect.Says(t, out, "rmq-entrypoint: \""+word+"\" is neither a subcommand", "--help", meant)
 	}
 }
 
@@ -115,9 +154,9 @@ func TestCompletion(t *testing.T) {
 	dir := t.TempDir()
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		script := prints(t, "completion", shell)
-		says(t, script, "rmq-entrypoint", cobra.ShellCompRequestCmd)
+		expect.Says(t, script, "rmq-entrypoint", cobra.ShellCompRequestCmd)
 		path := filepath.Join(dir, shell)
-		must(t, os.WriteFile(path, []byte(script), 0o644))
+		expect.Must(t, os.WriteFile(path, []byte(script), 0o644))
 		if _, err := exec.LookPath(shell); err != nil && shell != "bash" {
 			continue // bash is there wherever scripts/ run
 		}
@@ -138,7 +177,7 @@ func TestCompletion(t *testing.T) {
 		{"completion ", []string{"bash\n", "zsh\n", "fish\n"}, nil},
 	} {
 		out := prints(t, append([]string{cobra.ShellCompRequestCmd}, strings.Split(c.args, " ")...)...)
-		says(t, out, c.want...)
+		expect.Says(t, out, c.want...)
 		for _, w := range c.not {
 			if strings.Contains(out, w) {
 				t.Errorf("%q offers %s:\n%s", c.args, w, out)

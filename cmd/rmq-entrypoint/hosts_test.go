@@ -10,7 +10,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 // Two host names that nothing resolves: the Erlang VM gets them from the catalog,
@@ -44,26 +46,26 @@ func testHosts(t *testing.T, w *world) {
 
 	// It comes back elsewhere; and one that stops by itself has to be found as before.
 	moved := peers.Registration{Service: w.service, Node: there, Address: "10.9.8.7", Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: "id-1"}
-	must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	n.hosts(testBeat, n.ip+" here.invalid\n10.9.8.7 there.invalid\n")
-	must(t, peers.Withdraw(t.Context(), w.consul.Client, moved))
+	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, moved))
 	newcomer := w.neighbour(third, "id-1", third)
 	n.hosts(testBeat, n.ip+" here.invalid\n10.9.8.7 there.invalid\n"+newcomer.ip+" third.invalid\n")
 	n.logs("third.invalid")
 
 	// A companion that a health check starts knows of the file, too.
 	n.kill(w.companions()[0])
-	eventually(t, soon, "another companion", func() error { return w.replaced(n) }) // the seat of the killed one is not free at once
-	must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) }) // the seat of the killed one is not free at once
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	moved.Address = "10.9.8.6"
-	must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	n.hosts(testBeat+soon, n.ip+" here.invalid\n10.9.8.6 there.invalid\n"+newcomer.ip+" third.invalid\n")
 }
 
 // hosts waits until the node's hosts file has these lines.
 func (n *node) hosts(within time.Duration, want string) {
 	n.t.Helper()
-	eventually(n.t, within, "the hosts file of "+n.name, func() error {
+	expect.Eventually(n.t, within, "the hosts file of "+n.name, func() error {
 		b, err := os.ReadFile(n.state("hosts"))
 		if _, lines, _ := strings.Cut(string(b), "\n"); err == nil && lines != want {
 			err = fmt.Errorf("it has\n%s\nwant\n%s", lines, want)
@@ -88,9 +90,9 @@ func testHostsOfMember(t *testing.T, w *world) {
 
 // Without Consul a member goes by what it last knew, but for its own address.
 func testHostsWithoutConsul(t *testing.T, w *world) {
-	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul", "CONSUL_HTTP_ADDR="+loopback(t)+":1")
+	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul", "CONSUL_HTTP_ADDR="+expect.Loopback(t)+":1")
 	n.env = slices.DeleteFunc(n.env, func(kv string) bool { return kv == "CONSUL_HTTP_ADDR="+w.consul.Addr })
-	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v0", Members: []string{n.name}})
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v0", Members: []string{n.name}})
 	n.put(n.state("hosts"), "# old\n10.0.0.1 here.invalid\n10.0.0.2 there.invalid\n")
 	n.start()
 	n.server(soon)
@@ -110,7 +112,7 @@ func testUsersInetrc(t *testing.T, w *world) {
 		if ours := slices.Contains(s.Env, "ERL_INETRC="+n.volume("inetrc")); ours != (name != "ERL_INETRC") {
 			t.Errorf("%s=%s: ours in the server's environment: %t", name, value, ours)
 		}
-		says(t, n.log(), "the user set", name, "RMQ_HOSTS")
+		expect.Says(t, n.log(), "the user set", name, "RMQ_HOSTS")
 		if b, err := os.ReadFile(n.state("hosts")); err != nil || !strings.Contains(string(b), n.ip+" ") {
 			t.Errorf("the hosts file: %s, %v", b, err)
 		}
@@ -125,75 +127,13 @@ func testUsersInetrc(t *testing.T, w *world) {
 	}
 }
 
-// Without the setting nothing of it is there.
-func TestHostsOff(t *testing.T) {
-	cfg, err := fromEnvironment(environ("RABBITMQ_DATA_DIR=/nowhere"))
-	must(t, err)
-	if h := newHosts(t.Context(), cfg, ""); h != nil || len(resolver(cfg)) > 0 {
-		t.Errorf("%+v, %q", h, resolver(cfg))
-	}
-	if changed, err := (*hosts)(nil).learn([]peers.Peer{{Node: "rabbit@a", Address: "10.0.0.1:5672"}}); err != nil || changed != nil {
-		t.Errorf("%q, %v", changed, err)
-	}
-}
-
-// The node's own name: where others find it if that is here, else as the system
-// resolves it, else this host.
-func TestOwnAddress(t *testing.T) {
-	for _, c := range []struct{ node, advertise, own string }{
-		{"rabbit@localhost", "127.9.8.7", "127.9.8.7"},
-		{"rabbit@localhost", "203.0.113.1", ""},
-		{"rabbit@nowhere.invalid", "203.0.113.1", "127.0.0.1"},
-		{"rabbit@nowhere.invalid", "", "127.0.0.1"}, // an agent on this host
-	} {
-		cfg, err := fromEnvironment(environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME=rabbit@given.invalid", "RMQ_ADVERTISE="+c.advertise))
-		cfg.Node = c.node // which may be one that has an address here, as no other name has for sure
-		must(t, err)
-		own, err := advertise(t.Context(), cfg, "")
-		must(t, err)
-		if h := newHosts(t.Context(), cfg, own); h.own != c.own || "rabbit@"+h.self != c.node {
-			t.Errorf("%+v: %+v", c, h)
-		}
-	}
-}
-
-// What stands in the catalog besides the nodes gets into no file.
-func TestLearnHosts(t *testing.T) {
-	h := &hosts{path: t.TempDir() + "/hosts", self: "me", own: "10.0.0.1"}
-	changed, err := h.learn([]peers.Peer{
-		{Node: "rabbit@b", Address: "10.0.0.3:5672", Passing: true}, {Node: "rabbit@b", Address: "10.0.0.4:5672"}, // with two agents
-		{Node: "rabbit@c", Address: "10.0.0.5:5672"}, {Node: "rabbit@c", Address: "10.0.0.6:5672", Passing: true},
-		{Node: "rabbit@a", Address: "[fd00::2]:5672"},
-		{Node: "rabbit@me", Address: "10.0.0.9:5672"}, {Node: "rabbitmq-by-hand", Address: "10.0.0.9:5672"},
-		{Node: "rabbit@named", Address: "named.example:5672"}, {Node: "rabbit@x\n10.0.0.9 y", Address: "10.0.0.9:5672"},
-	})
-	b, rerr := os.ReadFile(h.path)
-	want := "# Written by rmq-entrypoint from Consul's catalog: edits are lost.\nfd00::2 a\n10.0.0.3 b\n10.0.0.6 c\n10.0.0.1 me\n"
-	if string(b) != want || err != nil || rerr != nil || !slices.Equal(changed, []string{"a", "b", "c", "me"}) {
-		t.Errorf("%q %v %v\n%s\nwant\n%s", changed, err, rerr, b, want)
-	}
-	was, err := os.Stat(h.path)
-	must(t, err)
-	if changed, err = h.learn([]peers.Peer{{Node: "rabbit@b", Address: "10.0.0.3:5672"}}); err != nil || changed != nil {
-		t.Errorf("nothing new: %q, %v", changed, err)
-	}
-	if is, err := os.Stat(h.path); err != nil || !os.SameFile(was, is) {
-		t.Errorf("written without need, and Erlang would read it again: %v", err)
-	}
-	h.own = "" // as the system resolves it now
-	_, err = h.learn(nil)
-	if b, rerr := os.ReadFile(h.path); err != nil || rerr != nil || strings.Contains(string(b), "me") || !strings.Contains(string(b), "10.0.0.3 b\n") {
-		t.Errorf("%v %v\n%s", err, rerr, b)
-	}
-}
-
 func testTagsAndMeta(t *testing.T, w *world) {
-	management := listen0(t)
+	management := expect.Listen0(t)
 	n := w.node("rabbit@localhost", "RMQ_TAGS=production,ssd", "RMQ_META=zone=a,disk=ssd")
-	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", port(management)))
+	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", expect.Port(management)))
 	n.serves()
 	for _, service := range []string{w.service, w.service + "-management"} {
-		eventually(t, testBeat+soon, "tags and meta of "+service, func() error {
+		expect.Eventually(t, testBeat+soon, "tags and meta of "+service, func() error {
 			found, _, err := w.consul.Client.Catalog().Service(service, "ssd", &api.QueryOptions{RequireConsistent: true})
 			if err == nil && (len(found) != 1 || !slices.Equal(found[0].ServiceTags, []string{"production", "ssd"}) ||
 				found[0].ServiceMeta["zone"] != "a" || found[0].ServiceMeta["disk"] != "ssd" || found[0].ServiceMeta["node"] != n.name) {
@@ -215,31 +155,4 @@ func testAdvertisedInterface(t *testing.T, w *world) {
 	other := w.node("rabbit@other", "RMQ_ADVERTISE=nonesuch0")
 	other.start()
 	other.refused(soon, "--advertise", "RMQ_ADVERTISE", "nonesuch0", "127.0.0.1 on lo")
-}
-
-// Before an agent is in use the route to the first one counts.
-func TestAdvertiseBeforeConsulIsAsked(t *testing.T) {
-	cfg, err := fromEnvironment(environ("CONSUL_HTTP_ADDR=198.51.100.1:8500"))
-	must(t, err)
-	before, err := advertise(t.Context(), cfg, "")
-	must(t, err)
-	then, err := advertise(t.Context(), cfg, "198.51.100.1:8500")
-	if must(t, err); before != then {
-		t.Errorf("%q before, %q then", before, then)
-	}
-	// Not knowing is not the agent's own address, with which others would look for the node there.
-	if address, err := advertise(t.Context(), cfg, "consul.invalid:8500"); err == nil || !strings.Contains(err.Error(), "RMQ_ADVERTISE") {
-		t.Errorf("%q, %v", address, err)
-	}
-}
-
-func TestAddressOf(t *testing.T) {
-	for _, c := range []struct{ setting, want string }{
-		{"", ""}, {"203.0.113.1", "203.0.113.1"}, {"fd00::1", "fd00::1"},
-		{"127.0.0.0/8", "127.0.0.1"}, {"lo", "127.0.0.1"}, {"203.0.113.0/24", "error"},
-	} {
-		if got, err := addressOf(c.setting); got != c.want && (c.want != "error" || err == nil) {
-			t.Errorf("%q: %q, %v; want %q", c.setting, got, err, c.want)
-		}
-	}
 }

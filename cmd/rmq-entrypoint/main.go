@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"rmq-entrypoint/internal/admin"
+	"rmq-entrypoint/internal/companion"
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/entrypoint"
+	"rmq-entrypoint/internal/workload"
 )
 
 func main() {
@@ -17,15 +22,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		if !errors.Is(err, errSaid) {
+		if !errors.Is(err, admin.ErrSaid) {
 			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", err)
 		}
 		os.Exit(1)
 	}
 }
-
-// errSaid ends the program with status 1 when what there is to say was said.
-var errSaid = errors.New("said")
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	cfg, cmd, err := parse(args, os.Getenv)
@@ -41,38 +43,29 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		_, err := fmt.Fprintln(out, "rmq-entrypoint", version())
 		return err
 	case "exec":
-		return become(cfg, cmd.meant)
+		return entrypoint.Exec(cfg, cmd.meant)
 	case "companion":
-		return companionMain(ctx, cfg)
+		return companion.Main(ctx, cfg)
 	case "healthcheck":
-		return healthcheckMain(ctx, cfg, cmd.ok, out)
+		return admin.Healthcheck(ctx, cfg, cmd.ok, out)
 	case "status":
-		return statusMain(ctx, cfg, out)
+		return admin.Status(ctx, cfg, out)
 	case "drain":
-		return drainMain(ctx, cfg, request{cmd.wait, cmd.ok}, out)
+		return admin.Drain(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)
 	case "leave":
-		return leaveMain(ctx, cfg, request{cmd.wait, cmd.ok}, out)
+		return admin.Leave(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)
 	case "force-boot":
-		return forceBootMain(ctx, cfg, cmd.id, out)
+		return admin.ForceBoot(ctx, cfg, cmd.id, out)
 	case "forget-cluster":
-		return forgetClusterMain(ctx, cfg, cmd.id, cmd.ok, out)
+		return admin.ForgetCluster(ctx, cfg, cmd.id, cmd.ok, out)
 	case "produce":
-		return produceMain(ctx, *cmd.client, cfg.Args, logger(cfg), out)
+		return workload.Produce(ctx, *cmd.client, cfg.Args, config.Logger(cfg), out)
 	case "consume":
-		return consumeMain(ctx, *cmd.client, logger(cfg), out)
+		return workload.Consume(ctx, *cmd.client, config.Logger(cfg), out)
 	case "compare":
-		return compareMain(*cmd.client, cfg.Args, out)
+		return workload.Compare(*cmd.client, cfg.Args, out)
 	}
-	return start(ctx, logger(cfg), cfg)
-}
-
-// logger writes to stderr, as the server's own boot messages do.
-func logger(cfg config) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
-	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
+	return entrypoint.Start(ctx, config.Logger(cfg), cfg)
 }
 
 // revision is set by scripts/images (-ldflags -X), which builds without Go's stamp of the repository's state.

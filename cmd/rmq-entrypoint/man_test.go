@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra/doc"
 	"github.com/spf13/pflag"
+
+	"rmq-entrypoint/tests/expect"
 )
 
 // update makes TestManPages write the manual pages instead of comparing them. The
@@ -22,12 +24,12 @@ var update = flag.Bool("update", false, "write docs/man anew")
 func TestManPages(t *testing.T) {
 	const dir = "../../docs/man"
 	want := manPages(t)
-	says(t, want["rmq-entrypoint-drain.1"], "Exit status", "RMQ_TTL", "rabbit@<host name>")
+	expect.Says(t, want["rmq-entrypoint-drain.1"], "Exit status", "RMQ_TTL", "rabbit@<host name>")
 	if *update {
-		must(t, os.RemoveAll(dir))
-		must(t, os.MkdirAll(dir, 0o755))
+		expect.Must(t, os.RemoveAll(dir))
+		expect.Must(t, os.MkdirAll(dir, 0o755))
 		for name, text := range want {
-			must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+			expect.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
 	}
 	got := readPages(t, dir)
@@ -57,7 +59,7 @@ func manPages(t *testing.T) map[string]string {
 	}
 	// A day that stays, or every page would change each month.
 	day := time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
-	must(t, doc.GenManTree(c, &doc.GenManHeader{Section: "1", Date: &day, Source: "rmq-entrypoint", Manual: "rmq-entrypoint"}, dir))
+	expect.Must(t, doc.GenManTree(c, &doc.GenManHeader{Section: "1", Date: &day, Source: "rmq-entrypoint", Manual: "rmq-entrypoint"}, dir))
 	pages := readPages(t, dir)
 	for name, text := range pages {
 		pages[name] = strings.ReplaceAll(text, less, "<")
@@ -69,11 +71,11 @@ func manPages(t *testing.T) map[string]string {
 func readPages(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	expect.Must(t, err)
 	files := map[string]string{}
 	for _, e := range entries {
 		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		must(t, err)
+		expect.Must(t, err)
 		files[e.Name()] = string(b)
 	}
 	return files

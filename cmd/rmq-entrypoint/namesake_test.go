@@ -11,7 +11,11 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/formation"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 // twin makes a second container with the name of a node, on a volume of its own.
@@ -19,7 +23,7 @@ func (w *world) twin(of *node, env ...string) *node {
 	w.t.Helper()
 	root := w.root
 	w.root = filepath.Join(root, "twin")
-	must(w.t, os.MkdirAll(w.root, 0o755))
+	expect.Must(w.t, os.MkdirAll(w.root, 0o755))
 	n := w.node(of.name, env...)
 	w.root = root
 	n.env = append(n.env, "RMQ_TEST_ROOT="+root, "PATH="+filepath.Join(root, "bin")+":/usr/bin:/bin") // the last one counts
@@ -49,8 +53,8 @@ func testNameAlive(t *testing.T, w *world) {
 	twin := w.twin(n)
 	twin.start()
 	twin.logs("an earlier container of this name, or of another one that has it: rabbit@localhost at " + n.ip + ":5672")
-	says(t, twin.log(), "started "+time.Now().UTC().Format("2006-01-02T"), "volume "+was.Members[n.name], "its check passing", "lapses within 10s")
-	consistently(t, testTTL+2*testBeat, "nothing is done in its name", func() error {
+	expect.Says(t, twin.log(), "started "+time.Now().UTC().Format("2006-01-02T"), "volume "+was.Members[n.name], "its check passing", "lapses within 10s")
+	expect.Consistently(t, testTTL+2*testBeat, "nothing is done in its name", func() error {
 		if r := w.record(); r.Revision != was.Revision {
 			return fmt.Errorf("record %+v", r)
 		}
@@ -60,7 +64,7 @@ func testNameAlive(t *testing.T, w *world) {
 		return nil
 	})
 	twin.logs("which is alive: rabbit@localhost at " + n.ip + ":5672")
-	says(t, twin.log(), "give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one")
+	expect.Says(t, twin.log(), "give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one")
 	twin.never(t)
 	if out, code := twin.run("healthcheck"); code != 0 || !strings.Contains(out, "alive") {
 		t.Errorf("its health check: %d, %s", code, out)
@@ -133,17 +137,17 @@ func testNameTakenBack(t *testing.T, w *world) {
 			if !c.back {
 				n.reports(soon, api.HealthCritical, "another container joined as rabbit@localhost with volume v-twin")
 			} else {
-				eventually(t, soon, "its volume is on record", func() error {
+				expect.Eventually(t, soon, "its volume is on record", func() error {
 					if r := w.record(); r.Members[n.name] != mine || r.NeverVerified(n.name) {
 						return fmt.Errorf("%+v", r)
 					}
 					return nil
 				})
 				n.registered(soon, api.HealthPassing)
-				says(t, n.log(), "taking the name back", "v-twin")
+				expect.Says(t, n.log(), "taking the name back", "v-twin")
 			}
-			consistently(t, 2*testBeat, "its server runs", func() error {
-				if startTime(s.PID) == 0 {
+			expect.Consistently(t, 2*testBeat, "its server runs", func() error {
+				if statedir.StartTime(s.PID) == 0 {
 					return errors.New("it has ended")
 				}
 				return nil
@@ -171,8 +175,8 @@ func testNameTakenBack(t *testing.T, w *world) {
 // Data that never was verified does not start under a name that is alive: a copy of a
 // node's volume, or the official image's under a name that was given twice.
 func testNameOfDataTaken(t *testing.T, w *world) {
-	for name, pending := range map[string]*pendingFile{
-		"adopted": nil, "a join under way": {Role: joining, Claim: "c0", Volume: "v-twin"}, "a founding under way": {Role: seeding, Claim: "c0", Volume: "v-twin"},
+	for name, pending := range map[string]*statedir.Pending{
+		"adopted": nil, "a join under way": {Role: statedir.Joining, Claim: "c0", Volume: "v-twin"}, "a founding under way": {Role: statedir.Seeding, Claim: "c0", Volume: "v-twin"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -185,13 +189,13 @@ func testNameOfDataTaken(t *testing.T, w *world) {
 			if pending != nil {
 				twin.put(twin.state("pending"), pending)
 			}
-			before := tree(t, twin.data(""))
+			before := expect.Tree(t, twin.data(""))
 			twin.start()
 			twin.refused(soon, "not starting a second rabbit@localhost", n.ip+":5672", was.Members[n.name], "host name of its own")
-			if !sameTree(before, tree(t, twin.data(""))) {
+			if !sameTree(before, expect.Tree(t, twin.data(""))) {
 				t.Error("it changed the volume")
 			}
-			if left, err := (volume{state: twin.state("")}).pending(); err != nil || (left == nil) != (pending == nil) {
+			if left, err := (statedir.Dir{State: twin.state("")}).Pending(); err != nil || (left == nil) != (pending == nil) {
 				t.Errorf("pending: %+v, %v", left, err)
 			}
 			n.registered(0, api.HealthPassing)
@@ -215,7 +219,7 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	twin.logs("which has stopped and may start again")
 	n.registered(testTTL+soon, api.HealthCritical)
 	twin.logs("its check critical")
-	consistently(t, testTTL+testBeat, "nothing is done in its name", func() error {
+	expect.Consistently(t, testTTL+testBeat, "nothing is done in its name", func() error {
 		if r := w.record(); r.Revision != was.Revision {
 			return fmt.Errorf("record %+v", r)
 		}
@@ -239,20 +243,20 @@ func testNameTakenMeanwhile(t *testing.T, w *world) {
 				w.putRecord(r)
 			}
 			session, err := holdLock(t, w)
-			must(t, err)
+			expect.Must(t, err)
 			n := w.node("rabbit@localhost")
 			n.start()
 			n.logs("rabbit@holder")
 			other := peers.Registration{Service: w.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, Volume: "v-other", Boot: "b-other"}
-			must(t, peers.Announce(t.Context(), w.consul.Client, other, peers.Starting, ""))
+			expect.Must(t, peers.Announce(t.Context(), w.consul.Client, other, peers.Starting, ""))
 			_, err = w.consul.Client.Session().Destroy(session, nil)
-			must(t, err)
+			expect.Must(t, err)
 			n.logs("v-other")
 			if now := w.record(); now.State != r.State || len(now.Gone) != 0 {
 				t.Errorf("it acted: %+v", now)
 			}
 			n.never(t)
-			must(t, peers.Withdraw(t.Context(), w.consul.Client, other))
+			expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, other))
 			n.server(2*testTTL + soon)
 		})
 	}
@@ -280,7 +284,7 @@ func testComesBack(t *testing.T, w *world) {
 			w := newWorld(t, w.consul)
 			w.putRecord(c.record)
 			n := w.node("a@localhost")
-			n.hasData(&memberFile{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost"}})
+			n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost"}})
 			n.start()
 			if !c.back {
 				n.refused(soon, "refusing to start beside the cluster", c.says)
@@ -290,7 +294,7 @@ func testComesBack(t *testing.T, w *world) {
 			if r := w.record(); r.Members[n.name] != "va" || len(r.Gone) != 0 || len(r.Replaced) != 0 {
 				t.Errorf("its server started with this record: %+v", r)
 			}
-			says(t, n.log(), "it is on record again, and starts", c.says)
+			expect.Says(t, n.log(), "it is on record again, and starts", c.says)
 		})
 	}
 }
@@ -308,12 +312,12 @@ func testAloneUnderTakenName(t *testing.T, w *world) {
 	b.server(soon)
 	r := w.record()
 	w.putRecord(r.With(b.name, "v-rightful"))
-	must(t, os.Remove(b.path("ctl")))
+	expect.Must(t, os.Remove(b.path("ctl")))
 	b.tell("amqp up")
 	b.sees("id-2", b.name)
 	b.tell("notify READY=1")
 	b.exit(2*testBeat + soon)
-	says(t, b.log(), "the record names volume v-rightful for this node", "nothing is done in its name")
+	expect.Says(t, b.log(), "the record names volume v-rightful for this node", "nothing is done in its name")
 	if calls, _ := os.ReadFile(b.path("ctl")); strings.Contains(string(calls), "forget") || strings.Contains(string(calls), "join_cluster") {
 		t.Errorf("it was done all the same:\n%s", calls)
 	}
@@ -347,16 +351,16 @@ func testLoopbackName(t *testing.T, w *world) {
 		}
 	}
 	for _, name := range []string{"rabbit@localhost", "r@LOCALHOST", "rabbit@localhost.localdomain", "rabbit@127.0.0.1", "rabbit@x.localhost"} {
-		_, err := fromEnvironment(environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+name))
+		_, err := config.FromEnvironment(expect.Environ("RMQ_HOSTS=consul", "RABBITMQ_USE_LONGNAME=true", "RABBITMQ_NODENAME="+name))
 		if err == nil || !strings.Contains(err.Error(), "every host takes that name for itself") {
 			t.Errorf("%s with RMQ_HOSTS=consul: %v", name, err)
 		}
 	}
-	if err := reachable(peers.Observation{Me: "a@localhost", Record: peers.Seen[peers.Record]{Value: formed("id", map[string]string{"b@localhost": ""})}}); err != nil {
+	if err := formation.Reachable(peers.Observation{Me: "a@localhost", Record: peers.Seen[peers.Record]{Value: formed("id", map[string]string{"b@localhost": ""})}}); err != nil {
 		t.Errorf("two on one host: %v", err)
 	}
 	for _, name := range []string{"rabbit@localhost1", "rabbit@mylocalhost", "rabbit@10.0.0.1", "localhost@mq1"} {
-		if loopbackName(name) {
+		if config.LoopbackName(name) {
 			t.Errorf("%s counts as everybody's", name)
 		}
 	}

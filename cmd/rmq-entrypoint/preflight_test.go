@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"rmq-entrypoint/tests/expect"
 )
 
 // Bad input that this program finds by itself: exit 1, one line that names the
@@ -66,19 +68,19 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 			if c.prep != nil {
 				c.prep(n)
 			}
-			before := tree(t, n.dir)
+			before := expect.Tree(t, n.dir)
 			out, code := n.run(c.args...)
 			if code != 1 {
 				t.Errorf("exit status %d, want 1", code)
 			}
-			says(t, out, append(c.say, "rmq-entrypoint: ")...)
+			expect.Says(t, out, append(c.say, "rmq-entrypoint: ")...)
 			if strings.Count(out, "\n") != 1 {
 				t.Errorf("it takes more than a line:\n%s", out)
 			}
 			if name == "another node's database" { // found after the cookie was written
-				must(t, os.Remove(n.volume(".erlang.cookie")))
+				expect.Must(t, os.Remove(n.volume(".erlang.cookie")))
 			}
-			after := tree(t, n.dir)
+			after := expect.Tree(t, n.dir)
 			for path := range after {
 				if base := filepath.Base(path); base == "companion.lock" || base == ".erlang.cookie" && before[path] == "" {
 					delete(after, path)
@@ -94,56 +96,14 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 func (n *node) putCookie(text string, mode os.FileMode) {
 	n.t.Helper()
 	n.put(n.volume(".erlang.cookie"), text)
-	must(n.t, os.Chmod(n.volume(".erlang.cookie"), mode))
+	expect.Must(n.t, os.Chmod(n.volume(".erlang.cookie"), mode))
 }
 
 // putSealed makes a directory that the node may look into and not write.
 func (n *node) putSealed(dir string) {
 	n.t.Helper()
-	must(n.t, os.MkdirAll(dir, 0o755))
+	expect.Must(n.t, os.MkdirAll(dir, 0o755))
 	n.own()
-	must(n.t, os.Chmod(dir, 0o555))
+	expect.Must(n.t, os.Chmod(dir, 0o555))
 	n.t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
-}
-
-// The cookie file is the server's alone, and keeps what the variable said.
-func TestCookieFile(t *testing.T) {
-	for _, c := range []struct{ env, file string }{{"RABBITMQ_ERLANG_COOKIE", "crumbs"}, {"RABBITMQ_ERLANG_COOKIE_FILE", "from a file"}} {
-		home := t.TempDir()
-		value := c.file
-		if c.env == "RABBITMQ_ERLANG_COOKIE_FILE" {
-			value = filepath.Join(t.TempDir(), "secret")
-			must(t, os.WriteFile(value, []byte(c.file+"\n"), 0o600))
-		}
-		t.Setenv("RABBITMQ_ERLANG_COOKIE", "")
-		t.Setenv(c.env, value)
-		for range 2 { // a restart finds its own
-			must(t, cookie(home))
-		}
-		path := filepath.Join(home, ".erlang.cookie")
-		b, err := os.ReadFile(path)
-		must(t, err)
-		info, err := os.Stat(path)
-		if err != nil || string(b) != c.file || info.Mode().Perm() != 0o400 {
-			t.Errorf("%s: %q, %v, %v", c.env, b, info.Mode(), err)
-		}
-		t.Setenv(c.env, "")
-		must(t, cookie(home)) // without the variable the file is the cookie
-	}
-}
-
-// What RabbitMQ would read after us must not make it another node.
-func TestOwnEnvConf(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "rabbitmq-env.conf")
-	must(t, ownEnvConf(path))
-	for text, name := range map[string]string{
-		"NODENAME=a@b\n": "NODENAME", "# NODENAME=a@b\nLOG_BASE=/x\n": "", "  export RABBITMQ_USE_LONGNAME=true": "USE_LONGNAME", "MNESIA_BASE=/x": "MNESIA_BASE",
-		"# \nexport RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false\n": "CLEANUP_ONLY_LOG_WARNING",
-	} {
-		must(t, os.WriteFile(path, []byte(text), 0o644))
-		err := ownEnvConf(path)
-		if (err != nil) != (name != "") || err != nil && (!strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "RABBITMQ_"+name)) {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
 }

@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 // A record that nobody of us wrote founds nothing and stops nobody: blank nodes wait and
@@ -22,12 +22,12 @@ func testRecordNobodyWrote(t *testing.T, w *world) {
 	was := w.record()
 	for _, text := range []string{"{}", `{"state":"formed","cluster_id":"REAL","members":{}}`, `{"state":"forming"}`} {
 		_, err := w.consul.Client.KV().Put(&api.KVPair{Key: w.recordKey(), Value: []byte(text)}, nil)
-		must(t, err)
+		expect.Must(t, err)
 		blank := w.node(fmt.Sprintf("b%d@localhost", len(text)), "RMQ_CLAIM_TIMEOUT=21s")
 		blank.start()
 		blank.logs("which no program of this kind wrote")
-		says(t, blank.log(), w.recordKey(), "restore it from a backup", "delete the key while a member with data runs")
-		consistently(t, testBeat+time.Second, text+" stays, and the member serves", func() error {
+		expect.Says(t, blank.log(), w.recordKey(), "restore it from a backup", "delete the key while a member with data runs")
+		expect.Consistently(t, testBeat+time.Second, text+" stays, and the member serves", func() error {
 			kv, _, err := w.consul.Client.KV().Get(w.recordKey(), nil)
 			if err != nil || kv == nil || string(kv.Value) != text {
 				return fmt.Errorf("%v, %v", kv, err)
@@ -38,13 +38,13 @@ func testRecordNobodyWrote(t *testing.T, w *world) {
 			return nil
 		})
 		blank.never(t)
-		must(t, blank.cmd.Process.Signal(syscall.SIGTERM))
+		expect.Must(t, blank.cmd.Process.Signal(syscall.SIGTERM))
 		blank.refused(soon, "stopped while waiting for")
 	}
-	says(t, member.reports(soon, api.HealthPassing, "not checked against the record").Reason, "no program of this kind")
+	expect.Says(t, member.reports(soon, api.HealthPassing, "not checked against the record").Reason, "no program of this kind")
 	_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
-	must(t, err)
-	eventually(t, soon, "the member publishes it anew", func() error {
+	expect.Must(t, err)
+	expect.Eventually(t, soon, "the member publishes it anew", func() error {
 		if r := w.record(); r.ClusterID != was.ClusterID || r.Members[member.name] != was.Members[member.name] {
 			return fmt.Errorf("record %+v", r)
 		}
@@ -71,8 +71,8 @@ func testNobodyOnRecordButRegistered(t *testing.T, w *world) {
 			w := newWorld(t, w.consul)
 			w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).Without("a@localhost", "blank", time.Now()))
 			r := peers.Registration{Service: w.service, Node: "c@localhost", Address: "127.0.0.1", Port: 1, TTL: c.ttl, Reap: time.Hour, Volume: "v", Boot: "b"}
-			must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
-			must(t, peers.Report(t.Context(), w.consul.Client, r, c.status, ""))
+			expect.Must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
+			expect.Must(t, peers.Report(t.Context(), w.consul.Client, r, c.status, ""))
 			asked := w.node("c@localhost")
 			if !c.down {
 				asked.put(asked.path("deaf"), "0")
@@ -87,37 +87,17 @@ func testNobodyOnRecordButRegistered(t *testing.T, w *world) {
 				return
 			}
 			n.logs("c@localhost at 127.0.0.1:1")
-			says(t, n.log(), "is not on record and may hold data of cluster id-1", "consul services deregister -id=")
-			consistently(t, 2*testBeat, "nothing is founded", func() error {
+			expect.Says(t, n.log(), "is not on record and may hold data of cluster id-1", "consul services deregister -id=")
+			expect.Consistently(t, 2*testBeat, "nothing is founded", func() error {
 				if r := w.record(); r.State != peers.Formed {
 					return fmt.Errorf("record %+v", r)
 				}
 				return nil
 			})
 			n.never(t)
-			must(t, peers.Withdraw(t.Context(), w.consul.Client, r))
+			expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, r))
 			n.server(soon)
 		})
-	}
-}
-
-// Files on the volume that nobody of us wrote are damaged, and nothing is moved.
-func TestFilesNobodyWrote(t *testing.T) {
-	t.Parallel()
-	for file, texts := range map[string][]string{
-		"pending": {"", "{}", "null", `{"role":"joining"}`, `{"role":"king","volume":"v"}`, `{"volume":"v"}`},
-		"member":  {"", "{}", `{"cluster_id":"id"}`, `{"volume":"v"}`},
-	} {
-		for _, text := range texts {
-			v := testVolume(t)
-			touch(t, v.data+"/schema.DAT")
-			must(t, os.MkdirAll(v.state, 0o755))
-			must(t, os.WriteFile(v.file(file), []byte(text), 0o644))
-			c, err := v.inspect()
-			if err == nil || !strings.Contains(err.Error(), v.file(file)+" is damaged") {
-				t.Errorf("%s with %q: %+v, %v", file, text, c, err)
-			}
-		}
 	}
 }
 
@@ -125,10 +105,10 @@ func TestFilesNobodyWrote(t *testing.T) {
 // removal is told.
 func testForeignEntries(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
-	listener := listen0(t)
+	listener := expect.Listen0(t)
 	for id, at := range map[string]api.AgentServiceRegistration{
 		"_nomad-task-1":  {Address: n.ip, Port: 5672},
-		"registrator-1":  {Address: "127.0.0.1", Port: port(listener)},
+		"registrator-1":  {Address: "127.0.0.1", Port: expect.Port(listener)},
 		"left-by-hand":   {Address: "127.0.0.1", Port: 1, Meta: map[string]string{"owner": "somebody"}},
 		"of another one": {Address: "127.0.0.1", Port: 2},
 	} {
@@ -136,12 +116,12 @@ func testForeignEntries(t *testing.T, w *world) {
 		if id == "registrator-1" { // which passes, and is in DNS
 			at.Check = &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}
 		}
-		must(t, w.consul.Client.Agent().ServiceRegister(&at))
+		expect.Must(t, w.consul.Client.Agent().ServiceRegister(&at))
 	}
 	n.start()
 	n.server(soon)
 	log := n.log()
-	says(t, log, "at this node's own address", "id=_nomad-task-1", "made by no RabbitMQ node and counts for nothing", "id=registrator-1", `answers="takes connections"`, "consul services deregister -id=left-by-hand", "agent="+w.consul.Node)
+	expect.Says(t, log, "at this node's own address", "id=_nomad-task-1", "made by no RabbitMQ node and counts for nothing", "id=registrator-1", `answers="takes connections"`, "consul services deregister -id=left-by-hand", "agent="+w.consul.Node)
 	if strings.Count(log, "registrator-1") != 2 {
 		t.Errorf("it is named more than once:\n%s", log)
 	}
@@ -155,7 +135,7 @@ func testForeignEntries(t *testing.T, w *world) {
 	// Nor do they keep an operator from giving up the cluster.
 	n.kill(n.server(soon).PID)
 	n.exit(soon)
-	must(t, os.Remove(n.path("view")))
+	expect.Must(t, os.Remove(n.path("view")))
 	n.registered(soon, "")
 	n.env = append(n.env, "ERL_EPMD_PORT="+epmd(t), "RABBITMQ_DIST_PORT="+closed(t)) // it is down
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 0 {
@@ -163,19 +143,9 @@ func testForeignEntries(t *testing.T, w *world) {
 	}
 	// One of RabbitMQ's own plugin speaks for a node: its cluster is waited for.
 	w = newWorld(t, w.consul)
-	must(t, w.consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "rabbitmq:p", Name: w.service, Address: "127.0.0.1", Port: 1, Meta: map[string]string{"erlang-node-name": "p@localhost"}}))
+	expect.Must(t, w.consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "rabbitmq:p", Name: w.service, Address: "127.0.0.1", Port: 1, Meta: map[string]string{"erlang-node-name": "p@localhost"}}))
 	n = w.node("rabbit@localhost")
 	n.start()
 	n.logs("a member to publish the cluster record: p@localhost registered")
 	n.never(t)
-}
-
-// A member's word on its state while the record is none of ours is that of before.
-func TestRecordNobodyWroteIsUnknown(t *testing.T) {
-	t.Parallel()
-	c := &companion{verified: true}
-	status, reason := c.unknown(healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}, fmt.Errorf("no program of this kind wrote it"))
-	if status != api.HealthPassing || !strings.Contains(reason, "no program of this kind wrote it") {
-		t.Errorf("%s: %s", status, reason)
-	}
 }

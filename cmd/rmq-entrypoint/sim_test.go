@@ -26,8 +26,16 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/internal/companion"
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/entrypoint"
+	"rmq-entrypoint/internal/formation"
+	"rmq-entrypoint/internal/rabbitmq"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
+	"rmq-entrypoint/tests/expect"
 	"rmq-entrypoint/tests/sim"
 )
 
@@ -100,7 +108,7 @@ func TestSimulation(t *testing.T) {
 		for _, seed := range slices.Sorted(maps.Keys(prints)) {
 			fmt.Fprintln(&lines, seed, prints[seed])
 		}
-		must(t, os.WriteFile(file, []byte(lines.String()), 0o644))
+		expect.Must(t, os.WriteFile(file, []byte(lines.String()), 0o644))
 	}
 	t.Logf("%d stories with %d faults of their own in %s; %d ended where only an operator can go on, %d others after something that nobody can know or an operator did: Consul's data lost unseen, a name taken while its node was down, a cluster moved here too late or given up",
 		told.Load(), faults.Load(), time.Since(begun).Round(time.Second), asked.Load(), excused.Load())
@@ -171,21 +179,21 @@ func TestWaitingIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := sim.New(t.Context(), sim.Options{Seed: 1, Dir: t.TempDir(), Service: "rabbitmq", RecordKey: config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}.recordKey(), TTL: 15 * time.Second})
+				w := sim.New(t.Context(), sim.Options{Seed: 1, Dir: t.TempDir(), Service: "rabbitmq", RecordKey: config.Config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}.RecordKey(), TTL: 15 * time.Second})
 				defer w.End()
 				w.Nodes[0].On()
 				box := w.Nodes[0].Open()
 				var said tellTimes
 				c := container{world: w, box: box, log: slog.New(slog.NewTextHandler(&said, nil))}
 				cfg := c.config()
-				must(t, os.MkdirAll(cfg.StateDir, 0o755))
-				client, err := c.consul(box.Process("writer"), cfg).use(t.Context())
-				must(t, err)
+				expect.Must(t, os.MkdirAll(cfg.StateDir, 0o755))
+				client, err := c.consul(box.Process("writer"), cfg).Client(t.Context())
+				expect.Must(t, err)
 				write := func(r peers.Record) {
 					t.Helper()
-					_, index, err := peers.ReadRecord(t.Context(), client, cfg.recordKey())
-					must(t, err)
-					if ok, err := peers.WriteRecord(t.Context(), client, cfg.recordKey(), r, index, "", ""); err != nil || !ok {
+					_, index, err := peers.ReadRecord(t.Context(), client, cfg.RecordKey())
+					expect.Must(t, err)
+					if ok, err := peers.WriteRecord(t.Context(), client, cfg.RecordKey(), r, index, "", ""); err != nil || !ok {
 						t.Fatal(ok, err)
 					}
 				}
@@ -195,7 +203,7 @@ func TestWaitingIsTold(t *testing.T) {
 				began := time.Now()
 				ended := make(chan error)
 				go func() {
-					_, err := c.choose(p.Context(), p, c.consul(p, cfg), condition{}, &runtimeFile{Config: cfg, Version: w.Version})
+					_, err := c.choose(p.Context(), p, c.consul(p, cfg), statedir.Found{}, &statedir.Runtime{Config: cfg, Version: w.Version})
 					ended <- err
 				}()
 				at := func(since time.Time, words string) (after []time.Duration) {
@@ -275,8 +283,8 @@ func tellStory(t *testing.T, seed uint64, decide decider, tell bool) (v sim.Verd
 	}
 	defer os.RemoveAll(dir)
 	synctest.Test(t, func(t *testing.T) {
-		cfg := config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}
-		w = sim.New(context.Background(), sim.Options{Seed: seed, Dir: dir, Service: cfg.Service, RecordKey: cfg.recordKey(), TTL: 15 * time.Second, Tell: tell})
+		cfg := config.Config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}
+		w = sim.New(context.Background(), sim.Options{Seed: seed, Dir: dir, Service: cfg.Service, RecordKey: cfg.RecordKey(), TTL: 15 * time.Second, Tell: tell})
 		var nodes sync.WaitGroup
 		for _, n := range w.Nodes {
 			nodes.Go(func() {
@@ -323,9 +331,9 @@ type container struct {
 	work   sync.WaitGroup
 }
 
-func (c *container) config() config {
+func (c *container) config() config.Config {
 	dir, n := c.box.Dir, c.box.Node
-	cfg := config{
+	cfg := config.Config{
 		Consul: []string{"10.0.0.100:8500"}, Service: "rabbitmq", DNSServer: "10.0.0.100:8600", DNSDomain: "consul",
 		Node: n.Name, Advertise: n.Addr, TTL: 15 * time.Second, KeyPrefix: "rmq-entrypoint", LockDelay: time.Second,
 		WaitTimeout: 3 * time.Minute, JoinTimeout: 90 * time.Second, ClaimTimeout: 45 * time.Second,
@@ -335,9 +343,9 @@ func (c *container) config() config {
 	return cfg
 }
 
-func (c *container) consul(p *sim.Process, cfg config) *consul {
-	pinned := newConsul(cfg, c.log)
-	pinned.build = func(addr string) (*api.Client, error) {
+func (c *container) consul(p *sim.Process, cfg config.Config) *consul.Agents {
+	pinned := consul.New(cfg, c.log)
+	pinned.Dial = func(addr string) (*api.Client, error) {
 		return api.NewClient(&api.Config{Address: addr, HttpClient: &http.Client{Transport: p}})
 	}
 	return pinned
@@ -352,53 +360,53 @@ func (c *container) run() error {
 	}
 	p := c.box.Process("entrypoint")
 	ctx := p.Context()
-	state, err := volumeOf(cfg).inspect()
+	state, err := statedir.Of(cfg).Inspect()
 	if err != nil {
 		return err
 	}
-	rt := runtimeFile{Config: cfg, PID: 1, Version: c.world.Version, Boot: peers.NewID(), Since: time.Now()}
+	rt := statedir.Runtime{Config: cfg, PID: 1, Version: c.world.Version, Boot: peers.NewID(), Since: time.Now()}
 	pinned := c.consul(p, cfg)
 	chosen, err := c.choose(ctx, p, pinned, state, &rt)
 	if err != nil {
 		return err
 	}
 	release := func() {
-		if chosen.lock != nil {
-			_ = chosen.lock.Release(ctx)
+		if chosen.Lock != nil {
+			_ = chosen.Lock.Release(ctx)
 		}
 	}
-	if chosen.aside {
-		if _, err := volumeOf(cfg).clear(pendingFile{Role: chosen.role, Claim: chosen.claim, Volume: chosen.volume}, time.Now()); err != nil {
+	if chosen.Aside {
+		if _, err := statedir.Of(cfg).MakeWay(statedir.Pending{Role: chosen.Role, Claim: chosen.Claim, Volume: chosen.Volume}, time.Now()); err != nil {
 			release()
 			return err
 		}
 	}
-	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = chosen.role, chosen.claim, chosen.volume, state.cluster, "", pinned.addr
-	client, cerr := pinned.use(ctx)
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = chosen.Role, chosen.Claim, chosen.Volume, state.Cluster, "", pinned.Addr
+	client, cerr := pinned.Client(ctx)
 	if cerr == nil {
 		rt.Address, rt.Located = cfg.Advertise, true
 	}
-	if err := rt.write(); err != nil {
+	if err := rt.Write(); err != nil {
 		release()
 		return err
 	}
 	if cerr == nil {
 		standing := peers.Starting
-		if state.role == "" {
+		if state.Role == "" {
 			standing = peers.Blank
 		}
-		err := peers.Announce(ctx, client, registration(rt), standing, "starting as "+string(chosen.role))
-		if isTaken(err) && state.cluster == "" {
+		err := peers.Announce(ctx, client, consul.Registration(rt), standing, "starting as "+string(chosen.Role))
+		if consul.NameTaken(err) && state.Cluster == "" {
 			release()
-			return secondOfName(cfg.Node, err)
+			return entrypoint.SecondOfName(cfg.Node, err)
 		}
 		if err != nil {
 			c.log.Warn("not registered yet, the companion goes on trying", "err", err)
 		}
 	}
 	session := ""
-	if chosen.lock != nil {
-		session = chosen.lock.Session()
+	if chosen.Lock != nil {
+		session = chosen.Lock.Session()
 	}
 	gone := make(chan struct{})
 	first, err := c.companion(rt, session, gone)
@@ -410,10 +418,10 @@ func (c *container) run() error {
 		return ctx.Err()
 	}
 	claim := ""
-	if chosen.role == seeding {
-		claim = chosen.claim
+	if chosen.Role == statedir.Seeding {
+		claim = chosen.Claim
 	}
-	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: chosen.peers})
+	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: chosen.Peers})
 	c.work.Go(func() { c.healthchecks(ctx, cfg, first, gone) })
 	<-server.Gone
 	close(gone)
@@ -421,55 +429,55 @@ func (c *container) run() error {
 }
 
 // choose is decide with the world's broker and name server.
-func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul, state condition, rt *runtimeFile) (plan, error) {
+func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.Agents, state statedir.Found, rt *statedir.Runtime) (formation.Plan, error) {
 	cfg := rt.Config
-	if state.role != "" {
-		rt.Volume = state.volume
-		return withData(ctx, c.log, pinned, state, *rt)
+	if state.Role != "" {
+		rt.Volume = state.Volume
+		return entrypoint.WithData(ctx, c.log, pinned, state, *rt)
 	}
 	version, err := rabbitconf.ParseVersion(rt.Version)
 	if err != nil {
-		return plan{}, err
+		return formation.Plan{}, err
 	}
-	f := formation{
-		log: c.log, cfg: cfg, consul: pinned, volume: volumeOf(cfg), state: state,
-		dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
-		broker: broker{cfg.Node, p.Run},
-		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
-		heals:  needsForget(version),
-		say:    func(why string) { rt.Waiting = why },
+	f := formation.Formation{
+		Log: c.log, Cfg: cfg, Consul: pinned, Volume: statedir.Of(cfg), State: state,
+		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
+		Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
+		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
+		Dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
+		Heals:  entrypoint.NeedsForget(version),
+		Say:    func(why string) { rt.Waiting = why },
 	}
 	if c.decide != nil {
 		byAddress := map[string]string{}
 		for _, n := range c.world.Nodes {
 			byAddress[n.Addr+":5672"] = n.Name
 		}
-		f.decide = c.decide(ctx, f.dns, byAddress)
+		f.Decide = c.decide(ctx, f.Dns, byAddress)
 	}
-	rt.Volume = state.volume
-	f.reg = registration(*rt)
-	return f.run(ctx)
+	rt.Volume = state.Volume
+	f.Reg = consul.Registration(*rt)
+	return f.Run(ctx)
 }
 
 // companion starts one and returns its process once it is in charge.
-func (c *container) companion(rt runtimeFile, session string, gone <-chan struct{}) (*sim.Process, error) {
+func (c *container) companion(rt statedir.Runtime, session string, gone <-chan struct{}) (*sim.Process, error) {
 	p := c.box.Process("companion")
 	cfg := rt.Config
-	around := surroundings{
-		log: c.log, runtime: rt, consul: c.consul(p, cfg), broker: broker{cfg.Node, p.Run},
-		isDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		check: func(context.Context) healthcheck.Result {
+	around := companion.Surroundings{
+		Log: c.log, Runtime: rt, Consul: c.consul(p, cfg), Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
+		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
+		Check: func(context.Context) healthcheck.Result {
 			if c.box.Healthy() {
 				return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
 			}
 			return healthcheck.Result{Reason: "does not answer"}
 		},
-		closed: make(chan healthcheck.Reason), session: session, said: p.Listen(), gone: gone,
+		Closed: make(chan healthcheck.Reason), Session: session, Said: p.Listen(), Gone: gone,
 	}
 	begun := make(chan error, 1)
 	c.work.Go(func() {
-		err := runCompanion(p.Context(), around, func(*companion) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
+		err := companion.Run(p.Context(), around, func(*companion.Companion) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
 		p.Kill()
 		begun <- err
 	})
@@ -480,7 +488,7 @@ func (c *container) companion(rt runtimeFile, session string, gone <-chan struct
 }
 
 // healthchecks replace a companion that was lost, as Docker's do.
-func (c *container) healthchecks(ctx context.Context, cfg config, running *sim.Process, gone <-chan struct{}) {
+func (c *container) healthchecks(ctx context.Context, cfg config.Config, running *sim.Process, gone <-chan struct{}) {
 	for {
 		select {
 		case <-gone:
@@ -492,12 +500,12 @@ func (c *container) healthchecks(ctx context.Context, cfg config, running *sim.P
 		if running.Context().Err() == nil {
 			continue
 		}
-		rt, err := readRuntime(cfg.StateDir)
+		rt, err := statedir.ReadRuntime(cfg.StateDir)
 		if err != nil || rt == nil {
 			continue
 		}
-		rt.Waiting = replaced
-		if rt.write() != nil {
+		rt.Waiting = statedir.Replaced
+		if rt.Write() != nil {
 			continue
 		}
 		c.log.Warn("the companion was gone, a health check starts it again")

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,10 +15,11 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 // TestEntrypoint runs the whole program in scenarios that share one Consul, each
@@ -130,7 +128,7 @@ func testSeed(t *testing.T, w *world) {
 		}
 	}
 	sessions, _, err := w.consul.Client.Session().List(nil)
-	must(t, err)
+	expect.Must(t, err)
 	env := strings.Join(s.Env, "\n")
 	for _, secret := range []string{"t0ken", "crumbs", "pa55word", "alice", "RABBITMQ_ERLANG_COOKIE", "SESSION"} {
 		if strings.Contains(env, secret) {
@@ -150,7 +148,7 @@ func testSeed(t *testing.T, w *world) {
 	}
 
 	config, err := os.ReadFile(n.state("rabbitmq.config"))
-	must(t, err)
+	expect.Must(t, err)
 	if string(config) != seedConfig {
 		t.Errorf("rabbitmq.config:\n%s\nwant:\n%s", config, seedConfig)
 	}
@@ -159,8 +157,8 @@ func testSeed(t *testing.T, w *world) {
 		t.Errorf("cookie file: %v, %v", cookie, err)
 	}
 	n.registered(0, api.HealthCritical)
-	pending, err := volume{n.data(""), n.state("")}.pending()
-	if err != nil || pending == nil || pending.Role != seeding {
+	pending, err := statedir.Dir{Data: n.data(""), State: n.state("")}.Pending()
+	if err != nil || pending == nil || pending.Role != statedir.Seeding {
 		t.Fatalf("pending: %+v, %v", pending, err)
 	}
 	r := w.record()
@@ -182,7 +180,7 @@ func testSeed(t *testing.T, w *world) {
 
 	n.tell("notify READY=1")
 	// Record, marker, passing, in that order: once it passes, the others are there.
-	eventually(t, 3*testBeat+soon, "the seed passes", func() error {
+	expect.Eventually(t, 3*testBeat+soon, "the seed passes", func() error {
 		status, err := n.status(w.consul.Client)
 		if err == nil && status != api.HealthPassing {
 			err = errors.New(status)
@@ -192,11 +190,11 @@ func testSeed(t *testing.T, w *world) {
 	if r := w.record(); r.State != peers.Formed || r.ClusterID != "id-1" || r.Members[n.name] != pending.Volume || r.Session != "" {
 		t.Errorf("it passes with this record: %+v", r)
 	}
-	state, err := volume{n.data(""), n.state("")}.member()
+	state, err := statedir.Dir{Data: n.data(""), State: n.state("")}.Marker()
 	if err != nil || state == nil || state.ClusterID != "id-1" || state.Volume != pending.Volume {
 		t.Errorf("it passes with this marker: %+v, %v", state, err)
 	}
-	if left, err := (volume{n.data(""), n.state("")}).pending(); left != nil || err != nil {
+	if left, err := (statedir.Dir{Data: n.data(""), State: n.state("")}).Pending(); left != nil || err != nil {
 		t.Errorf("it passes and is still pending: %+v, %v", left, err)
 	}
 	if w.sessions() != 0 {
@@ -235,12 +233,12 @@ func testJoiner(t *testing.T, w *world) {
 	n.server(soon)
 
 	config, err := os.ReadFile(n.state("rabbitmq.config"))
-	must(t, err)
+	expect.Must(t, err)
 	if string(config) != joinerConfig {
 		t.Errorf("rabbitmq.config:\n%s\nwant:\n%s", config, joinerConfig)
 	}
-	pending, err := volume{n.data(""), n.state("")}.pending()
-	if err != nil || pending == nil || pending.Role != joining {
+	pending, err := statedir.Dir{Data: n.data(""), State: n.state("")}.Pending()
+	if err != nil || pending == nil || pending.Role != statedir.Joining {
 		t.Fatalf("pending: %+v, %v", pending, err)
 	}
 	if r := w.record(); r.State != peers.Formed || r.Members["a@localhost"] != "va" || r.Members[n.name] != pending.Volume || r.Joining[n.name] != pending.Volume {
@@ -255,7 +253,7 @@ func testJoiner(t *testing.T, w *world) {
 	n.sees("id-1", "a@localhost", n.name)
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
-	if m, err := (volume{n.data(""), n.state("")}).member(); err != nil || m == nil || m.ClusterID != "id-1" || m.Volume != pending.Volume {
+	if m, err := (statedir.Dir{Data: n.data(""), State: n.state("")}).Marker(); err != nil || m == nil || m.ClusterID != "id-1" || m.Volume != pending.Volume {
 		t.Errorf("marker: %+v, %v", m, err)
 	}
 	if r := w.record(); r.Members[n.name] != pending.Volume || len(r.Joining) != 0 {
@@ -280,11 +278,11 @@ const joinerConfig = `%% Written by rmq-entrypoint at each start of this node: e
 // its record from it.
 func testMember(t *testing.T, w *world) {
 	hold, err := holdLock(t, w)
-	must(t, err)
+	expect.Must(t, err)
 	n := w.node("rabbit@localhost")
 	n.serves()
 	r := w.record()
-	m, err := volume{n.data(""), n.state("")}.member()
+	m, err := statedir.Dir{Data: n.data(""), State: n.state("")}.Marker()
 	if err != nil || m == nil {
 		t.Fatalf("no marker: %v", err)
 	}
@@ -314,7 +312,7 @@ func holdLock(t *testing.T, w *world) (session string, err error) {
 
 func testSIGTERMWaitingForLock(t *testing.T, w *world) {
 	_, err := holdLock(t, w)
-	must(t, err)
+	expect.Must(t, err)
 	n := w.node("rabbit@localhost")
 	n.start()
 	n.logs("rabbit@holder")
@@ -331,14 +329,14 @@ func testSIGTERMWhileCompanionStarts(t *testing.T, w *world) {
 	renewal := consultest.Request("PUT", "/v1/session/renew/")
 	link.Answer(1000, 500, "rpc error", renewal)
 	n.start()
-	eventually(t, soon, "the companion asks for its session", func() error {
+	expect.Eventually(t, soon, "the companion asks for its session", func() error {
 		if len(w.companions()) == 0 || link.Count(renewal) == 0 {
 			return errors.New("it does not yet")
 		}
 		return nil
 	})
 	began := time.Now()
-	must(t, n.cmd.Process.Signal(syscall.SIGTERM))
+	expect.Must(t, n.cmd.Process.Signal(syscall.SIGTERM))
 	n.refused(soon, "start the companion")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("it took %s", took)
@@ -353,11 +351,11 @@ func testSIGTERMWhileCompanionStarts(t *testing.T, w *world) {
 // be registered under Consul's own address later.
 func testConsulsNameHasNoAddress(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RMQ_ADVERTISE=", "CONSUL_HTTP_ADDR=consul.invalid:8500")
-	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{n.name}})
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", Members: []string{n.name}})
 	n.start()
 	n.server(soon)
-	rt, err := readRuntime(n.state(""))
-	must(t, err)
+	rt, err := statedir.ReadRuntime(n.state(""))
+	expect.Must(t, err)
 	if rt.Located {
 		t.Errorf("it claims to know its address: %+v", rt)
 	}
@@ -375,7 +373,7 @@ func testSIGTERMWaitingForMembers(t *testing.T, w *world) {
 func (w *world) endsOnSIGTERM(n *node) {
 	w.t.Helper()
 	began := time.Now()
-	must(w.t, n.cmd.Process.Signal(syscall.SIGTERM))
+	expect.Must(w.t, n.cmd.Process.Signal(syscall.SIGTERM))
 	n.refused(soon, "stopped while waiting for", "terminated")
 	if took := time.Since(began); took > 2*time.Second {
 		w.t.Errorf("it took %s to end", took)
@@ -388,8 +386,8 @@ func (w *world) endsOnSIGTERM(n *node) {
 
 func testExecFailure(t *testing.T, w *world) {
 	server := filepath.Join(w.root, "bin", "rabbitmq-server")
-	must(t, os.Remove(server))
-	must(t, os.WriteFile(server, []byte("\x7fELFgarbage"), 0o755))
+	expect.Must(t, os.Remove(server))
+	expect.Must(t, os.WriteFile(server, []byte("\x7fELFgarbage"), 0o755))
 	n := w.node("rabbit@localhost")
 	n.start()
 	n.refused(soon, "exec "+server, "exec format error")
@@ -403,13 +401,13 @@ func testExecFailure(t *testing.T, w *world) {
 func testTwoOnOneVolume(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
-	before := tree(t, n.volume(""))
+	before := expect.Tree(t, n.volume(""))
 	out, code := n.run()
 	if code != 1 {
 		t.Errorf("exit status %d, want 1", code)
 	}
-	says(t, out, "another node runs on this volume", "give each node a volume of its own")
-	if after := tree(t, n.volume("")); !sameTree(before, after) {
+	expect.Says(t, out, "another node runs on this volume", "give each node a volume of its own")
+	if after := expect.Tree(t, n.volume("")); !sameTree(before, after) {
 		t.Errorf("it changed the volume: %v, was %v", after, before)
 	}
 	n.registered(0, api.HealthPassing)
@@ -431,7 +429,7 @@ func sameTree(a, b map[string]string) bool {
 // it serves by now, and what another process wrote stops it no more than one that is verified.
 func testGivenUpWhileItBoots(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
-	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{n.name}})
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", Members: []string{n.name}})
 	was := formed("id-1", map[string]string{n.name: "v1"})
 	w.putRecord(was)
 	n.start()
@@ -442,12 +440,12 @@ func testGivenUpWhileItBoots(t *testing.T, w *world) {
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
 	w.recordBecomes(was)
-	says(t, n.log(), "taken off the record all the same", "far-away")
-	must(t, syscall.Kill(s.PID, 0))
+	expect.Says(t, n.log(), "taken off the record all the same", "far-away")
+	expect.Must(t, syscall.Kill(s.PID, 0))
 
 	// What a process of its own wrote is another matter: there is a cluster without it.
 	m := w.node("m@localhost")
-	m.hasData(&memberFile{ClusterID: "id-1", Volume: "vm", Members: []string{n.name, m.name}})
+	m.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vm", Members: []string{n.name, m.name}})
 	w.putRecord(was.With(m.name, "vm"))
 	m.start()
 	m.server(soon)
@@ -456,12 +454,12 @@ func testGivenUpWhileItBoots(t *testing.T, w *world) {
 	m.tell("amqp up")
 	m.tell("notify READY=1")
 	m.exit(soon)
-	says(t, m.log(), "stopping the server", "m@localhost took itself off cluster id-1", "its volume came up blank")
+	expect.Says(t, m.log(), "stopping the server", "m@localhost took itself off cluster id-1", "its volume came up blank")
 }
 
 // A volume that the record positively rules out is not started, and kept.
 func testVolumeRefused(t *testing.T, w *world) {
-	mine := &memberFile{ClusterID: "id-1", Volume: "v1", Members: []string{"a@localhost"}}
+	mine := &statedir.Marker{ClusterID: "id-1", Volume: "v1", Members: []string{"a@localhost"}}
 	for name, c := range map[string]struct {
 		record peers.Record
 		words  []string
@@ -481,10 +479,10 @@ func testVolumeRefused(t *testing.T, w *world) {
 			w.putRecord(c.record)
 			n := w.node("a@localhost")
 			n.hasData(mine)
-			before := tree(t, n.data(""))
+			before := expect.Tree(t, n.data(""))
 			n.start()
 			n.refused(soon, append(c.words, "refusing to start", "Its data is kept", "empty volume")...)
-			if !sameTree(before, tree(t, n.data(""))) || !strings.Contains(tree(t, n.state(""))[n.state("member")], "v1") {
+			if !sameTree(before, expect.Tree(t, n.data(""))) || !strings.Contains(expect.Tree(t, n.state(""))[n.state("member")], "v1") {
 				t.Error("it changed the volume")
 			}
 			n.registered(0, "")
@@ -510,7 +508,7 @@ func testWaitTimeout(t *testing.T, w *world) {
 // The time spent behind somebody else's lock counts, too.
 func testWaitTimeoutBehindLock(t *testing.T, w *world) {
 	_, err := holdLock(t, w)
-	must(t, err)
+	expect.Must(t, err)
 	n := w.node("rabbit@localhost")
 	n.start("--wait-timeout", "12s")
 	n.logs("rabbit@holder")
@@ -580,7 +578,7 @@ func testDeadSeedsClaim(t *testing.T, w *world) {
 	}
 	a.kill(s.PID)
 	a.exit(soon)
-	eventually(t, 3*testTTL, "its session ends", func() error {
+	expect.Eventually(t, 3*testTTL, "its session ends", func() error {
 		if w.sessions() != 0 {
 			return errors.New("it is there")
 		}
@@ -608,7 +606,7 @@ func testJoinTimeout(t *testing.T, w *world) {
 	n.start("--join-timeout", "10s")
 	n.server(soon)
 	n.exit(20 * time.Second)
-	says(t, n.log(), "--join-timeout, RMQ_JOIN_TIMEOUT")
+	expect.Says(t, n.log(), "--join-timeout, RMQ_JOIN_TIMEOUT")
 	n.registered(soon, "")
 }
 
@@ -626,7 +624,7 @@ func testCameUpAlone(t *testing.T, w *world) {
 	n.tell("notify READY=1")
 	n.registered(2*testBeat+soon, api.HealthPassing)
 	calls, err := os.ReadFile(n.path("ctl"))
-	must(t, err)
+	expect.Must(t, err)
 	at := 0
 	for _, call := range []string{n.name + " stop_app", n.name + " join_cluster a@localhost", n.name + " start_app"} {
 		i := strings.Index(string(calls)[at:], call)
@@ -657,14 +655,14 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 				running = ""
 			}
 			a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|"+running+"||true|\n")
-			n.put(n.state("pending"), pendingFile{Role: joining, Claim: r.Claim, Volume: "vb", Failed: failed})
+			n.put(n.state("pending"), statedir.Pending{Role: statedir.Joining, Claim: r.Claim, Volume: "vb", Failed: failed})
 			n.put(n.data("coordination/x"), "half of a join")
 			n.start()
 			n.logs("members of cluster id-1, which hold its data: a@localhost")
 			if g, gone := w.record().Gone[n.name]; !gone || !g.Unjoined || g.Volume != "vb" {
 				t.Errorf("record %+v", w.record())
 			}
-			if pending, err := (volume{state: n.state("")}).pending(); err != nil || pending == nil || !pending.Failed || pending.Volume != "vb" {
+			if pending, err := (statedir.Dir{State: n.state("")}).Pending(); err != nil || pending == nil || !pending.Failed || pending.Volume != "vb" {
 				t.Errorf("pending while it waits: %+v, %v", pending, err)
 			}
 			a.put(a.path("view"), "view|id-1|a@localhost|a@localhost||true|\n")
@@ -672,7 +670,7 @@ func testJoinCameToNothing(t *testing.T, w *world) {
 			if r := w.record(); r.Members[n.name] != "vb" || r.Joining[n.name] != "vb" || len(r.Replaced) != 0 {
 				t.Errorf("record %+v", r)
 			}
-			if pending, err := (volume{state: n.state("")}).pending(); err != nil || pending == nil || pending.Failed || pending.Role != joining || pending.Volume != "vb" {
+			if pending, err := (statedir.Dir{State: n.state("")}).Pending(); err != nil || pending == nil || pending.Failed || pending.Role != statedir.Joining || pending.Volume != "vb" {
 				t.Errorf("pending: %+v, %v", pending, err)
 			}
 			if _, err := os.Stat(n.data("coordination/x")); err == nil {
@@ -689,95 +687,11 @@ func testJoinOnAnotherVolume(t *testing.T, w *world) {
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).With(n.name, "v-unmounted"))
 	a := w.neighbour("a@localhost", "id-1")
 	a.put(a.path("view"), "view|id-1|a@localhost,b@localhost|a@localhost||true|\n")
-	n.put(n.state("pending"), pendingFile{Role: joining, Claim: "c0", Volume: "vb"})
+	n.put(n.state("pending"), statedir.Pending{Role: statedir.Joining, Claim: "c0", Volume: "vb"})
 	n.start()
 	n.logs("members of cluster id-1, which hold its data: a@localhost")
 	if g, gone := w.record().Gone[n.name]; !gone || g.Unjoined || g.Volume != "v-unmounted" {
 		t.Errorf("record %+v", w.record())
-	}
-}
-
-// A joiner gives up where the cluster counts it in and has no leader without it, but
-// not at once: it may be about to vote.
-func TestVotesInVain(t *testing.T) {
-	t.Parallel()
-	agent := consultest.Start(t)
-	member := peers.Registration{Service: "rabbitmq", Node: "a@localhost", Port: 5672, TTL: 10 * time.Second, Reap: time.Hour, Volume: "va", Boot: "boot", ClusterID: "id-1"}
-	must(t, peers.Announce(t.Context(), agent.Client, member, peers.Serving, ""))
-	must(t, peers.Report(t.Context(), agent.Client, member, api.HealthPassing, ""))
-	v := testVolume(t)
-	view, mine, led, asked := "", "view||b@localhost|||true|\n", "false", 0
-	run := func(_ context.Context, argv ...string) (string, error) {
-		asked++
-		switch {
-		case strings.Contains(argv[5], "led|"):
-			return "led|" + led + "|\nok\n", nil
-		case argv[3] == "b@localhost":
-			return mine, nil
-		}
-		return view, nil
-	}
-	cfg := config{Node: "b@localhost", Service: member.Service, KeyPrefix: "rmq-entrypoint", Consul: []string{agent.Addr}, Data: v.data, StateDir: v.state, JoinTimeout: time.Hour, TTL: member.TTL}
-	must(t, v.writePending(pendingFile{Role: joining, Claim: "c1", Volume: "vb"}))
-	var log bytes.Buffer
-	c := &companion{
-		log: slog.New(slog.NewTextHandler(&log, nil)), rt: runtimeFile{Config: cfg, Role: joining, Claim: "c1", Volume: "vb", PID: -1},
-		consul: newConsul(cfg, slog.New(slog.DiscardHandler)), broker: broker{"b@localhost", run}, joinedBy: time.Now().Add(time.Hour), born: time.Now(),
-	}
-	counted := "view|id-1|a@localhost,b@localhost|a@localhost||true|\n"
-	view = counted
-	if c.votesInVain(t.Context()); asked != 0 {
-		t.Errorf("it asked %d times before a join takes longer than usual", asked)
-	}
-	c.born = time.Now().Add(-time.Minute)
-	own, since := mine, time.Now().Add(-time.Hour)
-	for _, tc := range []struct {
-		name, view, led, mine string
-		unknown               bool // says nothing for it or against
-	}{
-		{name: "not counted in", view: "view|id-1|a@localhost|a@localhost||true|\n", led: "false", mine: own},
-		{name: "a majority without it", view: "view|id-1|a@localhost,b@localhost,c@localhost|a@localhost,c@localhost||true|\n", led: "false", mine: own},
-		{name: "Mnesia", view: "view|id-1|a@localhost,b@localhost|a@localhost||false|\n", led: "false", mine: own},
-		{name: "it has a leader", view: counted, led: "true", mine: own},
-		{name: "it knows the others itself: slow", view: counted, led: "false", mine: "view||a@localhost,b@localhost|||true|\n"},
-		{name: "whether it has a leader is unknown", view: counted, led: "unknown", mine: own, unknown: true},
-		{name: "nobody can be asked", led: "false", mine: own, unknown: true},
-		{name: "it boots", view: counted, led: "false", unknown: true},
-	} {
-		view, led, mine, c.stuckAt, c.stuck = tc.view, tc.led, tc.mine, since, stuckLooks
-		if c.votesInVain(t.Context()) {
-			t.Errorf("%s: it gives up", tc.name)
-		}
-		if kept := c.stuckAt.Equal(since) && c.stuck == stuckLooks; kept != tc.unknown {
-			t.Errorf("%s: since %s, %d looks", tc.name, c.stuckAt, c.stuck)
-		}
-	}
-	view, led, mine, c.stuckAt, c.stuck = counted, "false", own, time.Time{}, 0
-	for range stuckLooks {
-		if c.votesInVain(t.Context()) || c.stuckAt.IsZero() {
-			t.Error("it gives up at once")
-		}
-	}
-	c.stuckAt, c.stuck = since, stuckLooks-2
-	if c.votesInVain(t.Context()) {
-		t.Error("it gives up after few looks")
-	}
-	touch(t, filepath.Join(v.data, "rabbit_serial"))
-	if c.votesInVain(t.Context()) {
-		t.Error("it gives up what may be data")
-	}
-	must(t, os.RemoveAll(v.data))
-	c.giveUp(t.Context())
-	says(t, log.String(), "stopping the server", "no leader without its vote")
-	if pending, err := v.pending(); err != nil || pending == nil || !pending.Failed || pending.Role != joining || pending.Claim != "c1" || pending.Volume != "vb" {
-		t.Errorf("pending: %+v, %v", pending, err)
-	}
-	// What a node founded alone by accident stays known as such.
-	must(t, v.writePending(pendingFile{Role: alone, Claim: "c1", Volume: "vb"}))
-	c.joinedBy = time.Now()
-	c.giveUp(t.Context())
-	if pending, err := v.pending(); err != nil || pending.Role != alone || pending.Failed {
-		t.Errorf("pending: %+v, %v", pending, err)
 	}
 }
 
@@ -793,7 +707,7 @@ func testCameUpAloneWithQueues(t *testing.T, w *world) {
 	n.put(n.path("queues"), "7")
 	n.tell("notify READY=1")
 	n.reports(soon, api.HealthCritical, "holds 7 queues")
-	consistently(t, testBeat+time.Second, "a split stays critical", func() error {
+	expect.Consistently(t, testBeat+time.Second, "a split stays critical", func() error {
 		status, err := n.status(w.consul.Client)
 		if err == nil && status != api.HealthCritical {
 			err = fmt.Errorf("it is %q", status)
@@ -817,9 +731,9 @@ func testOvertakenSeed(t *testing.T, w *world) {
 	n.put(n.data("schema.DAT"), "")
 	n.tell("notify READY=1")
 	n.exit(testBeat + soon)
-	says(t, n.log(), "overtaken")
-	p, err := volume{n.data(""), n.state("")}.pending()
-	if err != nil || p == nil || p.Role != alone {
+	expect.Says(t, n.log(), "overtaken")
+	p, err := statedir.Dir{Data: n.data(""), State: n.state("")}.Pending()
+	if err != nil || p == nil || p.Role != statedir.Alone {
 		t.Errorf("pending: %+v, %v", p, err)
 	}
 	n.registered(soon, "")
@@ -837,7 +751,7 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 	n.registered(time.Second, "")
 	n.tell("amqp down")
 	n.reports(soon, api.HealthCritical, "stopping")
-	consistently(t, testBeat+time.Second, "a stopped node stays out", func() error {
+	expect.Consistently(t, testBeat+time.Second, "a stopped node stays out", func() error {
 		status, err := n.status(w.consul.Client)
 		if err == nil && status != "" {
 			err = fmt.Errorf("it is %q", status)
@@ -878,7 +792,7 @@ func testAMQPShutdown(t *testing.T, w *world) {
 // The server's end is the companion's, however it came.
 func testServerEnds(t *testing.T, w *world) {
 	for name, end := range map[string]func(n *node, s started){
-		"SIGTERM": func(n *node, s started) { must(n.t, syscall.Kill(s.PID, syscall.SIGTERM)) },
+		"SIGTERM": func(n *node, s started) { expect.Must(n.t, syscall.Kill(s.PID, syscall.SIGTERM)) },
 		"SIGKILL": func(n *node, s started) { n.kill(s.PID) },
 		"exit":    func(n *node, _ started) { n.tell("exit") },
 	} {
@@ -890,7 +804,7 @@ func testServerEnds(t *testing.T, w *world) {
 			end(n, s)
 			n.registered(2*time.Second, "")
 			n.exit(soon)
-			eventually(t, soon, "the companion ends", func() error {
+			expect.Eventually(t, soon, "the companion ends", func() error {
 				if left := w.companions(); len(left) > 0 {
 					return fmt.Errorf("%v is there", left)
 				}
@@ -925,7 +839,7 @@ func testRecordLost(t *testing.T, w *world) {
 	n.serves()
 	was := w.record()
 	_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
-	must(t, err)
+	expect.Must(t, err)
 	w.recordBecomes(was)
 	w.putRecord(peers.Record{}.Claimed("b@localhost", "vb", "", time.Now()))
 	w.recordBecomes(was)
@@ -948,7 +862,7 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 			for _, pid := range w.companions() {
 				n.kill(pid)
 			}
-			eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+			expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
 			n.reports(soon, api.HealthCritical, words)
 		}
 		if now := n.server(soon); now.PID != s.PID || syscall.Kill(s.PID, 0) != nil {
@@ -963,7 +877,7 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 	// What happened since it serves is no earlier day's: another one took its place.
 	w.putRecord(was.Without(n.name, "its volume came up blank", time.Now()).With(n.name, "v-new"))
 	n.exit(soon)
-	says(t, n.log(), "stopping the server", "is on record with volume v-new")
+	expect.Says(t, n.log(), "stopping the server", "is on record with volume v-new")
 }
 
 // replaced has a health check start the companion again.
@@ -979,7 +893,7 @@ func (w *world) replaced(n *node) error {
 
 func (w *world) recordBecomes(was peers.Record) {
 	w.t.Helper()
-	eventually(w.t, 2*testBeat, "the record is published again", func() error {
+	expect.Eventually(w.t, 2*testBeat, "the record is published again", func() error {
 		if r := w.record(); r.State != peers.Formed || r.ClusterID != was.ClusterID || r.Members["rabbit@localhost"] != was.Members["rabbit@localhost"] {
 			return fmt.Errorf("it is %+v", r)
 		}
@@ -1009,8 +923,8 @@ func testCompanionKilled(t *testing.T, w *world) {
 			t.Fatalf("companions %v, want one", was)
 		}
 		n.kill(was[0])
-		eventually(t, soon, "the killed one has left its seat", func() error { // a check that comes earlier finds it alive
-			f, err := trySeat(filepath.Dir(n.state("any")), companionSeat)
+		expect.Eventually(t, soon, "the killed one has left its seat", func() error { // a check that comes earlier finds it alive
+			f, err := statedir.TryLock(filepath.Dir(n.state("any")), statedir.CompanionLock)
 			if err == nil {
 				err = f.Close()
 			}
@@ -1030,18 +944,18 @@ func testCompanionKilled(t *testing.T, w *world) {
 		}
 		n.registered(0, api.HealthPassing)
 		r := n.reports(soon, api.HealthPassing, "")
-		if r.PID != s.PID || r.Companion == was[0] || r.Role != member {
+		if r.PID != s.PID || r.Companion == was[0] || r.Role != statedir.Member {
 			t.Errorf("the new companion says %+v", r)
 		}
 	}
-	consistently(t, testTTL+testBeat, "the registration is kept", func() error {
+	expect.Consistently(t, testTTL+testBeat, "the registration is kept", func() error {
 		status, err := n.status(w.consul.Client)
 		if err == nil && status != api.HealthPassing {
 			err = fmt.Errorf("it is %q", status)
 		}
 		return err
 	})
-	says(t, n.log(), "a health check starts it again")
+	expect.Says(t, n.log(), "a health check starts it again")
 	if strings.Count(n.log(), "verified: this node is a member") != 3 {
 		t.Errorf("it was not verified again in the server's own log:\n%s", n.log())
 	}
@@ -1106,12 +1020,12 @@ func testNotifyForwarded(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	socket := n.path("outer.sock")
 	outer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	must(t, err)
+	expect.Must(t, err)
 	defer func() { _ = outer.Close() }()
 	n.own()
 	n.env = append(n.env, "NOTIFY_SOCKET="+socket)
 	n.serves()
-	must(t, outer.SetReadDeadline(time.Now().Add(soon)))
+	expect.Must(t, outer.SetReadDeadline(time.Now().Add(soon)))
 	buf := make([]byte, 100)
 	got, err := outer.Read(buf)
 	if err != nil || string(buf[:got]) != "READY=1" {
@@ -1125,7 +1039,7 @@ func testConfigNotWritable(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.put(n.path("taken/file"), "")
 	n.put(n.path("sealed/file"), "")
-	must(t, os.Chmod(n.path("sealed"), 0o555))
+	expect.Must(t, os.Chmod(n.path("sealed"), 0o555))
 	for _, path := range []string{"/proc/rabbitmq.config", n.path("taken"), n.path("taken/file/rabbitmq.config"), n.path("sealed/rabbitmq.config")} {
 		out, code := n.run("--config", path)
 		if code != 1 || !strings.Contains(out, "--config") || !strings.Contains(out, "RMQ_CONFIG_FILE") {
@@ -1134,7 +1048,7 @@ func testConfigNotWritable(t *testing.T, w *world) {
 		if r := w.record(); r.State != peers.Absent {
 			t.Errorf("--config %s: it claimed the founding first: %+v", path, r)
 			_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
-			must(t, err)
+			expect.Must(t, err)
 		}
 	}
 	if left, _ := filepath.Glob(n.path("*/*")); !slices.Equal(left, []string{n.path("sealed/file"), n.path("taken/file"), n.volume(".erlang.cookie"), n.volume("mnesia")}) &&
@@ -1162,7 +1076,7 @@ func testAnotherCommand(t *testing.T, w *world) {
 	if out, code := n.run("rabbitmqctl", "-q", "-n", n.name, "eval", "queues|"); code != 0 || out != "queues|0|\n" {
 		t.Errorf("rabbitmqctl: %d, %q", code, out)
 	}
-	if files := tree(t, n.volume("")); len(files) > 0 {
+	if files := expect.Tree(t, n.volume("")); len(files) > 0 {
 		t.Errorf("it wrote %v", files)
 	}
 }
@@ -1173,17 +1087,17 @@ func testStatus(t *testing.T, w *world) {
 	if code != 0 {
 		t.Errorf("exit status %d", code)
 	}
-	says(t, out, "rabbit@localhost", "never started", "blank", "none", "free")
+	expect.Says(t, out, "rabbit@localhost", "never started", "blank", "none", "free")
 	n.serves()
 	_, err := holdLock(t, w)
-	must(t, err)
+	expect.Must(t, err)
 	out, _ = n.run("status")
-	says(t, out, "RabbitMQ 4.0.5", "role member", "passing since", "id-of-"+w.service, "formed since", "held by rabbit@holder on h1", n.ip+":5672")
+	expect.Says(t, out, "RabbitMQ 4.0.5", "role member", "passing since", "id-of-"+w.service, "formed since", "held by rabbit@holder on h1", n.ip+":5672")
 	n.kill(n.cmd.Process.Pid)
 	n.exit(soon)
 	n.registered(soon, "")
 	out, _ = n.run("status")
-	says(t, out, "not running", "id-of-"+w.service)
+	expect.Says(t, out, "not running", "id-of-"+w.service)
 }
 
 func testFound(t *testing.T, w *world) {
@@ -1194,7 +1108,7 @@ func testFound(t *testing.T, w *world) {
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost serves") {
 		t.Errorf("forget-cluster beside a member that serves: %d, %q", code, out)
 	}
-	must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: a.name}))
+	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: a.name}))
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost answers") {
 		t.Errorf("forget-cluster beside a member that runs unregistered: %d, %q", code, out)
 	}
@@ -1204,7 +1118,7 @@ func testFound(t *testing.T, w *world) {
 		t.Errorf("forget-cluster beside a member that is off the record and runs: %d, %q", code, out)
 	}
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).With("blank@localhost", "vb").Without("blank@localhost", "its volume came up blank", time.Now()))
-	must(t, os.Remove(a.path("view")))
+	expect.Must(t, os.Remove(a.path("view")))
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-9"); code != 1 || !strings.Contains(out, "id-1") {
 		t.Errorf("forget-cluster for another cluster: %d, %q", code, out)
 	}
@@ -1213,15 +1127,15 @@ func testFound(t *testing.T, w *world) {
 	if code != 1 {
 		t.Errorf("forget-cluster beside a member whose host has no epmd: %d", code)
 	}
-	says(t, out, "cannot be told", "a@localhost: no epmd listens at", ":"+lost, "Ask from a container that reaches these nodes", "--force")
+	expect.Says(t, out, "cannot be told", "a@localhost: no epmd listens at", ":"+lost, "Ask from a container that reaches these nodes", "--force")
 	n.env = append(n.env, "ERL_EPMD_PORT="+asleep)
 	// Nor is it down while its companion beats, whatever RabbitMQ's state.
 	reg := peers.Registration{Service: w.service, Node: a.name, Address: a.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: "id-1"}
-	must(t, peers.Announce(t.Context(), w.consul.Client, reg, peers.Starting, "booting"))
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, reg, peers.Starting, "booting"))
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost: its entry in Consul, at "+a.ip+":5672, has not lapsed") {
 		t.Errorf("forget-cluster beside a member that starts: %d, %q", code, out)
 	}
-	must(t, peers.Withdraw(t.Context(), w.consul.Client, reg))
+	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, reg))
 	// Not knowing is not "down". The answer takes longer than a session lives that nobody renews.
 	a.put(a.path("deaf"), fmt.Sprint(2*testTTL.Seconds()))
 	n.env = append(n.env, "ERL_EPMD_PORT="+epmd(t, "a"))
@@ -1232,7 +1146,7 @@ func testFound(t *testing.T, w *world) {
 		t.Fatalf("it was refused and changed the record: %+v", r)
 	}
 	host, err := os.Hostname()
-	must(t, err)
+	expect.Must(t, err)
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-1", "--force"); code != 0 || !strings.Contains(out, "given up") {
 		t.Errorf("forget-cluster --force: %d, %q", code, out)
 	}
@@ -1240,21 +1154,21 @@ func testFound(t *testing.T, w *world) {
 		t.Errorf("on record is %+v", g)
 	}
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
-	must(t, os.Remove(a.path("deaf")))
+	expect.Must(t, os.Remove(a.path("deaf")))
 	n.env = append(n.env, "ERL_EPMD_PORT="+asleep)
 	out, code = n.run("forget-cluster", "--cluster-id", "id-1")
 	if code != 0 {
 		t.Errorf("forget-cluster: %d", code)
 	}
-	says(t, out, "a@localhost is down: epmd at", "does not list it", "given up")
+	expect.Says(t, out, "a@localhost is down: epmd at", "does not list it", "given up")
 	if w.sessions() != 0 {
 		t.Error("it left a session")
 	}
 	out, _ = n.run("status")
-	says(t, out, "a@localhost on ", "written by rmq-entrypoint forget-cluster on host "+host)
+	expect.Says(t, out, "a@localhost on ", "written by rmq-entrypoint forget-cluster on host "+host)
 
 	// The volume is refused, and told by whom and when it was given up.
-	a.hasData(&memberFile{ClusterID: "id-1", Volume: "va", Members: []string{a.name}})
+	a.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{a.name}})
 	a.start()
 	a.refused(soon, "refusing to start", "a@localhost was taken off cluster id-1 on "+time.Now().UTC().Format("2006-01-02T"), "by rmq-entrypoint forget-cluster on host "+host,
 		"nobody is on record any more", "Its data is kept", "delete the key "+w.recordKey())
@@ -1264,7 +1178,7 @@ func testFound(t *testing.T, w *world) {
 	if r := w.record(); r.State != peers.Forming || r.Seed != n.name || len(r.Previous) != 1 || r.Previous[0].ClusterID != "id-1" {
 		t.Errorf("record %+v", r)
 	}
-	says(t, n.log(), "FOUNDING ANEW: the cluster on record was given up", "given_up_by=", "rmq-entrypoint forget-cluster on host "+host)
+	expect.Says(t, n.log(), "FOUNDING ANEW: the cluster on record was given up", "given_up_by=", "rmq-entrypoint forget-cluster on host "+host)
 }
 
 // A cluster is given up while it runs: the member that serves stops for nobody, takes that
@@ -1274,7 +1188,7 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 	s := n.serves()
 	cluster := "id-of-" + w.service
 	n.sees(cluster, n.name, "b@localhost")
-	eventually(t, soon, "b is on record", func() error {
+	expect.Eventually(t, soon, "b is on record", func() error {
 		if _, on := w.record().Members["b@localhost"]; !on {
 			return fmt.Errorf("it is not: %+v", w.record())
 		}
@@ -1292,7 +1206,7 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 		t.Errorf("on record are %v, gone %v", back.Members, back.Gone)
 	}
 	n.reports(soon, api.HealthPassing, "")
-	says(t, n.log(), "taken off the record all the same", "written_by=\"rmq-entrypoint forget-cluster on host far-away\"")
+	expect.Says(t, n.log(), "taken off the record all the same", "written_by=\"rmq-entrypoint forget-cluster on host far-away\"")
 
 	for name, g := range map[string]peers.Gone{
 		"by an earlier version":          {Why: "given up by an operator (rmq-entrypoint forget-cluster)", At: time.Now().Add(-24 * time.Hour)},
@@ -1306,7 +1220,7 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 		r.Gone = map[string]peers.Gone{n.name: g}
 		w.putRecord(r)
 		w.recordBecomes(was)
-		consistently(t, testBeat, name+" it passes", func() error {
+		expect.Consistently(t, testBeat, name+" it passes", func() error {
 			if status, err := n.status(w.consul.Client); err != nil || status != api.HealthPassing {
 				return fmt.Errorf("it is %q, %v", status, err)
 			}
@@ -1320,27 +1234,8 @@ func testGivenUpWhileItServes(t *testing.T, w *world) {
 	w.recordBecomes(was)
 	w.putRecord(gone.Claimed("x@localhost", "vx", "", time.Now()).Founded("id-new", time.Now()))
 	n.reports(soon, api.HealthCritical, "SPLIT")
-	consistently(t, 2*testBeat, "it serves on", func() error { return syscall.Kill(s.PID, 0) })
+	expect.Consistently(t, 2*testBeat, "it serves on", func() error { return syscall.Kill(s.PID, 0) })
 	if strings.Contains(n.log(), "stopping the server") {
 		t.Error("the server was told to stop")
-	}
-}
-
-// Without an address of Consul's name there is none of the node's either: nothing is registered.
-func TestLocate(t *testing.T) {
-	rt := &runtimeFile{Config: config{Service: "rabbitmq", Node: "rabbit@localhost", Consul: []string{"consul.invalid:8500"}}}
-	c := &companion{rt: *rt, consul: &consul{addr: "consul.invalid:8500"}}
-	if err := c.locate(t.Context()); err == nil || c.rt.Located {
-		t.Errorf("located at %q, %v", c.rt.Address, err)
-	}
-	c.rt.Config.StateDir = t.TempDir()
-	c.rt.Config.Management = rabbitconf.Listener{Port: 15672}
-	c.beside = besides(c.rt)
-	c.consul.addr = "198.51.100.1:8500" // elsewhere: the source of the route there
-	if err := c.locate(t.Context()); err != nil || !c.rt.Located || net.ParseIP(c.reg.Address) == nil || c.reg.Address != registration(c.rt).Address || c.beside[0].Address != c.reg.Address {
-		t.Errorf("located at %q, registered at %q and %+v, %v", c.rt.Address, c.reg.Address, c.beside, err)
-	}
-	if kept, err := readRuntime(c.rt.Config.StateDir); err != nil || kept.Address != c.reg.Address {
-		t.Errorf("the next companion reads %+v, %v", kept, err)
 	}
 }

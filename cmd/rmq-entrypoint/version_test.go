@@ -1,19 +1,18 @@
 package main
 
 import (
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 func TestVersions(t *testing.T) {
@@ -51,8 +50,8 @@ func (w *world) neighbourOf(version, name, cluster string, members ...string) *n
 func (n *node) becomes(version, cluster string) {
 	n.t.Helper()
 	r := peers.Registration{Service: n.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: cluster, Version: version}
-	must(n.t, peers.Enter(n.t.Context(), n.consul.Client, r, ""))
-	must(n.t, peers.Report(n.t.Context(), n.consul.Client, r, api.HealthPassing, ""))
+	expect.Must(n.t, peers.Enter(n.t.Context(), n.consul.Client, r, ""))
+	expect.Must(n.t, peers.Report(n.t.Context(), n.consul.Client, r, api.HealthPassing, ""))
 }
 
 // unchanged starts the node, which must be refused within a second with the words, and
@@ -60,12 +59,12 @@ func (n *node) becomes(version, cluster string) {
 func (n *node) unchanged(words ...string) {
 	n.t.Helper()
 	n.own()
-	before, record := tree(n.t, n.volume("")), n.record()
+	before, record := expect.Tree(n.t, n.volume("")), n.record()
 	began := time.Now()
 	n.start()
 	n.refused(soon, append(words, "refusing to start, nothing was changed", "--allow-version-jump (RMQ_ALLOW_VERSION_JUMP=true)")...)
 	n.t.Logf("refused in %s", time.Since(began))
-	if after := tree(n.t, n.volume("")); !sameTree(before, after) {
+	if after := expect.Tree(n.t, n.volume("")); !sameTree(before, after) {
 		n.t.Errorf("it changed the volume: %v", after)
 	}
 	n.registered(0, "")
@@ -82,7 +81,7 @@ func (n *node) image(version string) { n.env = append(n.env, "RABBITMQ_VERSION="
 func flagsOf(t *testing.T, version string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("..", "..", "rabbitconf", "testdata", "feature_flags", version))
-	must(t, err)
+	expect.Must(t, err)
 	return string(b)
 }
 
@@ -94,7 +93,7 @@ func testJump(t *testing.T, w *world) {
 	w.putRecord(r)
 	w.neighbourOf("4.0.6", "b@localhost", "id-1", "rabbit@localhost", "b@localhost", "c@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
-	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5", Erlang: "27.3.4.1"})
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5", Erlang: "27.3.4.1"})
 	n.put(n.flags(), flagsOf(t, "4.0.5"))
 	n.unchanged("RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran on this volume last", "this image has RabbitMQ 4.3.6", "takes only volumes of 4.2",
 		"not enabled here: rabbitmq_4.1.0, rabbitmq_4.2.0, khepri_db", "the next version to go to is 4.2, then 4.3", "rabbitmqctl enable_feature_flag all",
@@ -123,12 +122,12 @@ func TestJumpWithoutConsul(t *testing.T) {
 	w := newWorld(t, nil)
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6", "CONSUL_HTTP_ADDR=10.255.255.1:8500,10.255.255.2:8500")
 	n.hasData(nil)
-	n.put(n.state("version"), stampFile{RabbitMQ: "4.1.0"})
+	n.put(n.state("version"), statedir.Stamp{RabbitMQ: "4.1.0"})
 	n.own()
-	before := tree(t, n.volume(""))
+	before := expect.Tree(t, n.volume(""))
 	n.start()
 	n.refused(soon, "RabbitMQ 4.1.0 ran on this volume last", "the next version to go to is 4.2", "cannot be told: no Consul answers")
-	if !sameTree(before, tree(t, n.volume(""))) {
+	if !sameTree(before, expect.Tree(t, n.volume(""))) {
 		t.Error("it changed the volume")
 	}
 }
@@ -142,7 +141,7 @@ func testJumpAdopted(t *testing.T, w *world) {
 	n.put(n.flags(), flagsOf(t, "4.3.6"))
 	n.unchanged("RabbitMQ 4.3.1 or a later one", "no downgrade", "from the image that it had")
 	// Ours ran 4.0.5, the official image 4.3.6 since: what RabbitMQ wrote down counts.
-	n.put(n.state("member"), memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
+	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
 	n.unchanged("RabbitMQ 4.3.1 or a later one", "no downgrade")
 	n.image("4.3.6")
 	n.start()
@@ -153,10 +152,10 @@ func testJumpAdopted(t *testing.T, w *world) {
 func testJumpAllowed(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.hasData(nil)
-	n.put(n.state("version"), stampFile{RabbitMQ: "4.0.5"})
+	n.put(n.state("version"), statedir.Stamp{RabbitMQ: "4.0.5"})
 	n.start("--allow-version-jump")
 	n.server(soon)
-	says(t, n.log(), "A JUMP OF VERSIONS IS LET THROUGH", "RabbitMQ 4.0.5 ran on this volume last", "level=ERROR")
+	expect.Says(t, n.log(), "A JUMP OF VERSIONS IS LET THROUGH", "RabbitMQ 4.0.5 ran on this volume last", "level=ERROR")
 	n.kill(n.cmd.Process.Pid)
 	n.exit(soon)
 	n.registered(soon, "")
@@ -191,7 +190,7 @@ func testVersionsOnRecord(t *testing.T, w *world) {
 	if r := w.record(); r.Versions[n.name] != "4.0.5" {
 		t.Errorf("record %+v", r)
 	}
-	if m, err := (volume{n.data(""), n.state("")}).member(); err != nil || m.RabbitMQ != "4.0.5" {
+	if m, err := (statedir.Dir{Data: n.data(""), State: n.state("")}).Marker(); err != nil || m.RabbitMQ != "4.0.5" {
 		t.Errorf("marker %+v, %v", m, err)
 	}
 	n.kill(n.cmd.Process.Pid)
@@ -215,16 +214,16 @@ func testMixOfMember(t *testing.T, w *world) {
 	w.putRecord(r)
 	b := w.neighbourOf("4.0.5", "b@localhost", "id-1", "rabbit@localhost", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
-	n.hasData(&memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.2.3"})
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.2.3"})
 	n.unchanged("RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "go back to an image of RabbitMQ 4.2.3 here",
 		"bring b@localhost to a version that 4.3 takes first (4.2)", "b@localhost runs 4.0.5")
 	// The others went on while it was down.
 	b.becomes("4.3.6", "id-1")
-	n.put(n.state("member"), memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
+	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
 	n.image("4.0.5")
 	n.unchanged("RabbitMQ 4.0.5 in this image and RabbitMQ 4.3.6 of b@localhost", "the next version to go to is 4.2")
-	must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: b.name}))
-	n.put(n.state("member"), memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.2.3"})
+	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: b.name}))
+	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.2.3"})
 	n.image("4.3.6")
 	n.start()
 	n.server(soon)
@@ -236,7 +235,7 @@ func testMixOfBlank(t *testing.T, w *world) {
 	w.neighbourOf("4.0.5", "b@localhost", "id-1", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.unchanged("RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "start this node from an image of RabbitMQ 4.0.5")
-	if files := tree(t, n.volume("")); len(files) > 0 {
+	if files := expect.Tree(t, n.volume("")); len(files) > 0 {
 		t.Errorf("it wrote %v", files)
 	}
 }
@@ -262,7 +261,7 @@ func testMixAllowed(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6", "RMQ_ALLOW_VERSION_JUMP=1")
 	n.start()
 	n.server(soon)
-	says(t, n.log(), "A JUMP OF VERSIONS IS LET THROUGH", "joining all the same", "role=joining")
+	expect.Says(t, n.log(), "A JUMP OF VERSIONS IS LET THROUGH", "joining all the same", "role=joining")
 	n.kill(n.cmd.Process.Pid)
 }
 
@@ -287,7 +286,7 @@ func testHalfMigrated(t *testing.T, w *world) {
 	n.put(n.data("coordination/rabbit@localhost/segment_name_upgrade_marker"), "")
 	n.put(n.flags(), strings.Replace(flagsOf(t, "4.0.5"), "'rabbitmq_4.0.0'", "'rabbitmq_4.0.0', 'rabbitmq_4.1.0', 'rabbitmq_4.2.0', khepri_db", 1))
 	n.unchanged("RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
-	n.put(n.state("member"), memberFile{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
+	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
 	n.unchanged("RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
 }
 
@@ -324,97 +323,5 @@ func testUnknownVersions(t *testing.T, w *world) {
 			}
 			n.kill(n.cmd.Process.Pid)
 		})
-	}
-}
-
-// Only who is seen to run, in this cluster, binds others.
-func TestWhoRuns(t *testing.T) {
-	beats := func(name string) peers.Peer {
-		return peers.Peer{Node: name, ClusterID: "id-1", Version: "4.0.5", Beating: true}
-	}
-	o := around{record: formed("id-1", nil)}
-	for name, change := range map[string]func(*peers.Peer){
-		"passes":          func(p *peers.Peer) { p.Passing = true },
-		"boots":           func(p *peers.Peer) { p.ClusterID = "" },
-		"silent":          func(p *peers.Peer) { p.Beating = false },
-		"agent lost":      func(p *peers.Peer) { p.AgentFailed = true },
-		"another cluster": func(p *peers.Peer) { p.ClusterID = "id-2" },
-		"says nothing":    func(p *peers.Peer) { p.Version = "" },
-		"says nonsense":   func(p *peers.Peer) { p.Version = "latest" },
-	} {
-		p := beats(name)
-		change(&p)
-		o.peers = append(o.peers, p)
-	}
-	moved, old := beats("passes"), beats("passes")
-	moved.Version, moved.Passing, old.Version = "4.2.0", true, "3.13.7"
-	o.peers = append([]peers.Peer{old, moved}, o.peers...)
-	if got := slices.Sorted(maps.Keys(o.running())); !slices.Equal(got, []string{"boots", "passes"}) || o.running()["passes"].String() != "4.2.0" {
-		t.Errorf("these run: %v", o.running())
-	}
-	if why := o.mix(runs{Version: rabbitconf.Version{Major: 4, Minor: 2}}, runs{}); why != "" {
-		t.Error(why)
-	}
-	if why := (around{err: os.ErrDeadlineExceeded, peers: o.peers}).mix(runs{Version: rabbitconf.Version{Major: 4, Minor: 3}}, runs{}); why != "" {
-		t.Error(why)
-	}
-}
-
-func TestErlangAt(t *testing.T) {
-	root := t.TempDir()
-	put := func(name, text string) {
-		t.Helper()
-		path := filepath.Join(root, "releases", name)
-		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		must(t, os.WriteFile(path, []byte(text), 0o600))
-	}
-	want := func(version string) {
-		t.Helper()
-		if got := erlangAt(root); got != version {
-			t.Errorf("Erlang %q, want %q", got, version)
-		}
-	}
-	want("")
-	put("start_erl.data", "15.2.7 27")
-	want("27")
-	put("26/OTP_VERSION", "26.2.5\n")
-	put("27/OTP_VERSION", "27.3.4.1\n")
-	want("27.3.4.1")
-	put("27/OTP_VERSION", "27.3.4.1**\n")
-	want("27.3.4.1")
-	put("start_erl.data", "")
-	want("")
-	if erlangJump("27.3", "25.2.3") == "" || erlangJump("27.3", "27.1") != "" || erlangJump("", "25") != "" || erlangJump("25", "") != "" {
-		t.Error("an older Erlang is told by its major version alone")
-	}
-}
-
-// Witnesses that disagree: the highest counts.
-func TestRanLast(t *testing.T) {
-	dir := t.TempDir()
-	vol := volume{filepath.Join(dir, "data"), dir}
-	if got := vol.ranLast(); got != (runs{}) {
-		t.Errorf("nothing: %v", got)
-	}
-	must(t, writeJSON(vol.file("member"), memberFile{ClusterID: "id", Volume: "v", RabbitMQ: "4.0.5", Erlang: "27"}))
-	four := rabbitconf.Version{Major: 4, Minor: 0, Patch: 5}
-	if got := vol.ranLast(); got != (runs{four, "27"}) {
-		t.Errorf("marker: %v", got)
-	}
-	must(t, vol.stamp(rabbitconf.Version{Major: 4, Minor: 2}, "28", time.Now()))
-	if got := vol.ranLast(); got.String() != "RabbitMQ 4.2.0 (Erlang 28)" {
-		t.Errorf("stamp: %v", got)
-	}
-	must(t, vol.stamp(rabbitconf.Version{Major: 3, Minor: 13}, "26", time.Now()))
-	if got := vol.ranLast(); got != (runs{four, "27"}) {
-		t.Errorf("a jump down that was let through and has not served: %v", got)
-	}
-	must(t, os.WriteFile(vol.file("version"), []byte("{"), 0o600))
-	if got := vol.ranLast(); got != (runs{four, "27"}) {
-		t.Errorf("a stamp that is damaged: %v", got)
-	}
-	must(t, os.WriteFile(vol.file("version"), []byte(`{"rabbitmq":"of mine"}`), 0o600))
-	if got := vol.ranLast(); !slices.Contains([]runs{{four, "27"}}, got) {
-		t.Errorf("a stamp of no version: %v", got)
 	}
 }

@@ -1,0 +1,146 @@
+// Package admin holds the commands for people, on a node that runs: drain, leave,
+// force-boot, forget-cluster, status and healthcheck. One command at a time works on a
+// node, under the operator's lock.
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/companion"
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/hosts"
+	"rmq-entrypoint/internal/rabbitmq"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// operator is one who works on a node that runs, from inside its container: with
+// the settings its server was started with.
+type operator struct {
+	rt     statedir.Runtime
+	broker rabbitmq.CLI
+	out    io.Writer
+	wait   time.Duration // that balancers get to see that the node is out of service
+	force  bool
+	seat   *os.File // held to the end of the command: one at a time
+
+	patience time.Duration // for replicas that do not move
+}
+
+// A Request is how an operator wants a node to be taken out of service.
+type Request struct {
+	Wait  time.Duration // that balancers get to see that it is, 0 or more
+	Force bool          // also where that costs something
+}
+
+// operate finds the server that runs here, or says why there is nothing to work
+// on, and waits for another command that works on it.
+func operate(ctx context.Context, cfg config.Config, name string, asked Request, out io.Writer) (operator, error) {
+	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
+		return operator{}, err
+	}
+	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	switch {
+	case err != nil:
+		return operator{}, err
+	case rt == nil:
+		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", name, cfg.Data)
+	}
+	seat, err := statedir.TryLock(cfg.StateDir, statedir.OperatorLock)
+	for told := false; errors.Is(err, statedir.ErrLocked) && ctx.Err() == nil; seat, err = statedir.TryLock(cfg.StateDir, statedir.OperatorLock) {
+		if !told {
+			told = true
+			fmt.Fprintln(out, "waiting for the end of another drain or leave of this node")
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+	switch {
+	case err != nil:
+		return operator{}, cmp.Or(context.Cause(ctx), err)
+	case !rt.Alive():
+		return operator{}, fmt.Errorf("nothing to %s: the server (pid %d) does not run", name, rt.PID)
+	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
+		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
+	}
+	return operator{rt: *rt, broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), out: out, wait: asked.Wait, force: asked.Force, seat: seat, patience: leavePatience}, nil
+}
+
+func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
+
+func (o operator) volume() statedir.Dir { return statedir.Of(o.rt.Config) }
+
+// running returns the view of this node's server, whose RabbitMQ must run.
+func (o operator) running(ctx context.Context) (peers.View, error) {
+	v, err := o.broker.View(ctx, o.broker.Node)
+	if err != nil {
+		return v, fmt.Errorf("RabbitMQ is stopped here, or does not answer (rabbitmqctl start_app starts it): %w", err)
+	}
+	if !slices.Contains(v.Running, o.broker.Node) {
+		return v, errors.New("RabbitMQ is stopped here (rabbitmqctl start_app starts it)")
+	}
+	return v, nil
+}
+
+// look makes the companion look for orders now rather than with its next beat.
+func (o operator) look() { companion.Nudge(o.rt.Config) }
+
+// underLock runs an operator's command on the record while nobody else changes
+// it, if the cluster on record is the one that was meant.
+func underLock(ctx context.Context, cfg config.Config, id string, do func(client *api.Client, session string, r peers.Record, index uint64) error) error {
+	log := config.Logger(cfg)
+	client, err := consul.New(cfg, log).Client(ctx)
+	if err != nil {
+		return err
+	}
+	l, err := lock.Acquire(ctx, client, consul.LockOptions(cfg, log))
+	if err != nil {
+		return err
+	}
+	var keeping sync.WaitGroup
+	kctx, done := context.WithCancel(ctx)
+	keeping.Go(func() { _ = l.Keep(kctx) }) // a node that is out of reach is waited for
+	defer func() { done(); keeping.Wait(); _ = l.Release(ctx) }()
+	r, index, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
+	if err != nil {
+		return err
+	}
+	if err := onRecord(r, id); err != nil {
+		return err
+	}
+	return do(client, l.Session(), r, index)
+}
+
+// onRecord refuses a command meant for another cluster than the one on record.
+func onRecord(r peers.Record, id string) error {
+	if r.State != peers.Formed || r.ClusterID != id {
+		return fmt.Errorf("--cluster-id %s is not the cluster on record, which is %s (members %s): see rmq-entrypoint status",
+			id, cmp.Or(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
+	}
+	return nil
+}
+
+// pause waits for d, or less when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// ErrSaid ends the program with status 1 when what there is to say was said.
+var ErrSaid = errors.New("said")

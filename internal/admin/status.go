@@ -1,0 +1,137 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"rmq-entrypoint/internal/companion"
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// Status prints what an operator asks at 3 a.m.: this node, the volume, the
+// record, who holds the lock, and what the catalog says.
+func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	defer w.Flush()
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("node", "%s", cfg.Node)
+	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	switch {
+	case err != nil:
+		row("server", "unknown: %v", err)
+	case rt == nil:
+		row("server", "never started on this volume")
+	case !rt.Alive():
+		row("server", "not running (was pid %d)", rt.PID)
+	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
+		row("server", "not started: waiting for %s", rt.Waiting)
+	default:
+		row("server", "RabbitMQ %s, pid %d, role %s", rt.Version, rt.PID, rt.Role)
+		if r, err := companion.Ask(ctx, rt.Config.HTTP); err != nil {
+			row("check", "unknown: the companion does not answer: %v", err)
+		} else {
+			row("check", "%s since %s: %s", r.Status, r.Since.Format(time.RFC3339), r.Reason)
+			row("members", "%s", strings.Join(r.Members, ", "))
+			row("running", "%s", strings.Join(r.Running, ", "))
+			if r.Warning != "" {
+				row("warning", "%s", r.Warning)
+			}
+			row("last beat", "%s at Consul %s", r.Beat.Format(time.RFC3339), r.Consul)
+		}
+	}
+	statusVolume(cfg, row)
+	return statusConsul(ctx, cfg, row)
+}
+
+func writtenBy(g peers.Gone) string {
+	if g.By == "" {
+		return ""
+	}
+	return ", written by " + g.By
+}
+
+func statusVolume(cfg config.Config, row func(string, string, ...any)) {
+	state, err := statedir.Of(cfg).Inspect()
+	switch {
+	case err != nil:
+		row("volume", "unknown: %v", err)
+	case state.Role == "":
+		row("volume", "blank (%s)", cfg.Data)
+	case state.Cluster != "":
+		row("volume", "%s of cluster %s, volume %s (%s)", state.Role, state.Cluster, state.Volume, cfg.Data)
+	default:
+		row("volume", "%s, never verified (%s)", state.Role, cfg.Data)
+	}
+	// In a container of another image on this volume, as scripts/up runs it: may that start here?
+	image, last := statedir.VersionsOfImage(os.Getenv), statedir.Of(cfg).LastRan()
+	if image.Version == (rabbitconf.Version{}) {
+		return
+	}
+	if why, _ := statedir.Jump(cfg, image, os.Getenv); why != "" {
+		row("upgrade", "refused: %s", why)
+	} else if last.Version != (rabbitconf.Version{}) && last.Version != image.Version {
+		row("upgrade", "not refused: %s ran last, this image has %s", last, image)
+	}
+}
+
+func statusConsul(ctx context.Context, cfg config.Config, row func(string, string, ...any)) error {
+	client, err := consul.New(cfg, slog.New(slog.DiscardHandler)).Client(ctx)
+	if err != nil {
+		row("record", "unknown: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		return ErrSaid
+	}
+	r, _, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
+	switch {
+	case err != nil:
+		row("record", "unknown: %v", err)
+	case r.State == peers.Absent:
+		row("record", "none (%s)", cfg.RecordKey())
+	default:
+		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, r.Since.Format(time.RFC3339), cmp.Or(r.ClusterID, "-"), r.Seed, cfg.RecordKey())
+		for _, n := range r.Names() {
+			row("  member", "%s, volume %s", n, cmp.Or(r.Members[n], "not said yet"))
+		}
+		for n, g := range r.Gone {
+			row("  gone", "%s on %s: %s%s", n, g.At.Format(time.RFC3339), g.Why, writtenBy(g))
+		}
+		for _, p := range r.Previous {
+			row("  before", "cluster %s until %s", p.ClusterID, p.Until.Format(time.RFC3339))
+		}
+	}
+	switch o, held, err := lock.Holder(ctx, client, cfg.LockKey()); {
+	case err != nil:
+		row("lock", "unknown: %v", err)
+	case !held:
+		row("lock", "free")
+	default:
+		row("lock", "held by %s on %s since %s", o.Node, o.Host, o.Since.Format(time.RFC3339))
+	}
+	all, _, err := peers.Entries(ctx, client, cfg.Service)
+	if err != nil {
+		row("catalog", "unknown: %v", err)
+	}
+	for _, p := range all {
+		status := "critical"
+		if p.Passing {
+			status = "passing"
+		}
+		if p.Foreign() {
+			row("catalog", "%s %s at %s: no node's, counts for nothing; to remove it, on agent %s: consul services deregister -id=%s", p.Node, status, p.Address, p.Agent, p.ID)
+			continue
+		}
+		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, cmp.Or(p.ClusterID, "-"))
+	}
+	return nil
+}

@@ -1,0 +1,45 @@
+package companion
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/hosts"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
+)
+
+// keepHosts keeps the file current until ctx ends: by a blocking query, and every beat.
+// While Consul is away it stays as it is. The client is its own: the beat's must
+// not be used by two.
+func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *hosts.File) {
+	consul := consul.New(rt.Config, slog.New(slog.DiscardHandler)) // the beat tells of a Consul that is away
+	consul.Prefer(rt.Consul)
+	beat := rt.Config.TTL / 3
+	var told string
+	for ctx.Err() == nil {
+		client, err := consul.Client(ctx)
+		if err != nil {
+			pause(ctx, beat)
+			continue
+		}
+		catalog, index, err := peers.Catalog(ctx, client, rt.Config.Service, "")
+		consul.Answered(err)
+		if err != nil {
+			pause(ctx, beat)
+			continue
+		}
+		changed, err := h.Learn(catalog)
+		switch text := fmt.Sprint(err); {
+		case err != nil && text != told:
+			log.Warn("cannot keep the hosts file current", "err", err)
+			told = text
+		case err == nil && len(changed) > 0:
+			log.Info("learned addresses of nodes", "hosts", strings.Join(changed, ","))
+		}
+		peers.Changed(ctx, client, "", 0, rt.Config.Service, index, beat)
+	}
+}

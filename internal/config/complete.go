@@ -1,0 +1,203 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// judge fills in the defaults that depend on other settings, and judges.
+func (cfg *Config) judge(getenv func(string) string) error {
+	if cfg.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find this host's name (set --node or RABBITMQ_NODENAME): %w", err)
+		}
+		if !cfg.LongNames {
+			host, _, _ = strings.Cut(host, ".")
+		}
+		cfg.Node = "rabbit@" + host
+	}
+	if !strings.Contains(cfg.Node, "@") {
+		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) is not name@host: give it as rabbit@%s", cfg.Node, "<host name>")
+	}
+	if err := rabbitconf.ValidNode(cfg.Node); err != nil {
+		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node): %w", cfg.Node, err)
+	}
+	if _, host, _ := strings.Cut(cfg.Node, "@"); !cfg.LongNames && strings.Contains(host, ".") {
+		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) has a dot in its host: set RABBITMQ_USE_LONGNAME=true (--long-names), or use the short host name", cfg.Node)
+	}
+	for i, a := range cfg.Consul {
+		a = strings.TrimSpace(a)
+		if err := validAddress(a); err != nil {
+			return fmt.Errorf("--consul (CONSUL_HTTP_ADDR): %q: %w", a, err)
+		}
+		cfg.Consul[i] = a
+	}
+	if cfg.Service == "" || strings.ContainsAny(cfg.Service, " /@") {
+		return fmt.Errorf("--service (RMQ_SERVICE) %q is no service name: use letters, digits and dashes", cfg.Service)
+	}
+	if _, _, err := net.ParseCIDR(cfg.Advertise); err != nil && net.ParseIP(cfg.Advertise) == nil && (strings.ContainsAny(cfg.Advertise, "/: \t") || len(cfg.Advertise) > 15) {
+		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %q is neither an IP address, nor a subnet as 10.0.0.0/24, nor the name of an interface as eth0", cfg.Advertise)
+	}
+	if cfg.Hosts != "off" && cfg.Hosts != "consul" {
+		return fmt.Errorf("--hosts (RMQ_HOSTS) %q: off or consul", cfg.Hosts)
+	}
+	if cfg.Hosts == "consul" && LoopbackName(cfg.Node) {
+		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) with --hosts consul (RMQ_HOSTS): every host takes that name for itself, so no other node could reach this one: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME", cfg.Node)
+	}
+	for i, tag := range cfg.Tags {
+		if cfg.Tags[i] = strings.TrimSpace(tag); cfg.Tags[i] == "" {
+			return errors.New("--tags (RMQ_TAGS): an empty tag; give them as production,ssd")
+		}
+	}
+	if err := peers.ValidMeta(cfg.Meta); err != nil {
+		return fmt.Errorf("--meta (RMQ_META): %w; give it as zone=a,disk=ssd", err)
+	}
+	if cfg.DNSServer != "" {
+		if err := hostPort(cfg.DNSServer); err != nil {
+			return fmt.Errorf("--dns-server (RMQ_DNS_SERVER) %q is not host:port: %w", cfg.DNSServer, err)
+		}
+	}
+	if err := hostPort(cfg.HTTP); err != nil {
+		return fmt.Errorf("--http (RMQ_HTTP) %q is not [host]:port: %w", cfg.HTTP, err)
+	}
+	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
+		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)
+	}
+	if cfg.TTL < 10*time.Second || cfg.TTL > 24*time.Hour {
+		return fmt.Errorf("--ttl (RMQ_TTL) %s: Consul takes 10s to 24h", cfg.TTL)
+	}
+	if cfg.LockDelay < time.Millisecond || cfg.LockDelay > time.Minute {
+		return fmt.Errorf("--lock-delay (RMQ_LOCK_DELAY) %s: Consul takes 1ms to 60s, and 0 would silently mean 15s", cfg.LockDelay)
+	}
+	if cfg.ClaimTimeout == 0 {
+		cfg.ClaimTimeout = 3 * cfg.TTL
+	}
+	if cfg.ClaimTimeout <= 2*cfg.TTL {
+		return fmt.Errorf("--claim-timeout (RMQ_CLAIM_TIMEOUT) %s: must be over twice the TTL (%s), because a session may live that long after its holder died", cfg.ClaimTimeout, 2*cfg.TTL)
+	}
+	for _, t := range []struct {
+		name string
+		d    time.Duration
+	}{{"--wait-timeout (RMQ_WAIT_TIMEOUT)", cfg.WaitTimeout}, {"--join-timeout (RMQ_JOIN_TIMEOUT)", cfg.JoinTimeout}} {
+		if t.d < cfg.TTL {
+			return fmt.Errorf("%s %s: must be at least the TTL (%s)", t.name, t.d, cfg.TTL)
+		}
+	}
+	if cfg.Queues != "auto" && cfg.Queues != "off" {
+		return fmt.Errorf("--queues (RMQ_QUEUES) %q: auto or off", cfg.Queues)
+	}
+	if cfg.LogFormat != "text" && cfg.LogFormat != "json" {
+		return fmt.Errorf("--log-format (RMQ_LOG_FORMAT) %q: text or json", cfg.LogFormat)
+	}
+	cfg.Home = cmp.Or(getenv("RABBITMQ_DATA_DIR"), "/var/lib/rabbitmq") // as the official image names it
+	cfg.Data = cmp.Or(getenv("RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(getenv("RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
+	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Data+"-entrypoint")
+	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
+	return cfg.port(getenv)
+}
+
+// Listen takes over where RabbitMQ and its plugins are configured to listen: the
+// health check connects there, and the first port that is not this host's alone is registered,
+// unless RMQ_AMQP_URL names one.
+func (cfg *Config) Listen(user rabbitconf.User) error {
+	cfg.Listeners = user.Listeners(cfg.Port)
+	cfg.Management, cfg.Prometheus = user.HTTP("management", 15672), user.HTTP("prometheus", 15692)
+	switch {
+	case cfg.AMQPURL != "":
+	case len(cfg.Listeners) == 0:
+		return errors.New("the configuration has no AMQP listener (listeners.tcp, listeners.ssl) that the health check could ask: add one, on 127.0.0.1 perhaps, or give its address as RMQ_AMQP_URL (--amqp-url)")
+	default:
+		i := slices.IndexFunc(cfg.Listeners, func(l rabbitconf.Listener) bool {
+			return !net.ParseIP(l.Host).IsLoopback() // others are to come through it
+		})
+		cfg.Port = cfg.Listeners[max(i, 0)].Port
+	}
+	return nil
+}
+
+// port finds the AMQP port and strips the password from the URL.
+func (cfg *Config) port(getenv func(string) string) error {
+	cfg.Port = 5672
+	if p := getenv("RABBITMQ_NODE_PORT"); p != "" {
+		n, err := strconv.Atoi(p)
+		if err != nil || n < 1 || n > 65535 {
+			return fmt.Errorf("RABBITMQ_NODE_PORT=%q is no port", p)
+		}
+		cfg.Port = n
+	}
+	if cfg.AMQPURL == "" {
+		return nil
+	}
+	u, err := ParseAMQP(cfg.AMQPURL)
+	if err != nil {
+		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
+	}
+	switch {
+	case u.Port() != "":
+		cfg.Port, _ = strconv.Atoi(u.Port())
+	case u.Scheme == "amqps":
+		cfg.Port = 5671
+	}
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	cfg.AMQPURL = u.String()
+	return nil
+}
+
+func validAddress(a string) error {
+	if a == "" {
+		return errors.New("empty address; give host:port, comma-separated")
+	}
+	if rest, ok := strings.CutPrefix(a, "unix://"); ok && rest != "" {
+		return nil
+	}
+	if !strings.Contains(a, "://") {
+		a = "http://" + a
+	}
+	u, err := url.Parse(a)
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
+		return errors.New("not [http[s]://]host:port or unix:///path")
+	}
+	return validPort(cmp.Or(u.Port(), "8500"))
+}
+
+func hostPort(a string) error {
+	_, port, err := net.SplitHostPort(a)
+	if err == nil {
+		err = validPort(port)
+	}
+	return err
+}
+
+func validPort(p string) error {
+	if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
+		return errors.New("not a port from 1 to 65535")
+	}
+	return nil
+}
+
+// LoopbackName reports whether every host takes the node's host name for itself.
+func LoopbackName(node string) bool {
+	_, host, _ := strings.Cut(node, "@")
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	switch host {
+	case "localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback":
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback() || strings.HasPrefix(host, "localhost.") || strings.HasSuffix(host, ".localhost")
+}

@@ -1,0 +1,92 @@
+// Package config holds the settings: flag over environment over default, in one table.
+package config
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"rmq-entrypoint/rabbitconf"
+)
+
+// Config is the effective settings. It is what the entrypoint leaves for its
+// companion in the runtime file, so it holds no secret: tokens, the cookie and
+// passwords stay in the environment.
+type Config struct {
+	Consul       []string
+	Service      string
+	DNSServer    string
+	DNSDomain    string
+	Node         string
+	LongNames    bool
+	Advertise    string // as set; once started, the IP address it stands for
+	Hosts        string
+	Tags         []string
+	Meta         map[string]string
+	TTL          time.Duration
+	KeyPrefix    string
+	LockDelay    time.Duration
+	WaitTimeout  time.Duration
+	JoinTimeout  time.Duration
+	ClaimTimeout time.Duration
+	AMQPURL      string // without a password
+	HTTP         string
+	ConfigFile   string
+	StateDir     string
+	Queues       string
+	ForceBoot    bool `json:"CarryOn"`
+	AllowJump    bool
+	LogLevel     slog.Level
+	LogFormat    string
+
+	Home      string                // of the user rabbitmq: cookie file
+	Data      string                // RabbitMQ's own directory of this node
+	Port      int                   // AMQP port to register
+	Listeners []rabbitconf.Listener // where RabbitMQ is configured to listen
+
+	Management, Prometheus rabbitconf.Listener // where these plugins listen, if they are enabled
+
+	Args []string `json:"-"` // the command and its arguments
+}
+
+// FromEnvironment returns the settings of a command line without flags.
+func FromEnvironment(getenv func(string) string) (cfg Config, err error) {
+	err = cfg.Complete(Settings(&cfg), func(string) bool { return false }, getenv)
+	return cfg, err
+}
+
+// LockKey and recordKey are the two keys in Consul.
+func (cfg Config) LockKey() string { return cfg.KeyPrefix + "/" + cfg.Service + "/lock" }
+
+func (cfg Config) RecordKey() string { return cfg.KeyPrefix + "/" + cfg.Service + "/cluster" }
+
+// SurvivingQueues reports whether we see to it that queues survive the loss of a
+// node, where the user has not decided it.
+func (cfg Config) SurvivingQueues() bool { return cfg.Queues == "auto" }
+
+// OnHost says who writes what others will read, and where.
+func OnHost(who string) string {
+	host, err := os.Hostname()
+	if err != nil {
+		return who
+	}
+	return who + " on host " + host
+}
+
+// Inetrc is the file that tells Erlang of the hosts file. Its path has no node's
+// name in it, for people to set ERL_INETRC to: what docker exec starts does not
+// see the server's environment.
+func (c Config) Inetrc() string { return filepath.Join(c.Home, "inetrc") }
+
+// Logger writes to stderr, as the server's own boot messages do.
+func Logger(cfg Config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.LogLevel}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
+}
+
+// Socket is where RabbitMQ says that it is ready, or stopping.
+func (c Config) Socket() string { return filepath.Join(c.StateDir, "notify.sock") }

@@ -1,0 +1,139 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Setting is one row of the contract: flag over environment over default.
+type Setting struct {
+	Flag  string
+	Env   []string // the first that is set and not empty counts
+	Value pflag.Value
+	Help  string
+	Def   string // shown instead of the value's own default
+}
+
+// Settings binds every setting to cfg. Its order is the order of the README's
+// table and of --help, which are tested against it.
+func Settings(cfg *Config) []Setting {
+	fs := pflag.NewFlagSet("values", pflag.ContinueOnError)
+	value := func(add func(name string)) pflag.Value {
+		add("v")
+		v := fs.Lookup("v").Value
+		fs = pflag.NewFlagSet("values", pflag.ContinueOnError)
+		return v
+	}
+	str := func(p *string, def string) pflag.Value {
+		return value(func(n string) { fs.StringVar(p, n, def, "") })
+	}
+	dur := func(p *time.Duration, def time.Duration) pflag.Value {
+		return value(func(n string) { fs.DurationVar(p, n, def, "") })
+	}
+	boolean := func(p *bool) pflag.Value { return value(func(n string) { fs.BoolVar(p, n, false, "") }) }
+	pairs := value(func(n string) { fs.StringToStringVar(&cfg.Meta, n, nil, "") })
+	tags := value(func(n string) { fs.StringSliceVar(&cfg.Tags, n, nil, "") })
+	addrs := value(func(n string) { fs.StringSliceVar(&cfg.Consul, n, []string{"127.0.0.1:8500"}, "") })
+	level := value(func(n string) { fs.TextVar(&cfg.LogLevel, n, slog.LevelInfo, "") })
+	return []Setting{
+		{"consul", []string{"CONSUL_HTTP_ADDR", "CONSUL_ADDRESS"}, addrs, "Consul agents, comma-separated, tried in this order", "127.0.0.1:8500"},
+		{"service", []string{"RMQ_SERVICE"}, str(&cfg.Service, "rabbitmq"), "service name: nodes with the same one are one cluster", ""},
+		{"dns-server", []string{"RMQ_DNS_SERVER"}, str(&cfg.DNSServer, ""), "DNS server (host:port) that knows Consul's domain", "first of /etc/resolv.conf"},
+		{"dns-domain", []string{"RMQ_DNS_DOMAIN"}, str(&cfg.DNSDomain, "consul"), "Consul's DNS domain", ""},
+		{"node", []string{"RABBITMQ_NODENAME"}, str(&cfg.Node, ""), "node name, name@host", "rabbit@<host name>"},
+		{"long-names", []string{"RABBITMQ_USE_LONGNAME"}, boolean(&cfg.LongNames), "node names carry the full host name", ""},
+		{"advertise", []string{"RMQ_ADVERTISE"}, str(&cfg.Advertise, ""), "IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own", "source of the route to Consul"},
+		{"hosts", []string{"RMQ_HOSTS"}, str(&cfg.Hosts, "off"), "consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them", ""},
+		{"tags", []string{"RMQ_TAGS"}, tags, "tags of the node's services in Consul, comma-separated", "none"},
+		{"meta", []string{"RMQ_META"}, pairs, "meta of the node's services in Consul, key=value, comma-separated", "none"},
+		{"ttl", []string{"RMQ_TTL"}, dur(&cfg.TTL, 15*time.Second), "TTL of the health check and of the lock's session, 10s to 24h", ""},
+		{"key-prefix", []string{"RMQ_KEY_PREFIX"}, str(&cfg.KeyPrefix, "rmq-entrypoint"), "prefix of the lock's and the cluster record's keys", ""},
+		{"lock-delay", []string{"RMQ_LOCK_DELAY"}, dur(&cfg.LockDelay, time.Second), "how long the lock stays shut after its holder was lost, 1ms to 60s", ""},
+		{"wait-timeout", []string{"RMQ_WAIT_TIMEOUT"}, dur(&cfg.WaitTimeout, 10*time.Minute), "how long a blank node waits before it exits and is restarted", ""},
+		{"join-timeout", []string{"RMQ_JOIN_TIMEOUT"}, dur(&cfg.JoinTimeout, 5*time.Minute), "how long a joiner may take to get ready before it is stopped and decides afresh", ""},
+		{"claim-timeout", []string{"RMQ_CLAIM_TIMEOUT"}, dur(&cfg.ClaimTimeout, 0), "how long a dead seed's claim is left alone, over twice the TTL", "3 × ttl"},
+		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
+		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready and /status", ""},
+		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
+		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
+		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
+		{"force-boot", []string{"RMQ_FORCE_BOOT"}, boolean(&cfg.ForceBoot), "carry on from this copy by itself when the majority is gone for good", ""},
+		{"allow-version-jump", []string{"RMQ_ALLOW_VERSION_JUMP"}, boolean(&cfg.AllowJump), "start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members", ""},
+		{"log-level", []string{"RMQ_LOG_LEVEL"}, level, "debug, info, warn or error", "info"},
+		{"log-format", []string{"RMQ_LOG_FORMAT"}, str(&cfg.LogFormat, "text"), "text or json", ""},
+	}
+}
+
+// Secrets are settings that have no flag, because argv is public. Each may be
+// given as a file instead: the variable's name with _FILE.
+var Secrets = []struct{ Env, Help string }{
+	{"RABBITMQ_ERLANG_COOKIE", "secret all nodes share; written to the cookie file, never passed to the server's environment"},
+	{"CONSUL_HTTP_TOKEN", "Consul ACL token; never passed to the server's environment"},
+	{"RMQ_AMQP_URL", "may hold a password, unlike --amqp-url"},
+}
+
+// Flags returns rows as flags of a command line.
+func Flags(name string, rows []Setting) *pflag.FlagSet {
+	fs := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	fs.SortFlags = false
+	for _, s := range rows {
+		usage := s.Help
+		if len(s.Env) > 0 {
+			usage += " (" + strings.Join(s.Env, ", ") + ")"
+		}
+		f := fs.VarPF(s.Value, s.Flag, "", usage)
+		f.DefValue = s.DefaultText()
+		if s.Value.Type() == "bool" {
+			f.NoOptDefVal = "true"
+		}
+	}
+	return fs
+}
+
+// DefaultText is the default as people read it.
+func (s Setting) DefaultText() string {
+	if s.Def != "" {
+		return s.Def
+	}
+	return s.Value.String()
+}
+
+// Complete takes from the environment what no flag gave, and completes the rest. Its
+// rows are the settings of cfg, and given reports whether a flag was on the command line.
+func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv func(string) string) error {
+	for _, s := range Secrets {
+		if getenv(s.Env) != "" && getenv(s.Env+"_FILE") != "" {
+			return keepOne(s.Env)
+		}
+	}
+	for _, s := range rows {
+		if given(s.Flag) {
+			if s.Flag == "amqp-url" && HasPassword(cfg.AMQPURL) {
+				return errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
+			}
+			continue
+		}
+		for _, name := range s.Env {
+			text := getenv(name)
+			if s.Flag == "amqp-url" {
+				var err error
+				if text, err = Secret(getenv, name); err != nil {
+					return err
+				}
+			}
+			if text == "" {
+				continue
+			}
+			if err := s.Value.Set(text); err != nil {
+				return fmt.Errorf("%s=%q: %w", name, text, err)
+			}
+			break
+		}
+	}
+	return cfg.judge(getenv)
+}

@@ -1,0 +1,155 @@
+// Package consul is the one Consul agent in use, and this node's services there.
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/lock"
+	"rmq-entrypoint/peers"
+)
+
+// Agents is one client, pinned to the first address of the list that answers:
+// registrations and TTL checks belong to one agent. It moves on when that agent has
+// failed, or has not taken what it was told, for longer than patience.
+type Agents struct {
+	addrs    []string
+	log      *slog.Logger
+	Dial     func(addr string) (*api.Client, error)
+	patience time.Duration
+
+	Current           *api.Client
+	Addr              string
+	notAnsweringSince time.Time // since when, zero: it answers
+	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
+	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
+}
+
+type Agent struct {
+	addr   string
+	Client *api.Client
+}
+
+// Prefer puts addr, which another process of ours uses, first in the list.
+// Should it have to be another one, this one is remembered: the node may be
+// registered there.
+func (c *Agents) Prefer(addr string) {
+	if i := slices.Index(c.addrs, addr); i > 0 {
+		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
+	}
+	if client, err := c.Dial(addr); err == nil && addr != "" {
+		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience)
+	}
+}
+
+func New(cfg config.Config, log *slog.Logger) *Agents {
+	return &Agents{addrs: cfg.Consul, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+}
+
+// DialConsul builds a client for one address; token, TLS and namespace come from
+// Consul's own variables.
+func DialConsul(addr string) (*api.Client, error) {
+	conf := api.DefaultConfig()
+	conf.Address = addr
+	if file := os.Getenv(api.HTTPTokenFileEnvName); file != "" {
+		if _, err := os.ReadFile(file); err != nil {
+			return nil, fmt.Errorf("CONSUL_HTTP_TOKEN_FILE: %w", err)
+		}
+	}
+	client, err := api.NewClient(conf)
+	if err != nil {
+		return nil, fmt.Errorf("consul at %s: %w", addr, err)
+	}
+	return client, nil
+}
+
+// Client returns the pinned client, choosing one if there is none or if the one
+// there is has failed for too long. The error says what each address answered.
+func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
+	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience }
+	if c.Current != nil && !tooLong(c.notAnsweringSince) && !tooLong(c.notAcceptingSince) {
+		return c.Current, nil
+	}
+	addrs := slices.Clone(c.addrs)
+	if tooLong(c.notAcceptingSince) && !tooLong(c.notAnsweringSince) { // it would answer again: the last choice
+		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
+	}
+	var said []string
+	for _, addr := range addrs {
+		client, err := c.Dial(addr)
+		if err == nil {
+			err = answers(ctx, client)
+		}
+		if err != nil {
+			said = append(said, fmt.Sprintf("%s: %v", addr, err))
+			continue
+		}
+		if c.Addr != addr && c.Addr != "" {
+			c.log.Warn("moving to another Consul agent", "from", c.Addr, "to", addr)
+			c.LeftBehind = append(c.LeftBehind, Agent{c.Addr, c.Current})
+		}
+		c.LeftBehind = slices.DeleteFunc(c.LeftBehind, func(a Agent) bool { return a.addr == addr }) // what is registered there is ours again
+		c.Current, c.Addr, c.notAnsweringSince, c.notAcceptingSince = client, addr, time.Time{}, time.Time{}
+		return client, nil
+	}
+	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
+}
+
+// Answered notes whether the pinned agent answered.
+func (c *Agents) Answered(err error) {
+	switch {
+	case err == nil || Denied(err): // an agent that refuses answers
+		c.notAnsweringSince = time.Time{}
+	case c.notAnsweringSince.IsZero():
+		c.notAnsweringSince = time.Now()
+	}
+}
+
+// Accepted notes whether the pinned agent took what it was told. One that was recreated
+// without its data under the name of its predecessor answers every question, and
+// takes no registration, or takes it and never brings it into the catalog (measured
+// on 1.22).
+func (c *Agents) Accepted(err error) {
+	switch {
+	case err == nil || Denied(err):
+		c.notAcceptingSince = time.Time{}
+	case c.notAcceptingSince.IsZero():
+		c.notAcceptingSince = time.Now()
+	}
+}
+
+// Denied reports whether Consul refused for want of a right: no use to try again.
+func Denied(err error) bool {
+	return lock.Fatal(err) || errors.As(err, new(*peers.DeniedError))
+}
+
+// answers asks for a leader: an agent without one takes registrations that
+// nobody ever sees.
+func answers(ctx context.Context, client *api.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	leader, err := client.Status().LeaderWithQueryOptions(new(api.QueryOptions).WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	if leader == "" {
+		return errors.New("it has no leader")
+	}
+	return nil
+}
+
+func NameTaken(err error) bool { return errors.As(err, new(*peers.NameTakenError)) }
+
+func LockOptions(c config.Config, log *slog.Logger) lock.Options {
+	host, _ := os.Hostname()
+	return lock.Options{Key: c.LockKey(), Owner: lock.Owner{Node: c.Node, Host: host}, TTL: c.TTL, Delay: c.LockDelay, Log: log}
+}

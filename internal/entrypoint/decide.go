@@ -1,0 +1,177 @@
+package entrypoint
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/formation"
+	"rmq-entrypoint/internal/hosts"
+	"rmq-entrypoint/internal/rabbitmq"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// decide returns what to start as: a node with data starts as what it is and at
+// once, unless the record positively refuses its volume; a blank one takes part
+// in the formation.
+func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readiness, rt *statedir.Runtime) (formation.Plan, error) {
+	cfg, state := rt.Config, ready.state
+	if state.Lost {
+		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Cluster, "directory", cfg.Data)
+	}
+	if state.Role != "" {
+		rt.Volume = state.Volume
+		return WithData(ctx, log, c, state, *rt)
+	}
+	if strangers, err := statedir.Of(cfg).ForeignDatabases(); err != nil {
+		return formation.Plan{}, err
+	} else if len(strangers) > 0 {
+		return formation.Plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
+			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
+	}
+	f := formation.Formation{
+		Log: log, Cfg: cfg, Consul: c, Volume: statedir.Of(cfg), State: state,
+		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
+		Broker: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: ready.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
+		Heals: NeedsForget(ready.version), Image: ready.version,
+		Say: func(why string) {
+			rt.Waiting = why
+			if err := rt.Write(); err != nil {
+				log.Warn("cannot leave word for the health check", "err", err)
+			}
+		},
+	}
+	rt.Volume = state.Volume
+	f.Reg = consul.Registration(*rt)
+	f.Say("Consul")
+	if client, err := c.Client(ctx); err == nil {
+		consul.BuryPluginServices(ctx, client, *rt, peers.Blank)
+	}
+	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.RecordKey())
+	p, err := f.Run(ctx)
+	if err != nil && ctx.Err() != nil {
+		return p, fmt.Errorf("stopped while waiting for %s: %w", rt.Waiting, context.Cause(ctx))
+	}
+	return p, err
+}
+
+// WithData returns what a node with data starts as, unless its volume is positively ruled
+// out, or was never verified and its name is another's: two servers of one name disturb the
+// cluster that one of them is in. A verified member's name is its own.
+func WithData(ctx context.Context, log *slog.Logger, c *consul.Agents, state statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
+	if err := refused(ctx, log, c, rt.Config, state); err != nil {
+		return formation.Plan{}, err
+	}
+	if state.Cluster == "" {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		client, err := c.Client(ctx)
+		if err == nil {
+			err = peers.NameFree(ctx, client, consul.Registration(rt), peers.Starting)
+		}
+		if consul.NameTaken(err) {
+			return formation.Plan{}, SecondOfName(rt.Config.Node, err)
+		}
+	}
+	if state.Volume == "" {
+		// On the volume before it goes on record: a name that only the record knew would be
+		// another one's after a crash.
+		state.Volume = peers.NewID()
+		if err := statedir.Of(rt.Config).WritePending(statedir.Pending{Role: statedir.Member, Volume: state.Volume}); err != nil {
+			return formation.Plan{}, fmt.Errorf("give this volume a name: %w", err)
+		}
+	}
+	return formation.Plan{Role: state.Role, Claim: state.Claim, Volume: state.Volume}, nil
+}
+
+func SecondOfName(node string, taken error) error {
+	return fmt.Errorf("not starting a second %s: %w. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one", node, taken)
+}
+
+// refused asks the volume, and once the record, whether it is positively ruled out.
+// Unknown starts: members wait for each other inside RabbitMQ, and any gate here
+// would deadlock a full restart.
+func refused(ctx context.Context, log *slog.Logger, c *consul.Agents, cfg config.Config, state statedir.Found) error {
+	if order, err := statedir.Of(cfg).Maintenance(); err != nil {
+		return err
+	} else if order != nil && order.Leaving && order.Done { // known without Consul
+		return fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.Cluster, order.At.Format(time.RFC3339))
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var r peers.Record
+	client, err := c.Client(ctx)
+	if err == nil {
+		r, _, err = peers.ReadRecord(ctx, client, cfg.RecordKey())
+	}
+	if err != nil {
+		log.Warn("this node has data and starts; Consul cannot be asked whether the volume is still on record", "err", err)
+		return nil
+	}
+	if err := ruledOut(r, cfg, state); err != nil {
+		return err
+	}
+	if r.Returns(cfg.Node, state.Volume) {
+		return comeBack(ctx, log, client, cfg, state)
+	}
+	formation.ReleaseEarlier(ctx, log, client, r, cfg, state)
+	log.Info("this node has data and starts at once", "role", state.Role, "cluster", state.Cluster)
+	return nil
+}
+
+// comeBack puts a volume on record again that a blank one under this node's name struck, or
+// that was given up with a cluster which others took back, before its server starts: whoever would go on without it sees that it is back, or has
+// said so on the record first.
+func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg config.Config, state statedir.Found) error {
+	for {
+		r, index, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
+		ok := false
+		if err == nil && !r.Returns(cfg.Node, state.Volume) {
+			return ruledOut(r, cfg, state)
+		}
+		if err == nil {
+			back := r.With(cfg.Node, state.Volume)
+			if state.Cluster == "" { // whether its join was one, verification finds out
+				back = r.Joins(cfg.Node, state.Volume, time.Now())
+			}
+			ok, err = peers.WriteRecord(ctx, client, cfg.RecordKey(), back, index, "", "")
+		}
+		if err != nil {
+			log.Warn("this node has data and starts; it is off the record, which cannot be put right yet", "err", err)
+			return nil
+		}
+		if ok {
+			log.Warn("this node was off the record and has data: it is on record again, and starts", "was", r.Gone[cfg.Node].Told(cfg.Node, "the record"), "volume", state.Volume)
+			return nil
+		}
+	}
+}
+
+// ruledOut returns an error when the record positively rules the volume out.
+func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
+	why := r.Refuses(cfg.Node, state.Volume, state.Cluster)
+	switch {
+	case why == "":
+		return nil
+	case r.HasLeft(cfg.Node, state.Volume):
+		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
+	}
+	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())
+}
+
+// NeedsForget tells the versions that refuse a wiped node under its old name
+// until the cluster forgot it: 3.13 to 4.2 (measured on 4.0.5); older ones and
+// 4.3 let it in.
+func NeedsForget(v rabbitconf.Version) bool {
+	return v.AtLeast(3, 13) && !v.AtLeast(4, 3)
+}

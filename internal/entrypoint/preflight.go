@@ -1,0 +1,186 @@
+package entrypoint
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/hosts"
+	"rmq-entrypoint/internal/rabbitmq"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// Where the user's own configuration lies, unless variables say otherwise.
+const (
+	userConf     = "/etc/rabbitmq/rabbitmq"
+	userConfD    = "/etc/rabbitmq/conf.d"
+	userAdvanced = "/etc/rabbitmq/advanced.config"
+)
+
+// Modes of access(2).
+const (
+	maySearch = 1
+	mayWrite  = 2
+	mayRead   = 4
+)
+
+// readiness is what preflight learned.
+type readiness struct {
+	version rabbitconf.Version
+	user    rabbitconf.User
+	state   statedir.Found
+	hosts   *hosts.File
+}
+
+// preflight judges everything that Consul has no part in, and changes nothing
+// but directories of our own, a missing cookie file and the hosts files.
+func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (r readiness, err error) {
+	if cfg.Hosts == "off" {
+		if err := hosts.Resolves(ctx, cfg.Node); err != nil {
+			return r, err
+		}
+	}
+	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
+		return r, err
+	}
+	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
+	if err != nil {
+		return r, err
+	}
+	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
+		return r, err
+	}
+	if r.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+		return r, err
+	}
+	if keys := r.user.Ignored(); len(keys) > 0 {
+		log.Warn("these keys do nothing: they are for RabbitMQ's other discovery backends, and rmq-entrypoint asks Consul itself", "keys", strings.Join(keys, ", "))
+	}
+	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return r, notOurs(dir, err)
+		}
+		if err := syscall.Access(dir, mayWrite|maySearch); err != nil {
+			return r, notOurs(dir, err)
+		}
+	}
+	own, _ := consul.Advertise(ctx, cfg, "") // unknown: as the system resolves it
+	if r.hosts, err = hosts.Prepare(ctx, log, cfg, own); err != nil {
+		return r, err
+	}
+	if r.version, err = serverVersion(ctx, cfg, os.Getenv); err != nil {
+		return r, err
+	}
+	if info, err := os.Stat(cfg.ConfigFile); err == nil && !info.Mode().IsRegular() {
+		return r, fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
+	}
+	for _, dir := range []string{filepath.Dir(cfg.Data), cfg.Data} {
+		if err := syscall.Access(dir, mayRead|mayWrite|maySearch); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return r, notOurs(dir, err)
+		}
+	}
+	if len(cfg.Socket()) > 107 {
+		return r, fmt.Errorf("the state directory's path is too long for a socket (%s): give a shorter --state-dir (RMQ_STATE_DIR) on the volume", cfg.Socket())
+	}
+	if err := cookie(cfg.Home); err != nil {
+		return r, err
+	}
+	r.state, err = statedir.Of(cfg).Inspect()
+	if err != nil {
+		return r, fmt.Errorf("read the volume: %w", err)
+	}
+	return r, nil
+}
+
+func notOurs(dir string, err error) error {
+	return fmt.Errorf("use directory %s as uid %d: %w: give it to that uid (chown), or start the container as root and let it do so (see also --state-dir, RMQ_STATE_DIR, and --config, RMQ_CONFIG_FILE)", dir, os.Geteuid(), err)
+}
+
+// ownEnvConf refuses settings that would make RabbitMQ another node than the one
+// we decide for.
+func ownEnvConf(path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		if why := rabbitconf.CleanupVariable(name, strings.Trim(value, `"'`)); why != "" {
+			return fmt.Errorf("%s:%d: %s: %s", path, n, name, why)
+		}
+		switch strings.TrimPrefix(name, "RABBITMQ_") {
+		case "NODENAME", "USE_LONGNAME", "MNESIA_BASE", "MNESIA_DIR", "ADVANCED_CONFIG_FILE":
+			return fmt.Errorf("%s sets %s, which this program must know too: set it as environment variable RABBITMQ_%s instead", path, name, strings.TrimPrefix(name, "RABBITMQ_"))
+		}
+	}
+	return nil
+}
+
+// serverVersion takes the image's word for RabbitMQ's version, or asks its CLI.
+func serverVersion(ctx context.Context, cfg config.Config, getenv func(string) string) (rabbitconf.Version, error) {
+	text := getenv("RABBITMQ_VERSION")
+	if text == "" {
+		out, err := rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).Run(ctx, "rabbitmqctl", "version")
+		if err != nil {
+			return rabbitconf.Version{}, fmt.Errorf("find RabbitMQ's version (set RABBITMQ_VERSION): %w", err)
+		}
+		text = strings.TrimSpace(out)
+	}
+	v, err := rabbitconf.ParseVersion(text)
+	if err != nil {
+		return v, fmt.Errorf("RABBITMQ_VERSION: %w", err)
+	}
+	return v, nil
+}
+
+var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")
+
+// cookie makes sure that there is a shared one, readable by its owner alone.
+func cookie(home string) error {
+	path := filepath.Join(home, ".erlang.cookie")
+	want, err := config.Secret(os.Getenv, "RABBITMQ_ERLANG_COOKIE")
+	if err != nil {
+		return err
+	}
+	have, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && want == "":
+		return errNoCookie
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.WriteFile(path, []byte(want), 0o400); err != nil {
+			return fmt.Errorf("write the cookie file: %w", err)
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("read the cookie file: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("cookie file %s can be read by others (mode %04o), and Erlang refuses that: chmod 400 %s", path, info.Mode().Perm(), path)
+	}
+	if got := strings.TrimSpace(string(have)); want != "" && got != want {
+		return fmt.Errorf("cookie file %s on the volume differs from RABBITMQ_ERLANG_COOKIE: set the variable to what the cluster uses, or remove the file if the variable is right on every node", path)
+	}
+	if strings.TrimSpace(string(have)) == "" {
+		return fmt.Errorf("cookie file %s is empty: remove it and set RABBITMQ_ERLANG_COOKIE", path)
+	}
+	return nil
+}

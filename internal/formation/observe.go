@@ -1,0 +1,272 @@
+package formation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/peers"
+)
+
+// observation is what Decide sees, and what it takes to act on it.
+type observation struct {
+	peers.Observation
+	record, catalog uint64 // indexes
+}
+
+// Reachable refuses a cluster of a node whose host name every host takes for itself and of
+// one on another host: neither could ever reach the other. Several such nodes are on one
+// host.
+func Reachable(o peers.Observation) error {
+	var there []string
+	for _, p := range o.Peers.Value {
+		if !p.Lapsed() {
+			there = append(there, p.Node)
+		}
+	}
+	for _, n := range append(there, o.Record.Value.Names()...) {
+		const why = "a name that every host takes for itself, so that no node on another one can reach it"
+		switch {
+		case config.LoopbackName(n) == config.LoopbackName(o.Me):
+		case config.LoopbackName(o.Me):
+			return fmt.Errorf("this node is %s, %s, and %s is in this service: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME (--node)", o.Me, why, n)
+		default:
+			return fmt.Errorf("%s is in this service, %s, and this node is %s: stop that one, give its cluster up (rmq-entrypoint forget-cluster --cluster-id %s, if it is on record), and start it under a host name of its own with an empty volume; or give this one another service (--service, RMQ_SERVICE)", n, why, o.Me, cmp.Or(o.Record.Value.ClusterID, "ID"))
+		}
+	}
+	return nil
+}
+
+// observe looks at everything once. What cannot be read is unknown.
+func (f *Formation) observe(ctx context.Context) (o observation) {
+	o.Me, o.ClaimTimeout, o.TTL, o.Volume = f.Cfg.Node, f.Cfg.ClaimTimeout, f.Cfg.TTL, f.State.Volume
+	client, err := f.Consul.Client(ctx)
+	if err != nil {
+		o.Record.Err, o.Peers.Err = err, err
+		return o
+	}
+	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.Cfg.RecordKey())
+	var all []peers.Peer
+	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.Cfg.Service)
+	f.Consul.Answered(errors.Join(o.Record.Err, o.Peers.Err))
+	if !o.Record.Known() || !o.Peers.Known() {
+		return o
+	}
+	o.Peers.Value = peers.Others(all, f.Cfg.Node)
+	f.lookForNamesakes(ctx, client, all, &o)
+	if f.self == "" {
+		if own, err := consul.Advertise(ctx, f.Cfg, f.Consul.Addr); err == nil {
+			f.self = net.JoinHostPort(own, strconv.Itoa(f.Cfg.Port))
+		}
+	}
+	// The vote that a cluster waits for is that of a join under way on the volume on record.
+	on, listed := o.Record.Value.Members[f.Cfg.Node]
+	o.Joining = f.State.Joining && listed && (on == "" || on == f.State.Volume)
+	if _, err := f.Hosts.Learn(o.Peers.Value); err != nil { // before they are asked
+		f.Log.Warn("cannot write the hosts file", "err", err)
+	}
+	f.nameForeign(ctx, all)
+	switch r := o.Record.Value; r.State {
+	case peers.Absent:
+		o.DNS = f.strangersInDNS(ctx, all)
+	case peers.Forming:
+		o.Claim = f.claimGone(ctx, client, r)
+	case peers.Formed:
+		f.ask(ctx, r, o.Peers.Value)
+	}
+	return o
+}
+
+// lookForNamesakes finds those that have this node's name, and since when one of them
+// has been seen whose check does not lapse. An entry that did is removed: it was an earlier
+// container's, and would be in the way of others.
+func (f *Formation) lookForNamesakes(ctx context.Context, client *api.Client, all []peers.Peer, o *observation) {
+	reg := f.registration()
+	found, err := peers.Namesakes(ctx, client, reg, all)
+	if err != nil {
+		o.Namesakes.Err = err
+		return
+	}
+	alive, lapsed := "", false
+	for _, p := range found {
+		earlier := reg.Volume != "" && p.Volume == reg.Volume
+		switch {
+		case slices.Contains(f.buried, p.Boot):
+			lapsed = true
+		case earlier || p.Lapsed(): // of this volume, or silent for its TTL
+			lapsed = true
+			if boot, err := peers.Bury(ctx, client, reg, peers.Blank); err != nil {
+				f.Log.Warn("cannot remove this node's earlier registration", "err", err)
+			} else if boot != "" {
+				f.buried = append(f.buried, boot)
+			}
+		default:
+			o.Namesakes.Value = append(o.Namesakes.Value, p)
+			alive = p.Boot + p.ID
+		}
+	}
+	if alive != f.alive {
+		f.freedAt = time.Time{}
+		if alive == "" && !lapsed {
+			f.freedAt = time.Now()
+		}
+		f.alive, f.aliveFrom = alive, time.Now()
+	}
+	if !f.freedAt.IsZero() {
+		o.Freed = max(1, time.Since(f.freedAt))
+	}
+	if alive != "" {
+		o.Beating = time.Since(f.aliveFrom)
+	}
+}
+
+// registration is this start's entry, on the volume as it is named by now.
+func (f *Formation) registration() peers.Registration {
+	reg := f.Reg
+	reg.Volume = f.State.Volume
+	return reg
+}
+
+// nameForeign says once which entries of the service's name speak for no node: they
+// stop nobody, and are in the way of those who look the service up.
+func (f *Formation) nameForeign(ctx context.Context, all []peers.Peer) {
+	var named []string
+	for _, p := range all {
+		if p.Foreign() {
+			named = append(named, p.ID)
+		}
+	}
+	text := strings.Join(named, ",")
+	if text == f.named {
+		return
+	}
+	f.named = text
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
+	defer cancel()
+	for _, p := range all {
+		host, _, _ := net.SplitHostPort(p.Address)
+		own, _, _ := net.SplitHostPort(f.self)
+		switch {
+		case !p.Foreign():
+		case own != "" && host == own:
+			f.Log.Info("an entry of this service at this node's own address, made by something else (a scheduler?), counts for nothing", "id", p.ID, "address", p.Address)
+		default:
+			f.Log.Warn("an entry of this service was made by no RabbitMQ node and counts for nothing: if it is not meant to be there, remove it from its agent",
+				"id", p.ID, "address", p.Address, "answers", f.answers(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
+		}
+	}
+}
+
+// answers says what a connection to address ends in.
+func (f *Formation) answers(ctx context.Context, address string) string {
+	conn, err := f.Dial(ctx, "tcp", address)
+	if err != nil {
+		return err.Error()
+	}
+	_ = conn.Close()
+	return "takes connections"
+}
+
+// strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
+// failing is said and blocks nothing: it only ever adds caution.
+func (f *Formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
+	found, err := peers.Lookup(ctx, f.Dns, f.Cfg.Service)
+	if err != nil {
+		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
+		return peers.Seen[[]string]{Err: err}
+	}
+	if slices.ContainsFunc(known, func(p peers.Peer) bool {
+		host, _, _ := net.SplitHostPort(p.Address)
+		return p.Foreign() && net.ParseIP(host) == nil
+	}) {
+		found = nil // whose name is behind which address cannot be told, and DNS only ever adds caution
+	}
+	found = slices.DeleteFunc(found, func(a string) bool {
+		return a == f.self || slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Address == a })
+	})
+	return peers.Seen[[]string]{Value: found}
+}
+
+// claimGone measures, on this node's own clock, for how long the session in
+// another's claim has been gone.
+func (f *Formation) claimGone(ctx context.Context, client *api.Client, r peers.Record) peers.Seen[time.Duration] {
+	id := r.Claim + "/" + r.Session
+	gone, err := peers.SessionGone(ctx, client, r.Session)
+	switch {
+	case err != nil:
+		return peers.Seen[time.Duration]{Err: err}
+	case !gone:
+		f.gone = ""
+		return peers.Seen[time.Duration]{}
+	case f.gone != id:
+		f.gone, f.goneFrom = id, time.Now()
+	}
+	return peers.Seen[time.Duration]{Value: time.Since(f.goneFrom)}
+}
+
+// ask gets the view of a passing peer, whose answer speaks for all it sees
+// running. Where none answers the others are asked, too: one that does not serve may see
+// this node's name run, and a half-joined one may be waiting for exactly its vote.
+func (f *Formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
+	var answer *peers.View
+	var order []int // those that pass first: one answer of theirs is enough
+	for i := range ps {
+		if ps[i].Passing {
+			order = append(order, i)
+		}
+	}
+	for i := range ps {
+		if !ps[i].Passing && (f.State.Joining || ps[i].Alive()) {
+			order = append(order, i)
+		}
+	}
+	for _, i := range order {
+		if answer != nil {
+			break
+		}
+		if _, on := r.Members[ps[i].Node]; !on && ps[i].ClusterID != r.ClusterID {
+			continue
+		}
+		v, err := f.Broker.View(ctx, ps[i].Node)
+		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
+		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
+			answer = &v
+		}
+	}
+	if answer == nil {
+		f.askWhoIsNotOnRecord(ctx, r, ps)
+		return
+	}
+	for i := range ps {
+		if slices.Contains(answer.Running, ps[i].Node) {
+			ps[i].View = peers.Seen[peers.View]{Value: *answer}
+		}
+	}
+}
+
+// askWhoIsNotOnRecord finds out which of the registered nodes, none of which is on
+// record any more, positively do not run: before a founding, that is, which the others
+// hold up.
+func (f *Formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps []peers.Peer) {
+	if len(r.Members) > 0 {
+		return
+	}
+	for i := range ps {
+		if ps[i].Alive() || ps[i].Down {
+			continue
+		}
+		if _, err := f.Broker.View(ctx, ps[i].Node); err != nil {
+			ps[i].Down = f.IsDown(ctx, ps[i])
+		}
+	}
+}

@@ -1,0 +1,95 @@
+// Package rabbitmq asks and tells RabbitMQ through its own command line. All Erlang of this
+// program is here, in .erl files, and so are the server's user and environment.
+package rabbitmq
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// CLITimeout bounds one call of RabbitMQ's command line: 0.7 s on an idle
+// machine, several when a cluster of containers boots on two cores.
+const CLITimeout = 20 * time.Second
+
+// CLI asks RabbitMQ through its own command line, which speaks the Erlang
+// distribution with the shared cookie: to this node or to a peer.
+type CLI struct {
+	Node string // this node
+	Run  func(ctx context.Context, argv ...string) (string, error)
+}
+
+// New returns RabbitMQ's command line as the user of this node has it, with these
+// variables set.
+func New(node string, longNames bool, env ...string) CLI {
+	return CLI{node, func(ctx context.Context, argv ...string) (string, error) {
+		return execute(ctx, longNames, env, argv...)
+	}}
+}
+
+// Ctl runs rabbitmqctl against node.
+func (b CLI) Ctl(ctx context.Context, node string, argv ...string) (string, error) {
+	return b.Within(ctx, CLITimeout, node, argv...)
+}
+
+// Within runs rabbitmqctl against node for at most d.
+func (b CLI) Within(ctx context.Context, d time.Duration, node string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	full := []string{"rabbitmqctl", "-q", "-n", node}
+	return b.Run(ctx, append(full, argv...)...)
+}
+
+// Tool runs another of RabbitMQ's programs against this node for at most d.
+func (b CLI) Tool(ctx context.Context, d time.Duration, program string, argv ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	return b.Run(ctx, append([]string{program, "-q", "-n", b.Node}, argv...)...)
+}
+
+// execute runs a program of RabbitMQ's and returns what it printed. It gets neither
+// Consul's token nor a socket to notify.
+func execute(ctx context.Context, longNames bool, env []string, argv ...string) (string, error) {
+	name := argv[0]
+	argv = directEval(longNames, argv)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = ServerEnv(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("%s: no answer: %w", name, context.Cause(ctx))
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", name, err, firstLine(stderr.String()+stdout.String()))
+	}
+	return stdout.String(), nil
+}
+
+// firstLine returns the first line that says something, shortened for a log.
+func firstLine(s string) string {
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" && line != "Error:" && !strings.HasPrefix(line, "[warn") {
+			return fmt.Sprintf("%.300s", line)
+		}
+	}
+	return "no output"
+}
+
+func List(s string) []string {
+	if s == "" {
+		return nil
+	}
+	l := strings.Split(s, ",")
+	slices.Sort(l)
+	return l
+}

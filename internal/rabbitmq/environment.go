@@ -1,0 +1,112 @@
+package rabbitmq
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"rmq-entrypoint/rabbitconf"
+)
+
+// User is whom the server runs as in the official image.
+const User = "rabbitmq"
+
+// deprecated are the variables on which the official entrypoint gives up.
+var deprecated = []string{
+	"RABBITMQ_DEFAULT_PASS_FILE", "RABBITMQ_DEFAULT_USER_FILE",
+	"RABBITMQ_MANAGEMENT_SSL_CACERTFILE", "RABBITMQ_MANAGEMENT_SSL_CERTFILE", "RABBITMQ_MANAGEMENT_SSL_DEPTH",
+	"RABBITMQ_MANAGEMENT_SSL_FAIL_IF_NO_PEER_CERT", "RABBITMQ_MANAGEMENT_SSL_KEYFILE", "RABBITMQ_MANAGEMENT_SSL_VERIFY",
+	"RABBITMQ_SSL_CACERTFILE", "RABBITMQ_SSL_CERTFILE", "RABBITMQ_SSL_DEPTH", "RABBITMQ_SSL_FAIL_IF_NO_PEER_CERT",
+	"RABBITMQ_SSL_KEYFILE", "RABBITMQ_SSL_VERIFY", "RABBITMQ_VM_MEMORY_HIGH_WATERMARK",
+}
+
+func RefuseDeprecated(getenv func(string) string) error {
+	set := slices.DeleteFunc(slices.Clone(deprecated), func(n string) bool { return getenv(n) == "" })
+	if len(set) > 0 {
+		return fmt.Errorf("%s: no longer supported by the RabbitMQ image: use a configuration file in /etc/rabbitmq/conf.d instead", strings.Join(set, ", "))
+	}
+	return nil
+}
+
+// RefuseCleanup refuses what would make RabbitMQ forget nodes that are down, beside every
+// file: the variables of its peer discovery, and terms on the server's command line.
+func RefuseCleanup(environ []string) error {
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if why := rabbitconf.CleanupVariable(name, value); why != "" {
+			return fmt.Errorf("%s=%s: %s", name, value, why)
+		}
+		switch name {
+		case "RABBITMQ_SERVER_ERL_ARGS", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "RABBITMQ_SERVER_START_ARGS", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS":
+			for _, key := range []string{"node_cleanup", "perform_registration"} {
+				if strings.Contains(value, key) {
+					return fmt.Errorf("%s sets %s of cluster_formation, by which RabbitMQ may forget nodes that are merely stopped, or which does nothing here: take it out", name, key)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// DropTo gives up root for name: groups, gid, uid and HOME. Others keep theirs.
+func DropTo(name string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return fmt.Errorf("find the user to run as: %w", err)
+	}
+	uid, gid, err := IDs(name)
+	if err != nil {
+		return err
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return fmt.Errorf("find the groups of %s: %w", name, err)
+	}
+	var groups []int
+	for _, id := range ids {
+		if n, err := strconv.Atoi(id); err == nil {
+			groups = append(groups, n)
+		}
+	}
+	if err := errors.Join(syscall.Setgroups(groups), syscall.Setgid(gid), syscall.Setuid(uid)); err != nil {
+		return fmt.Errorf("become %s: %w", name, err)
+	}
+	return os.Setenv("HOME", u.HomeDir)
+}
+
+func IDs(name string) (uid, gid int, err error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, 0, fmt.Errorf("find the user to run as: %w", err)
+	}
+	uid, uerr := strconv.Atoi(u.Uid)
+	gid, gerr := strconv.Atoi(u.Gid)
+	return uid, gid, errors.Join(uerr, gerr)
+}
+
+// ServerEnv is env without what the server must not see, and with set, each
+// variable once: of two, a shell takes the last and a C program the first.
+func ServerEnv(env []string, set ...string) []string {
+	out := slices.Clone(set)
+	for _, kv := range env {
+		name, _, _ := strings.Cut(kv, "=")
+		if slices.ContainsFunc(set, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+			continue
+		}
+		switch name {
+		case "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "RABBITMQ_ERLANG_COOKIE", "RABBITMQ_ERLANG_COOKIE_FILE",
+			"CONSUL_HTTP_AUTH", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", "RMQ_ENTRYPOINT_SESSION":
+		default:
+			out = append(out, kv)
+		}
+	}
+	return out
+}

@@ -1,0 +1,74 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"rmq-entrypoint/peers"
+)
+
+// ErrNoClusterID: the node knows its members, but cannot read its data. A member of a
+// Khepri cluster that was killed soon after it joined has not applied its log, and does
+// so only with a majority (measured on 4.3.6).
+var ErrNoClusterID = errors.New("it cannot read the cluster's id yet")
+
+// View asks node what it knows. An error means unknown: node may be down, still
+// booting, unreachable, or have another cookie. Beside [errNoClusterID] the rest of
+// the view holds.
+func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
+	out, err := b.Ctl(ctx, node, "eval", Erlang("view"))
+	if err != nil {
+		return peers.View{}, fmt.Errorf("ask %s for its cluster: %w", node, err)
+	}
+	v := peers.View{Sides: map[string]peers.Side{}}
+	for line := range strings.Lines(out) {
+		switch f := strings.Split(strings.TrimSpace(line), "|"); {
+		case f[0] == "view" && len(f) >= 6:
+			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], List(f[2]), List(f[3]), List(f[4]), f[5] == "true"
+			if len(f) >= 7 {
+				v.Connected = List(f[6])
+			}
+		case f[0] == "pauses" && len(f) >= 2:
+			v.Pauses = f[1] == "true"
+		case f[0] == "side" && len(f) >= 4:
+			v.Sides[f[1]] = peers.Side{With: List(f[2]), From: List(f[3])}
+		}
+	}
+	if v.ClusterID == "" && slices.Contains(v.Members, node) {
+		return v, fmt.Errorf("ask %s for its cluster: %w", node, ErrNoClusterID)
+	}
+	if v.ClusterID == "" || !slices.Contains(v.Members, node) { // booting: not yet a member of what it will be
+		return peers.View{}, fmt.Errorf("ask %s for its cluster: it has none yet (%.200q)", node, out)
+	}
+	return v, nil
+}
+
+// Waits asks this node, whose application does not run, what keeps it.
+func (b CLI) Waits(ctx context.Context) (members, waits []string, paused bool, err error) {
+	out, err := b.Ctl(ctx, b.Node, "eval", Erlang("waits"))
+	if err != nil {
+		return nil, nil, false, err
+	}
+	for line := range strings.Lines(out) {
+		if f := strings.Split(strings.TrimSpace(line), "|"); f[0] == "waits" && len(f) >= 4 && f[1] != "" {
+			return List(f[1]), List(f[2]), f[3] == "true", nil
+		}
+	}
+	return nil, nil, false, fmt.Errorf("ask %s for whom it waits: it does not know yet (%.200q)", b.Node, out)
+}
+
+// HasLeader asks a node whether the members that decide by majority have a leader.
+func (b CLI) HasLeader(ctx context.Context, node string) (bool, error) {
+	out, err := b.Ctl(ctx, node, "eval", Erlang("led"))
+	if err != nil {
+		return false, err
+	}
+	_, rest, ok := strings.Cut(out, "led|")
+	if word, _, _ := strings.Cut(rest, "|"); ok && (word == "true" || word == "false") {
+		return word == "true", nil
+	}
+	return false, fmt.Errorf("ask %s for the members' leader: got %.200q", node, out)
+}

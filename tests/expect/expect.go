@@ -1,0 +1,111 @@
+// Package expect is what the tests of several rooms wait for and compare.
+package expect
+
+import (
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Listen0 listens on a free port of 127.0.0.1.
+func Listen0(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	Must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func Port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+// Environ returns a getenv over NAME=VALUE pairs.
+func Environ(pairs ...string) func(string) string {
+	return func(name string) string {
+		for _, kv := range pairs {
+			if n, v, _ := strings.Cut(kv, "="); n == name {
+				return v
+			}
+		}
+		return ""
+	}
+}
+
+func Says(t testing.TB, text string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			t.Errorf("it does not say %q:\n%s", w, text)
+		}
+	}
+}
+
+// Eventually waits for a condition, which says why it does not hold yet.
+func Eventually(t testing.TB, within time.Duration, what string, try func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(within); ; time.Sleep(10 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s: %v", within, what, err)
+		}
+	}
+}
+
+// Consistently fails the test when a condition does not hold all the while.
+func Consistently(t testing.TB, during time.Duration, what string, try func() error) {
+	t.Helper()
+	for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err := try(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Loopback returns an address on which nothing listens at the ports of a node.
+func Loopback(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		ip := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		if free(ip+":5672") && free(ip+":15690") {
+			return ip
+		}
+	}
+	t.Fatal("found no free loopback address")
+	return ""
+}
+
+func free(addr string) bool {
+	l, err := net.Listen("tcp", addr)
+	return err == nil && l.Close() == nil
+}
+
+// Tree lists every file below dir with its contents, to tell whether something
+// was changed.
+func Tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	Must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			var b []byte
+			b, err = os.ReadFile(path)
+			files[path] = string(b)
+		}
+		return err
+	}))
+	return files
+}
