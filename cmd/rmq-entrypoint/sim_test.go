@@ -428,36 +428,29 @@ func (c *container) run() error {
 	return fmt.Errorf("the server has ended")
 }
 
-// choose is decide with the world's broker and name server.
-func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.Agents, state statedir.Found, rt *statedir.Runtime) (formation.Plan, error) {
+// choose is what the container starts as, with the world's broker and name server.
+func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.Agents, found statedir.Found, rt *statedir.Runtime) (formation.Plan, error) {
 	cfg := rt.Config
-	if state.Role != "" {
-		rt.Volume = state.Volume
-		return entrypoint.WithData(ctx, c.log, pinned, state, *rt)
-	}
 	version, err := rabbitconf.ParseVersion(rt.Version)
 	if err != nil {
 		return formation.Plan{}, err
 	}
-	f := formation.Formation{
-		Log: c.log, Cfg: cfg, Consul: pinned, Volume: statedir.Of(cfg), State: state,
-		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
-		Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
-		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		Dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
-		Heals:  entrypoint.NeedsForget(version),
-		Say:    func(why string) { rt.Waiting = why },
+	with := formation.Options{
+		Log: c.log, Found: found, Image: version, Agents: pinned,
+		DNS:        peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
+		CLI:        rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
+		IsDown:     func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
+		Dial:       func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
+		SetWaiting: func(why string) { rt.Waiting = why },
 	}
 	if c.decide != nil {
 		byAddress := map[string]string{}
 		for _, n := range c.world.Nodes {
 			byAddress[n.Addr+":5672"] = n.Name
 		}
-		f.Decide = c.decide(ctx, f.Dns, byAddress)
+		with.Decide = c.decide(ctx, with.DNS, byAddress)
 	}
-	rt.Volume = state.Volume
-	f.Reg = consul.Registration(*rt)
-	return f.Run(ctx)
+	return entrypoint.Decide(ctx, with, rt)
 }
 
 // companion starts one and returns its process once it is in charge.

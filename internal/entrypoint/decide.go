@@ -18,20 +18,35 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 )
 
-// decide returns what to start as: a node with data starts as what it is and at
-// once, unless the record positively refuses its volume; a blank one takes part
-// in the formation.
+// decide is Decide with what this host and its image have.
 func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readiness, rt *statedir.Runtime) (formation.Plan, error) {
-	cfg, state := rt.Config, ready.state
+	cfg := rt.Config
+	return Decide(ctx, formation.Options{
+		Log: log, Found: ready.state, Image: ready.version, Agents: c,
+		DNS: peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
+		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: ready.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
+		SetWaiting: func(why string) {
+			rt.Waiting = why
+			if err := rt.Write(); err != nil {
+				log.Warn("cannot leave word for the health check", "err", err)
+			}
+		},
+	}, rt)
+}
+
+// Decide returns what to start as: a node with data starts as what it is and at
+// once, unless the record positively refuses its volume; a blank one takes part
+// in the formation. The options' Runtime is filled in from rt.
+func Decide(ctx context.Context, with formation.Options, rt *statedir.Runtime) (formation.Plan, error) {
+	cfg, state, log := rt.Config, with.Found, with.Log
 	if state.Lost {
 		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Cluster, "directory", cfg.Data)
 	}
+	rt.Volume = state.Volume
 	if state.Role != "" {
-		rt.Volume = state.Volume
-		return WithData(ctx, log, c, state, *rt)
+		return withData(ctx, log, with.Agents, state, *rt)
 	}
 	if strangers, err := statedir.Of(cfg).ForeignDatabases(); err != nil {
 		return formation.Plan{}, err
@@ -39,36 +54,25 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readi
 		return formation.Plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
 			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
 	}
-	f := formation.Formation{
-		Log: log, Cfg: cfg, Consul: c, Volume: statedir.Of(cfg), State: state,
-		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		Broker: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: ready.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
-		Heals: NeedsForget(ready.version), Image: ready.version,
-		Say: func(why string) {
-			rt.Waiting = why
-			if err := rt.Write(); err != nil {
-				log.Warn("cannot leave word for the health check", "err", err)
-			}
-		},
-	}
-	rt.Volume = state.Volume
-	f.Reg = consul.Registration(*rt)
-	f.Say("Consul")
-	if client, err := c.Client(ctx); err == nil {
-		consul.BuryPluginServices(ctx, client, *rt, peers.Blank)
+	with.SetWaiting("Consul")
+	if len(consul.PluginServices(*rt)) > 0 {
+		if client, err := with.Agents.Client(ctx); err == nil {
+			consul.BuryPluginServices(ctx, client, *rt, peers.Blank)
+		}
 	}
 	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.RecordKey())
-	p, err := f.Run(ctx)
+	with.Runtime = *rt
+	p, err := formation.Run(ctx, with)
 	if err != nil && ctx.Err() != nil {
 		return p, fmt.Errorf("stopped while waiting for %s: %w", rt.Waiting, context.Cause(ctx))
 	}
 	return p, err
 }
 
-// WithData returns what a node with data starts as, unless its volume is positively ruled
+// withData returns what a node with data starts as, unless its volume is positively ruled
 // out, or was never verified and its name is another's: two servers of one name disturb the
 // cluster that one of them is in. A verified member's name is its own.
-func WithData(ctx context.Context, log *slog.Logger, c *consul.Agents, state statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
+func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
 	if err := refused(ctx, log, c, rt.Config, state); err != nil {
 		return formation.Plan{}, err
 	}
@@ -167,11 +171,4 @@ func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
 		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
 	}
 	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())
-}
-
-// NeedsForget tells the versions that refuse a wiped node under its old name
-// until the cluster forgot it: 3.13 to 4.2 (measured on 4.0.5); older ones and
-// 4.3 let it in.
-func NeedsForget(v rabbitconf.Version) bool {
-	return v.AtLeast(3, 13) && !v.AtLeast(4, 3)
 }
