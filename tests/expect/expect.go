@@ -1,4 +1,4 @@
-// Package expect is what the tests of several rooms wait for and compare.
+// Package expect is what the tests of several packages wait for and compare.
 package expect
 
 import (
