@@ -106,7 +106,7 @@ func TestStranded(t *testing.T) {
 			expect.Must(t, v.WriteMarker(statedir.Marker{ClusterID: "id", Volume: "v-a", Members: []string{"a"}, At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}))
 			service := strings.ReplaceAll(tc.name, " ", "-")
 			for n, status := range tc.up {
-				reg := peers.Registration{Service: service, Node: n, Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour, ClusterID: "id"}
+				reg := peers.Registration{Service: service, Node: n, Address: "127.0.0.1", Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id"}
 				expect.Must(t, peers.Announce(t.Context(), agent.Client, reg, peers.Starting, "test"))
 				expect.Must(t, peers.Report(t.Context(), agent.Client, reg, status, "test"))
 			}

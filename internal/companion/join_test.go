@@ -26,7 +26,7 @@ import (
 func TestVotesInVain(t *testing.T) {
 	t.Parallel()
 	agent := consultest.Start(t)
-	member := peers.Registration{Service: "rabbitmq", Node: "a@localhost", Port: 5672, TTL: 10 * time.Second, Reap: time.Hour, Volume: "va", Boot: "boot", ClusterID: "id-1"}
+	member := peers.Registration{Service: "rabbitmq", Node: "a@localhost", Port: 5672, TTL: 10 * time.Second, DeregisterAfter: time.Hour, Start: peers.Start{Volume: "va", Boot: "boot"}, ClusterID: "id-1"}
 	expect.Must(t, peers.Announce(t.Context(), agent.Client, member, peers.Serving, ""))
 	expect.Must(t, peers.Report(t.Context(), agent.Client, member, api.HealthPassing, ""))
 	v := testVolume(t)

@@ -214,7 +214,7 @@ func (c *Companion) keepEntry(ctx context.Context, client *api.Client, status, r
 		c.critical = time.Time{}
 	case c.critical.IsZero():
 		c.critical = time.Now()
-	case time.Since(c.critical) > c.reg.Reap/2:
+	case time.Since(c.critical) > c.reg.DeregisterAfter/2:
 		if err := peers.Enter(ctx, client, c.reg, reason); err != nil {
 			c.log.Debug("cannot register this node over its entry", "err", err)
 			return

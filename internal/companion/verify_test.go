@@ -273,7 +273,7 @@ func TestLostRecordIsPublishedWhole(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
 		c := &Companion{
 			log: log, rt: statedir.Runtime{Config: cfg, Role: statedir.Member, Cluster: "id", Volume: "v-r@a", Version: "4.0.5"}, broker: b, consul: consul.New(cfg, log), serving: true, verified: true,
-			reg:  peers.Registration{Service: cfg.Service, Node: "r@a", Address: "127.0.0.1", Port: 1, TTL: time.Hour, Reap: time.Hour},
+			reg:  peers.Registration{Service: cfg.Service, Node: "r@a", Address: "127.0.0.1", Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour},
 			view: peers.View{ClusterID: "id", Members: []string{"r@a"}, Running: []string{"r@a"}}, viewAt: time.Now(), seen: 1,
 		}
 		status, why := c.judge(t.Context(), healthcheck.Result{State: healthcheck.Passing, Reason: "answers"})

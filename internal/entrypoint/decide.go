@@ -21,32 +21,32 @@ import (
 )
 
 // decide is Decide with what this host and its image have.
-func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readiness, rt *statedir.Runtime) (formation.Plan, error) {
-	cfg := rt.Config
+func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (formation.Plan, error) {
+	rt, cfg := h.rt, h.rt.Config
+	rt.Volume = h.state.Volume
 	return Decide(ctx, formation.Options{
-		Log: log, Found: ready.state, Image: ready.version, Agents: c,
+		Log: log, Runtime: rt, Found: h.state, Image: h.version, Agents: c,
 		DNS: peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: ready.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
+		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
 		SetWaiting: func(why string) {
 			rt.Waiting = why
 			if err := rt.Write(); err != nil {
 				log.Warn("cannot leave word for the health check", "err", err)
 			}
 		},
-	}, rt)
+	})
 }
 
 // Decide returns what to start as: a node with data starts as what it is and at
 // once, unless the record positively refuses its volume; a blank one takes part
-// in the formation. The options' Runtime is filled in from rt.
-func Decide(ctx context.Context, with formation.Options, rt *statedir.Runtime) (formation.Plan, error) {
-	cfg, state, log := rt.Config, with.Found, with.Log
+// in the formation.
+func Decide(ctx context.Context, with formation.Options) (formation.Plan, error) {
+	rt, cfg, state, log := with.Runtime, with.Runtime.Config, with.Found, with.Log
 	if state.Lost {
 		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Cluster, "directory", cfg.Data)
 	}
-	rt.Volume = state.Volume
 	if state.Role != "" {
-		return withData(ctx, log, with.Agents, state, *rt)
+		return withData(ctx, log, with.Agents, state, rt)
 	}
 	if strangers, err := statedir.Of(cfg).ForeignDatabases(); err != nil {
 		return formation.Plan{}, err
@@ -54,17 +54,21 @@ func Decide(ctx context.Context, with formation.Options, rt *statedir.Runtime) (
 		return formation.Plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
 			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
 	}
+	waiting, tell := "", with.SetWaiting
+	with.SetWaiting = func(why string) {
+		waiting = why
+		tell(why)
+	}
 	with.SetWaiting("Consul")
-	if len(consul.PluginServices(*rt)) > 0 {
+	if len(consul.PluginServices(rt)) > 0 {
 		if client, err := with.Agents.Client(ctx); err == nil {
-			consul.BuryPluginServices(ctx, client, *rt, peers.Blank)
+			consul.BuryPluginServices(ctx, client, rt, peers.Blank)
 		}
 	}
 	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.RecordKey())
-	with.Runtime = *rt
 	p, err := formation.Run(ctx, with)
 	if err != nil && ctx.Err() != nil {
-		return p, fmt.Errorf("stopped while waiting for %s: %w", rt.Waiting, context.Cause(ctx))
+		return p, fmt.Errorf("stopped while waiting for %s: %w", waiting, context.Cause(ctx))
 	}
 	return p, err
 }
@@ -84,7 +88,7 @@ func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 			err = peers.NameFree(ctx, client, consul.Registration(rt), peers.Starting)
 		}
 		if consul.NameTaken(err) {
-			return formation.Plan{}, SecondOfName(rt.Config.Node, err)
+			return formation.Plan{}, secondOfName(rt.Config.Node, err)
 		}
 	}
 	if state.Volume == "" {
@@ -98,7 +102,7 @@ func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 	return formation.Plan{Role: state.Role, Claim: state.Claim, Volume: state.Volume}, nil
 }
 
-func SecondOfName(node string, taken error) error {
+func secondOfName(node string, taken error) error {
 	return fmt.Errorf("not starting a second %s: %w. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one", node, taken)
 }
 

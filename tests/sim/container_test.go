@@ -60,7 +60,7 @@ func (c *container) consul(p *sim.Process, cfg config.Config) *consul.Agents {
 }
 
 // run returns when the server has ended, or never began.
-func (c *container) run() error {
+func (c *container) run() (err error) {
 	defer c.work.Wait()
 	cfg := c.config()
 	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
@@ -68,68 +68,56 @@ func (c *container) run() error {
 	}
 	p := c.box.Process("entrypoint")
 	ctx := p.Context()
-	state, err := statedir.Of(cfg).Inspect()
+	found, err := statedir.Of(cfg).Inspect()
 	if err != nil {
 		return err
 	}
-	rt := statedir.Runtime{Config: cfg, PID: 1, Version: c.world.Version, Boot: peers.NewID(), Since: time.Now()}
-	pinned := c.consul(p, cfg)
-	chosen, err := c.choose(ctx, p, pinned, state, &rt)
+	rt := statedir.Runtime{Config: cfg, PID: 1, Version: c.world.Version, Boot: peers.NewID(), Since: time.Now(), Volume: found.Volume}
+	agents := c.consul(p, cfg)
+	plan, err := c.choose(ctx, p, agents, found, rt)
 	if err != nil {
 		return err
 	}
-	release := func() {
-		if chosen.Lock != nil {
-			_ = chosen.Lock.Release(ctx)
+	begun := false
+	defer func() {
+		if !begun && plan.Lock != nil {
+			_ = plan.Lock.Release(ctx)
 		}
+	}()
+	if err := entrypoint.MakeWay(c.log, cfg, plan); err != nil {
+		return err
 	}
-	if chosen.Aside {
-		if _, err := statedir.Of(cfg).MakeWay(statedir.Pending{Role: chosen.Role, Claim: chosen.Claim, Volume: chosen.Volume}, time.Now()); err != nil {
-			release()
-			return err
-		}
-	}
-	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = chosen.Role, chosen.Claim, chosen.Volume, state.Cluster, "", pinned.Addr
-	client, cerr := pinned.Client(ctx)
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Consul = plan.Role, plan.Claim, plan.Volume, found.Cluster, agents.Addr
+	client, cerr := agents.Client(ctx)
 	if cerr == nil {
 		rt.Address, rt.Located = cfg.Advertise, true
 	}
 	if err := rt.Write(); err != nil {
-		release()
 		return err
 	}
 	if cerr == nil {
-		standing := peers.Starting
-		if state.Role == "" {
-			standing = peers.Blank
-		}
-		err := peers.Announce(ctx, client, consul.Registration(rt), standing, "starting as "+string(chosen.Role))
-		if consul.NameTaken(err) && state.Cluster == "" {
-			release()
-			return entrypoint.SecondOfName(cfg.Node, err)
-		}
-		if err != nil {
-			c.log.Warn("not registered yet, the companion goes on trying", "err", err)
+		if err := entrypoint.Announce(ctx, c.log, client, found, rt); err != nil {
+			return err
 		}
 	}
 	session := ""
-	if chosen.Lock != nil {
-		session = chosen.Lock.Session()
+	if plan.Lock != nil {
+		session = plan.Lock.Session()
 	}
 	gone := make(chan struct{})
 	first, err := c.companion(rt, session, gone)
 	if err != nil {
-		release()
 		return fmt.Errorf("start the companion: %w", err)
 	}
+	begun = true // the lock is the companion's
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	claim := ""
-	if chosen.Role == statedir.Seeding {
-		claim = chosen.Claim
+	if plan.Role == statedir.Seeding {
+		claim = plan.Claim
 	}
-	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: chosen.Peers})
+	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: plan.Peers})
 	c.work.Go(func() { c.healthchecks(ctx, cfg, first, gone) })
 	<-server.Gone
 	close(gone)
@@ -137,19 +125,19 @@ func (c *container) run() error {
 }
 
 // choose is what the container starts as, with the world's broker and name server.
-func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.Agents, found statedir.Found, rt *statedir.Runtime) (formation.Plan, error) {
-	cfg := rt.Config
+func (c *container) choose(ctx context.Context, p *sim.Process, agents *consul.Agents, found statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
 	version, err := rabbitconf.ParseVersion(rt.Version)
 	if err != nil {
 		return formation.Plan{}, err
 	}
+	cfg := rt.Config
 	with := formation.Options{
-		Log: c.log, Found: found, Image: version, Agents: pinned,
+		Log: c.log, Runtime: rt, Found: found, Image: version, Agents: agents,
 		DNS:        peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
 		CLI:        rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
 		IsDown:     func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
 		Dial:       func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
-		SetWaiting: func(why string) { rt.Waiting = why },
+		SetWaiting: func(string) {},
 	}
 	if c.decide != nil {
 		byAddress := map[string]string{}
@@ -158,7 +146,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.A
 		}
 		with.Decide = c.decide(ctx, with.DNS, byAddress)
 	}
-	return entrypoint.Decide(ctx, with, rt)
+	return entrypoint.Decide(ctx, with)
 }
 
 // companion starts one and returns its process once it is in charge.

@@ -189,7 +189,7 @@ func TestWaitingIsTold(t *testing.T) {
 				began := time.Now()
 				ended := make(chan error)
 				go func() {
-					_, err := c.choose(p.Context(), p, c.consul(p, cfg), statedir.Found{}, &statedir.Runtime{Config: cfg, Version: w.Version})
+					_, err := c.choose(p.Context(), p, c.consul(p, cfg), statedir.Found{}, statedir.Runtime{Config: cfg, Version: w.Version})
 					ended <- err
 				}()
 				at := func(since time.Time, words string) (after []time.Duration) {
