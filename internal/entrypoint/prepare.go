@@ -47,7 +47,7 @@ func writeConf(h host, p formation.Plan, pauseMinority bool) error {
 	if err != nil {
 		return err
 	}
-	if err := rabbitconf.Write(cfg.ConfigFile, conf, -1, -1); err != nil {
+	if err := rabbitconf.Write(cfg.ConfigFile, conf); err != nil {
 		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
 	}
 	return nil
