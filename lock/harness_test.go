@@ -14,6 +14,7 @@ import (
 
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 func options(node string, log *logged) lock.Options {
@@ -29,7 +30,7 @@ func options(node string, log *logged) lock.Options {
 
 func acquire(t *testing.T, client *api.Client, opts lock.Options) *lock.Lock {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), expect.Soon)
 	defer cancel()
 	l, err := lock.Acquire(ctx, client, opts)
 	must(t, err)
@@ -69,9 +70,9 @@ func must(t *testing.T, err error) {
 
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(expect.Soon); !done(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20s: %s", what)
+			t.Fatalf("not within %s: %s", expect.Soon, what)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 func TestRecordIsWrittenByCompareAndSet(t *testing.T) {
@@ -178,7 +179,7 @@ func TestForeignValueAtTheKeyIsUnknownNotAbsent(t *testing.T) {
 	}
 	link.Blackhole()
 	start := time.Now()
-	if _, _, err := peers.ReadRecord(t.Context(), consultest.Client(t, link.Addr, ""), recordKey); err == nil || time.Since(start) > 10*time.Second {
+	if _, _, err := peers.ReadRecord(t.Context(), consultest.Client(t, link.Addr, ""), recordKey); err == nil || time.Since(start) > expect.Soon {
 		t.Errorf("a Consul that never answers: %v after %s", err, time.Since(start))
 	}
 }
@@ -232,7 +233,7 @@ func mustRead(t *testing.T, client *api.Client) (peers.Record, uint64) {
 // eventually waits for a condition; only its deadline can fail.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(expect.Soon); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 20 s: %s", what)
 		}

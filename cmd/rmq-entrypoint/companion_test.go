@@ -23,7 +23,7 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	n.tell("amqp down")
 	n.reports(soon, api.HealthCritical, "stopping")
 	expect.Consistently(t, testBeat+time.Second, "a stopped node stays out", func() error {
@@ -42,7 +42,7 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 	}
 
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	n.sees("id-of-another", n.name)
 	n.tell("notify READY=1")
 	n.reports(soon, api.HealthCritical, "SPLIT")
@@ -53,7 +53,7 @@ func testStatusAfterReady(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("notify STATUS=Standing by")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	n.reports(soon, api.HealthCritical, "Standing by")
 }
 
@@ -61,7 +61,7 @@ func testAMQPShutdown(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("amqp 320")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 }
 
 // The server's end is the companion's, however it came.
@@ -77,7 +77,7 @@ func testServerEnds(t *testing.T, w *world) {
 			n := w.node("rabbit@localhost")
 			s := n.serves()
 			end(n, s)
-			n.registered(2*time.Second, "")
+			n.registered(atOnce, "")
 			n.exit(soon)
 			expect.Eventually(t, soon, "the companion ends", func() error {
 				if left := w.companions(); len(left) > 0 {
@@ -100,11 +100,11 @@ func testTwoMisses(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("amqp down")
-	n.reports(2*testBeat, api.HealthPassing, "passing until a second check fails")
+	n.reports(2*testBeat+late, api.HealthPassing, "passing until a second check fails")
 	n.registered(0, api.HealthPassing)
-	n.registered(2*testBeat, api.HealthCritical)
+	n.registered(2*testBeat+late, api.HealthCritical)
 	n.tell("amqp up")
-	n.registered(2*testBeat, api.HealthPassing)
+	n.registered(2*testBeat+late, api.HealthPassing)
 }
 
 // replaced has a health check start the companion again.
@@ -166,7 +166,7 @@ func testCompanionKilled(t *testing.T, w *world) {
 		t.Errorf("it was not verified again in the server's own log:\n%s", n.log())
 	}
 	n.tell("notify STOPPING=1") // the server's socket is the new one's
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 }
 
 // With both gone nothing passes for longer than the TTL, whatever is asked.
@@ -181,7 +181,7 @@ func testCompanionAndServerKilled(t *testing.T, w *world) {
 	if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "gone") {
 		t.Errorf("healthcheck: %d, %q", code, out)
 	}
-	n.registered(testTTL+3*time.Second, api.HealthCritical)
+	n.registered(testTTL+late, api.HealthCritical)
 	if left := w.companions(); len(left) > 0 {
 		t.Errorf("companions %v for a dead server", left)
 	}
@@ -200,7 +200,7 @@ func testCompanionByHand(t *testing.T, w *world) {
 		t.Errorf("companion by hand: %d, %q", code, out)
 	}
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 }
 
 func testNotifyForwarded(t *testing.T, w *world) {

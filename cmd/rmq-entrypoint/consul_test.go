@@ -45,7 +45,7 @@ func TestConsulDownAtBoot(t *testing.T) {
 
 	c.Boot()
 	c.WaitReady()
-	m.registered(testBeat+3*time.Second, api.HealthPassing)
+	m.registered(testBeat+late, api.HealthPassing)
 	if r := m.record(); r.State != peers.Formed || r.ClusterID != "id-1" || r.Members[m.name] != "v1" {
 		t.Errorf("the member published %+v", r)
 	}
@@ -64,7 +64,7 @@ func TestConsulLosesItsData(t *testing.T) {
 	n.serves()
 	was := w.record()
 	c.Restart() // an agent in memory
-	n.registered(testBeat+3*time.Second, api.HealthPassing)
+	n.registered(testBeat+late, api.HealthPassing)
 	if r := w.record(); r.State != peers.Formed || r.ClusterID != was.ClusterID || r.Members[n.name] != was.Members[n.name] {
 		t.Errorf("record %+v, was %+v", r, was)
 	}
@@ -90,7 +90,7 @@ func TestConsulAwayWhileServing(t *testing.T) {
 			n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
 			n.serves()
 			end := away(link)
-			n.registered(testTTL+testBeat+3*time.Second, api.HealthCritical) // its TTL lapses
+			n.registered(testTTL+testBeat+late, api.HealthCritical) // its TTL lapses
 			expect.Consistently(t, 2*testBeat, "a node that serves stays ready", func() error {
 				r, err := n.report()
 				if err == nil && !r.Ready() {
@@ -99,7 +99,7 @@ func TestConsulAwayWhileServing(t *testing.T) {
 				return err
 			})
 			end()
-			n.registered(2*testBeat+3*time.Second, api.HealthPassing)
+			n.registered(2*testBeat+late, api.HealthPassing)
 			if left := w.companions(); len(left) != 1 {
 				t.Errorf("companions %v", left)
 			}
@@ -168,7 +168,7 @@ func TestConsulDeniesWhileServing(t *testing.T) {
 		}
 		return ""
 	}
-	expect.Eventually(t, testTTL+testBeat+3*time.Second, "its beats are refused", func() error {
+	expect.Eventually(t, testTTL+testBeat+late, "its beats are refused", func() error {
 		if s := atAgent(); s != api.HealthCritical {
 			return fmt.Errorf("it is %q", s)
 		}
@@ -178,7 +178,7 @@ func TestConsulDeniesWhileServing(t *testing.T) {
 		t.Errorf("a node that serves is %+v, %v", r, err)
 	}
 	change(all)
-	n.registered(2*testBeat+3*time.Second, api.HealthPassing)
+	n.registered(2*testBeat+late, api.HealthPassing)
 	expect.Eventually(t, soon, "its beats are taken", func() error {
 		if s := atAgent(); s != api.HealthPassing || !strings.Contains(n.log(), "Consul answers again") {
 			return fmt.Errorf("it is %q:\n%s", s, n.log())

@@ -56,18 +56,18 @@ func testAnotherAgent(t *testing.T, servers []*consultest.Consul) {
 	n.serves()
 
 	first.Blackhole()
-	n.registeredOn(servers[1], 10*testBeat, api.HealthPassing) // two calls time out, then patience ends
-	n.registeredOn(servers[0], testTTL+testBeat, api.HealthCritical)
+	n.registeredOn(servers[1], 10*testBeat+late, api.HealthPassing) // two calls time out, then patience ends
+	n.registeredOn(servers[0], testTTL+testBeat+late, api.HealthCritical)
 	first.Pass()
-	n.registeredOn(servers[0], 2*testBeat+time.Second, "")
+	n.registeredOn(servers[0], 2*testBeat+late, "")
 	n.registeredOn(servers[1], 0, api.HealthPassing)
 
 	first.Blackhole()
 	second.Blackhole()
 	first.Pass()
-	n.registeredOn(servers[0], 10*testBeat, api.HealthPassing)
+	n.registeredOn(servers[0], 10*testBeat+late, api.HealthPassing)
 	second.Pass()
-	n.registeredOn(servers[1], 2*testBeat+3*time.Second, "")
+	n.registeredOn(servers[1], 2*testBeat+late, "")
 	expect.Consistently(t, testBeat+time.Second, "what is registered with the agent in use stays", func() error {
 		status, err := n.statusOn(servers[0])
 		if err == nil && status != api.HealthPassing {
@@ -92,7 +92,7 @@ func serf(agent, server *consultest.Consul) (string, error) {
 func missed(t testing.TB, agent *consultest.Consul, servers []*consultest.Consul) {
 	t.Helper()
 	agent.Kill()
-	expect.Eventually(t, 30*time.Second, "the servers miss the agent", func() error {
+	expect.Eventually(t, soon, "the servers miss the agent", func() error {
 		status, err := serf(agent, servers[0])
 		if err == nil && status != api.HealthCritical {
 			err = fmt.Errorf("it is %q", status)
@@ -122,7 +122,7 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 	}
 	was := entry()
 	agent.Recreate()
-	expect.Eventually(t, 2*soon, "it says that Consul does not take its beats", func() error {
+	expect.Eventually(t, soon, "it says that Consul does not take its beats", func() error {
 		if now := entry(); now != was { // the servers had missed the agent already: once more, and faster
 			was = now
 			agent.Recreate()
@@ -158,7 +158,7 @@ func testAgentRecreated(t *testing.T, servers []*consultest.Consul) {
 		}
 		return err
 	})
-	n.reports(2*testBeat, api.HealthPassing, "answers")
+	n.reports(2*testBeat+late, api.HealthPassing, "answers")
 	if r, err := n.report(); err != nil || strings.Contains(r.Reason, "not told") {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -275,7 +275,7 @@ func (w *world) five(servers []*consultest.Consul) (nodes []*node) {
 // founds the cluster, and returns the servers.
 func (w *world) settled(nodes []*node) (servers []*node) {
 	w.t.Helper()
-	expect.Eventually(w.t, 60*time.Second, "every node has decided", func() error {
+	expect.Eventually(w.t, 2*soon, "every node has decided", func() error {
 		servers = nil
 		for _, n := range nodes {
 			if _, err := os.Stat(n.path("started")); err == nil {

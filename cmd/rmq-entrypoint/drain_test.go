@@ -29,7 +29,7 @@ func testDrain(t *testing.T, w *world) {
 	var code int
 	go func() { out, code = n.run("drain", "--wait", "3s"); close(done) }()
 	n.registered(soon, api.HealthCritical)
-	expect.Eventually(t, time.Second, "/ready says so, too", func() error {
+	expect.Eventually(t, atOnce, "/ready says so, too", func() error {
 		if code := n.ready(); code != 503 {
 			return fmt.Errorf("it answers %d", code)
 		}

@@ -92,7 +92,10 @@ func TestMain(m *testing.M) {
 const (
 	testTTL  = 10 * time.Second // Consul's least
 	testBeat = testTTL / 3
-	soon     = 20 * time.Second // for what takes a moment on a machine that is busy
+
+	soon   = expect.Soon      // ends a hang
+	atOnce = testBeat         // sooner than the next beat would see to it
+	late   = 10 * time.Second // what a busy machine adds to a time that is promised
 )
 
 // ctlScript is rabbitmqctl and its like: it notes how it was called, and what it

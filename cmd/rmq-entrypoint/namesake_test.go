@@ -215,7 +215,7 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	twin.start()
 	twin.logs("its check passing")
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	twin.logs("which has stopped and may start again")
 	n.registered(testTTL+soon, api.HealthCritical)
 	twin.logs("its check critical")

@@ -4,7 +4,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -58,7 +57,7 @@ func testSeedMirrors(t *testing.T, w *world) {
 		}
 	}
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
 	if again := n.calls("ha-mode"); len(again) != before+1 {

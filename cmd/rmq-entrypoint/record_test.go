@@ -200,7 +200,7 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 
 func (w *world) recordBecomes(was peers.Record) {
 	w.t.Helper()
-	expect.Eventually(w.t, 2*testBeat, "the record is published again", func() error {
+	expect.Eventually(w.t, 2*testBeat+late, "the record is published again", func() error {
 		if r := w.record(); r.State != peers.Formed || r.ClusterID != was.ClusterID || r.Members["rabbit@localhost"] != was.Members["rabbit@localhost"] {
 			return fmt.Errorf("it is %+v", r)
 		}
@@ -212,7 +212,7 @@ func testOtherClusterOnRecord(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	w.putRecord(formed("id-2", map[string]string{"b@localhost": "vb"}))
-	n.registered(2*testBeat, api.HealthCritical)
+	n.registered(2*testBeat+late, api.HealthCritical)
 	n.reports(soon, api.HealthCritical, "id-2")
 	if r := w.record(); r.ClusterID != "id-2" {
 		t.Errorf("it replaced a record that is formed: %+v", r)

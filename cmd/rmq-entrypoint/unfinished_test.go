@@ -20,7 +20,7 @@ func testJoinTimeout(t *testing.T, w *world) {
 	n := w.node("b@localhost")
 	n.start("--join-timeout", "10s")
 	n.server(soon)
-	n.exit(20 * time.Second)
+	n.exit(10*time.Second + soon)
 	expect.Says(t, n.log(), "--join-timeout, RMQ_JOIN_TIMEOUT")
 	n.registered(soon, "")
 }

@@ -13,6 +13,10 @@ import (
 	"time"
 )
 
+// Soon ends what would hang: what it is waited for takes a moment, and some seconds on a
+// machine that is busy.
+const Soon = time.Minute
+
 // Listen0 listens on a free port of 127.0.0.1.
 func Listen0(t testing.TB) net.Listener {
 	t.Helper()
