@@ -70,21 +70,24 @@ const mostWrites = 4
 // prove checks the node against the record by its role, and has the record brought up to
 // what is true.
 func prove(t *turn) (proven bool, v Verdict) {
-	if w := did[WriteRecord](t); w.Done {
-		if w.Err == nil {
-			return true, Verdict{}
-		}
-		if !errors.Is(w.Err, ErrChanged) || t.writes() >= mostWrites {
-			return unproven(t, "%s", notWritten(t, w))
-		}
-	}
 	m, r, node, v0 := t.State.Membership, t.Seen.Record.Value.Record, t.Node, t.State.View.View
 	ours := r.State == peers.Formed && r.ClusterID == v0.ClusterID
 	single := len(v0.Members) == 1
 	publish := func(r peers.Record, what string) (bool, Verdict) { return false, t.write(r, what) }
-	switch {
+	anew := func(what string) (bool, Verdict) {
+		r := peers.Published(v0, node, t.Volume, t.Seen.Now)
+		r.Claim = t.Seen.ID // not one that is drawn with each question
+		return false, t.write(r, what)
+	}
+	switch w := did[WriteRecord](t); {
 	case !slices.Contains(v0.Running, node): // Khepri answers while it still waits for its majority
 		return unproven(t, "RabbitMQ does not list this node as running")
+	case w.Done && w.Err == nil && ours:
+		return true, Verdict{}
+	case w.Done && w.Err == nil: // RabbitMQ says otherwise by now
+		return unproven(t, "%s", split(v0, r))
+	case w.Done && (!errors.Is(w.Err, ErrChanged) || t.writes() >= mostWrites):
+		return unproven(t, "%s", notWritten(t, w))
 	case m.Role == Seeding && r.State == peers.Forming && r.Seed == node && r.Claim == m.Claim:
 		return found(t, r)
 	case m.Role == Seeding && !ours && single:
@@ -96,9 +99,9 @@ func prove(t *turn) (proven bool, v Verdict) {
 	case m.Role == Joining && r.State == peers.Forming:
 		return unproven(t, "%s has not announced the cluster yet", r.Seed)
 	case r.State == peers.Absent:
-		return publish(peers.Published(v0, node, t.Volume, t.Seen.Now), "the record was gone: published again")
+		return anew("the record was gone: published again")
 	case r.State == peers.Forming && m.Role == Member: // with a marker, or adopted: both are data
-		return publish(peers.Published(v0, node, t.Volume, t.Seen.Now), "another node was founding a cluster beside this one: overruled")
+		return anew("another node was founding a cluster beside this one: overruled")
 	case r.State == peers.Forming:
 		return unproven(t, "%s is founding a cluster, and this volume never was verified as a member", r.Seed)
 	case !ours:

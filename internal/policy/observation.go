@@ -29,7 +29,8 @@ type Observation struct {
 	Began     time.Time // the first time that a verdict was asked for
 	Health    healthcheck.Result
 	Volume    Volume
-	OldAgents bool // entries may be left with Consul agents that this node moved away from
+	OldAgents bool   // entries may be left with Consul agents that this node moved away from
+	ID        string // [peers.NewID], for a record that is published anew
 
 	Record  Fact[Record]
 	Catalog Fact[[]peers.Peer]       // this node's own entries too
