@@ -60,6 +60,7 @@ type (
 	// only gets what it must know before it is restarted. The event that the boot goes on
 	// does not cut it short.
 	ForceBoot struct {
+		Node   string // this one
 		Lost   []string
 		Khepri bool
 		Paused bool

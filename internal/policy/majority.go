@@ -149,9 +149,10 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 
 // carryOnWithout gives the order by itself.
 func carryOnWithout(t *turn, lost []string, why string) (string, Verdict) {
+	id, given := t.State.Membership.ClusterID, t.Seen.Volume.CarryOn.Value
 	switch w := did[WriteCarryOn](t); {
-	case !w.Done:
-		return "", do(WriteCarryOn{Order: CarryOn{ClusterID: t.State.Membership.ClusterID, Lost: lost}})
+	case !w.Done && (given == nil || given.ClusterID != id):
+		return "", do(WriteCarryOn{Order: CarryOn{ClusterID: id, Lost: lost}})
 	case w.Err != nil:
 		return why + "; " + w.Err.Error(), Verdict{}
 	}
@@ -275,7 +276,7 @@ func carryOnOrder(t *turn) Verdict {
 	}
 	if !t.khepri() { // for this run of the server only, and not before Mnesia runs
 		if f := did[ForceBoot](t); !f.Done {
-			return do(ForceBoot{Lost: names})
+			return do(ForceBoot{Node: t.Node, Lost: names})
 		}
 	}
 	return comesUpWithout(names)
@@ -307,7 +308,7 @@ func beginCarryOn(t *turn, r peers.Record, order CarryOn, paused bool) Verdict {
 		return t.write(on, "going on without "+strings.Join(order.Lost, ", "))
 	}
 	t.say(Warn, "carrying on from this node's copy", "cluster", order.ClusterID, "given_up", strings.Join(order.Lost, ","))
-	return do(ForceBoot{Lost: order.Lost, Khepri: t.khepri(), Paused: paused, Begins: true})
+	return do(ForceBoot{Node: t.Node, Lost: order.Lost, Khepri: t.khepri(), Paused: paused, Begins: true})
 }
 
 // carryOnBegun is what follows on the first steps of an order in the beat in which they

@@ -324,7 +324,7 @@ func standDown(t *turn, why, word string) (bool, Verdict) {
 
 // recordChanged keeps the record true while the node serves, and names what must not be.
 func recordChanged(t *turn) Verdict {
-	if !t.State.Membership.Verified {
+	if !t.State.Membership.Verified || anyDid[Enroll](t) {
 		return Verdict{}
 	}
 	w := did[WriteRecord](t) // one a beat, and only that this node is off the record matters

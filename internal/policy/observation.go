@@ -186,6 +186,10 @@ func (o Observation) after(out Outcome) Observation {
 		case errors.Is(out.Err, ErrChanged):
 			o.Record = Fact[Record]{}
 		}
+	case ForceBoot:
+		o.Waits = Fact[Waits]{}
+		o.Nodes = maps.Clone(o.Nodes)
+		delete(o.Nodes, a.Node)
 	case Enroll:
 		if out.Err == nil && a.Enter {
 			o.Catalog.Value = slices.Clone(o.Catalog.Value)

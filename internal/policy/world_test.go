@@ -312,7 +312,7 @@ func (w *world) effect(name string, a Action, out *Outcome) string {
 
 // said tells whether the log has a line with these words.
 func (w *world) logged(words string) bool {
-	return slices.ContainsFunc(w.log, func(l Line) bool { return matches(fmt.Sprint(l.Text, l.Attrs), "*"+words+"*") })
+	return slices.ContainsFunc(w.log, func(l Line) bool { return matches(l.Text+" "+strings.Trim(fmt.Sprint(l.Attrs), "[]"), "*"+words+"*") })
 }
 
 // matches compares text with a pattern whose * are anything.
@@ -364,6 +364,8 @@ func check(conditions ...any) string {
 	}
 	return strings.Join(wrong, "; ")
 }
+
+func join(trace []string) string { return strings.Join(trace, "; ") }
 
 func (w *world) on(names string) bool {
 	return maps.EqualFunc(w.record.Members, volumes(names), func(string, string) bool { return true })
