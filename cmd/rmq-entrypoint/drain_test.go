@@ -13,7 +13,6 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/tests/expect"
 )
@@ -382,7 +381,7 @@ func testLeaveGoesOn(t *testing.T, w *world) {
 func testLeaveInterrupted(t *testing.T, w *world) {
 	n, _ := w.threeWith("b@localhost")
 	n.put(n.state("out"), statedir.Maintenance{Leaving: true, At: time.Now().Add(-time.Hour)})
-	w.putRecord(w.record().Left(n.name, "told to", time.Now().Add(-companion.LeaveGrace)))
+	w.putRecord(w.record().Left(n.name, "told to", time.Now().Add(-2*time.Minute)))
 	n.exit(2*testBeat + soon)
 	expect.Says(t, n.log(), "left the cluster for good: stopping the server")
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"rmq-entrypoint/internal/statedir"
@@ -15,4 +16,12 @@ func testVolume(t *testing.T) statedir.Dir {
 	v := statedir.Dir{Data: filepath.Join(base, "rabbit@a"), State: filepath.Join(base, "rabbit@a-entrypoint")}
 	expect.Must(t, os.Mkdir(v.State, 0o755))
 	return v
+}
+
+// names are comma-separated.
+func names(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
 }

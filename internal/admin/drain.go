@@ -104,8 +104,8 @@ func (o operator) critical(ctx context.Context, v peers.View) string {
 	if others := len(v.Running) - 1; 2*others <= len(v.Members) {
 		pauses := v.Khepri // as good as
 		if !pauses {
-			out, err := o.broker.Ctl(ctx, o.broker.Node, "eval", rabbitmq.Erlang("partition_handling"))
-			pauses = err != nil || strings.Contains(out, "pause_minority")
+			set, err := o.broker.Pauses(ctx)
+			pauses = err != nil || set
 		}
 		if pauses {
 			return fmt.Sprintf("this node is quorum-critical: of the members %s only %s run, and without it there is no majority, so the others would stand still", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))

@@ -32,7 +32,7 @@ func TestCritical(t *testing.T) {
 			return c.handling, nil
 		}
 		o := operator{broker: rabbitmq.CLI{Node: "a", Run: run}}
-		got := o.critical(t.Context(), peers.View{Members: rabbitmq.List("a,b,c"), Running: rabbitmq.List(c.running), Khepri: c.khepri})
+		got := o.critical(t.Context(), peers.View{Members: names("a,b,c"), Running: names(c.running), Khepri: c.khepri})
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q", c.name, got)
 		}

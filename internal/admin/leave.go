@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -20,7 +18,6 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 )
 
 // leavePatience is how long leave waits without anything having moved, and half
@@ -80,7 +77,7 @@ func (o operator) moveOut(ctx context.Context, client *api.Client, r peers.Recor
 	}
 	// Marked, or RabbitMQ would put the replicas back; drained afterwards, or those
 	// here would be stopped already and could not hand over.
-	if _, err := o.broker.Ctl(ctx, o.broker.Node, "eval", rabbitmq.Erlang("mark_drained")); err != nil {
+	if err := o.broker.MarkDrained(ctx); err != nil {
 		return r, err
 	}
 	if err := o.moveReplicas(ctx); err != nil {
@@ -148,7 +145,7 @@ func (o operator) moveReplicas(ctx context.Context) error {
 	moved, told := 0, time.Now()
 	progress := time.Now()
 	for {
-		said, err := o.broker.EvalPerQueue(ctx, rabbitmq.DrainTimeout, rabbitmq.Erlang("move", rabbitmq.Parameter{Name: "Forced", Value: rabbitconf.Atom(strconv.FormatBool(o.force))}))
+		said, err := o.broker.MoveReplicas(ctx, o.force)
 		if err != nil {
 			return fmt.Errorf("move what lies here: %w", err)
 		}
@@ -259,10 +256,8 @@ func (o operator) goForGood(ctx context.Context, client *api.Client, r peers.Rec
 	if err := consul.Withdraw(ctx, client, o.rt); err != nil {
 		o.say("not deregistered, its TTL will tell: %v", err)
 	}
-	if _, err := o.broker.Ctl(ctx, node, "eval", rabbitmq.Erlang("halt_soon")); err != nil {
-		if err := syscall.Kill(o.rt.PID, syscall.SIGTERM); err != nil {
-			return fmt.Errorf("%s has left, but its server does not stop: %w", node, err)
-		}
+	if err := o.broker.HaltSoon(ctx, o.rt.PID); err != nil {
+		return fmt.Errorf("%s has left, but its server does not stop: %w", node, err)
 	}
 	o.say("%s has left cluster %s: its server stops; the name may come back with an empty volume only", node, r.ClusterID)
 	return nil

@@ -104,16 +104,16 @@ func TestMoveReplicas(t *testing.T) {
 // A side of a partition may hold what the others lack.
 func TestMayNotLeavePartitioned(t *testing.T) {
 	t.Parallel()
-	all := rabbitmq.List("a,b,c")
+	all := names("a,b,c")
 	o := operator{broker: rabbitmq.CLI{Node: "a"}, rt: statedir.Runtime{Volume: "va"}}
-	if why := o.critical(t.Context(), peers.View{Members: all, Running: all, Partitions: rabbitmq.List("b")}); !strings.Contains(why, "partitioned from b") {
+	if why := o.critical(t.Context(), peers.View{Members: all, Running: all, Partitions: names("b")}); !strings.Contains(why, "partitioned from b") {
 		t.Errorf("drain says %q", why)
 	}
 	r := peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a": "va", "b": "vb", "c": "vc"}}
 	if err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all}); err != nil {
 		t.Error(err)
 	}
-	err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all, Partitions: rabbitmq.List("b")})
+	err := o.mayLeave(r, peers.View{ClusterID: "id", Members: all, Running: all, Partitions: names("b")})
 	if err == nil || !strings.Contains(err.Error(), "partitioned from b") {
 		t.Errorf("got %v", err)
 	}

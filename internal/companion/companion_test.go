@@ -1,11 +1,18 @@
 package companion
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -17,8 +24,21 @@ func testVolume(t *testing.T) statedir.Dir {
 	return v
 }
 
-func touch(t *testing.T, path string) {
-	t.Helper()
-	expect.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	expect.Must(t, os.WriteFile(path, nil, 0o644))
+// companionFor is one that is handed a command line which answers as run does, and Consul by
+// what cfg says.
+func companionFor(cfg config.Config, rt statedir.Runtime, run func(context.Context, ...string) (string, error)) *companion {
+	log := slog.New(slog.DiscardHandler)
+	rt.Config = cfg
+	return newCompanion(Surroundings{
+		Log: log, Runtime: rt, Consul: consul.New(cfg, log), Broker: rabbitmq.CLI{Node: cfg.Node, Run: run},
+		IsDown: func(context.Context, peers.Peer) bool { return false },
+	})
+}
+
+// names are comma-separated.
+func names(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
 }

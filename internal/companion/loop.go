@@ -1,7 +1,6 @@
 package companion
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,42 +11,16 @@ import (
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/consul"
-	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/peers"
 )
 
-// beatEvery is a third of the TTL: two beats may be lost before Consul's check
-// lapses.
-func (c *Companion) beatEvery() time.Duration { return c.rt.Config.TTL / 3 }
-
 // loop runs until the server is gone or ctx ends.
-func (c *Companion) loop(ctx context.Context, said <-chan string, gone <-chan struct{}) error {
-	var work sync.WaitGroup
-	if c.lock != nil {
-		kctx, done := context.WithCancel(ctx)
-		defer work.Wait()
-		defer done()
-		keep := c.lock
-		work.Go(func() {
-			if err := keep.Keep(kctx); err != nil {
-				c.log.Warn("lost the lock while founding the cluster: another node may take over", "err", err)
-			}
-		})
-		defer func() {
-			if c.lock != nil {
-				_ = c.lock.Release(ctx)
-			}
-		}()
-	}
-	if c.hosts != nil {
-		hctx, done := context.WithCancel(ctx)
-		defer work.Wait()
-		defer done()
-		work.Go(func() { keepHosts(hctx, c.log, c.rt, c.hosts) })
-	}
-	tick := time.NewTicker(c.beatEvery())
+func (c *companion) loop(ctx context.Context) error {
+	defer c.background(ctx)()
+	tick := time.NewTicker(c.settings.Beat())
 	defer tick.Stop()
-	idle := make(chan struct{}, 1) // holds a token while no beat runs
+	idle := make(chan struct{}, 1) // holds a token while no heartbeat runs
 	idle <- struct{}{}
 	cut := func() {}
 	beat := func() {
@@ -60,11 +33,11 @@ func (c *Companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 		cut = cancel
 		go func() { c.beat(bctx); cancel(); idle <- struct{}{} }()
 	}
-	stop := func() { cut(); <-idle; idle <- struct{}{} } // no beat runs when it returns
+	stop := func() { cut(); <-idle; idle <- struct{}{} } // no heartbeat runs when it returns
 	beat()
 	for {
 		select {
-		case <-gone:
+		case <-c.Gone:
 			stop()
 			c.withdraw(ctx, "the server is gone")
 			return nil
@@ -72,33 +45,15 @@ func (c *Companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 			stop()
 			c.withdraw(ctx, "told to stop")
 			return nil
-		case text := <-said:
+		case text := <-c.Said:
 			stop()
-			switch ready, stopping, word := c.hear(text); {
-			case ready:
-				for old := true; old; { // what closed before is history
-					select {
-					case <-c.closed:
-					default:
-						old = false
-					}
-				}
-				c.log.Info("RabbitMQ is ready, verifying")
-				c.anew = c.withdrawn
-				c.serving, c.verified, c.withdrawn, c.steady = true, false, false, healthcheck.Steady{}
-				c.rejoining = ""
-				c.whole()
-			case stopping:
-				c.stopped(ctx, word)
-			default:
-				c.booted = word
-			}
+			state, event := policy.Heard(c.settings, c.state, text, time.Now())
+			c.follow(ctx, state, event)
 			beat()
-		case r := <-c.closed:
+		case r := <-c.Closed:
 			stop()
-			if r.Stopping && c.serving {
-				c.stopped(ctx, r.Text)
-			}
+			state, event := policy.Closed(c.settings, c.state, r, time.Now())
+			c.follow(ctx, state, event)
 			beat()
 		case <-tick.C:
 			beat()
@@ -106,129 +61,203 @@ func (c *Companion) loop(ctx context.Context, said <-chan string, gone <-chan st
 	}
 }
 
-// beat looks at the server, judges it against the record and tells Consul.
-func (c *Companion) beat(ctx context.Context) {
-	if c.withdrawn && !c.serving {
-		c.giveUp(ctx) // an explicit join may have failed after stop_app
-		// One that paused in a minority may wait for nodes that came back blank.
-		if why := cmp.Or(c.outOfService(ctx, healthcheck.Result{}), c.carryOn(ctx), c.waitsInVain(ctx), c.word()); ctx.Err() == nil {
-			c.show(Report{Status: api.HealthCritical, Reason: why})
-			c.present(ctx, why)
-		}
-		return
-	}
-	c.missed = nil
-	r := c.steady.Next(c.check(ctx))
-	if !c.serving && c.rt.Waiting == statedir.Replaced && r.State != healthcheck.Critical {
-		c.serving = true // READY was said to the companion before this one
-	}
-	if _, err := c.consul.Client(ctx); err == nil {
-		if err := c.locate(ctx); err != nil {
-			c.story("not registered", err.Error())
-			c.show(Report{Status: api.HealthCritical, Reason: "not registered: " + err.Error()})
-			return
-		}
-	}
-	c.register(ctx)
-	status, reason := c.judge(ctx, r)
-	if ctx.Err() != nil {
-		return
-	}
-	var told *api.Client
-	for range 2 { // an entry that Consul lost is made anew, and passing earned anew, in one beat
-		client, err := c.consul.Client(ctx)
-		if err == nil {
-			err = peers.Report(ctx, client, c.reg, status, reason)
-		}
-		if errors.Is(err, peers.ErrUnregistered) {
-			if err = c.announce(ctx, client, reason); err == nil {
-				c.log.Info("registered", "id", c.reg.ID(), "status", status)
-				c.verified, c.unlisted = false, time.Time{}
-				status, reason = c.judge(ctx, r)
-				continue
+// follow goes on from the state that an event has made.
+func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) {
+	c.state = s
+	if e.Ready {
+		for old := true; old; { // what closed before is history
+			select {
+			case <-c.Closed:
+			default:
+				old = false
 			}
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil && !c.unlisted.IsZero() && time.Since(c.unlisted) > c.beatEvery()*3/2 {
-			err = fmt.Errorf("the agent at %s takes %s, and never brings it into the catalog: was it recreated without its data? A name of its own for each agent, or leaving before it goes, avoids that", c.consul.Addr, c.reg.ID())
-		}
-		taken := consul.NameTaken(err) // Consul answered
-		if client != nil && !taken {
-			c.consul.Accepted(err)
-		}
-		if taken {
-			reason = fmt.Sprintf("%s (not registered: %v)", reason, err)
-			c.story("another node has this node's name", err.Error())
-		} else if err != nil { // an agent cut off from its servers takes beats all the same: only reads clear it
-			c.consul.Answered(err)
-			c.missed = err
-			reason = fmt.Sprintf("%s (not told to Consul: %v)", reason, err)
+		c.Log.Info("RabbitMQ is ready, verifying")
+		c.steady = healthcheck.Steady{}
+	}
+	if e.Withdraw {
+		c.withdraw(ctx, e.Why)
+	}
+	if e.Mark != nil {
+		if err := c.writeMarker(*e.Mark); err != nil {
+			c.Log.Warn("cannot write the marker", "err", err)
 		} else {
-			c.reported, c.lapsed, told = time.Now(), false, client
-			c.keepEntry(ctx, client, status, reason)
+			c.state.Upkeep.Marker = *e.Mark
 		}
-		break
-	}
-	c.touch()
-	c.show(Report{Status: status, Reason: reason})
-	if told != nil {
-		c.tellBeside(ctx, told, status, reason)
-	}
-	if c.verified && !c.out {
-		c.chores(ctx)
 	}
 }
 
-// present keeps an entry, critical, of a node that stopped by itself and whose server
-// lives: after stop_app, or paused in a minority, it holds its name and its data. It is
-// back before a container of its name that saw the entry go takes that for its end.
-func (c *Companion) present(ctx context.Context, why string) {
-	if time.Since(c.stoppedAt) < c.rt.Config.TTL { // one that ends does so sooner, as a rule
+// background keeps the seed's lock and the hosts file until the function that it returns is
+// called, which releases the lock if it is still held.
+func (c *companion) background(ctx context.Context) (end func()) {
+	var work sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	if keep := c.lock; keep != nil {
+		work.Go(func() {
+			if err := keep.Keep(ctx); err != nil {
+				c.Log.Warn("lost the lock while founding the cluster: another node may take over", "err", err)
+			}
+		})
+	}
+	if c.hosts != nil {
+		rt := c.Runtime
+		work.Go(func() { keepHosts(ctx, c.Log, rt, c.hosts) })
+	}
+	return func() {
+		if c.lock != nil {
+			_ = c.lock.Release(ctx)
+		}
+		cancel()
+		work.Wait()
+	}
+}
+
+// beat looks at the node, decides, acts until nothing is left to ask or to do, and tells
+// Consul, /status and the log.
+func (c *companion) beat(ctx context.Context) {
+	seen := c.glance()
+	if c.state.Server.Phase == policy.Stopped { // nothing is registered before long
+		if v, ok := c.decide(ctx, &seen); ok {
+			c.showVerdict(v, v.Reason)
+			c.services.present(ctx, &c.state, v.Reason)
+		}
 		return
 	}
-	client, err := c.consul.Client(ctx)
-	if err == nil {
-		err = peers.Report(ctx, client, c.reg, api.HealthCritical, why)
+	c.services.missed = nil
+	seen.Health = c.steady.Next(c.Check(ctx))
+	if err := c.services.ensure(ctx, &c.state); err != nil {
+		c.say([]policy.Line{{Text: "not registered", Attrs: []any{"why", err.Error()}, Once: true}})
+		c.show("not registered: " + err.Error())
+		return
 	}
-	if errors.Is(err, peers.ErrUnregistered) {
-		if err = c.announce(ctx, client, why); err == nil {
-			c.log.Info("registered as critical: it stopped by itself, and its server lives", "id", c.reg.ID())
+	v, ok := c.decide(ctx, &seen)
+	if !ok {
+		return
+	}
+	reason, client := v.Reason, (*api.Client)(nil)
+	for range 2 {
+		var lost bool
+		if reason, client, lost = c.tell(ctx, v); !lost {
+			break
 		}
-	}
-	if err == nil {
-		c.keepEntry(ctx, client, api.HealthCritical, why)
-	}
-	if err != nil && ctx.Err() == nil {
-		c.log.Debug("cannot tell Consul that this node is there", "err", err)
-	}
-}
-
-// keepEntry keeps Consul from removing the entry of a node that has been critical for long
-// and lives: registered anew over itself, it is given that time again. Meanwhile others
-// would take the node for gone.
-func (c *Companion) keepEntry(ctx context.Context, client *api.Client, status, reason string) {
-	switch {
-	case status != api.HealthCritical:
-		c.critical = time.Time{}
-	case c.critical.IsZero():
-		c.critical = time.Now()
-	case time.Since(c.critical) > c.reg.DeregisterAfter/2:
-		if err := peers.Enter(ctx, client, c.reg, reason); err != nil {
-			c.log.Debug("cannot register this node over its entry", "err", err)
+		c.state = c.state.EntryLost()
+		health := seen.Health
+		seen = c.glance()
+		seen.Health = health
+		if v, ok = c.decide(ctx, &seen); !ok {
 			return
 		}
-		c.critical = time.Now()
+		reason = v.Reason
+	}
+	if client == nil && ctx.Err() != nil {
+		return
+	}
+	c.services.logOutage()
+	c.showVerdict(v, reason)
+	if client != nil {
+		c.services.reportPlugins(ctx, client, c.state.Membership.Standing(), v.Status, reason)
+	}
+	if c.state.Membership.Verified && !v.Out {
+		c.upkeep(ctx, seen)
 	}
 }
 
-// pause waits for d, or less when ctx ends.
+// decide returns a verdict with nothing left to ask or to do. It is not ok when an event,
+// which knows better, cut it short.
+func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v policy.Verdict, ok bool) {
+	for range policy.MostSteps {
+		seen.Now = time.Now()
+		v = policy.Decide(c.settings, c.state, *seen)
+		if ctx.Err() != nil && !v.Finish {
+			return v, false
+		}
+		if v.Ask != nil {
+			c.ask(ctx, seen, *v.Ask) // what was only on the way to a question is forgotten
+			continue
+		}
+		c.state = v.State
+		c.say(v.Log)
+		if v.Missed != nil {
+			c.services.missed = v.Missed
+		}
+		if v.Do == nil {
+			return v, true
+		}
+		c.act(ctx, seen, v)
+	}
+	c.Log.Error("the rules come to no end: please report this", "rule", v.Rule)
+	return v, false
+}
+
+// act does what the verdict asks for, and has its rules note what that came to.
+func (c *companion) act(ctx context.Context, seen *policy.Observation, v policy.Verdict) {
+	out := policy.Outcome{Rule: v.Rule, Action: v.Do}
+	out.Said, out.Err = c.do(ctx, seen, v.Do)
+	seen.Volume = c.volume()
+	var log []policy.Line
+	c.state, *seen, log = policy.Ended(c.settings, c.state, *seen, out)
+	c.say(log)
+}
+
+// upkeep does what a verified node does once it has told Consul how it is.
+func (c *companion) upkeep(ctx context.Context, seen policy.Observation) {
+	ctx, done := context.WithTimeout(ctx, c.settings.TTL*2/5)
+	defer done()
+	seen.Did, seen.OldAgents = nil, len(c.Consul.LeftBehind) > 0
+	for range policy.MostSteps {
+		seen.Now = time.Now()
+		v := policy.NextChore(c.settings, c.state, seen)
+		c.state = v.State
+		c.say(v.Log)
+		if v.Do == nil {
+			return
+		}
+		c.act(ctx, &seen, v)
+	}
+}
+
+// tell reports the verdict to Consul. It returns the reason with what Consul made of it, the
+// client if Consul took the report, and whether Consul had lost the entry, which is made
+// anew: then passing is to be earned anew.
+func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, told *api.Client, lost bool) {
+	s, entry := &c.services, &c.state.Entry
+	client, err := c.Consul.Client(ctx)
+	if err == nil {
+		err = peers.Report(ctx, client, s.reg, v.Status, v.Reason)
+	}
+	if errors.Is(err, peers.ErrUnregistered) {
+		if err = s.announce(ctx, client, c.state.Membership.Standing(), v.Reason); err == nil {
+			c.Log.Info("registered", "id", s.reg.ID(), "status", v.Status)
+			return v.Reason, nil, true
+		}
+	}
+	if ctx.Err() != nil {
+		return v.Reason, nil, false
+	}
+	if err == nil && entry.NeverListed(time.Now(), c.settings.Beat()) {
+		err = fmt.Errorf("the agent at %s takes %s, and never brings it into the catalog: was it recreated without its data? A name of its own for each agent, or leaving before it goes, avoids that", c.Consul.Addr, s.reg.ID())
+	}
+	taken := consul.NameTaken(err) // Consul answered
+	if client != nil && !taken {
+		c.Consul.Accepted(err)
+	}
+	switch {
+	case taken:
+		c.say([]policy.Line{{Text: "another node has this node's name", Attrs: []any{"why", err.Error()}, Once: true}})
+		return fmt.Sprintf("%s (not registered: %v)", v.Reason, err), nil, false
+	case err != nil: // an agent cut off from its servers takes reports all the same: only reads clear it
+		c.Consul.Answered(err)
+		s.missed = err
+		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
+	}
+	*entry = entry.Reported(time.Now())
+	s.renew(ctx, client, entry, v.Status, v.Reason)
+	return v.Reason, client, false
+}
+
 func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-ctx.Done():
-	case <-t.C:
+	case <-time.After(d):
 	}
 }

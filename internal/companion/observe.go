@@ -4,99 +4,130 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
-	"slices"
+	"os"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/policy"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
 
-// record reads the cluster record through the Consul in use.
-func (c *Companion) record(ctx context.Context) (*api.Client, peers.Record, uint64, error) {
-	client, err := c.consul.Client(ctx)
-	if err != nil {
-		return nil, peers.Record{}, 0, err
-	}
-	r, index, err := peers.ReadRecord(ctx, client, c.rt.Config.RecordKey())
-	c.consul.Answered(err)
-	return client, r, index, err
+// glance looks at what costs nothing: the clock and the volume.
+func (c *companion) glance() policy.Observation {
+	now := time.Now()
+	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID()}
 }
 
-// viewEvery is how often RabbitMQ is asked for its members when nothing else
-// gives a reason to.
-const viewEvery = 30 * time.Second
+// volume reads what lies on the volume.
+func (c *companion) volume() (v policy.Volume) {
+	dir := statedir.Of(c.Runtime.Config)
+	order, err := dir.Maintenance()
+	v.Maintenance.Err = err
+	if order != nil {
+		v.Maintenance.Value = &policy.Maintenance{Leaving: order.Leaving, Drained: order.Drained, Done: order.Done, At: order.At}
+		held, err := statedir.TryLock(dir.State, statedir.OperatorLock)
+		if v.CommandRuns = err != nil; err == nil {
+			held.Close()
+		}
+	}
+	given, err := dir.CarryOn()
+	v.CarryOn.Err = err
+	if given != nil {
+		v.CarryOn.Value = &policy.CarryOn{ClusterID: given.ClusterID, Lost: given.Lost, Forced: given.Forced}
+	}
+	marker, err := dir.Marker()
+	v.Marker.Err = err
+	if marker != nil {
+		v.Marker.Value = &policy.Marker{ClusterID: marker.ClusterID, Volume: marker.Volume, Members: marker.Members, At: marker.At, Regrow: marker.Regrow}
+	}
+	v.Database.Value, v.Database.Err = statedir.HasDatabase(dir.Data)
+	flags, err := os.ReadFile(dir.Data + "-feature_flags")
+	v.KhepriFlag = err == nil && strings.Contains(string(flags), "khepri_db")
+	return v
+}
 
-// look refreshes the view when it may have changed, and says why it cannot.
-func (c *Companion) look(ctx context.Context, record uint64, others []peers.Peer) string {
-	var passing []string
-	for _, p := range others {
-		if p.Passing {
-			passing = append(passing, p.Node)
-		}
-	}
-	now := strings.Join(passing, ",")
-	if c.verified && len(c.view.Partitions) == 0 {
-		same, known := c.unstirred(ctx)
-		if known && same {
-			c.viewAt, c.passing, c.seen = time.Now(), now, record
-		}
-		if same && (known || now == c.passing && record == c.seen && time.Since(c.viewAt) < viewEvery) {
-			return ""
-		}
-	}
-	if c.verified { // a server that does not answer is not to cost the TTL
+// ask looks into a question and notes the answer.
+func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.Question) {
+	if q.Within > 0 {
 		var done context.CancelFunc
-		ctx, done = context.WithTimeout(ctx, c.rt.Config.TTL/2)
+		ctx, done = context.WithTimeout(ctx, q.Within)
 		defer done()
 	}
-	v, err := c.broker.View(ctx, c.rt.Config.Node)
-	if err != nil {
-		c.story("RabbitMQ does not say what it knows of its cluster, asking again", err.Error())
-		return err.Error()
+	switch q.What {
+	case policy.AskRecord:
+		seen.Record = policy.Answer(c.record(ctx))
+	case policy.AskCatalog:
+		client, err := c.Consul.Client(ctx)
+		var all []peers.Peer
+		if err == nil {
+			all, _, err = peers.Catalog(ctx, client, c.Runtime.Config.Service, "")
+		}
+		seen.Catalog = policy.Answer(all, err)
+	case policy.AskManaged:
+		seen.Managed = policy.Answer(c.managed.nodes(ctx))
+	case policy.AskView:
+		v, err := c.Broker.View(ctx, q.Node)
+		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
+	case policy.AskLeader:
+		led, err := c.Broker.HasLeader(ctx, q.Node)
+		seen.See(q.Node, func(n *policy.Node) { n.Leader = policy.Answer(led, err) })
+	case policy.AskDown:
+		down := c.IsDown(ctx, peers.Peer{Node: q.Node, Address: q.Address})
+		seen.See(q.Node, func(n *policy.Node) {
+			if n.Down == nil {
+				n.Down = map[string]bool{}
+			}
+			n.Down[q.Address] = down
+		})
+	case policy.AskWaits:
+		members, waits, paused, err := c.Broker.Waits(ctx)
+		seen.Waits = policy.Answer(policy.Waits{Members: members, For: waits, Paused: paused}, err)
+	case policy.AskQueues:
+		seen.Queues = policy.Answer(c.Broker.Queues(ctx))
 	}
-	c.view, c.viewAt, c.passing, c.seen = v, time.Now(), now, record
-	return ""
 }
 
-// unstirred reports whether the management port, which answers in milliseconds
-// where RabbitMQ's command line takes a second of CPU, lists the members, running
-// nodes and partitions of the view; and whether it was known. Not knowing is no
-// stir: then the view is renewed by the clock.
-func (c *Companion) unstirred(ctx context.Context) (same, known bool) {
-	if c.nodes == nil {
-		return true, false
-	}
-	nodes, err := c.nodes(ctx)
+// record reads the cluster record through the Consul in use.
+func (c *companion) record(ctx context.Context) (policy.Record, error) {
+	client, err := c.Consul.Client(ctx)
 	if err != nil {
-		// Disabled, or the login is refused, which RabbitMQ logs each time.
-		if c.silent++; c.silent >= 3 {
-			c.log.Debug("the management port tells nothing, not asking it any more", "err", err)
-			c.nodes = nil
-		}
-		return true, false
+		return policy.Record{}, err
 	}
-	c.silent = 0
-	var members, running, partitions []string
-	for _, n := range nodes {
-		members = append(members, n.Name)
-		if n.Running {
-			running = append(running, n.Name)
-		}
-		if n.Name == c.rt.Config.Node {
-			known, partitions = n.Known, n.Partitions
-		}
+	r, index, err := peers.ReadRecord(ctx, client, c.Runtime.Config.RecordKey())
+	c.Consul.Answered(err)
+	return policy.Record{Record: r, Index: index}, err
+}
+
+// A managementPort tells in milliseconds whether anything has changed, where RabbitMQ's
+// command line takes a second of CPU.
+type managementPort struct {
+	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none, or not any more
+	misses int                                                   // in a row
+	log    *slog.Logger
+}
+
+// nodes asks the port, unless it told nothing for a while: it is disabled, or the login is
+// refused, which RabbitMQ logs each time.
+func (m *managementPort) nodes(ctx context.Context) ([]healthcheck.Node, error) {
+	if m.ask == nil {
+		return nil, fmt.Errorf("there is no management port to ask")
 	}
-	slices.Sort(members)
-	slices.Sort(running)
-	slices.Sort(partitions)
-	same = slices.Equal(members, c.view.Members) && slices.Equal(running, c.view.Running) && (!known || slices.Equal(partitions, c.view.Partitions))
-	return same, known
+	nodes, err := m.ask(ctx)
+	if err == nil {
+		m.misses = 0
+		return nodes, nil
+	}
+	if m.misses++; m.misses >= 3 {
+		m.log.Debug("the management port tells nothing, not asking it any more", "err", err)
+		m.ask = nil
+	}
+	return nil, err
 }
 
 // managementNodes asks this node's management port as the default user.
@@ -109,8 +140,6 @@ func managementNodes(getenv func(string) string, at rabbitconf.Listener) func(co
 	base += net.JoinHostPort(cmp.Or(at.Host, "127.0.0.1"), fmt.Sprint(at.Port))
 	password, _ := user.Password()
 	return func(ctx context.Context) ([]healthcheck.Node, error) {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
 		return healthcheck.Nodes(ctx, base, user.Username(), password)
 	}
 }

@@ -3,112 +3,190 @@ package companion
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/policy"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 )
 
-// tellBeside reports them: each is as fit as the node while its port answers. One
-// that never answered is not registered, as where the plugin is not enabled.
-func (c *Companion) tellBeside(ctx context.Context, client *api.Client, status, reason string) {
-	for _, e := range c.beside {
+// services are this node's entries in Consul: its own, and those of plugins that listen.
+type services struct {
+	log     *slog.Logger
+	agents  *consul.Agents
+	runtime *statedir.Runtime
+	reg     peers.Registration
+	plugins []consul.PluginService
+	missed  error     // why Consul could not be asked or told in this heartbeat
+	away    time.Time // since when it cannot; zero: it can
+}
+
+// ensure finds out this node's address, once Consul answers, and makes the entry of a node
+// that serves again: so it is verified once, and not once more when its first report finds
+// no entry.
+func (s *services) ensure(ctx context.Context, state *policy.State) error {
+	client, err := s.agents.Client(ctx)
+	if err == nil {
+		if err := s.locate(ctx); err != nil {
+			return err
+		}
+	}
+	if !state.Entry.Pending {
+		return nil
+	}
+	if err == nil {
+		err = s.announce(ctx, client, state.Membership.Standing(), "serves again, not verified yet")
+	}
+	if err == nil {
+		s.log.Info("registered", "id", s.reg.ID())
+	}
+	state.Entry = state.Entry.Tried(err == nil)
+	return nil
+}
+
+// locate finds out what address to register.
+func (s *services) locate(ctx context.Context) error {
+	rt := s.runtime
+	if rt.Located {
+		return nil
+	}
+	address, err := consul.Advertise(ctx, rt.Config, s.agents.Addr)
+	if err != nil {
+		return err
+	}
+	rt.Address, rt.Located, s.reg.Address = address, true, address
+	for i := range s.plugins {
+		s.plugins[i].Address = address
+	}
+	return rt.Write()
+}
+
+// announce registers the node once its address is known: without one Consul would fill in
+// the agent's.
+func (s *services) announce(ctx context.Context, client *api.Client, standing peers.Standing, note string) error {
+	if err := s.locate(ctx); err != nil {
+		return err
+	}
+	return peers.Announce(ctx, client, s.reg, standing, note)
+}
+
+// enter puts the cluster's id into the entry, which keeps its status.
+func (s *services) enter(ctx context.Context, clusterID string) error {
+	client, err := s.agents.Client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.locate(ctx); err != nil { // it may be the first word that Consul gets of this start
+		return err
+	}
+	reg := s.reg
+	reg.ClusterID, reg.Blank = clusterID, false
+	if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
+		return err
+	}
+	s.reg = reg
+	return nil
+}
+
+// present keeps an entry, critical, of a node that stopped by itself and whose server
+// lives. It is back before a container of its name that saw the entry go takes that for
+// its end.
+func (s *services) present(ctx context.Context, state *policy.State, why string) {
+	if !state.Server.Present(time.Now(), s.reg.TTL) {
+		return
+	}
+	client, err := s.agents.Client(ctx)
+	if err == nil {
+		err = peers.Report(ctx, client, s.reg, policy.Critical, why)
+	}
+	if errors.Is(err, peers.ErrUnregistered) {
+		if err = s.announce(ctx, client, state.Membership.Standing(), why); err == nil {
+			s.log.Info("registered as critical: it stopped by itself, and its server lives", "id", s.reg.ID())
+		}
+	}
+	if err == nil {
+		s.renew(ctx, client, &state.Entry, policy.Critical, why)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Debug("cannot tell Consul that this node is there", "err", err)
+	}
+}
+
+// renew keeps Consul from removing the entry of a node that has been critical for long and
+// lives: registered anew over itself, it is given that time again.
+func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.Entry, status, reason string) {
+	next, due := entry.Renew(status, time.Now(), s.reg.DeregisterAfter)
+	if due {
+		if err := peers.Enter(ctx, client, s.reg, reason); err != nil {
+			s.log.Debug("cannot register this node over its entry", "err", err)
+			return
+		}
+	}
+	*entry = next
+}
+
+// reportPlugins reports the services of plugins: each is as fit as the node while its port
+// answers. One that never answered is not registered, as where the plugin is not enabled.
+func (s *services) reportPlugins(ctx context.Context, client *api.Client, standing peers.Standing, status, reason string) {
+	for _, e := range s.plugins {
 		status, reason := status, reason
 		silent := e.Answers(ctx)
 		if silent != nil {
-			status, reason = api.HealthCritical, silent.Error()
+			status, reason = policy.Critical, silent.Error()
 		}
 		err := peers.Report(ctx, client, e.Registration, status, reason)
 		if errors.Is(err, peers.ErrUnregistered) && silent == nil {
-			e.ClusterID = c.reg.ClusterID
-			if err = peers.Announce(ctx, client, e.Registration, c.standing(), reason); err == nil {
+			e.ClusterID = s.reg.ClusterID
+			if err = peers.Announce(ctx, client, e.Registration, standing, reason); err == nil {
 				err = peers.Report(ctx, client, e.Registration, status, reason)
 			}
 		}
 		if consul.Denied(err) {
-			c.log.Warn("management and Prometheus are not registered", "err", err)
-			c.beside = nil
+			s.log.Warn("management and Prometheus are not registered", "err", err)
+			s.plugins = nil
 			return
 		}
 	}
 }
 
-func (c *Companion) withdraw(ctx context.Context, why string) {
+// leaveAgents removes entries left with agents that this node moved away from.
+func (s *services) leaveAgents(ctx context.Context) {
+	s.agents.LeftBehind = slices.DeleteFunc(s.agents.LeftBehind, func(old consul.Agent) bool {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return consul.Withdraw(ctx, old.Client, *s.runtime) == nil
+	})
+}
+
+// withdraw deregisters the node.
+func (c *companion) withdraw(ctx context.Context, why string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	c.withdrawn, c.stoppedAt = true, time.Now()
-	c.show(Report{Status: api.HealthCritical, Reason: why})
+	c.show(why)
 	err := errors.New("no Consul in use")
-	if c.consul.Current != nil {
-		err = consul.Withdraw(ctx, c.consul.Current, c.rt)
+	if c.Consul.Current != nil {
+		err = consul.Withdraw(ctx, c.Consul.Current, c.Runtime)
 	}
 	if err != nil {
-		c.log.Warn("cannot deregister, the TTL will tell", "why", why, "err", err)
+		c.Log.Warn("cannot deregister, the TTL will tell", "why", why, "err", err)
 		return
 	}
-	c.log.Info("withdrawn", "why", why)
+	c.Log.Info("withdrawn", "why", why)
 }
 
-// announce registers the node once its address is known: without one Consul would fill in
-// the agent's.
-func (c *Companion) announce(ctx context.Context, client *api.Client, note string) error {
-	if err := c.locate(ctx); err != nil {
-		return err
-	}
-	return peers.Announce(ctx, client, c.reg, c.standing(), note)
-}
-
-// standing is what this node may take its name from.
-func (c *Companion) standing() peers.Standing {
-	if !c.rt.Verified.IsZero() {
-		return peers.Serving
-	}
-	return peers.Blank
-}
-
-// locate finds out what address to register, once Consul answers.
-func (c *Companion) locate(ctx context.Context) error {
-	if c.rt.Located {
-		return nil
-	}
-	address, err := consul.Advertise(ctx, c.rt.Config, c.consul.Addr)
-	if err != nil {
-		return err
-	}
-	c.rt.Address, c.rt.Located, c.reg.Address = address, true, address
-	for i := range c.beside {
-		c.beside[i].Address = address
-	}
-	return c.rt.Write()
-}
-
-// register makes the entry of a node that serves again, so that it is verified once,
-// and not once more when its first report finds no entry.
-func (c *Companion) register(ctx context.Context) {
-	if !c.anew {
-		return
-	}
-	client, err := c.consul.Client(ctx)
-	if err == nil {
-		err = c.announce(ctx, client, "serves again, not verified yet")
-	}
-	if err == nil {
-		c.log.Info("registered", "id", c.reg.ID())
-		c.unlisted = time.Time{}
-	}
-	c.anew = false // what failed here fails in the report, too, which tells
-}
-
-// touch tells the log when Consul is lost and when it is back.
-func (c *Companion) touch() {
+// logOutage tells the log when Consul is lost and when it is back.
+func (s *services) logOutage() {
 	switch {
-	case c.missed != nil && c.away.IsZero():
-		c.away = time.Now()
-		c.log.Warn("Consul cannot be asked or told: the server goes on, trying with each beat", "err", c.missed)
-	case c.missed == nil && !c.away.IsZero():
-		c.log.Info("Consul answers again", "after", time.Since(c.away).Round(time.Second))
-		c.away = time.Time{}
+	case s.missed != nil && s.away.IsZero():
+		s.away = time.Now()
+		s.log.Warn("Consul cannot be asked or told: the server goes on, trying with each beat", "err", s.missed)
+	case s.missed == nil && !s.away.IsZero():
+		s.log.Info("Consul answers again", "after", time.Since(s.away).Round(time.Second))
+		s.away = time.Time{}
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/statedir"
 )
 
@@ -60,43 +62,53 @@ type Report struct {
 // Ready reports whether the node is fit to serve.
 func (r Report) Ready() bool { return r.Status == api.HealthPassing || r.Status == api.HealthWarning }
 
-// show publishes what the last beat found, and logs a change of status.
-func (c *Companion) show(r Report) {
-	r.Node, r.Role, r.ClusterID, r.Volume, r.RabbitMQ = c.rt.Config.Node, c.rt.Role, c.rt.Cluster, c.rt.Volume, c.rt.Version
-	r.Members, r.Running, r.Consul, r.Beat = c.view.Members, c.view.Running, c.consul.Addr, c.reported
-	r.PID, r.Companion, r.Since = c.rt.PID, os.Getpid(), time.Now()
-	r.Lost, r.Out, r.Warning = c.lost, c.out, c.warned
-	c.mu.Lock()
-	was := c.shown
+// board holds what /status shows.
+type board struct {
+	mu    sync.Mutex
+	shown Report
+}
+
+// show publishes that the node does not serve, and why.
+func (c *companion) show(why string) {
+	c.showVerdict(policy.Verdict{Status: policy.Critical, Lost: c.state.Majority.Lost, Out: c.board.read().Out}, why)
+}
+
+// showVerdict publishes what the last heartbeat found, and logs a change of status.
+func (c *companion) showVerdict(v policy.Verdict, reason string) {
+	rt, view := c.Runtime, c.state.View
+	r := Report{
+		Node: rt.Config.Node, Role: rt.Role, Status: v.Status, Reason: reason, Since: time.Now(), ClusterID: rt.Cluster,
+		Members: view.Members, Running: view.Running, Volume: rt.Volume, Lost: v.Lost, Warning: c.state.Upkeep.Warning, Out: v.Out,
+		RabbitMQ: rt.Version, Consul: c.Consul.Addr, Beat: c.state.Entry.ReportedAt, PID: rt.PID, Companion: os.Getpid(),
+	}
+	was := c.board.read()
 	if was.Status == r.Status {
 		r.Since = was.Since
 	}
-	c.shown = r
-	c.mu.Unlock()
+	c.board.write(r)
 	if was.Status != r.Status && was.Status != "" {
-		c.log.Info("health check", "status", r.Status, "was", was.Status, "why", r.Reason)
+		c.Log.Info("health check", "status", r.Status, "was", was.Status, "why", r.Reason)
 	}
 }
 
-// story logs what and why when they have changed.
-func (c *Companion) story(what, why string) {
-	if c.told != what+why {
-		c.told = what + why
-		c.log.Info(what, "why", why)
-	}
+func (b *board) read() Report {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.shown
 }
 
-// listenHTTP serves /ready (200, or 503 and the reason) for balancers and
-// probes, and /status for people and our own health check.
-func (c *Companion) listenHTTP() (*http.Server, error) {
+func (b *board) write(r Report) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shown = r
+}
+
+// handler answers /ready (200, or 503 and the reason) for balancers and probes, and /status
+// for people and our own health check.
+func (b *board) handler() http.Handler {
 	mux := http.NewServeMux()
-	shown := func() Report {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.shown
-	}
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		r := shown()
+		r := b.read()
 		if !r.Ready() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
@@ -106,13 +118,17 @@ func (c *Companion) listenHTTP() (*http.Server, error) {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		_ = enc.Encode(shown())
+		_ = enc.Encode(b.read())
 	})
-	l, err := net.Listen("tcp", c.rt.Config.HTTP)
+	return mux
+}
+
+func serve(addr string, h http.Handler) (*http.Server, error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	go func() { _ = s.Serve(l) }()
 	return s, nil
 }

@@ -85,7 +85,7 @@ func firstLine(s string) string {
 	return "no output"
 }
 
-func List(s string) []string {
+func list(s string) []string {
 	if s == "" {
 		return nil
 	}

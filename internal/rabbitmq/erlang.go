@@ -14,15 +14,15 @@ import (
 //go:embed *.erl
 var erlangFiles embed.FS
 
-// A Parameter is a variable of Erlang that an expression uses and does not bind.
-type Parameter struct {
+// A parameter is a variable of Erlang that an expression uses and does not bind.
+type parameter struct {
 	Name  string
 	Value rabbitconf.Term
 }
 
-// Erlang returns the expression in NAME.erl, without the lines that are comments,
+// erlang returns the expression in NAME.erl, without the lines that are comments,
 // behind its parameters. A test compares each call with the parameters that the file declares.
-func Erlang(name string, parameters ...Parameter) string {
+func erlang(name string, parameters ...parameter) string {
 	text, err := erlangFiles.ReadFile(name + ".erl")
 	if err != nil {
 		panic(err) // it was not built in
@@ -39,8 +39,8 @@ func Erlang(name string, parameters ...Parameter) string {
 	return strings.TrimSpace(b.String())
 }
 
-// InTurn makes one expression of several, whose value is the last one's.
-func InTurn(expressions ...string) string {
+// inTurn makes one expression of several, whose value is the last one's.
+func inTurn(expressions ...string) string {
 	for i, e := range expressions {
 		expressions[i] = strings.TrimSuffix(e, ".")
 	}

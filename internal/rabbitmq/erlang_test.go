@@ -68,14 +68,14 @@ end)(init:get_plain_arguments()).`
 func TestErlang(t *testing.T) {
 	args := []string{"-noinput", "-eval", lint, "-extra"}
 	for name, parameters := range erlangParameters(t) {
-		args = append(args, name, strings.Join(parameters, ","), Erlang(name))
-		var bound []Parameter
+		args = append(args, name, strings.Join(parameters, ","), erlang(name))
+		var bound []parameter
 		for _, p := range parameters {
-			bound = append(bound, Parameter{p, rabbitconf.List{rabbitconf.Atom("rabbit@a-b.c"), rabbitconf.Int(1), rabbitconf.Binary("a")}})
+			bound = append(bound, parameter{p, rabbitconf.List{rabbitconf.Atom("rabbit@a-b.c"), rabbitconf.Int(1), rabbitconf.Binary("a")}})
 		}
-		args = append(args, name+" with its parameters", "", Erlang(name, bound...))
+		args = append(args, name+" with its parameters", "", erlang(name, bound...))
 	}
-	args = append(args, "in turn", "", InTurn(Erlang("mnesia_start"), Erlang("home", Parameter{"Lost", rabbitconf.List{}}), Erlang("mnesia_stop")))
+	args = append(args, "in turn", "", inTurn(erlang("mnesia_start"), erlang("home", parameter{"Lost", rabbitconf.List{}}), erlang("mnesia_stop")))
 	if out, err := rabbittest.Run(t, "erl", args...); err != nil || out != "done" {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -114,14 +114,14 @@ func TestErlangFiles(t *testing.T) {
 				t.Errorf("%s.erl does not match %q", name, says)
 			}
 		}
-		if expr := Erlang(name); strings.Contains(expr, "%%") || !strings.HasSuffix(expr, ".") {
+		if expr := erlang(name); strings.Contains(expr, "%%") || !strings.HasSuffix(expr, ".") {
 			t.Errorf("%s.erl: %s", name, expr)
 		}
 	}
-	if got, want := Erlang("set_partition_handling", Parameter{"Mode", rabbitconf.Atom("ignore")}), "Mode = ignore, application:set_env("; !strings.HasPrefix(got, want) {
+	if got, want := erlang("set_partition_handling", parameter{"Mode", rabbitconf.Atom("ignore")}), "Mode = ignore, application:set_env("; !strings.HasPrefix(got, want) {
 		t.Errorf("%q", got)
 	}
-	if got, want := InTurn("a:b().", "A = 1.\n,2."), "a:b(), A = 1.\n,2."; got != want {
+	if got, want := inTurn("a:b().", "A = 1.\n,2."), "a:b(), A = 1.\n,2."; got != want {
 		t.Errorf("%q", got)
 	}
 }
@@ -173,11 +173,7 @@ func TestErlangIsInFiles(t *testing.T) {
 						}
 					}
 				}
-				f, ok := n.Fun.(*ast.Ident)
-				if s, is := n.Fun.(*ast.SelectorExpr); is {
-					f, ok = s.Sel, true
-				}
-				if !ok || f.Name != "Erlang" {
+				if f, ok := n.Fun.(*ast.Ident); !ok || f.Name != "erlang" {
 					break
 				}
 				name, ok := literal(n.Args[0])
@@ -189,11 +185,7 @@ func TestErlangIsInFiles(t *testing.T) {
 				given := []string{}
 				for _, arg := range n.Args[1:] {
 					if p, ok := arg.(*ast.CompositeLit); ok && len(p.Elts) == 2 {
-						first := p.Elts[0]
-						if pair, ok := first.(*ast.KeyValueExpr); ok {
-							first = pair.Value
-						}
-						variable, _ := literal(first)
+						variable, _ := literal(p.Elts[0])
 						given = append(given, variable)
 					}
 				}

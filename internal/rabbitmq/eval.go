@@ -44,7 +44,7 @@ func bareErlang(env string, longNames bool, node, expr string) []string {
 	// Each name stays in the atom tables of all nodes: few, and enough for those that
 	// are in use at a time.
 	me := fmt.Sprintf("rmq-entrypoint-%d", rand.IntN(10000))
-	return []string{"sh", "-c", bareScript, env, Erlang("bare"), names, me, node, expr}
+	return []string{"sh", "-c", bareScript, env, erlang("bare"), names, me, node, expr}
 }
 
 // bareScript starts the VM as RabbitMQ's command line does, with the settings that

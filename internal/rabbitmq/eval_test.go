@@ -39,7 +39,7 @@ func TestBareErlang(t *testing.T) {
 		t.Errorf("of a queue it said %q", out)
 	}
 	for _, expr := range []string{
-		Erlang("view"), queues, "1 + 1.", "lists:seq(1, 100000).", "application:get_env(rabbit, cluster_partition_handling).",
+		erlang("view"), queues, "1 + 1.", "lists:seq(1, 100000).", "application:get_env(rabbit, cluster_partition_handling).",
 		`[io:format("~b~n", [N]) || N <- lists:seq(1, 2000)], ok.`,
 	} {
 		want := m.Exec(t, "rabbitmqctl", "-q", "-n", "rabbit@node1", "eval", expr)

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"syscall"
 	"time"
@@ -11,10 +12,10 @@ import (
 // starts it again; if it does not hear that, by SIGTERM, whose status is 0. As
 // a container's PID 1 it cannot be killed from inside, but it can be told.
 func (b CLI) Halt(ctx context.Context, pid int) error {
-	if _, err := b.Ctl(ctx, b.Node, "eval", Erlang("halt")); err == nil {
+	if _, err := b.Ctl(ctx, b.Node, "eval", erlang("halt")); err == nil {
 		return nil
 	}
-	return syscall.Kill(pid, syscall.SIGTERM)
+	return terminate(pid)
 }
 
 // DrainTimeout bounds each step that moves clients, leaders or replicas: it takes
@@ -23,7 +24,7 @@ const DrainTimeout = 5 * time.Minute
 
 // Drained reports whether this node is in maintenance mode.
 func (b CLI) Drained(ctx context.Context) (bool, error) {
-	out, err := b.Ctl(ctx, b.Node, "eval", Erlang("is_drained"))
+	out, err := b.Ctl(ctx, b.Node, "eval", erlang("is_drained"))
 	return strings.Contains(out, "maintenance|true|"), err
 }
 
@@ -34,4 +35,28 @@ func (b CLI) Revive(ctx context.Context) error {
 		_, err = b.Tool(ctx, DrainTimeout, "rabbitmq-upgrade", "revive")
 	}
 	return err
+}
+
+// MarkDrained has RabbitMQ take this node for one in maintenance mode: it puts no replica
+// here.
+func (b CLI) MarkDrained(ctx context.Context) error {
+	_, err := b.Ctl(ctx, b.Node, "eval", erlang("mark_drained"))
+	return err
+}
+
+// HaltSoon stops the server of this node with status 0 in a moment, late enough for a
+// command in its container to end before it does; if it does not hear that, by SIGTERM.
+func (b CLI) HaltSoon(ctx context.Context, pid int) error {
+	if _, err := b.Ctl(ctx, b.Node, "eval", erlang("halt_soon")); err == nil {
+		return nil
+	}
+	return terminate(pid)
+}
+
+// terminate sends SIGTERM to one process: to kill(2) less than 1 would mean many.
+func terminate(pid int) error {
+	if pid < 1 {
+		return fmt.Errorf("there is no process %d to stop", pid)
+	}
+	return syscall.Kill(pid, syscall.SIGTERM)
 }

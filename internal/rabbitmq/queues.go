@@ -6,11 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"rmq-entrypoint/rabbitconf"
 )
 
 // Queues counts the queues on this node's cluster.
 func (b CLI) Queues(ctx context.Context) (int, error) {
-	out, err := b.Ctl(ctx, b.Node, "eval", Erlang("count_queues"))
+	out, err := b.Ctl(ctx, b.Node, "eval", erlang("count_queues"))
 	if err != nil {
 		return 0, err
 	}
@@ -30,14 +32,9 @@ func (b CLI) Queues(ctx context.Context) (int, error) {
 // MirrorPolicy is the name of the policy in each virtual host.
 const MirrorPolicy = "rmq-entrypoint-mirrors"
 
-// PerQueue runs an expression that prints one line a queue and returns what it
-// said of each.
-func (b CLI) PerQueue(ctx context.Context, expr string) (map[string]string, error) {
-	return b.EvalPerQueue(ctx, CLITimeout, expr)
-}
-
-// EvalPerQueue is perQueue for what may take longer.
-func (b CLI) EvalPerQueue(ctx context.Context, d time.Duration, expr string) (map[string]string, error) {
+// perQueue runs an expression that prints one line a queue, for at most d, and returns what
+// it said of each.
+func (b CLI) perQueue(ctx context.Context, d time.Duration, expr string) (map[string]string, error) {
 	out, err := b.Within(ctx, d, b.Node, "eval", expr)
 	if err != nil {
 		return nil, err
@@ -50,4 +47,51 @@ func (b CLI) EvalPerQueue(ctx context.Context, d time.Duration, expr string) (ma
 		}
 	}
 	return said, nil
+}
+
+// Said is the word on one queue.
+type Said struct{ Name, Word string }
+
+// MirrorQueues sets the policy by which queues are mirrored to all nodes, and returns what
+// RabbitMQ said of it by virtual host: ok, or why it refuses.
+func (b CLI) MirrorQueues(ctx context.Context) (map[string]string, error) {
+	return b.perQueue(ctx, CLITimeout, erlang("mirror", parameter{"Name", rabbitconf.Binary(MirrorPolicy)}))
+}
+
+// GrowReplicas brings replicas of quorum queues to this node, a few at a time: of each that
+// has less than few members, and, with refill, in the place of one that would stay empty for
+// good. It returns what became of each queue, ok, later, or why it fails, also beside an error.
+func (b CLI) GrowReplicas(ctx context.Context, few int, refill bool) (all []Said, err error) {
+	exprs := []string{erlang("grow", parameter{"Few", rabbitconf.Int(few)})}
+	if refill {
+		exprs = append(exprs, erlang("refill"))
+	}
+	for _, expr := range exprs {
+		said, err := b.perQueue(ctx, CLITimeout, expr)
+		if err != nil {
+			return all, err
+		}
+		for queue, word := range said {
+			all = append(all, Said{queue, word})
+		}
+	}
+	return all, nil
+}
+
+// MoveReplicas moves what lies on this node to others, a few at a time, and returns what
+// became of each queue. Forced, it moves also where classic queues are on this node alone.
+func (b CLI) MoveReplicas(ctx context.Context, forced bool) (map[string]string, error) {
+	return b.perQueue(ctx, DrainTimeout, erlang("move", parameter{"Forced", rabbitconf.Atom(strconv.FormatBool(forced))}))
+}
+
+// ShrinkQuorumQueues leaves quorum queues with their replica on this node alone.
+func (b CLI) ShrinkQuorumQueues(ctx context.Context) error {
+	_, err := b.Within(ctx, forceTimeout, b.Node, "eval", erlang("shrink"))
+	return err
+}
+
+// UnavailableQueues returns the quorum queues without a majority of their replicas, and
+// where these are.
+func (b CLI) UnavailableQueues(ctx context.Context) (map[string]string, error) {
+	return b.perQueue(ctx, CLITimeout, erlang("unavailable"))
 }

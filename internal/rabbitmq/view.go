@@ -16,10 +16,10 @@ import (
 var ErrNoClusterID = errors.New("it cannot read the cluster's id yet")
 
 // View asks node what it knows. An error means unknown: node may be down, still
-// booting, unreachable, or have another cookie. Beside [errNoClusterID] the rest of
+// booting, unreachable, or have another cookie. Beside [ErrNoClusterID] the rest of
 // the view holds.
 func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
-	out, err := b.Ctl(ctx, node, "eval", Erlang("view"))
+	out, err := b.Ctl(ctx, node, "eval", erlang("view"))
 	if err != nil {
 		return peers.View{}, fmt.Errorf("ask %s for its cluster: %w", node, err)
 	}
@@ -27,14 +27,14 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 	for line := range strings.Lines(out) {
 		switch f := strings.Split(strings.TrimSpace(line), "|"); {
 		case f[0] == "view" && len(f) >= 6:
-			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], List(f[2]), List(f[3]), List(f[4]), f[5] == "true"
+			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], list(f[2]), list(f[3]), list(f[4]), f[5] == "true"
 			if len(f) >= 7 {
-				v.Connected = List(f[6])
+				v.Connected = list(f[6])
 			}
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses = f[1] == "true"
 		case f[0] == "side" && len(f) >= 4:
-			v.Sides[f[1]] = peers.Side{With: List(f[2]), From: List(f[3])}
+			v.Sides[f[1]] = peers.Side{With: list(f[2]), From: list(f[3])}
 		}
 	}
 	if v.ClusterID == "" && slices.Contains(v.Members, node) {
@@ -48,13 +48,13 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 
 // Waits asks this node, whose application does not run, what keeps it.
 func (b CLI) Waits(ctx context.Context) (members, waits []string, paused bool, err error) {
-	out, err := b.Ctl(ctx, b.Node, "eval", Erlang("waits"))
+	out, err := b.Ctl(ctx, b.Node, "eval", erlang("waits"))
 	if err != nil {
 		return nil, nil, false, err
 	}
 	for line := range strings.Lines(out) {
 		if f := strings.Split(strings.TrimSpace(line), "|"); f[0] == "waits" && len(f) >= 4 && f[1] != "" {
-			return List(f[1]), List(f[2]), f[3] == "true", nil
+			return list(f[1]), list(f[2]), f[3] == "true", nil
 		}
 	}
 	return nil, nil, false, fmt.Errorf("ask %s for whom it waits: it does not know yet (%.200q)", b.Node, out)
@@ -62,7 +62,7 @@ func (b CLI) Waits(ctx context.Context) (members, waits []string, paused bool, e
 
 // HasLeader asks a node whether the members that decide by majority have a leader.
 func (b CLI) HasLeader(ctx context.Context, node string) (bool, error) {
-	out, err := b.Ctl(ctx, node, "eval", Erlang("led"))
+	out, err := b.Ctl(ctx, node, "eval", erlang("led"))
 	if err != nil {
 		return false, err
 	}

@@ -1,0 +1,225 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A verified node that nothing is wrong with has nothing to do.
+func TestNoChores(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	if _, trace := w.beat(t); join(trace) != quiet+"passing: answers" {
+		t.Fatal(trace)
+	}
+	if trace := w.chores(t); len(trace) > 0 {
+		t.Errorf("it does %s", trace)
+	}
+}
+
+// Chores are done in order, each once a beat, whatever comes of it.
+func TestChores(t *testing.T) {
+	t.Parallel()
+	build := func() *world {
+		w := newWorld()
+		w.oldAgents = true
+		w.s.Upkeep.GrowTries, w.s.Upkeep.PauseMinority = 10, false
+		w.s.View.Members = list("a,b")
+		w.record = formed("a,b,c,d,e").Left("d", "", began.Add(-time.Hour)).Left("e", "", began.Add(-time.Hour))
+		w.judged(viewOf("a,b,c,d,e", "a,b,c"))
+		w.beat(t)
+		w.log = nil
+		return w
+	}
+	const all = "LeaveAgents; GrowReplicas(3 refill=false); WriteMarker; SetPauseMinority(true); ForgetMember(d on a); ForgetMember(e on a)"
+	w := build()
+	if trace := w.chores(t); join(trace) != all {
+		t.Errorf("\n got %s\nwant %s", join(trace), all)
+	}
+	up := w.s.Upkeep
+	if !up.PauseMinority || up.ToForget == nil && len(up.ToForget) > 0 || !w.s.View.At.IsZero() || up.GrowTries != 0 || !slices.Equal(up.Marker.Members, list("a,b,c,d,e")) || !up.Marker.At.Equal(began) {
+		t.Errorf("%+v", up)
+	}
+	for _, line := range []string{"cluster_partition_handling set pause_minority true members 3", "a member left for good and was not forgotten: forgetting it member d", "a member left for good and was not forgotten: forgetting it member e"} {
+		if !w.logged(line) {
+			t.Errorf("the log lacks %q: %v", line, w.log)
+		}
+	}
+	w = build()
+	for _, a := range []string{"LeaveAgents", "GrowReplicas", "WriteMarker", "SetPauseMinority", "ForgetMember"} {
+		w.fails[a] = errNot
+	}
+	if trace := w.chores(t); join(trace) != all {
+		t.Errorf("\n got %s\nwant %s", join(trace), all)
+	}
+	if up := w.s.Upkeep; up.PauseMinority || len(up.ToForget) > 0 || up.GrowTries != 9 || slices.Equal(up.Marker.Members, list("a,b,c,d,e")) {
+		t.Errorf("%+v", up)
+	}
+	for _, line := range []string{"cannot write the marker err no answer yet", "cannot set cluster_partition_handling err no answer yet", "it is not forgotten yet member d err no answer yet", "cannot look yet whether quorum queues lack a replica here tries_left 9 why no answer yet"} {
+		if !w.logged(line) {
+			t.Errorf("the log lacks %q: %v", line, w.log)
+		}
+	}
+}
+
+// When the marker is written.
+func TestWriteMarker(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(w *world)
+		writes bool
+	}{
+		"it is true":           {func(*world) {}, false},
+		"to the half minute":   {func(w *world) { w.s.Upkeep.Marker.At = began.Add(-viewEvery) }, false},
+		"it is old":            {func(w *world) { w.s.Upkeep.Marker.At = began.Add(-viewEvery - 1) }, true},
+		"other members":        {func(w *world) { w.s.Upkeep.Marker.Members = list("a,b") }, true},
+		"replicas are missing": {func(w *world) { w.s.Upkeep.GrowTries, w.said = 3, []Said{{"q", "later"}} }, true},
+		"none is any more":     {func(w *world) { w.s.Upkeep.Marker.Regrow = true }, true},
+	} {
+		w := newWorld()
+		c.change(w)
+		w.beat(t)
+		if trace := w.chores(t); slices.Contains(trace, "WriteMarker") != c.writes || c.writes && (w.volume.Marker.Value.Regrow != (w.s.Upkeep.GrowTries > 0) || w.volume.Marker.Value.Volume != "va") {
+			t.Errorf("%s: %s, %+v", name, trace, w.volume.Marker.Value)
+		}
+	}
+}
+
+// Replicas are brought back until nothing is left to do; a node that cannot be asked is asked again, ten times.
+func TestGrowReplicas(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name string
+		said []Said
+		err  error
+		left int // tries
+		says string
+	}{
+		{"nothing to do", nil, nil, 0, ""},
+		{"grown", []Said{{"queue 'a' in vhost '/'", "ok"}}, nil, 0, "quorum queues have a replica here again queues 1 names queue 'a' in vhost '/'"},
+		{"more with the next beat", []Said{{"a", "ok"}, {"b", "later"}}, nil, 10, "*names a"},
+		{"refused", []Said{{"a", "{error,timeout}"}}, nil, 9, "quorum queues without a replica here tries_left 9 why a: {error,timeout}"},
+		{"busy", nil, errNot, 9, "cannot look yet whether quorum queues lack a replica here tries_left 9 why no answer yet"},
+		{"3.10, one try for both", []Said{{"a", "{error,timeout}"}}, errNot, 9, "cannot look yet*tries_left 9*"},
+	} {
+		w := newWorld()
+		w.s.Upkeep.GrowTries, w.said, w.fails["GrowReplicas"] = 10, tc.said, tc.err
+		w.beat(t)
+		w.chores(t)
+		if w.s.Upkeep.GrowTries != tc.left || tc.says != "" && !w.logged(tc.says) || tc.says == "" && len(w.log) > 0 {
+			t.Errorf("%s: %d tries left: %v", tc.name, w.s.Upkeep.GrowTries, w.log)
+		}
+	}
+	for _, c := range []struct {
+		version string
+		ours    bool
+		want    string
+	}{
+		{"3.10.8", true, "GrowReplicas(3 refill=true)"}, {"3.13.7", true, "GrowReplicas(3 refill=false)"}, {"3.10.8", false, "GrowReplicas(1 refill=true)"}, {"4.0.5", false, "GrowReplicas(1 refill=false)"},
+	} {
+		w := newWorld()
+		w.s.Upkeep.GrowTries, w.set.Version, w.set.SurvivingQueues = 1, c.version, c.ours
+		w.record.Versions["a"] = c.version
+		w.beat(t)
+		if trace := w.chores(t); trace[0] != c.want {
+			t.Errorf("%s, %t: %s", c.version, c.ours, trace)
+		}
+	}
+}
+
+// Where Mnesia decides, three members pause in a minority and two do not, unless the user has said what to do.
+func TestSetPauseMinority(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		user   bool // set cluster_partition_handling
+		khepri bool
+		booted bool   // pause_minority was in rabbitmq.config
+		sizes  []int  // of the cluster, beat by beat
+		fails  []bool // RabbitMQ does not take it
+		told   string // what it was told to do, beat by beat
+	}{
+		{name: "grows and shrinks", sizes: []int{1, 2, 3, 3, 4, 2, 2, 3}, told: "- - true - - false - true"},
+		{name: "three from the start", booted: true, sizes: []int{3, 3, 2}, told: "- - false"},
+		{name: "two from the start, three in the file", booted: true, sizes: []int{2, 2}, told: "false -"},
+		{name: "the user's own", user: true, sizes: []int{1, 2, 3, 2, 5}, told: "- - - - -"},
+		{name: "Khepri", khepri: true, sizes: []int{1, 2, 3, 2, 5}, told: "- - - - -"},
+		{name: "the user's own, on Khepri", user: true, khepri: true, booted: true, sizes: []int{1, 3}, told: "- -"},
+		{name: "refused once", sizes: []int{3, 3, 3}, fails: []bool{true, false, false}, told: "true true -"},
+		{name: "refused until it is out of date", sizes: []int{3, 2, 3}, fails: []bool{true, false, false}, told: "true - true"},
+		{name: "refused to take it back", booted: true, sizes: []int{2, 2, 2}, fails: []bool{true, true, false}, told: "false false false"},
+	} {
+		w := newWorld()
+		w.set.OwnPartitionHandling, w.s.View.Khepri, w.s.Upkeep.PauseMinority = tc.user, tc.khepri, tc.booted
+		told := ""
+		for i, size := range tc.sizes {
+			w.s.Upkeep.RecordSize, w.fails["SetPauseMinority"] = size, nil
+			if i < len(tc.fails) && tc.fails[i] {
+				w.fails["SetPauseMinority"] = errNot
+			}
+			w.seen = Observation{Now: began}
+			beat := "-"
+			for _, step := range w.chores(t) {
+				if n, _ := fmt.Sscanf(step, "SetPauseMinority(%5s", &beat); n > 0 {
+					beat = map[byte]string{'t': "true", 'f': "false"}[beat[0]]
+				}
+			}
+			told += beat + " "
+		}
+		if told != tc.told+" " {
+			t.Errorf("%s: with sizes %v it was told %q, want %q", tc.name, tc.sizes, told, tc.told)
+		}
+	}
+}
+
+// Two members are warned of where they are worse than one, and not while a third may be on its way.
+func TestTwoNodes(t *testing.T) {
+	t.Parallel()
+	const khepri, quorum = "TWO NODES: this cluster does not survive the loss of either, because RabbitMQ 4.2 and later decide by majority: add a third node", "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node, or set --queues (RMQ_QUEUES) to off"
+	for _, c := range []struct {
+		version string
+		ours    bool
+		khepri  bool
+		members string
+		since   time.Duration
+		want    string
+	}{
+		{"4.3.6", true, true, "a,b", time.Minute, khepri},
+		{"4.2.0", false, true, "a,b", time.Minute, khepri},
+		{"4.0.5", true, false, "a,b", time.Minute, quorum},
+		{"4.3.6", true, true, "a,b", 2 * ttl, khepri},
+		{"4.3.6", true, true, "a,b", 2*ttl - 1, ""},
+		{"4.3.6", true, true, "a", time.Minute, ""},
+		{"4.3.6", true, true, "a,b,c", time.Minute, ""},
+		{"4.0.5", false, false, "a,b", time.Minute, ""},
+		{"3.10.8", true, false, "a,b", time.Minute, ""},
+	} {
+		w := newWorld()
+		w.set.Version, w.set.SurvivingQueues = c.version, c.ours
+		w.s.View.Members, w.s.View.Khepri, w.s.Upkeep.PairSince = list(c.members), c.khepri, began.Add(-c.since)
+		w.seen = Observation{Now: began}
+		w.chores(t)
+		if w.s.Upkeep.Warning != c.want || (c.want != "") != w.logged("TWO NODES*members a,b") {
+			t.Errorf("%+v: %q, %v", c, w.s.Upkeep.Warning, w.log)
+		}
+		if pair := c.members == "a,b"; pair == w.s.Upkeep.PairSince.IsZero() {
+			t.Errorf("%+v: since %s", c, w.s.Upkeep.PairSince)
+		}
+		// Said once, and taken back when there are three. One that has just come to two waits.
+		w.log = nil
+		w.seen.Did = nil
+		if w.chores(t); w.logged("TWO NODES") {
+			t.Errorf("%+v: said again", c)
+		}
+		w.s.View.Members = list("a,b,c")
+		if w.chores(t); w.s.Upkeep.Warning != "" {
+			t.Errorf("%+v: not taken back", c)
+		}
+		w.s.View.Members = list("a,b")
+		if w.chores(t); w.s.Upkeep.Warning != "" || !w.s.Upkeep.PairSince.Equal(began) {
+			t.Errorf("%+v at first: %q", c, w.s.Upkeep.Warning)
+		}
+	}
+}

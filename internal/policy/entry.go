@@ -1,0 +1,116 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"rmq-entrypoint/peers"
+)
+
+// Entry is this node's entry in Consul. MissingSince is set only after Consul took a
+// report, ReportedAt; CriticalSince is set while it takes reports that are critical.
+type Entry struct {
+	Pending       bool   // the node serves again and is not registered
+	ClusterID     string // that this companion has put into it
+	ReportedAt    time.Time
+	Lapsed        bool      // that is longer ago than the TTL, and passing was earned anew
+	MissingSince  time.Time // since when the catalog lacks the entry that the agent says it has
+	CriticalSince time.Time // since when Consul counts the time until it removes the entry
+}
+
+// Tried is the entry after the node that serves again was, or could not be, registered.
+func (e Entry) Tried(done bool) Entry {
+	e.Pending = false // what failed here fails in the report, too, which tells
+	if done {
+		e.MissingSince = Never
+	}
+	return e
+}
+
+// Reported is the entry after Consul took a report.
+func (e Entry) Reported(now time.Time) Entry {
+	e.ReportedAt, e.Lapsed = now, false
+	return e
+}
+
+// NeverListed reports whether the agent takes reports and does not bring the entry into
+// the catalog.
+func (e Entry) NeverListed(now time.Time, beat time.Duration) bool {
+	return !e.MissingSince.IsZero() && now.Sub(e.MissingSince) > beat*3/2
+}
+
+// Renew is the entry after Consul took that status, and whether the node is to be
+// registered over it: critical for long, a node that lives would lose it, and meanwhile
+// others take it for gone. If that fails, the entry stays as it was.
+func (e Entry) Renew(status string, now time.Time, deregisterAfter time.Duration) (next Entry, due bool) {
+	switch {
+	case status != Critical:
+		e.CriticalSince = Never
+	case e.CriticalSince.IsZero():
+		e.CriticalSince = now
+	case now.Sub(e.CriticalSince) > deregisterAfter/2:
+		e.CriticalSince, due = now, true
+	}
+	return e, due
+}
+
+// Present reports whether a node that stopped by itself, and whose server lives, is to be
+// registered as critical: after stop_app, or paused in a minority, it holds its name and its
+// data. One that ends does so sooner, as a rule.
+func (s Server) Present(now time.Time, ttl time.Duration) bool {
+	return s.Phase == Stopped && now.Sub(s.StoppedAt) >= ttl
+}
+
+// EntryLost is the state after Consul had lost the entry and it was made anew: passing is
+// earned anew.
+func (s State) EntryLost() State {
+	s.Membership.Verified, s.Entry.MissingSince = false, Never
+	return s
+}
+
+// mine reports whether this start of the node made the entry.
+func (t *turn) mine(p peers.Peer) bool { return p.Node == t.Node && p.Boot == t.Boot }
+
+// namesake tells the log of another container that is registered under this node's name.
+func namesake(t *turn) Verdict {
+	for _, p := range t.Seen.Catalog.Value {
+		if p.Node == t.Node && !t.mine(p) && !p.Lapsed() && !p.AgentFailed && p.Volume != t.Volume {
+			t.once("another container has this node's name, and an entry in Consul: give it another one", p.Describe())
+		}
+	}
+	return Verdict{}
+}
+
+// missingFromCatalog notes since when the catalog lacks the entry that the agent has.
+func missingFromCatalog(t *turn) Verdict {
+	e := &t.State.Entry
+	t.sought = true
+	switch {
+	case slices.ContainsFunc(t.Seen.Catalog.Value, t.mine), e.ReportedAt.IsZero():
+		e.MissingSince = Never
+	case e.MissingSince.IsZero():
+		e.MissingSince = t.Seen.Now
+	}
+	return Verdict{}
+}
+
+// foreignEntry: a registration that was given up may arrive late, over a newer one. One
+// that is left with an agent that died stays beside it.
+func foreignEntry(t *turn) Verdict {
+	own := without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return !t.mine(p) })
+	if len(own) > 0 && !slices.ContainsFunc(own, func(p peers.Peer) bool { return p.ClusterID == t.State.Entry.ClusterID }) {
+		t.State.Membership.Verified, t.State.Entry.ClusterID = false, ""
+	}
+	return Verdict{}
+}
+
+// ttlLapsed: others took the node for gone. Not before Consul is back: until then a node
+// that serves stays ready.
+func ttlLapsed(t *turn) Verdict {
+	e := &t.State.Entry
+	if t.State.Membership.Verified && !e.Lapsed && !e.ReportedAt.IsZero() && t.Seen.Now.Sub(e.ReportedAt) > t.TTL {
+		t.say(Info, "no beat reached Consul for longer than the TTL: verifying anew")
+		t.State.Membership.Verified, e.Lapsed = false, true
+	}
+	return Verdict{}
+}

@@ -1,0 +1,146 @@
+package policy
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"rmq-entrypoint/peers"
+)
+
+// What this node's entry in the catalog tells it.
+func TestEntry(t *testing.T) {
+	t.Parallel()
+	ago := func(d time.Duration) time.Time { return began.Add(-d) }
+	other := func(change func(p *peers.Peer)) func(*world) {
+		return func(w *world) {
+			p := passes("a")
+			p.Boot, p.Volume, p.ID = "theirs", "other", "rabbitmq-a"
+			change(&p)
+			w.listed(p, passes("b"), passes("c"))
+		}
+	}
+	const well = quiet + "passing: answers"
+	const asks = "ask record; ask catalog; ask view a; "
+	named := func(want bool) func(w *world) string {
+		return func(w *world) string {
+			return check(want == w.logged("another container has this node's name, and an entry in Consul: give it another one why a at a:1*"), fmt.Sprint(w.log))
+		}
+	}
+	missing := func(w *world) { w.catalog = Answer([]peers.Peer{passes("b"), passes("c")}, nil) }
+	since := func(at time.Time) func(w *world) string {
+		return func(w *world) string {
+			return check(w.s.Entry.MissingSince.Equal(at), fmt.Sprint("missing since ", w.s.Entry.MissingSince))
+		}
+	}
+	foreign := func(w *world) {
+		p := w.mine()
+		p.ClusterID = "old"
+		w.catalog = Answer([]peers.Peer{p, passes("b"), passes("c")}, nil)
+	}
+	run(t, []row{
+		{"a namesake", other(func(*peers.Peer) {}), well, named(true)},
+		{"a namesake that is critical", other(func(p *peers.Peer) { p.Passing = false }), well, named(true)},
+		{"a namesake that lapsed", other(func(p *peers.Peer) { p.Beating = false }), well, named(false)},
+		{"a namesake whose agent failed", other(func(p *peers.Peer) { p.AgentFailed = true }), well, named(false)},
+		{"an earlier start on this volume", other(func(p *peers.Peer) { p.Volume = "va" }), well, named(false)},
+		{"another node", other(func(p *peers.Peer) { p.Node = "d" }), "*", named(false)},
+
+		{"listed", func(w *world) { w.s.Entry.MissingSince = ago(time.Minute) }, well, since(Never)},
+		{"missing", missing, well, since(began)},
+		{"missing for long", func(w *world) { missing(w); w.s.Entry.MissingSince = ago(time.Minute) }, well, since(ago(time.Minute))},
+		{"never reported", func(w *world) { missing(w); w.s.Entry.ReportedAt = Never }, well, since(Never)},
+		{"missing, and an earlier rule speaks", func(w *world) { missing(w); w.s.Entry.MissingSince = ago(time.Minute); w.recordErr = errNot }, "ask record; *", since(Never)},
+		{"missing, and a write comes between", func(w *world) {
+			missing(w)
+			w.s.Entry.MissingSince = ago(time.Minute)
+			w.record = formed("a,b")
+		}, quiet + "WriteRecord(a running member was not on record: added c); passing: answers", since(ago(time.Minute))},
+		{"missing, and an order is dropped first", func(w *world) {
+			missing(w)
+			w.s.Entry.MissingSince = ago(time.Minute)
+			w.order(CarryOn{Lost: list("b")})
+		}, "ask record; DropCarryOn; ask catalog; ask managed within 1s; passing: answers", since(ago(time.Minute))},
+
+		{"an older one came late", foreign, asks + enrolled, func(w *world) string {
+			return check(w.s.Entry.ClusterID == "id" && w.s.Membership.Verified, fmt.Sprintf("%+v", w.s.Entry), w.seen.Did[0].Action.(Enroll).Enter, "not entered again")
+		}},
+		{"an older one is left with a dead agent", func(w *world) { foreign(w); w.catalog.Value = append(w.catalog.Value, w.mine()) }, well, nil},
+		{"not entered yet", func(w *world) { foreign(w); w.s.Entry.ClusterID = "" }, asks + enrolled, nil},
+
+		{"no beat for longer than the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl + 1) }, asks + enrolled, func(w *world) string {
+			return check(w.s.Entry.Lapsed, "it is verified anew each beat", w.logged("no beat reached Consul for longer than the TTL: verifying anew*"), "the log does not say it")
+		}},
+		{"no beat for the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl) }, well, nil},
+		{"no beat for longer, and verified since", func(w *world) { w.s.Entry.ReportedAt, w.s.Entry.Lapsed = ago(time.Minute), true }, well, nil},
+		{"no beat yet", func(w *world) { w.s.Entry.ReportedAt = Never }, well, nil},
+		{"no beat, and Consul is away", func(w *world) { w.s.Entry.ReportedAt, w.recordErr = ago(time.Minute), errNot }, "ask record; ask managed within 1s; passing: *", nil},
+	})
+}
+
+// What reports and registrations make of the entry.
+func TestEntryTold(t *testing.T) {
+	t.Parallel()
+	e := Entry{Pending: true, ClusterID: "id", MissingSince: began, Lapsed: true}
+	if next := e.Tried(true); next.Pending || !next.MissingSince.IsZero() {
+		t.Errorf("%+v", next)
+	}
+	if next := e.Tried(false); next.Pending || next.MissingSince.IsZero() {
+		t.Errorf("%+v", next)
+	}
+	if next := e.Reported(began); next.Lapsed || !next.ReportedAt.Equal(began) {
+		t.Errorf("%+v", next)
+	}
+	for after, want := range map[time.Duration]bool{0: false, 7500 * time.Millisecond: false, 7501 * time.Millisecond: true} {
+		if got := e.NeverListed(began.Add(after), 5*time.Second); got != want {
+			t.Errorf("after %s: %t", after, got)
+		}
+	}
+	if (Entry{}).NeverListed(began, time.Second) {
+		t.Error("one that is listed")
+	}
+	w := newWorld()
+	w.s.Entry.MissingSince = began
+	if s := w.s.EntryLost(); s.Membership.Verified || !s.Entry.MissingSince.IsZero() {
+		t.Errorf("%+v", s.Entry)
+	}
+}
+
+// A node that is critical for long is registered over its entry before Consul removes it.
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	const reap = 4 * time.Minute
+	for _, c := range []struct {
+		status string
+		since  time.Time
+		want   time.Time
+		due    bool
+	}{
+		{Passing, began, Never, false},
+		{Warning, began, Never, false},
+		{Critical, Never, began, false},
+		{Critical, began.Add(-2 * time.Minute), began.Add(-2 * time.Minute), false},
+		{Critical, began.Add(-2*time.Minute - 1), began, true},
+	} {
+		if e, due := (Entry{CriticalSince: c.since}).Renew(c.status, began, reap); due != c.due || !e.CriticalSince.Equal(c.want) {
+			t.Errorf("%+v: %s, %t", c, e.CriticalSince, due)
+		}
+	}
+}
+
+// One that stopped by itself is there again after a TTL.
+func TestPresent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		phase Phase
+		ago   time.Duration
+		want  bool
+	}{{Stopped, ttl, true}, {Stopped, ttl - 1, false}, {Serving, time.Hour, false}, {Booting, time.Hour, false}} {
+		if got := (Server{Phase: c.phase, StoppedAt: began.Add(-c.ago)}).Present(began, ttl); got != c.want {
+			t.Errorf("%+v: %t", c, got)
+		}
+	}
+	if (Membership{}).Standing() != peers.Blank || (Membership{VerifiedSince: began}).Standing() != peers.Serving {
+		t.Error("standing")
+	}
+}

@@ -1,0 +1,78 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// noMajority: too few members run to decide anything.
+func noMajority(t *turn) Verdict {
+	v := t.State.View
+	// A newcomer votes before it is listed as running, and has no cluster id before it is
+	// verified: a seed is not to flap while the second node joins.
+	up := len(v.Running)
+	others, _, _ := t.others()
+	for _, p := range others {
+		if p.Beating && p.ClusterID == "" && slices.Contains(v.Members, p.Node) && !slices.Contains(v.Running, p.Node) {
+			up++
+		}
+	}
+	if !v.Khepri || 2*up > len(v.Members) {
+		return Verdict{}
+	}
+	return recordWrong(t, "no majority: "+t.fewRun())
+}
+
+func (t *turn) fewRun() string {
+	return "of the members " + strings.Join(t.State.View.Members, ", ") + " only " + strings.Join(t.State.View.Running, ", ") + " run"
+}
+
+// unseenMembers: members serve without this node, which does not see them run. A member
+// that died goes on passing until its check lapses, so one look does not show it.
+func unseenMembers(t *turn) Verdict {
+	v, r := &t.State.View, t.Seen.Record.Value
+	was := t.State.Neighbours.UnseenSince
+	since := map[string]time.Time{}
+	var long []string
+	others, _, _ := t.others()
+	for _, p := range others {
+		_, on := r.Members[p.Node]
+		if !on || !p.Passing || p.ClusterID != r.ClusterID || slices.Contains(v.Running, p.Node) || t.Seen.Now.Sub(v.At) >= viewEvery {
+			continue
+		}
+		v.PassingPeers = "" // look again with the next beat
+		at, seen := was[p.Node]
+		if !seen {
+			at = t.Seen.Now
+		}
+		since[p.Node] = at
+		if t.Seen.Now.Sub(at) > t.TTL+t.Beat() { // the check of one that died would have lapsed
+			long = append(long, p.Node)
+		}
+	}
+	t.State.Neighbours.UnseenSince = since
+	if len(long) == 0 || 2*len(v.Running) > len(r.Members) {
+		return Verdict{}
+	}
+	return recordWrong(t, strings.Join(long, ", ")+" serve, but this node does not see them run")
+}
+
+// noLeader: by count too few run to decide, because one that joins may not have its vote,
+// and RabbitMQ itself finds no leader. An election shows at one look alone.
+func noLeader(t *turn) Verdict {
+	v, n := t.State.View, &t.State.Neighbours
+	if !v.Khepri || 2*len(v.Running) > len(v.Members) {
+		n.LeaderMissing = false
+		return Verdict{}
+	}
+	leader := t.Seen.Nodes[t.Node].Leader
+	if !leader.Asked {
+		return ask(Question{What: AskLeader, Node: t.Node, Within: t.TTL / 5})
+	}
+	before := n.LeaderMissing
+	if n.LeaderMissing = leader.Known() && !leader.Value; !before || !n.LeaderMissing {
+		return Verdict{}
+	}
+	return recordWrong(t, "no leader: "+t.fewRun())
+}

@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
+)
+
+// leaveGrace is how long the leave command has, from when the node is off the record until
+// it is forgotten and its server stopped, before others finish it.
+const leaveGrace = 2 * time.Minute
+
+// maintenance: the node is out of service by an operator's order. When RabbitMQ serves all
+// the same, because it was revived, or because the command was interrupted before it was
+// drained, the order is void.
+func maintenance(t *turn) Verdict {
+	order, err := t.Seen.Volume.Maintenance.Value, t.Seen.Volume.Maintenance.Err
+	if err != nil {
+		return outOfService(t, err.Error())
+	}
+	if order == nil || order.Leaving {
+		return Verdict{}
+	}
+	interrupted := !t.Seen.Volume.CommandRuns && !order.Done // nobody works on it any more
+	// A miss shows with the second check.
+	if (order.Drained || interrupted) && t.State.Server.Phase == Serving && t.Seen.Health.State != healthcheck.Critical && t.Seen.Now.Sub(order.At) > 2*t.Beat() {
+		e := did[EndMaintenance](t)
+		switch {
+		case !e.Done:
+			return do(EndMaintenance{Unwatched: !order.Drained})
+		case errors.Is(e.Err, ErrCommandRuns):
+			interrupted = false
+		case e.Err != nil:
+			t.out = false
+			return outOfService(t, e.Err.Error())
+		}
+	}
+	switch {
+	case order.Done:
+		return outOfService(t, "maintenance: drained since "+order.At.Format(time.RFC3339))
+	case interrupted:
+		return outOfService(t, "maintenance: the drain did not end: run rmq-entrypoint drain again, or rabbitmq-upgrade revive")
+	}
+	return outOfService(t, "maintenance: being drained")
+}
+
+// leaving: the node goes for good. What is left to do when the command is gone is done
+// here. Off the record, the server stops, and the others forget the node. Before that
+// nothing is lost, and it stays.
+func leaving(t *turn) Verdict {
+	order := t.Seen.Volume.Maintenance.Value
+	if t.Seen.Volume.Maintenance.Err != nil || order == nil || !order.Leaving {
+		return Verdict{}
+	}
+	r, err, q := t.record()
+	if q != nil {
+		return ask(*q)
+	}
+	interrupted := !t.Seen.Volume.CommandRuns && !order.Done
+	volume, on := r.Members[t.Node]
+	switch {
+	case err != nil:
+	case r.HasLeft(t.Node, t.Volume):
+		if t.Seen.Now.Sub(r.Gone[t.Node].At) >= leaveGrace && !did[StopServer](t).Done {
+			t.say(Warn, "this node left the cluster for good: stopping the server")
+			return do(StopServer{})
+		}
+	case interrupted && t.State.Server.Phase == Serving && on && (volume == t.Volume || volume == ""): // or published anew meanwhile
+		if !did[EndMaintenance](t).Done {
+			return do(EndMaintenance{Revive: true, Unwatched: true})
+		}
+	}
+	return outOfService(t, "leaving the cluster for good")
+}
+
+// outOfService says why the node is. A partition is healed all the same.
+func outOfService(t *turn, why string) Verdict {
+	if t.State.Membership.Verified && t.State.Server.Phase == Serving {
+		if v := partitionAnyway(t); v.pending() {
+			return v
+		}
+	}
+	return critical("%s", why)
+}
+
+// inService is what the end of an order came to.
+func (t *turn) inService(a EndMaintenance, err error) {
+	var still *NotRevivedError
+	switch {
+	case err == nil && a.Revive:
+		t.say(Warn, "leave was interrupted before the node was off the record: back in service")
+	case err == nil:
+		t.say(Info, "back in service: RabbitMQ serves, it was revived or never drained")
+	case errors.Is(err, ErrCommandRuns) || !a.Revive:
+	case errors.As(err, &still):
+		t.say(Warn, "leave was interrupted, and RabbitMQ stays in maintenance mode", "err", still.Err)
+	default:
+		t.say(Warn, "leave was interrupted, and its order cannot be removed", "err", err)
+	}
+}
+
+// membersToForget returns the members that left for good and that RabbitMQ still lists,
+// where the command that was to have them forgotten is gone: scaling down is to leave no
+// ghost. It is for the first of the running members to do.
+func membersToForget(r peers.Record, v peers.View, node string, now time.Time) (names []string) {
+	on := without(v.Running, func(n string) bool { _, on := r.Members[n]; return !on })
+	if len(on) == 0 || slices.Min(on) != node {
+		return nil
+	}
+	for _, m := range v.Members {
+		if g := r.Gone[m]; g.Left && r.HasLeft(m, g.Volume) && !slices.Contains(v.Running, m) && now.Sub(g.At) > leaveGrace {
+			names = append(names, m)
+		}
+	}
+	return names
+}

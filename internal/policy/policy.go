@@ -1,0 +1,264 @@
+// Package policy decides what a companion does with what it sees of its node: rules in
+// one order, without clock, network, disk or Erlang.
+//
+// [Decide] asks the rules of the node's phase one after the other. The first that speaks
+// is the verdict: a question to be looked into, an action to be done, or the word that
+// Consul, /status and the log are told. The world answers through the [Observation]
+// alone, so a beat is a loop:
+//
+//	for range policy.MostSteps {
+//		seen.Now = time.Now()
+//		v := policy.Decide(settings, state, seen)
+//		if ctx.Err() != nil && !v.Finish {
+//			return // an event knows better
+//		}
+//		if v.Ask != nil {
+//			look(&seen, *v.Ask) // fills what was asked for; v.State and v.Log are dropped
+//			continue
+//		}
+//		state = v.State
+//		say(v.Log)
+//		if v.Do == nil {
+//			return v // the word
+//		}
+//		out := policy.Outcome{Rule: v.Rule, Action: v.Do, Err: do(v.Do)}
+//		seen.Volume = readVolume()
+//		state, seen, log = policy.Ended(settings, state, seen, out)
+//		say(log)
+//	}
+//
+// A verdict that ends in a question leaves no trace: when the answer is there, the rules
+// are asked again from the first on, and come to the same question or further. What an
+// action came to is noted at once by [Ended], whatever cuts the beat short.
+//
+// [NextChore] is the same for what a verified node does once it has told Consul how it
+// is. [Heard] and [Closed] are what events make of a [State].
+//
+// To add a rule: a function in the file of its theme, a row in a list below, a row in that
+// file's test, and a row in docs/operations.md with what it says and what a person does.
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
+)
+
+// MostSteps is more than a beat needs, by far: eight questions, four members to be asked
+// three each, a record that changes four times, and ten actions.
+const MostSteps = 100
+
+// Status of a node, in Consul's words.
+const (
+	Passing  = "passing"
+	Warning  = "warning"
+	Critical = "critical"
+)
+
+// Verdict is what to do next: Ask if it is set, else Do if it is set. Otherwise Status
+// and Reason are the word on the node.
+type Verdict struct {
+	Rule string // that speaks
+	Ask  *Question
+	Do   Action
+
+	// Finish: Do ends what was begun, so an event must not come between.
+	Finish bool
+
+	State          State // to go on from, unless Ask is set
+	Status, Reason string
+	Log            []Line   // to be said, unless Ask is set
+	Lost           []string // members without which this node goes on only by force-boot
+	Out            bool     // of service, by an operator's order
+	Missed         error    // why Consul could not be asked
+}
+
+// pending reports whether something is to be asked or done before there is a word.
+func (v Verdict) pending() bool { return v.Ask != nil || v.Do != nil }
+
+// Level of a line of the log, as log/slog counts them.
+type Level int
+
+const (
+	Debug Level = -4
+	Info  Level = 0
+	Warn  Level = 4
+	Error Level = 8
+)
+
+// Line is one line of the log.
+type Line struct {
+	Level Level
+	Text  string
+	Attrs []any // keys and values
+	Once  bool  // only if the last such line was another one
+}
+
+// A rule has the zero Verdict for "nothing to say".
+type rule struct {
+	name string
+	says func(*turn) Verdict
+}
+
+// A phase has its rules in order. Where all get their turn, the first word stands, and the
+// others ask and act behind it.
+type phase struct {
+	rules []rule
+	all   bool
+}
+
+var phases = map[Phase]phase{
+	Serving: {rules: []rule{
+		{"carryOnOrder", carryOnOrder},
+		{"maintenance", maintenance},
+		{"leaving", leaving},
+		{"checkFails", checkFails},
+		{"recordUnknown", recordUnknown},
+		{"majorityLost", majorityLost},
+		{"catalogUnknown", catalogUnknown},
+		{"namesake", namesake},
+		{"missingFromCatalog", missingFromCatalog},
+		{"foreignEntry", foreignEntry},
+		{"ttlLapsed", ttlLapsed},
+		{"viewUnknown", viewUnknown},
+		{"recordChanged", recordChanged},
+		{"membership", membership},
+		{"membersOnRecord", membersOnRecord},
+		{"partition", partition},
+		{"noMajority", noMajority},
+		{"unseenMembers", unseenMembers},
+		{"noLeader", noLeader},
+		{"healthy", healthy},
+	}},
+	Booting: {rules: []rule{
+		{"carryOnOrder", carryOnOrder},
+		{"maintenance", maintenance},
+		{"leaving", leaving},
+		{"joinTimeout", joinTimeout},
+		{"joinStalled", joinStalled},
+		{"waitsForMembers", waitsForMembers},
+		{"lastWord", lastWord},
+	}},
+	// After stop_app, or paused in a minority: an explicit join may have failed, and
+	// members it waits for may have come back blank.
+	Stopped: {all: true, rules: []rule{
+		{"joinTimeout", joinTimeout},
+		{"joinStalled", joinStalled},
+		{"maintenance", maintenance},
+		{"leaving", leaving},
+		{"carryOnOrder", carryOnOrder},
+		{"waitsForMembers", waitsForMembers},
+		{"lastWord", lastWord},
+	}},
+}
+
+// Decide returns what to ask or to do next, or the word on the node. It changes none of
+// its arguments, and the same ones give the same verdict.
+func Decide(set Settings, s State, seen Observation) Verdict {
+	t := &turn{Settings: set, State: s, Seen: seen, out: seen.Volume.Maintenance.Value != nil}
+	if set.Replaced && s.Server.Phase == Booting && seen.Health.State != healthcheck.Critical {
+		t.State.Server.Phase = Serving // READY was said to the companion before this one
+	}
+	p := phases[t.State.Server.Phase]
+	if t.State.Server.Phase != Stopped {
+		t.State.Majority.Lost = nil
+	}
+	var word Verdict
+	for _, r := range p.rules {
+		t.rule = r.name
+		v := r.says(t)
+		v.Rule = r.name
+		if v.pending() {
+			return t.verdict(v)
+		}
+		if v.Status == "" {
+			continue
+		}
+		if word.Status == "" {
+			word = v
+		}
+		if !p.all {
+			break
+		}
+	}
+	if t.State.Server.Phase != Stopped && !t.sought {
+		t.State.Entry.MissingSince = Never
+	}
+	return t.verdict(word)
+}
+
+// turn is one run through the rules.
+type turn struct {
+	Settings
+	State State
+	Seen  Observation
+
+	rule   string // whose turn it is
+	log    []Line
+	out    bool // of service, by an operator's order
+	sought bool // this node's entry was looked for in the catalog
+}
+
+func (t *turn) verdict(v Verdict) Verdict {
+	v.State, v.Log, v.Lost, v.Out = t.State, t.log, t.State.Majority.Lost, t.out
+	return v
+}
+
+func (t *turn) say(level Level, text string, attrs ...any) {
+	t.log = append(t.log, Line{Level: level, Text: text, Attrs: attrs})
+}
+
+// once is what the log is told when it has changed.
+func (t *turn) once(what, why string) {
+	t.log = append(t.log, Line{Level: Info, Text: what, Attrs: []any{"why", why}, Once: true})
+}
+
+// record returns the record, or the question for it.
+func (t *turn) record() (r Record, err error, ask *Question) {
+	if !t.Seen.Record.Asked {
+		return Record{}, nil, &Question{What: AskRecord}
+	}
+	return t.Seen.Record.Value, t.Seen.Record.Err, nil
+}
+
+// others returns the entries of other nodes, or the question for them.
+func (t *turn) others() (ps []peers.Peer, err error, ask *Question) {
+	if !t.Seen.Catalog.Asked {
+		return nil, nil, &Question{What: AskCatalog}
+	}
+	return without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == t.Node }), t.Seen.Catalog.Err, nil
+}
+
+// A deed is what a rule had done in this beat.
+type deed[A Action] struct {
+	Action A
+	Err    error
+	Done   bool
+}
+
+// did returns the last action of that kind which the rule whose turn it is had done.
+func did[A Action](t *turn) (d deed[A]) {
+	for _, o := range t.Seen.Did {
+		if a, ok := o.Action.(A); ok && o.Rule == t.rule {
+			d = deed[A]{a, o.Err, true}
+		}
+	}
+	return d
+}
+
+// anyDid reports whether an action of that kind was done in this beat, by whatever rule.
+func anyDid[A Action](t *turn) bool {
+	return slices.ContainsFunc(t.Seen.Did, func(o Outcome) bool { _, ok := o.Action.(A); return ok })
+}
+
+func do(a Action) Verdict     { return Verdict{Do: a} }
+func finish(a Action) Verdict { return Verdict{Do: a, Finish: true} }
+
+func critical(format string, args ...any) Verdict {
+	return Verdict{Status: Critical, Reason: fmt.Sprintf(format, args...)}
+}
+
+// without returns those of s that are not to be left out. s stays as it is.
+func without[S ~[]E, E any](s S, out func(E) bool) S { return slices.DeleteFunc(slices.Clone(s), out) }

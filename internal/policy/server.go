@@ -1,0 +1,116 @@
+package policy
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"rmq-entrypoint/healthcheck"
+)
+
+// Event is what a companion does about an event, besides the beat that follows.
+type Event struct {
+	Ready    bool    // what closed before is history, and the node is to be verified
+	Withdraw bool    // the node from Consul
+	Why      string  // the server stopped
+	Mark     *Marker // to be written afterwards: until now this volume served
+}
+
+// Heard is what a message of the notify protocol makes of the state. While booting,
+// STATUS is progress; once the server was ready, it is the first word of a stop.
+func Heard(set Settings, s State, text string, now time.Time) (State, Event) {
+	serving := s.Server.Phase == Serving
+	ready, stopping, word := false, false, ""
+	for line := range strings.Lines(text) {
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); {
+		case key == "READY" && value == "1":
+			ready = true
+		case key == "STOPPING" && value == "1":
+			stopping = true
+		case key == "STATUS" && serving:
+			stopping = true
+			if !strings.HasPrefix(value, "Startup") { // a server that stops goes through its boot's words backwards
+				word = value
+			}
+		case key == "STATUS":
+			word = value
+		}
+	}
+	switch {
+	case ready:
+		s.Entry.Pending = s.Server.Phase == Stopped
+		s.Server.Phase, s.Membership.Verified, s.Partition.Restarting = Serving, false, ""
+		return s.healed(), Event{Ready: true}
+	case stopping:
+		return stopped(set, s, cmp.Or(word, "stopping"), now)
+	}
+	s.Server.LastStatus = cmp.Or(word, s.Server.LastStatus)
+	return s, Event{}
+}
+
+// Closed is what the end of the check's connection makes of the state.
+func Closed(set Settings, s State, r healthcheck.Reason, now time.Time) (State, Event) {
+	if !r.Stopping || s.Server.Phase != Serving {
+		return s, Event{}
+	}
+	return stopped(set, s, r.Text, now)
+}
+
+// stopped is a server that stops: docker stop, stop_app, a pause in a minority and our own
+// explicit join all look the same. READY brings it back.
+func stopped(set Settings, s State, word string, now time.Time) (State, Event) {
+	e := Event{Why: word, Withdraw: s.Server.Phase != Stopped}
+	if s.Membership.Verified {
+		m := NewMarker(set, s, now)
+		e.Mark = &m
+	}
+	if e.Withdraw {
+		s.Server.StoppedAt = now
+	}
+	s.Server.Phase, s.Server.LastStatus = Stopped, "stopped ("+word+")"
+	s.Membership.Verified = false
+	s.Join.Deadline = now.Add(set.JoinTimeout)
+	return s, e
+}
+
+// healed forgets what was wrong because of a partition.
+func (s State) healed() State {
+	if !s.Partition.Since.IsZero() {
+		s.Partition.Since, s.Fault = Never, Fault{}
+	}
+	return s
+}
+
+// lastWord is what a node says of itself while RabbitMQ does not run.
+func lastWord(t *turn) Verdict { return critical("%s", t.lastWord()) }
+
+func (t *turn) lastWord() string {
+	if why := t.State.Partition.Restarting; why != "" {
+		return why + ": " + t.State.Server.LastStatus
+	}
+	return t.State.Server.LastStatus
+}
+
+// checkFails: RabbitMQ does not serve clients. A partition is healed all the same.
+func checkFails(t *turn) Verdict {
+	r := t.Seen.Health
+	if r.State != healthcheck.Critical {
+		return Verdict{}
+	}
+	if t.State.Membership.Verified {
+		v := partitionAnyway(t)
+		if v.pending() {
+			return v
+		}
+		if v.Reason != "" {
+			return critical("%s; %s", r.Reason, v.Reason)
+		}
+	}
+	return critical("%s", r.Reason)
+}
+
+// healthy: nothing is wrong but what the check says.
+func healthy(t *turn) Verdict {
+	t.State.Fault = Fault{}
+	return Verdict{Status: t.Seen.Health.State.String(), Reason: t.Seen.Health.Reason}
+}

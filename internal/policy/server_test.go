@@ -1,0 +1,126 @@
+package policy
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"rmq-entrypoint/healthcheck"
+)
+
+// What RabbitMQ's words mean while it boots, serves and has stopped.
+func TestHeard(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		phase    Phase
+		text     string
+		ready    bool
+		withdraw bool
+		phases   Phase // afterwards
+		word     string
+	}{
+		{Booting, "READY=1", true, false, Serving, "before"},
+		{Booting, "STATUS=Startup in progress", false, false, Booting, "Startup in progress"},
+		{Booting, "STATUS=Startup in progress\nREADY=1\n", true, false, Serving, "before"},
+		{Booting, "X=1", false, false, Booting, "before"},
+		{Booting, "READY=0", false, false, Booting, "before"},
+		{Booting, "STOPPING=1", false, true, Stopped, "stopped (stopping)"},
+		{Booting, "STATUS=bye\nSTOPPING=1", false, true, Stopped, "stopped (bye)"},
+		{Serving, "X=1", false, false, Serving, "before"},
+		{Serving, "READY=1", true, false, Serving, "before"},
+		{Serving, " STATUS=Standing by \n", false, true, Stopped, "stopped (Standing by)"},
+		{Serving, "STATUS=Startup in progress", false, true, Stopped, "stopped (stopping)"},
+		{Serving, "STOPPING=1", false, true, Stopped, "stopped (stopping)"},
+		{Serving, "STOPPING=1\nREADY=1", true, false, Serving, "before"},
+		{Stopped, "STATUS=Startup in progress", false, false, Stopped, "Startup in progress"},
+		{Stopped, "STOPPING=1", false, false, Stopped, "stopped (stopping)"},
+		{Stopped, "READY=1", true, false, Serving, "before"},
+	} {
+		w := newWorld()
+		s := w.s
+		s.Server.Phase, s.Server.LastStatus, s.Server.StoppedAt = c.phase, "before", began.Add(-time.Minute)
+		s.Membership.Verified = c.phase == Serving
+		s.Partition = Partition{Since: began, Restarting: "partitioned", RestartedAt: began}
+		s.Fault = Fault{Reason: "partitioned"}
+		next, e := Heard(w.set, s, c.text, began)
+		stops := c.phases == Stopped && c.word[0] == 's'
+		if e.Ready != c.ready || e.Withdraw != c.withdraw || next.Server.Phase != c.phases || next.Server.LastStatus != c.word || stops != (e.Why != "") {
+			t.Errorf("%d, %q: %+v, %+v", c.phase, c.text, e, next.Server)
+		}
+		if marks := c.phase == Serving && stops; marks != (e.Mark != nil) || marks && (e.Mark.Volume != "va" || !e.Mark.At.Equal(began) || e.Mark.ClusterID != "id") {
+			t.Errorf("%d, %q: marker %+v", c.phase, c.text, e.Mark)
+		}
+		if next.Membership.Verified != (c.phase == Serving && !c.ready && !stops) {
+			t.Errorf("%d, %q: %+v", c.phase, c.text, next.Membership)
+		}
+		if c.ready != (next.Partition.Restarting == "") || c.ready != next.Partition.Since.IsZero() || c.ready != (next.Fault.Reason == "") || next.Partition.RestartedAt.IsZero() {
+			t.Errorf("%d, %q: %+v, %+v", c.phase, c.text, next.Partition, next.Fault)
+		}
+		if next.Entry.Pending != (c.ready && c.phase == Stopped) || stops != next.Join.Deadline.Equal(began.Add(3*time.Minute)) || c.withdraw != next.Server.StoppedAt.Equal(began) {
+			t.Errorf("%d, %q: %+v, %+v, stopped at %s", c.phase, c.text, next.Entry, next.Join, next.Server.StoppedAt)
+		}
+	}
+	w := newWorld() // what was wrong for another reason stays
+	w.s.Fault = Fault{Reason: "SPLIT"}
+	if next, _ := Heard(w.set, w.s, "READY=1", began); next.Fault.Reason != "SPLIT" {
+		t.Error("the fault is forgotten")
+	}
+}
+
+func TestClosed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		phase Phase
+		stops bool
+		want  bool
+	}{{Serving, true, true}, {Serving, false, false}, {Booting, true, false}, {Stopped, true, false}} {
+		w := newWorld()
+		w.s.Server.Phase = c.phase
+		w.s.Membership.Verified = c.phase == Serving
+		next, e := Closed(w.set, w.s, healthcheck.Reason{Stopping: c.stops, Text: "320 CONNECTION_FORCED"}, began)
+		if e.Withdraw != c.want || e.Ready || (e.Mark != nil) != c.want || c.want && (next.Server.LastStatus != "stopped (320 CONNECTION_FORCED)" || e.Why != "320 CONNECTION_FORCED") {
+			t.Errorf("%+v: %+v, %+v", c, e, next.Server)
+		}
+	}
+}
+
+// The check's own word, and who is asked for it.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	boots := func(f func(*world)) func(*world) {
+		return func(w *world) { w.boots(Seeding); w.s.Entry.MissingSince = began; f(w) }
+	}
+	cleared := func(w *world) string { return check(w.s.Entry.MissingSince.IsZero(), "the entry is missed") }
+	run(t, []row{
+		{"an alarm", func(w *world) { w.health = healthcheck.Result{State: healthcheck.Warning, Reason: "low on memory"} }, quiet + "warning: low on memory", nil},
+		{"a fault that is over", func(w *world) { w.s.Fault = Fault{Reason: "no majority"} }, quiet + "passing: answers", func(w *world) string { return check(w.s.Fault == Fault{}, "it is not forgotten") }},
+		{"it fails", func(w *world) { w.health = healthcheck.Result{Reason: "refused"}; w.s.Entry.MissingSince = began }, "ask managed within 1s; critical: refused", cleared},
+		{"it boots", boots(func(*world) {}), "critical: Startup in progress", cleared},
+		{"it answers, and READY was not said", boots(func(w *world) { w.health.State = healthcheck.Passing }), "critical: Startup in progress", nil},
+		{"READY was said to an earlier companion", boots(func(w *world) { w.set.Replaced, w.health.State = true, healthcheck.Passing }), anew + "*", func(w *world) string {
+			return check(w.s.Server.Phase == Serving, "it does not serve")
+		}},
+		{"it boots under a replaced companion", boots(func(w *world) { w.set.Replaced = true }), "critical: Startup in progress", nil},
+		{"stopped under a replaced companion", func(w *world) {
+			w.set.Replaced = true
+			w.stops()
+			w.health.State = healthcheck.Passing
+			w.s.Membership.Role = Seeding
+		}, "critical: stopped (stopping)", nil},
+	})
+	w := newWorld()
+	w.stops()
+	w.s.Entry.MissingSince, w.recordErr = began, errNot
+	if w.beat(t); w.s.Entry.MissingSince.IsZero() {
+		t.Error("a node that stopped forgets since when its entry is missing")
+	}
+}
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+	set := newWorld().set
+	s := Start(set, Membership{Role: Joining, Claim: "c"}, true, began)
+	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) || !s.Upkeep.PauseMinority {
+		t.Error(fmt.Sprintf("%+v", s))
+	}
+}

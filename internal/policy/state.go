@@ -1,0 +1,166 @@
+package policy
+
+import (
+	"time"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// Never is the time at which nothing happened yet.
+var Never time.Time
+
+// Settings do not change while a companion lives.
+type Settings struct {
+	Node            string
+	Volume          string // id of this node's volume
+	Boot            string // id of this start of the node
+	Version         string // of RabbitMQ
+	TTL             time.Duration
+	DeregisterAfter time.Duration // critical for longer, and Consul removes the entry
+	JoinTimeout     time.Duration
+	RecordKey       string
+
+	ForceBoot            bool // the last copy carries on by itself
+	SurvivingQueues      bool // queues are kept through the loss of a node
+	OwnPartitionHandling bool // cluster_partition_handling is the user's own
+	Replaced             bool // an earlier companion of this server was lost
+}
+
+// Beat is a third of the TTL: two beats may be lost before Consul's check lapses.
+func (set Settings) Beat() time.Duration { return set.TTL / 3 }
+
+// atLeast reports whether RabbitMQ is of that version or later.
+func (set Settings) atLeast(major, minor int) bool {
+	v, err := rabbitconf.ParseVersion(set.Version)
+	return err == nil && v.AtLeast(major, minor)
+}
+
+// State is what a companion remembers from beat to beat.
+type State struct {
+	Server     Server
+	Membership Membership
+	Entry      Entry
+	View       View
+	Fault      Fault
+	Partition  Partition
+	Neighbours Neighbours
+	Join       Join
+	Majority   Majority
+	Upkeep     Upkeep
+}
+
+// Start is the state of a companion whose server boots.
+func Start(set Settings, m Membership, pauseMinority bool, now time.Time) State {
+	return State{
+		Server:     Server{Started: now, LastStatus: "booting"},
+		Membership: m,
+		Join:       Join{Deadline: now.Add(set.JoinTimeout)},
+		Upkeep:     Upkeep{PauseMinority: pauseMinority},
+	}
+}
+
+// Phase of the server, as it said by the notify protocol.
+type Phase int
+
+const (
+	Booting Phase = iota
+	Serving
+	Stopped
+)
+
+// Server is what RabbitMQ said of itself. Stopped means that the node was withdrawn from
+// Consul and has not said READY since; StoppedAt is when it last was.
+type Server struct {
+	Phase      Phase
+	LastStatus string // its last word while it does not serve
+	Started    time.Time
+	StoppedAt  time.Time
+}
+
+// Role is what a node's server is started as.
+type Role string
+
+const (
+	Seeding Role = "seeding" // founds the cluster under a claim
+	Joining Role = "joining" // joins the members on record
+	Alone   Role = "alone"   // came up alone by accident: blank for the next decision
+	Member  Role = "member"  // has data
+)
+
+// Membership is what this node is to its cluster. Verified means that passing was earned:
+// the node serves, its Role is Member, and ClusterID and VerifiedSince are set.
+type Membership struct {
+	Role          Role
+	ClusterID     string // of the marker, or verified
+	Claim         string // of the record it was started under, until it is verified
+	Verified      bool
+	VerifiedSince time.Time // the first time since the server started
+}
+
+// Standing is what this node may take its name from.
+func (m Membership) Standing() peers.Standing {
+	if !m.VerifiedSince.IsZero() {
+		return peers.Serving
+	}
+	return peers.Blank
+}
+
+// View is what RabbitMQ last said of its cluster, whole, and against what that was judged.
+// An At of [Never] means that it is to be asked again.
+type View struct {
+	peers.View
+	At           time.Time
+	RecordIndex  uint64
+	PassingPeers string
+}
+
+// Fault is what the last look at a verified node found wrong, for as long as nothing can
+// be looked at. Degraded, it is no reason not to serve, and there is a Reason.
+type Fault struct {
+	Reason   string
+	Degraded bool
+}
+
+// Partition: Since is set while the last look showed one. Restarting is set from the order
+// to RabbitMQ to restart until READY, and RestartedAt is when that was last given.
+type Partition struct {
+	Since       time.Time
+	Restarting  string // why
+	RestartedAt time.Time
+}
+
+// Neighbours is what only this node sees of the others. Nothing in it is critical at one
+// look: UnseenSince names members that pass and are not seen running, LeaderMissing is
+// what the last look found.
+type Neighbours struct {
+	UnseenSince   map[string]time.Time
+	LeaderMissing bool
+}
+
+// Join is read while the Role is Joining. StalledLooks is above 0 while StalledSince is
+// set.
+type Join struct {
+	Deadline     time.Time // when a joiner that does not serve gives up
+	StalledSince time.Time // since when its vote is missed and not to be had
+	StalledLooks int       // looks that showed so
+}
+
+// Majority is what the last look found missing for good, or why that cannot be told:
+// never both.
+type Majority struct {
+	Lost    []string // members without which only force-boot goes on
+	Unknown error
+}
+
+// Upkeep is what RabbitMQ and the volume were last told. PairSince is set while the
+// cluster has two members, and there is a Warning only then.
+type Upkeep struct {
+	Marker        Marker
+	PauseMinority bool
+	RecordSize    int      // members on record
+	GrowTries     int      // left to bring back replicas of quorum queues
+	ToForget      []string // members that left for good and are not forgotten
+	PairSince     time.Time
+	Warning       string
+}

@@ -1,0 +1,154 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"rmq-entrypoint/peers"
+)
+
+// viewEvery is how often RabbitMQ is asked for its members when nothing else gives a reason
+// to.
+const viewEvery = 30 * time.Second
+
+// unknown is the word while something cannot be asked: a node that was verified stays what
+// it was, one that was not stays out.
+func unknown(t *turn, err error) Verdict {
+	r, f := t.Seen.Health, t.State.Fault
+	switch {
+	case !t.State.Membership.Verified:
+		return critical("not verified: %v", err)
+	case f.Reason != "":
+		v := critical("%s (not looked at again: %v)", f.Reason, err)
+		if f.Degraded {
+			v.Status = Warning
+		}
+		return v
+	}
+	v := critical("%s; not checked against the record: %v", r.Reason, err)
+	v.Status = r.State.String()
+	return v
+}
+
+// unasked is unknown because of Consul, which is not needed to heal a partition.
+func unasked(t *turn, err error) Verdict {
+	v := partitionAnyway(t)
+	if v.pending() {
+		return v
+	}
+	if v.Reason == "" || !t.State.Membership.Verified {
+		v = unknown(t, err)
+	}
+	v.Missed = err
+	return v
+}
+
+func recordUnknown(t *turn) Verdict {
+	_, err, q := t.record()
+	switch {
+	case q != nil:
+		return ask(*q)
+	case err != nil:
+		return unasked(t, err)
+	}
+	return Verdict{}
+}
+
+func catalogUnknown(t *turn) Verdict {
+	_, err, q := t.others()
+	switch {
+	case q != nil:
+		return ask(*q)
+	case err != nil:
+		return unasked(t, err)
+	}
+	return Verdict{}
+}
+
+// viewUnknown: RabbitMQ was asked for its cluster, if that may have changed, and does not
+// say.
+func viewUnknown(t *turn) Verdict {
+	var passing []string
+	others, _, _ := t.others()
+	for _, p := range others {
+		if p.Passing {
+			passing = append(passing, p.Node)
+		}
+	}
+	q, err := refreshView(t, t.Seen.Record.Value.Index, strings.Join(passing, ","))
+	switch {
+	case q != nil:
+		return ask(*q)
+	case err != nil:
+		return unknown(t, err)
+	}
+	return Verdict{}
+}
+
+// refreshView brings the view up to what RabbitMQ says, when it may have changed since it
+// was judged against that record and those who pass.
+func refreshView(t *turn, record uint64, passing string) (*Question, error) {
+	v := &t.State.View
+	seen := t.Seen.Nodes[t.Node].View
+	// The management port answers in milliseconds where RabbitMQ's command line takes a
+	// second of CPU.
+	if (t.State.Membership.Verified || t.Seen.Managed.Asked) && len(v.Partitions) == 0 && !seen.Asked {
+		if !t.Seen.Managed.Asked {
+			return &Question{What: AskManaged, Within: time.Second}, nil
+		}
+		same, known := unchanged(t)
+		if known && same {
+			v.At, v.PassingPeers, v.RecordIndex = t.Seen.Now, passing, record
+		}
+		if same && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < viewEvery) {
+			return nil, nil
+		}
+	}
+	if !seen.Asked {
+		q := Question{What: AskView, Node: t.Node}
+		if t.State.Membership.Verified { // a server that does not answer is not to cost the TTL
+			q.Within = t.TTL / 2
+		}
+		return &q, nil
+	}
+	if seen.Err != nil {
+		t.once("RabbitMQ does not say what it knows of its cluster, asking again", seen.Err.Error())
+		return nil, seen.Err
+	}
+	*v = View{seen.Value, t.Seen.Now, record, passing}
+	return nil, nil
+}
+
+// unchanged reports whether the management port lists the members, running nodes and
+// partitions of the view; and whether they were known. Not knowing is no change: then the
+// view is renewed by the clock.
+func unchanged(t *turn) (same, known bool) {
+	if !t.Seen.Managed.Known() {
+		return true, false
+	}
+	var members, running, partitions []string
+	for _, n := range t.Seen.Managed.Value {
+		members = append(members, n.Name)
+		if n.Running {
+			running = append(running, n.Name)
+		}
+		if n.Name == t.Node {
+			known, partitions = n.Known, slices.Clone(n.Partitions)
+		}
+	}
+	slices.Sort(members)
+	slices.Sort(running)
+	slices.Sort(partitions)
+	v := t.State.View
+	same = slices.Equal(members, v.Members) && slices.Equal(running, v.Running) && (!known || slices.Equal(partitions, v.Partitions))
+	return same, known
+}
+
+// takeView takes the view that RabbitMQ gave in this beat for what it is now, but not as
+// judged.
+func (t *turn) takeView(v peers.View) {
+	v.ClusterID = cmp.Or(v.ClusterID, t.State.Membership.ClusterID) // the marker's, while it cannot be read
+	t.State.View.View, t.State.View.At = v, t.Seen.Now
+}

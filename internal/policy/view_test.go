@@ -1,0 +1,85 @@
+package policy
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
+)
+
+// What cannot be looked at is what it was: neither well because nobody looked, nor ill.
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	err := errors.New("no leader")
+	consul := func(w *world) { w.recordErr = err }
+	missed := func(w *world) string {
+		v := Decide(w.set, w.s, w.seen)
+		return check(v.Missed == err, "Consul is not said to be away")
+	}
+	never := func(w *world) { w.s.Membership.Verified = false }
+	wrong := func(why string, degraded bool) func(*world) {
+		return func(w *world) { consul(w); w.s.Fault = Fault{why, degraded} }
+	}
+	const noRecord = "ask record; ask managed within 1s; "
+	run(t, []row{
+		{"well", consul, noRecord + "passing: answers; not checked against the record: no leader", missed},
+		{"with an alarm", func(w *world) { consul(w); w.health.State = healthcheck.Warning }, noRecord + "warning: answers; not checked against the record: no leader", missed},
+		{"split", wrong("SPLIT", false), noRecord + "critical: SPLIT (not looked at again: no leader)", missed},
+		{"degraded", wrong("partitioned", true), noRecord + "warning: partitioned (not looked at again: no leader)", missed},
+		{"not verified", func(w *world) { consul(w); never(w) }, "ask record; ask view a; critical: not verified: no leader", missed},
+		{"a joiner", func(w *world) { consul(w); w.serves(Joining) }, "ask record; critical: not verified: no leader", missed},
+		{"no catalog", func(w *world) { w.catalog.Err = err }, "ask record; ask catalog; ask managed within 1s; passing: answers; not checked against the record: no leader", missed},
+		{"RabbitMQ does not say", func(w *world) {
+			w.managed = Answer([]healthcheck.Node(nil), nil)
+			w.views["a"] = Answer(peers.View{}, errNot)
+		},
+			quiet + "ask view a within 7.5s; passing: answers; not checked against the record: no answer yet", func(w *world) string {
+				return check(w.logged("RabbitMQ does not say what it knows of its cluster, asking again"), "nothing is said")
+			}},
+		{"RabbitMQ does not say, not verified", func(w *world) { never(w); w.views["a"] = Answer(peers.View{}, errNot) }, "ask record; ask catalog; ask view a; critical: not verified: no answer yet", nil},
+	})
+}
+
+// When RabbitMQ is asked for its members, and when the management port will do.
+func TestRefreshView(t *testing.T) {
+	t.Parallel()
+	const asks, well = quiet + "ask view a within 7.5s; ", "passing: answers"
+	deaf := func(w *world) { w.managed = Answer([]healthcheck.Node(nil), errNot) }
+	old := func(w *world) { w.s.View.At = began.Add(-viewEvery) }
+	fresh := func(w *world) string {
+		return check(w.s.View.At.Equal(began) && w.s.View.RecordIndex == w.index && w.s.View.PassingPeers == "b,c", "it is not taken for judged")
+	}
+	nodes := func(w *world, change func(n []healthcheck.Node)) {
+		n := append([]healthcheck.Node(nil), w.managed.Value...)
+		change(n)
+		w.managed.Value = n
+	}
+	run(t, []row{
+		{"nothing moved, the record did", func(w *world) { w.index = 9; old(w) }, quiet + well, fresh},
+		{"a member more", func(w *world) { w.known(viewOf("a,b,c,d", "a,b,c")); w.record = formed("a,b,c,d") }, asks + well, fresh},
+		{"one that runs less", func(w *world) { w.known(viewOf("a,b,c", "a,b")) }, asks + well, nil},
+		{"in another order", func(w *world) { nodes(w, func(n []healthcheck.Node) { n[0], n[2] = n[2], n[0] }) }, quiet + well, nil},
+		{"a partition", func(w *world) { nodes(w, func(n []healthcheck.Node) { n[0].Partitions = list("c,b") }) }, asks + well, nil},
+		{"a partition that is not collected yet", func(w *world) {
+			nodes(w, func(n []healthcheck.Node) { n[0].Known, n[0].Partitions = false, list("b") })
+		}, quiet + well, nil},
+		{"not collected, and the record moved", func(w *world) { w.index = 9; nodes(w, func(n []healthcheck.Node) { n[0].Known = false }) }, asks + well, fresh},
+		{"no management port", deaf, quiet + well, func(w *world) string { return check(w.s.View.At.Before(began), "it is taken for new") }},
+		{"no management port, and the view is old", func(w *world) { deaf(w); old(w) }, asks + well, fresh},
+		{"no management port, and not quite old", func(w *world) { deaf(w); w.s.View.At = began.Add(time.Second - viewEvery) }, quiet + well, nil},
+		{"no management port, and the record moved", func(w *world) { deaf(w); w.index = 9 }, asks + well, fresh},
+		{"no management port, and others pass", func(w *world) { deaf(w); w.listed(passes("b"), beats("c")) }, asks + well, nil},
+		{"not verified", func(w *world) { w.s.Membership.Verified = false }, "ask record; ask catalog; ask view a; Enroll; " + well, nil},
+	})
+	// A quiet beat asks no Erlang, for as long as nothing moves.
+	w := newWorld()
+	for range 20 {
+		if _, trace := w.beat(t); !matches(join(trace), quiet+well) {
+			t.Errorf("a quiet beat: %s", trace)
+		}
+		w.now = w.now.Add(w.set.Beat())
+		w.s.Entry = w.s.Entry.Reported(w.now)
+	}
+}
