@@ -18,7 +18,6 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 )
 
 // decide returns what to start as: a node with data starts as what it is and at
@@ -43,7 +42,7 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (fo
 		Log: log, Cfg: cfg, Consul: c, Volume: statedir.Of(cfg), State: state,
 		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
 		Broker: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
-		Heals: NeedsForget(h.version), Image: h.version,
+		Heals: h.version.ForgetsFirst(), Image: h.version,
 		Say: func(why string) {
 			rt.Waiting = why
 			if err := rt.Write(); err != nil {
@@ -167,11 +166,4 @@ func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
 		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
 	}
 	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())
-}
-
-// NeedsForget tells the versions that refuse a wiped node under its old name
-// until the cluster forgot it: 3.13 to 4.2 (measured on 4.0.5); older ones and
-// 4.3 let it in.
-func NeedsForget(v rabbitconf.Version) bool {
-	return v.AtLeast(3, 13) && !v.AtLeast(4, 3)
 }
