@@ -17,7 +17,6 @@ import (
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 )
 
 // lockPatience is how long a node queues for the lock before it looks again: a
@@ -161,14 +160,14 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 	}
 	if r.Members[f.cfg.Node] != f.volume.Volume {
 		joins := r.Joins(f.cfg.Node, f.volume.Volume, time.Now())
-		if d.Named && forgetsFirst(f.Image) { // what the cluster forgets cannot come back
+		if d.Named && f.Image.ForgetsFirst() { // what the cluster forgets cannot come back
 			joins = joins.Forgotten(f.cfg.Node)
 		}
 		if ok, err := peers.WriteRecord(ctx, client, f.cfg.RecordKey(), joins, o.record, "", ""); err != nil || !ok {
 			return nil, err
 		}
 	}
-	if d.Named && forgetsFirst(f.Image) {
+	if d.Named && f.Image.ForgetsFirst() {
 		f.Log.Info("a blank node under a known name: making the cluster forget its earlier volume", "peer", d.Peers[0])
 		if err := f.CLI.Forget(ctx, d.Peers[0], f.cfg.Node); err != nil {
 			return nil, fmt.Errorf("forget this node's earlier volume at %s: %w", d.Peers[0], err)
@@ -204,10 +203,4 @@ func goneNames(r peers.Record) (names []string) {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// forgetsFirst tells the versions that refuse a wiped node under its old name until the
-// cluster forgot it: 3.13 to 4.2 (measured on 4.0.5); older ones and 4.3 let it in.
-func forgetsFirst(v rabbitconf.Version) bool {
-	return v.AtLeast(3, 13) && !v.AtLeast(4, 3)
 }
