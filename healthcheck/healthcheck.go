@@ -18,7 +18,6 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,14 +70,12 @@ type Reason struct {
 type Options struct {
 	// URLs are AMQP or AMQPS URLs of one node, tried in order until one answers.
 	// Credentials default to guest:guest. Default: amqp://127.0.0.1:5672.
+	//
+	// An AMQPS URL names its certificates (cacertfile, certfile, keyfile,
+	// server_name_indication). A node's certificate does not name 127.0.0.1: on a
+	// loopback address, unless a server name is given, only the chain is verified,
+	// and without a CA nothing is, as nothing but this host can answer there.
 	URLs []string
-
-	// TLS holds CA and client certificates for amqps. When it is nil, those named
-	// in the URL (cacertfile, certfile, keyfile, server_name_indication) are used.
-	// A node's certificate does not name 127.0.0.1: on a loopback address, unless a
-	// server name is given, only the chain is verified, and without a CA nothing
-	// is, as nothing but this host can answer there.
-	TLS *tls.Config
 
 	Timeout time.Duration // bound of one Check and of Close; default 3 s
 	Log     *slog.Logger  // connections made and lost, at debug level; may be nil
@@ -114,7 +111,7 @@ func New(opts Options) (*Checker, error) {
 		urls = []string{defaultURL}
 	}
 	for i, url := range urls {
-		t, err := parse(url, opts.TLS)
+		t, err := parse(url)
 		if err != nil {
 			return nil, fmt.Errorf("AMQP URL %d: %w", i+1, err)
 		}

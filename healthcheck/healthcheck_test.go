@@ -8,9 +8,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -413,20 +416,20 @@ func TestTLS(t *testing.T) {
 	ca, server := certificates(t, "node1.example")
 	other, _ := certificates(t, "node2.example")
 	for name, tt := range map[string]struct {
-		conf  *tls.Config
+		query string
 		state State
 		word  string
 	}{
-		"no CA":      {nil, Passing, "amqps://"},
-		"CA":         {&tls.Config{RootCAs: ca}, Passing, "amqps://"},
-		"other CA":   {&tls.Config{RootCAs: other}, Critical, "TLS handshake"},
-		"name":       {&tls.Config{RootCAs: ca, ServerName: "node1.example"}, Passing, "amqps://"},
-		"other name": {&tls.Config{RootCAs: ca, ServerName: "node2.example"}, Critical, "node2.example"},
+		"no CA":      {"", Passing, "amqps://"},
+		"CA":         {"?cacertfile=" + ca, Passing, "amqps://"},
+		"other CA":   {"?cacertfile=" + other, Critical, "TLS handshake"},
+		"name":       {"?cacertfile=" + ca + "&server_name_indication=node1.example", Passing, "amqps://"},
+		"other name": {"?cacertfile=" + ca + "&server_name_indication=node2.example", Critical, "node2.example"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}}, nil)
-			c := checker(t, Options{URLs: []string{"amqps://" + s.ln.Addr().String()}, TLS: tt.conf})
+			c := checker(t, Options{URLs: []string{"amqps://" + s.ln.Addr().String() + tt.query}})
 			want(t, look(t, c), tt.state, tt.word)
 		})
 	}
@@ -445,8 +448,9 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// certificates makes an authority and a server certificate for name.
-func certificates(t *testing.T, name string) (*x509.CertPool, tls.Certificate) {
+// certificates makes an authority, whose certificate is in a file, and a server certificate
+// for name.
+func certificates(t *testing.T, name string) (caFile string, server tls.Certificate) {
 	t.Helper()
 	sign := func(tmpl, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
 		tmpl.SerialNumber, tmpl.NotAfter = big.NewInt(1), time.Now().Add(time.Hour)
@@ -467,9 +471,11 @@ func certificates(t *testing.T, name string) (*x509.CertPool, tls.Certificate) {
 	self := &x509.Certificate{Subject: pkix.Name{CommonName: "CA of " + name}, IsCA: true, BasicConstraintsValid: true}
 	ca := sign(self, self, key, key)
 	leaf := sign(&x509.Certificate{DNSNames: []string{name}}, ca, key, key)
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
-	return pool, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
+	caFile = filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return caFile, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
 }
 
 func TestBadURLs(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrUnknown is wrapped by every error of [Nodes]: nothing was learned. It never
-// means that there are no nodes, no partitions or no alarms.
+// means that there are no nodes or no partitions.
 var ErrUnknown = errors.New("nodes unknown")
 
 // A Node is a member of the cluster as the asked node sees it.
@@ -24,12 +24,11 @@ type Node struct {
 	// a node that is down, in the first seconds, or with metrics turned off.
 	Known      bool
 	Partitions []string // nodes that this one lists as cut off from it
-	Alarms     []string // "memory", "disk"
 }
 
 // Nodes asks the management port at base, as http://127.0.0.1:15672, for the
 // members of the cluster. The user needs the tag monitoring or administrator.
-// On https the certificate is judged by the rule at [Options].TLS. It returns
+// On https the certificate is judged by the rule at [Options].URLs. It returns
 // within 5 s, or when ctx is done.
 func Nodes(ctx context.Context, base, user, password string) (_ []Node, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -46,7 +45,7 @@ func Nodes(ctx context.Context, base, user, password string) (_ []Node, err erro
 		}
 	}()
 	q := *u
-	q.RawQuery = "columns=name,running,partitions,mem_alarm,disk_free_alarm"
+	q.RawQuery = "columns=name,running,partitions,mem_alarm"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, q.String(), nil)
 	if err != nil {
 		return nil, err
@@ -72,8 +71,7 @@ func Nodes(ctx context.Context, base, user, password string) (_ []Node, err erro
 		Name       string   `json:"name"`
 		Running    bool     `json:"running"`
 		Partitions []string `json:"partitions"`
-		Memory     *bool    `json:"mem_alarm"`
-		Disk       *bool    `json:"disk_free_alarm"`
+		Memory     *bool    `json:"mem_alarm"` // one of the statistics, for Known
 	}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer); err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
@@ -86,14 +84,7 @@ func Nodes(ctx context.Context, base, user, password string) (_ []Node, err erro
 		if a.Name == "" {
 			return nil, errors.New("a node without a name")
 		}
-		n := Node{Name: a.Name, Running: a.Running, Partitions: a.Partitions, Known: a.Memory != nil && a.Partitions != nil}
-		if a.Memory != nil && *a.Memory {
-			n.Alarms = append(n.Alarms, "memory")
-		}
-		if a.Disk != nil && *a.Disk {
-			n.Alarms = append(n.Alarms, "disk")
-		}
-		nodes = append(nodes, n)
+		nodes = append(nodes, Node{Name: a.Name, Running: a.Running, Partitions: a.Partitions, Known: a.Memory != nil && a.Partitions != nil})
 	}
 	return nodes, nil
 }

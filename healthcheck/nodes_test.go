@@ -30,7 +30,7 @@ func TestNodes(t *testing.T) {
 		"healthy": {answer(200, `[{"name":"rabbit@a","running":true,"partitions":[],"mem_alarm":false,"disk_free_alarm":false}]`),
 			[]Node{{Name: "rabbit@a", Running: true, Known: true, Partitions: []string{}}}},
 		"partition and alarms": {answer(200, `[{"name":"rabbit@a","running":true,"partitions":["rabbit@b"],"mem_alarm":true,"disk_free_alarm":true},{"name":"rabbit@b","running":false}]`),
-			[]Node{{Name: "rabbit@a", Running: true, Known: true, Partitions: []string{"rabbit@b"}, Alarms: []string{"memory", "disk"}}, {Name: "rabbit@b"}}},
+			[]Node{{Name: "rabbit@a", Running: true, Known: true, Partitions: []string{"rabbit@b"}}, {Name: "rabbit@b"}}},
 		"no statistics":  {answer(200, `[{"name":"rabbit@a","running":true}]`), []Node{{Name: "rabbit@a", Running: true}}},
 		"empty":          {answer(200, `[]`), nil},
 		"nameless":       {answer(200, `[{}]`), nil},

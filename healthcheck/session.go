@@ -33,7 +33,7 @@ type target struct {
 	sasl  []amqp.Authentication
 }
 
-func parse(raw string, conf *tls.Config) (target, error) {
+func parse(raw string) (target, error) {
 	uri, err := amqp.ParseURI(raw)
 	if err != nil {
 		// url.Error repeats the URL and its cause may repeat a part of it, with the password.
@@ -60,10 +60,9 @@ func parse(raw string, conf *tls.Config) (target, error) {
 		t.sasl = []amqp.Authentication{uri.PlainAuth()}
 	}
 	if uri.Scheme == "amqps" {
-		if conf == nil {
-			if conf, err = tlsFromURI(uri); err != nil {
-				return target{}, err
-			}
+		conf, err := tlsFromURI(uri)
+		if err != nil {
+			return target{}, err
 		}
 		t.tls = local(conf, uri.Host)
 	}
@@ -93,7 +92,7 @@ func tlsFromURI(uri amqp.URI) (*tls.Config, error) {
 	return conf, nil
 }
 
-// local returns conf for a connection to host, by the rule at Options.TLS.
+// local returns conf for a connection to host, by the rule at Options.URLs.
 func local(conf *tls.Config, host string) *tls.Config {
 	conf = conf.Clone()
 	if conf.ServerName != "" {

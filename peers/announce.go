@@ -35,22 +35,26 @@ var ErrUnregistered = errors.New("not registered in Consul")
 // Registration is this node's entry in Consul's catalog: a service with one TTL
 // check. It is news for others, never proof of anything.
 type Registration struct {
-	Service string        // rabbitmq
-	Node    string        // rabbit@host
-	Address string        // IP that other nodes and clients reach
-	Port    int           // AMQP
-	TTL     time.Duration // of the check: silent for longer, and it is critical
-	Reap    time.Duration // critical for longer, and Consul removes the entry; at least 1 min
-	Version string        // of RabbitMQ
-	Tags    []string
-	Meta    map[string]string // what else to say of the node
+	Service         string        // rabbitmq
+	Node            string        // rabbit@host
+	Address         string        // IP that other nodes and clients reach
+	Port            int           // AMQP
+	TTL             time.Duration // of the check: silent for longer, and it is critical
+	DeregisterAfter time.Duration // critical for longer, and Consul removes the entry; at least 1 min
+	Version         string        // of RabbitMQ
+	Tags            []string
+	Meta            map[string]string // what else to say of the node
 
 	ClusterID string // once known
 
-	// A name is no identity: two containers may have one. Volume and Boot tell whose the
-	// entry is; its check is named for Boot, so that nobody beats for another start.
-	Volume string    // id of the node's volume
-	Boot   string    // id of this start of the node
+	Start // the check is named for its Boot, so that nobody beats for another start
+}
+
+// Start is one start of a node on its volume. A name is no identity: two containers may
+// have one, and only this tells whose an entry is.
+type Start struct {
+	Volume string    // id of the volume; "": not said
+	Boot   string    // id of the start; "": not said
 	Since  time.Time // of Boot
 	Blank  bool      // it began on a blank volume and was not verified yet: it holds no earlier cluster's data
 }
@@ -138,7 +142,7 @@ func register(ctx context.Context, client *api.Client, r Registration, note stri
 		ID: r.ID(), Name: r.Service, Address: r.Address, Port: r.Port, Tags: r.Tags, Meta: meta,
 		Check: &api.AgentServiceCheck{
 			CheckID: r.check(), Name: "RabbitMQ " + r.Node, Status: api.HealthCritical, Notes: note,
-			TTL: r.TTL.String(), DeregisterCriticalServiceAfter: r.Reap.String(),
+			TTL: r.TTL.String(), DeregisterCriticalServiceAfter: r.DeregisterAfter.String(),
 		},
 	}, api.ServiceRegisterOpts{}.WithContext(ctx))
 	if err != nil {

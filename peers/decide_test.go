@@ -123,7 +123,7 @@ var everyNamesake = map[string]peers.Seen[[]peers.Peer]{
 	"passes":                    {Value: []peers.Peer{{Node: a, Passing: true, Beating: true}}},
 	"beats":                     {Value: []peers.Peer{{Node: a, Beating: true}}},
 	"lapsed":                    {Value: []peers.Peer{{Node: a}}},
-	"with an agent that failed": {Value: []peers.Peer{{Node: a, Beating: true, AgentFailed: true}}},
+	"with an agent that failed": {Value: []peers.Peer{{Node: a, Beating: true, Entry: peers.Entry{AgentFailed: true}}}},
 	"lapsed, and one beats":     {Value: []peers.Peer{{Node: a}, {Node: a, Beating: true}}},
 }
 

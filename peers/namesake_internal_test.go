@@ -8,19 +8,19 @@ import (
 // What an agent that failed last said of a name is no news, nor is an entry that lapsed.
 func TestMayTake(t *testing.T) {
 	t.Parallel()
-	mine := Registration{Node: "rabbit@b", Volume: "v1", Boot: "b1"}
+	mine := Registration{Node: "rabbit@b", Start: Start{Volume: "v1", Boot: "b1"}}
 	for _, c := range []struct {
 		name                     string
 		p                        Peer
 		blank, starting, serving bool
 	}{
-		{"another's that passes", Peer{Volume: "v2", Boot: "b2", Passing: true, Beating: true}, false, false, false},
-		{"another's that beats", Peer{Volume: "v2", Boot: "b2", Beating: true}, false, false, true},
-		{"another's that lapsed", Peer{Volume: "v2", Boot: "b2"}, true, true, true},
-		{"another's with an agent that failed", Peer{Volume: "v2", Boot: "b2", Beating: true, AgentFailed: true}, true, true, true},
-		{"an earlier start's that passes", Peer{Volume: "v1", Boot: "b0", Passing: true, Beating: true}, false, true, true},
-		{"an earlier start's that beats", Peer{Volume: "v1", Boot: "b0", Beating: true}, true, true, true},
-		{"its own", Peer{Volume: "v1", Boot: "b1", Passing: true, Beating: true}, true, true, true},
+		{"another's that passes", Peer{Start: Start{Volume: "v2", Boot: "b2"}, Passing: true, Beating: true}, false, false, false},
+		{"another's that beats", Peer{Start: Start{Volume: "v2", Boot: "b2"}, Beating: true}, false, false, true},
+		{"another's that lapsed", Peer{Start: Start{Volume: "v2", Boot: "b2"}}, true, true, true},
+		{"another's with an agent that failed", Peer{Start: Start{Volume: "v2", Boot: "b2"}, Beating: true, Entry: Entry{AgentFailed: true}}, true, true, true},
+		{"an earlier start's that passes", Peer{Start: Start{Volume: "v1", Boot: "b0"}, Passing: true, Beating: true}, false, true, true},
+		{"an earlier start's that beats", Peer{Start: Start{Volume: "v1", Boot: "b0"}, Beating: true}, true, true, true},
+		{"its own", Peer{Start: Start{Volume: "v1", Boot: "b1"}, Passing: true, Beating: true}, true, true, true},
 		{"one that says no volume", Peer{Passing: true, Beating: true}, false, true, false},
 	} {
 		got := [3]bool{mine.mayTake(c.p, Blank), mine.mayTake(c.p, Starting), mine.mayTake(c.p, Serving)}
@@ -28,7 +28,7 @@ func TestMayTake(t *testing.T) {
 			t.Errorf("%s: %v", c.name, got)
 		}
 	}
-	if (Registration{Boot: "b1"}).mayTake(Peer{Boot: "b2", Beating: true}, Blank) {
+	if (Registration{Start: Start{Boot: "b1"}}).mayTake(Peer{Start: Start{Boot: "b2"}, Beating: true}, Blank) {
 		t.Error("two without a volume have the same one")
 	}
 }
@@ -42,8 +42,8 @@ func TestMayLive(t *testing.T) {
 	}{
 		{Peer{Passing: true, Beating: true, Down: true}, true},
 		{Peer{Beating: true, Down: true}, true},
-		{Peer{Beating: true, AgentFailed: true, Down: true}, false},
-		{Peer{Beating: true, AgentFailed: true, View: Seen[View]{Err: errors.New("no answer")}}, true},
+		{Peer{Beating: true, Entry: Entry{AgentFailed: true}, Down: true}, false},
+		{Peer{Beating: true, Entry: Entry{AgentFailed: true}, View: Seen[View]{Err: errors.New("no answer")}}, true},
 		{Peer{Down: true}, false},
 		{Peer{}, true},
 	} {

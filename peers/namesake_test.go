@@ -174,7 +174,7 @@ func TestCriticalEntryStays(t *testing.T) {
 	t.Parallel()
 	client := consultest.Start(t).Client
 	stays, goes := boot("v1", "b1"), registration(c, "10.0.0.3")
-	stays.Reap, goes.Reap, stays.TTL, goes.TTL = time.Minute, time.Minute, 30*time.Second, 30*time.Second
+	stays.DeregisterAfter, goes.DeregisterAfter, stays.TTL, goes.TTL = time.Minute, time.Minute, 30*time.Second, 30*time.Second
 	mustAnnounce(t, client, stays)
 	mustAnnounce(t, client, goes)
 	last := time.Now()

@@ -69,13 +69,15 @@ type Peer struct {
 	View      Seen[View]
 	Down      bool // it was asked, and RabbitMQ positively does not run there
 
-	ID          string    // of the service
-	Agent       string    // Consul's node that has the entry
-	AgentFailed bool      // that one is not reached by Consul's servers: the entry is what it last said
-	Volume      string    // id of its volume; "": not said
-	Boot        string    // id of the start that made the entry; "": not said
-	Since       time.Time // of Boot
-	Blank       bool      // it began on a blank volume and was not verified yet
+	Start // that made the entry
+	Entry
+}
+
+// Entry is where in Consul's catalog a peer was found.
+type Entry struct {
+	ID          string // of the service
+	Agent       string // Consul's node that has the entry
+	AgentFailed bool   // that one is not reached by Consul's servers: the entry is what it last said
 
 	index   uint64 // of the entry's last change in the catalog
 	foreign bool   // made neither by this program nor by RabbitMQ's plugin
@@ -83,7 +85,7 @@ type Peer struct {
 
 // Foreign reports whether the entry was made by something that speaks for no node: a
 // scheduler, or another program.
-func (p Peer) Foreign() bool { return p.foreign }
+func (e Entry) Foreign() bool { return e.foreign }
 
 // Newer reports whether p rather than other, an entry of the same node with
 // another agent, says where the node is: the one that passes, then the later one.
@@ -176,16 +178,14 @@ func lapsed(output string) bool { return strings.Contains(output, "TTL expired")
 func entry(id string, meta map[string]string, address string, port int, checks api.HealthChecks) Peer {
 	p := Peer{
 		Node:      cmp.Or(meta[metaNode], meta[metaPlugin]),
-		ID:        id,
 		ClusterID: meta[metaCluster],
 		Version:   meta[metaVersion],
-		Volume:    meta[metaVolume],
-		Boot:      meta[metaBoot],
-		Blank:     meta[metaBlank] == "true",
 		Address:   net.JoinHostPort(address, strconv.Itoa(port)),
 		Passing:   true,
 		Beating:   true,
 		View:      Seen[View]{Err: ErrNotAsked},
+		Start:     Start{Volume: meta[metaVolume], Boot: meta[metaBoot], Blank: meta[metaBlank] == "true"},
+		Entry:     Entry{ID: id},
 	}
 	p.Since, _ = time.Parse(time.RFC3339, meta[metaSince]) // not said: zero
 	if p.Node == "" {

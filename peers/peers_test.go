@@ -18,7 +18,7 @@ import (
 
 func registration(node, address string) peers.Registration {
 	return peers.Registration{
-		Service: service, Node: node, Address: address, Port: 5672, TTL: time.Minute, Reap: 5 * time.Minute,
+		Service: service, Node: node, Address: address, Port: 5672, TTL: time.Minute, DeregisterAfter: 5 * time.Minute,
 		Version: "4.3.6", ClusterID: ours,
 	}
 }

@@ -10,7 +10,7 @@ const queueReplicas = 3
 // does that, hence no setting. The names in terms are those of rabbit.schema in
 // 4.0.5 and 4.3.6.
 func Queues(v Version) []Setting {
-	if !v.AtLeast(4, 0) {
+	if v.Mirrors() {
 		return nil
 	}
 	const reconciliation = "quorum_queue.continuous_membership_reconciliation."

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -74,7 +73,7 @@ func Render(opts Options) ([]byte, error) {
 		rabbit = set(rabbit, "cluster_formation", formation)
 	}
 	settings := opts.Extra
-	if opts.PauseMinority && !opts.Version.AtLeast(4, 3) {
+	if opts.PauseMinority && !opts.Version.KhepriOnly() {
 		settings = append([]Setting{{Key: "cluster_partition_handling", Value: Atom("pause_minority")}}, settings...)
 	}
 	for _, s := range settings {
@@ -94,9 +93,7 @@ func (opts Options) formation() List {
 			list = set(list, "discovery_retry_interval", Int(joinInterval))
 		}
 	}
-	// 3.8.9 waits 5 to 60 s at random, 3.10.8 does not. A version between them
-	// that does not know the key ignores it.
-	if !opts.Version.AtLeast(3, 10) && !has(list, "randomized_startup_delay_range") {
+	if opts.Version.DelaysStart() && !has(list, "randomized_startup_delay_range") {
 		list = set(list, "randomized_startup_delay_range", Tuple{Int(0), Int(0)})
 	}
 	return list
@@ -165,29 +162,3 @@ func ValidNode(name string) error {
 	}
 	return nil
 }
-
-// Version is a version of RabbitMQ.
-type Version struct{ Major, Minor, Patch int }
-
-var version = regexp.MustCompile(`^(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?(?:[-+~.][A-Za-z0-9.+~-]*)?$`)
-
-// ParseVersion reads 4.3.6 and also what packages and release candidates add:
-// 4.0.5-1, 4.1.0-rc.1.
-func ParseVersion(s string) (Version, error) {
-	m := version.FindStringSubmatch(strings.TrimSpace(s))
-	if m == nil {
-		return Version{}, fmt.Errorf("parse RabbitMQ version %q: it is not like 4.3.6", s)
-	}
-	var v Version
-	v.Major, _ = strconv.Atoi(m[1])
-	v.Minor, _ = strconv.Atoi(m[2])
-	v.Patch, _ = strconv.Atoi(m[3])
-	return v, nil
-}
-
-// AtLeast reports whether v is major.minor or later.
-func (v Version) AtLeast(major, minor int) bool {
-	return v.Major > major || v.Major == major && v.Minor >= minor
-}
-
-func (v Version) String() string { return fmt.Sprintf("%d.%d.%d", v.Major, v.Minor, v.Patch) }

@@ -8,10 +8,9 @@ import (
 	"path/filepath"
 )
 
-// Write puts data at path, mode 0640, owned by uid and gid, where -1 leaves
-// either as it is. Whoever opens path finds the old contents or the new ones,
-// also after a crash. An error leaves nothing half-written behind.
-func Write(path string, data []byte, uid, gid int) (err error) {
+// Write puts data at path, mode 0640. Whoever opens path finds the old contents or
+// the new ones, also after a crash. An error leaves nothing half-written behind.
+func Write(path string, data []byte) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", path, err)
@@ -37,10 +36,7 @@ func Write(path string, data []byte, uid, gid int) (err error) {
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	if err := f.Chown(uid, gid); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o640); err != nil { // after chown, and whatever the umask
+	if err := f.Chmod(0o640); err != nil { // whatever the umask
 		return err
 	}
 	if err := f.Sync(); err != nil {

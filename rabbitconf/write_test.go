@@ -30,7 +30,7 @@ func TestWrite(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	for _, content := range []string{"first", "second, longer", "3"} {
-		if err := Write(path, []byte(content), -1, -1); err != nil {
+		if err := Write(path, []byte(content)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)
@@ -44,9 +44,6 @@ func TestWrite(t *testing.T) {
 	}
 	if got := names(t, dir); got != "rabbitmq.config" {
 		t.Errorf("directory holds %s", got)
-	}
-	if err := Write(path, nil, os.Getuid(), os.Getgid()); err != nil {
-		t.Errorf("with the owner given: %v", err)
 	}
 }
 
@@ -62,7 +59,7 @@ func TestWriteReplacesLeftovers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Write(path, []byte("ours"), -1, -1); err != nil {
+	if err := Write(path, []byte("ours")); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(victim)
@@ -84,7 +81,7 @@ func TestWriteFails(t *testing.T) {
 		"nobody can create in it":   "/proc/rabbitmq.config",
 		"the directory is the path": "/",
 	} {
-		if err := Write(path, []byte("x"), -1, -1); err == nil || !strings.Contains(err.Error(), "write "+path+": ") {
+		if err := Write(path, []byte("x")); err == nil || !strings.Contains(err.Error(), "write "+path+": ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -96,7 +93,7 @@ func TestWriteFailsToRename(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "in the way"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, []byte("x"), -1, -1); err == nil {
+	if err := Write(path, []byte("x")); err == nil {
 		t.Fatal("no error")
 	}
 	if got := names(t, dir); got != "rabbitmq.config" {
@@ -109,7 +106,7 @@ func TestWriteFailsToRename(t *testing.T) {
 func TestWriteFailsHalfway(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "rabbitmq.config")
-	if err := Write(path, []byte("old"), -1, -1); err != nil {
+	if err := Write(path, []byte("old")); err != nil {
 		t.Fatal(err)
 	}
 	signal.Ignore(syscall.SIGXFSZ)
@@ -121,7 +118,7 @@ func TestWriteFailsHalfway(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 1 << 20, Max: limit.Max}); err != nil {
 		t.Fatal(err)
 	}
-	err := Write(path, bytes.Repeat([]byte("x"), 2<<20), -1, -1)
+	err := Write(path, bytes.Repeat([]byte("x"), 2<<20))
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		t.Fatal(err)
 	}

@@ -67,9 +67,9 @@ func testAnnouncementWaits(t *testing.T, w *world) {
 		beats bool
 		waits bool
 	}{
-		"an earlier program's":    {entry: peers.Registration{Volume: "v", Boot: "b"}, beats: true, waits: true},
-		"one that claimed before": {entry: peers.Registration{Volume: "v", Boot: "b", Blank: true}, beats: true},
-		"lapsed, cannot be asked": {entry: peers.Registration{Volume: "v", Boot: "b"}, waits: true},
+		"an earlier program's":    {entry: peers.Registration{Start: peers.Start{Volume: "v", Boot: "b"}}, beats: true, waits: true},
+		"one that claimed before": {entry: peers.Registration{Start: peers.Start{Volume: "v", Boot: "b", Blank: true}}, beats: true},
+		"lapsed, cannot be asked": {entry: peers.Registration{Start: peers.Start{Volume: "v", Boot: "b"}}, waits: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -78,7 +78,7 @@ func testAnnouncementWaits(t *testing.T, w *world) {
 			n.start()
 			n.server(soon)
 			r := c.entry
-			r.Service, r.Node, r.Address, r.Port, r.TTL, r.Reap = w.service, "old@localhost", "127.0.0.1", 5672, time.Hour, time.Hour
+			r.Service, r.Node, r.Address, r.Port, r.TTL, r.DeregisterAfter = w.service, "old@localhost", "127.0.0.1", 5672, time.Hour, time.Hour
 			if !c.beats {
 				r.TTL = time.Second
 			}

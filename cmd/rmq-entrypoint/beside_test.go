@@ -80,7 +80,7 @@ func testNothingBeside(t *testing.T, w *world) {
 	l := expect.Listen0(t)
 	expect.Must(t, l.Close())
 	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.ip = 127.0.0.1\nprometheus.tcp.port = %d\n", expect.Port(l)))
-	left := peers.Registration{Service: w.service + "-prometheus", Node: n.name, Address: n.ip, Port: 1, TTL: time.Hour, Reap: time.Hour}
+	left := peers.Registration{Service: w.service + "-prometheus", Node: n.name, Address: n.ip, Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour}
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, left, peers.Starting, ""))
 	expect.Must(t, peers.Report(t.Context(), w.consul.Client, left, api.HealthPassing, ""))
 	n.serves()

@@ -93,8 +93,8 @@ func TestBadClientSettings(t *testing.T) {
 // The clients ask for help as the program does, whatever else is wrong.
 func TestClientsHelp(t *testing.T) {
 	for args, long := range map[string]string{
-		"produce --help": produceLong, "consume -h": consumeLong, "compare --help": compareLong, "--help produce": produceLong,
-		"produce --count 1 --help hello": produceLong, "--ttl 20s --help consume": consumeLong, "help compare": compareLong,
+		"produce --help": explanation("produce"), "consume -h": explanation("consume"), "compare --help": explanation("compare"), "--help produce": explanation("produce"),
+		"produce --count 1 --help hello": explanation("produce"), "--ttl 20s --help consume": explanation("consume"), "help compare": explanation("compare"),
 	} {
 		var out bytes.Buffer
 		if err := run(t.Context(), strings.Fields(args), &out); err != nil || !strings.HasPrefix(out.String(), long) {

@@ -552,7 +552,7 @@ func (w *world) neighbour(name, cluster string, members ...string) *node {
 	w.t.Helper()
 	n := w.node(name)
 	n.sees(cluster, members...)
-	r := peers.Registration{Service: w.service, Node: name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: cluster}
+	r := peers.Registration{Service: w.service, Node: name, Address: n.ip, Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: cluster}
 	expect.Must(w.t, peers.Announce(w.t.Context(), w.consul.Client, r, peers.Starting, ""))
 	expect.Must(w.t, peers.Report(w.t.Context(), w.consul.Client, r, api.HealthPassing, ""))
 	return n

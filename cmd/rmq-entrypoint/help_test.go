@@ -117,7 +117,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 		}
 	}
 	expect.Says(t, prints(t, "drain", "--help"), "\n  --force  false  ", "\n  --wait   5s     ")
-	if text := prints(t, "help"); text != prints(t, "--help") || !strings.HasPrefix(text, usage) {
+	if text := prints(t, "help"); text != prints(t, "--help") || !strings.HasPrefix(text, explanation("usage")) {
 		t.Errorf("help prints %q", text)
 	}
 }

@@ -45,7 +45,7 @@ func testHosts(t *testing.T, w *world) {
 	n.registered(soon, api.HealthPassing)
 
 	// It comes back elsewhere; and one that stops by itself has to be found as before.
-	moved := peers.Registration{Service: w.service, Node: there, Address: "10.9.8.7", Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: "id-1"}
+	moved := peers.Registration{Service: w.service, Node: there, Address: "10.9.8.7", Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id-1"}
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	n.hosts(testBeat, n.ip+" here.invalid\n10.9.8.7 there.invalid\n")
 	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, moved))

@@ -247,7 +247,7 @@ func testNameTakenMeanwhile(t *testing.T, w *world) {
 			n := w.node("rabbit@localhost")
 			n.start()
 			n.logs("rabbit@holder")
-			other := peers.Registration{Service: w.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, Volume: "v-other", Boot: "b-other"}
+			other := peers.Registration{Service: w.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, Start: peers.Start{Volume: "v-other", Boot: "b-other"}}
 			expect.Must(t, peers.Announce(t.Context(), w.consul.Client, other, peers.Starting, ""))
 			_, err = w.consul.Client.Session().Destroy(session, nil)
 			expect.Must(t, err)

@@ -70,7 +70,7 @@ func testNobodyOnRecordButRegistered(t *testing.T, w *world) {
 			t.Parallel()
 			w := newWorld(t, w.consul)
 			w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}).Without("a@localhost", "blank", time.Now()))
-			r := peers.Registration{Service: w.service, Node: "c@localhost", Address: "127.0.0.1", Port: 1, TTL: c.ttl, Reap: time.Hour, Volume: "v", Boot: "b"}
+			r := peers.Registration{Service: w.service, Node: "c@localhost", Address: "127.0.0.1", Port: 1, TTL: c.ttl, DeregisterAfter: time.Hour, Start: peers.Start{Volume: "v", Boot: "b"}}
 			expect.Must(t, peers.Announce(t.Context(), w.consul.Client, r, peers.Starting, ""))
 			expect.Must(t, peers.Report(t.Context(), w.consul.Client, r, c.status, ""))
 			asked := w.node("c@localhost")

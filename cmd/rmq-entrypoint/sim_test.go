@@ -445,7 +445,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.A
 		Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
 		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
 		Dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
-		Heals:  entrypoint.NeedsForget(version),
+		Heals:  version.ForgetsFirst(),
 		Say:    func(why string) { rt.Waiting = why },
 	}
 	if c.decide != nil {

@@ -1130,7 +1130,7 @@ func testFound(t *testing.T, w *world) {
 	expect.Says(t, out, "cannot be told", "a@localhost: no epmd listens at", ":"+lost, "Ask from a container that reaches these nodes", "--force")
 	n.env = append(n.env, "ERL_EPMD_PORT="+asleep)
 	// Nor is it down while its companion beats, whatever RabbitMQ's state.
-	reg := peers.Registration{Service: w.service, Node: a.name, Address: a.ip, Port: 5672, TTL: time.Hour, Reap: time.Hour, ClusterID: "id-1"}
+	reg := peers.Registration{Service: w.service, Node: a.name, Address: a.ip, Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id-1"}
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, reg, peers.Starting, "booting"))
 	if out, code := n.run("forget-cluster", "--cluster-id", "id-1"); code != 1 || !strings.Contains(out, "a@localhost: its entry in Consul, at "+a.ip+":5672, has not lapsed") {
 		t.Errorf("forget-cluster beside a member that starts: %d, %q", code, out)

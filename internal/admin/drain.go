@@ -114,7 +114,7 @@ func (o operator) critical(ctx context.Context, v peers.View) string {
 	if _, err := o.broker.Tool(ctx, rabbitmq.CLITimeout, "rabbitmq-queues", "check_if_node_is_quorum_critical"); err != nil {
 		return fmt.Sprintf("this node is quorum-critical, or that cannot be told: %v", err)
 	}
-	if !o.rt.AtLeast(4, 0) { // where queues are mirrored
+	if o.rt.RabbitMQ().Mirrors() {
 		if _, err := o.broker.Tool(ctx, rabbitmq.CLITimeout, "rabbitmq-queues", "check_if_node_is_mirror_sync_critical"); err != nil {
 			return fmt.Sprintf("mirrors are not synchronised, or that cannot be told: %v", err)
 		}

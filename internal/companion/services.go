@@ -120,7 +120,7 @@ func (s *services) present(ctx context.Context, state *policy.State, why string)
 // renew keeps Consul from removing the entry of a node that has been critical for long and
 // lives: registered anew over itself, it is given that time again.
 func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.Entry, status, reason string) {
-	next, due := entry.Renew(status, time.Now(), s.reg.Reap)
+	next, due := entry.Renew(status, time.Now(), s.reg.DeregisterAfter)
 	if due {
 		if err := peers.Enter(ctx, client, s.reg, reason); err != nil {
 			s.log.Debug("cannot register this node over its entry", "err", err)

@@ -19,6 +19,20 @@ import (
 
 // judge fills in the defaults that depend on other settings, and judges.
 func (cfg *Config) judge(getenv func(string) string) error {
+	for _, judged := range []func() error{cfg.judgeNode, cfg.judgeConsul, cfg.judgeOwn, cfg.judgeTimes, cfg.judgeChoices} {
+		if err := judged(); err != nil {
+			return err
+		}
+	}
+	cfg.Home = cmp.Or(getenv("RABBITMQ_DATA_DIR"), "/var/lib/rabbitmq") // as the official image names it
+	cfg.Data = cmp.Or(getenv("RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(getenv("RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
+	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Data+"-entrypoint")
+	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
+	return cfg.port(getenv)
+}
+
+// judgeNode judges the node's name, by default this host's.
+func (cfg *Config) judgeNode() error {
 	if cfg.Node == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -38,6 +52,11 @@ func (cfg *Config) judge(getenv func(string) string) error {
 	if _, host, _ := strings.Cut(cfg.Node, "@"); !cfg.LongNames && strings.Contains(host, ".") {
 		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) has a dot in its host: set RABBITMQ_USE_LONGNAME=true (--long-names), or use the short host name", cfg.Node)
 	}
+	return nil
+}
+
+// judgeConsul judges where Consul is and what it is told of this node.
+func (cfg *Config) judgeConsul() error {
 	for i, a := range cfg.Consul {
 		a = strings.TrimSpace(a)
 		if err := validAddress(a); err != nil {
@@ -65,6 +84,12 @@ func (cfg *Config) judge(getenv func(string) string) error {
 	if err := peers.ValidMeta(cfg.Meta); err != nil {
 		return fmt.Errorf("--meta (RMQ_META): %w; give it as zone=a,disk=ssd", err)
 	}
+	return nil
+}
+
+// judgeOwn judges what this program has of its own: whom it asks for DNS, where it listens,
+// and where its keys lie.
+func (cfg *Config) judgeOwn() error {
 	if cfg.DNSServer != "" {
 		if err := hostPort(cfg.DNSServer); err != nil {
 			return fmt.Errorf("--dns-server (RMQ_DNS_SERVER) %q is not host:port: %w", cfg.DNSServer, err)
@@ -76,6 +101,11 @@ func (cfg *Config) judge(getenv func(string) string) error {
 	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
 		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)
 	}
+	return nil
+}
+
+// judgeTimes judges how long things may take, most of which hang on the TTL.
+func (cfg *Config) judgeTimes() error {
 	if cfg.TTL < 10*time.Second || cfg.TTL > 24*time.Hour {
 		return fmt.Errorf("--ttl (RMQ_TTL) %s: Consul takes 10s to 24h", cfg.TTL)
 	}
@@ -96,17 +126,18 @@ func (cfg *Config) judge(getenv func(string) string) error {
 			return fmt.Errorf("%s %s: must be at least the TTL (%s)", t.name, t.d, cfg.TTL)
 		}
 	}
+	return nil
+}
+
+// judgeChoices judges the settings that take one of a few words.
+func (cfg *Config) judgeChoices() error {
 	if cfg.Queues != "auto" && cfg.Queues != "off" {
 		return fmt.Errorf("--queues (RMQ_QUEUES) %q: auto or off", cfg.Queues)
 	}
 	if cfg.LogFormat != "text" && cfg.LogFormat != "json" {
 		return fmt.Errorf("--log-format (RMQ_LOG_FORMAT) %q: text or json", cfg.LogFormat)
 	}
-	cfg.Home = cmp.Or(getenv("RABBITMQ_DATA_DIR"), "/var/lib/rabbitmq") // as the official image names it
-	cfg.Data = cmp.Or(getenv("RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(getenv("RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
-	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Data+"-entrypoint")
-	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
-	return cfg.port(getenv)
+	return nil
 }
 
 // Listen takes over where RabbitMQ and its plugins are configured to listen: the

@@ -18,20 +18,19 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 )
 
 // decide returns what to start as: a node with data starts as what it is and at
 // once, unless the record positively refuses its volume; a blank one takes part
 // in the formation.
-func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readiness, rt *statedir.Runtime) (formation.Plan, error) {
-	cfg, state := rt.Config, ready.state
+func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (formation.Plan, error) {
+	rt, cfg, state := h.rt, h.rt.Config, h.state
 	if state.Lost {
 		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Cluster, "directory", cfg.Data)
 	}
 	if state.Role != "" {
 		rt.Volume = state.Volume
-		return WithData(ctx, log, c, state, *rt)
+		return WithData(ctx, log, c, state, rt)
 	}
 	if strangers, err := statedir.Of(cfg).ForeignDatabases(); err != nil {
 		return formation.Plan{}, err
@@ -42,8 +41,8 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readi
 	f := formation.Formation{
 		Log: log, Cfg: cfg, Consul: c, Volume: statedir.Of(cfg), State: state,
 		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		Broker: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: ready.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
-		Heals: NeedsForget(ready.version), Image: ready.version,
+		Broker: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
+		Heals: h.version.ForgetsFirst(), Image: h.version,
 		Say: func(why string) {
 			rt.Waiting = why
 			if err := rt.Write(); err != nil {
@@ -52,10 +51,10 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, ready readi
 		},
 	}
 	rt.Volume = state.Volume
-	f.Reg = consul.Registration(*rt)
+	f.Reg = consul.Registration(rt)
 	f.Say("Consul")
 	if client, err := c.Client(ctx); err == nil {
-		consul.BuryPluginServices(ctx, client, *rt, peers.Blank)
+		consul.BuryPluginServices(ctx, client, rt, peers.Blank)
 	}
 	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.RecordKey())
 	p, err := f.Run(ctx)
@@ -167,11 +166,4 @@ func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
 		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
 	}
 	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())
-}
-
-// NeedsForget tells the versions that refuse a wiped node under its old name
-// until the cluster forgot it: 3.13 to 4.2 (measured on 4.0.5); older ones and
-// 4.3 let it in.
-func NeedsForget(v rabbitconf.Version) bool {
-	return v.AtLeast(3, 13) && !v.AtLeast(4, 3)
 }

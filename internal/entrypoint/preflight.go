@@ -8,15 +8,18 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/hosts"
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -34,72 +37,112 @@ const (
 	mayRead   = 4
 )
 
-// readiness is what preflight learned.
-type readiness struct {
+// host is what preflight learned of this container, and what it holds here.
+type host struct {
+	rt      statedir.Runtime // settings and identity of this start
+	server  string           // the program to become
 	version rabbitconf.Version
+	doubts  []string // what of the check of versions is not known
 	user    rabbitconf.User
 	state   statedir.Found
 	hosts   *hosts.File
+	seat    *os.File // the volume's flock
 }
 
-// preflight judges everything that Consul has no part in, and changes nothing
-// but directories of our own, a missing cookie file and the hosts files.
-func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (r readiness, err error) {
+// preflight judges all that Consul has no part in, but for what the other members run, and
+// makes this process the one that starts RabbitMQ here: it steps down from root and takes
+// the volume's flock.
+func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host, err error) {
+	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
+		return h, err
+	}
+	if h.server, err = exec.LookPath(cfg.Args[0]); err != nil {
+		return h, fmt.Errorf("find the server: %w: this program belongs into an image that has RabbitMQ on PATH", err)
+	}
+	if cfg.Advertise, err = consul.AddressOf(cfg.Advertise); err != nil {
+		return h, err
+	}
+	image, doubts, err := refuseJump(ctx, log, cfg)
+	if err != nil {
+		return h, err
+	}
+	h.doubts = doubts
+	if err := stepDown(cfg); err != nil {
+		return h, err
+	}
+	if err := h.inspect(ctx, log, cfg); err != nil {
+		return h, err
+	}
+	if err := cfg.Listen(h.user); err != nil {
+		return h, err
+	}
+	if h.seat, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
+		return h, err
+	}
+	h.rt = statedir.Runtime{
+		Config: cfg, PID: os.Getpid(), Started: statedir.StartTime(os.Getpid()), Version: h.version.String(), Erlang: image.Erlang,
+		Boot: peers.NewID(), Since: time.Now().UTC(),
+	}
+	return h, nil
+}
+
+// inspect judges the host's files, and changes nothing but directories of our own, a
+// missing cookie file and the hosts files.
+func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config) error {
 	if cfg.Hosts == "off" {
 		if err := hosts.Resolves(ctx, cfg.Node); err != nil {
-			return r, err
+			return err
 		}
 	}
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
-		return r, err
+		return err
 	}
 	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
 	if err != nil {
-		return r, err
+		return err
 	}
 	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
-		return r, err
+		return err
 	}
-	if r.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
-		return r, err
+	if h.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+		return err
 	}
-	if keys := r.user.Ignored(); len(keys) > 0 {
+	if keys := h.user.Ignored(); len(keys) > 0 {
 		log.Warn("these keys do nothing: they are for RabbitMQ's other discovery backends, and rmq-entrypoint asks Consul itself", "keys", strings.Join(keys, ", "))
 	}
 	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return r, notOurs(dir, err)
+			return notOurs(dir, err)
 		}
 		if err := syscall.Access(dir, mayWrite|maySearch); err != nil {
-			return r, notOurs(dir, err)
+			return notOurs(dir, err)
 		}
 	}
 	own, _ := consul.Advertise(ctx, cfg, "") // unknown: as the system resolves it
-	if r.hosts, err = hosts.Prepare(ctx, log, cfg, own); err != nil {
-		return r, err
+	if h.hosts, err = hosts.Prepare(ctx, log, cfg, own); err != nil {
+		return err
 	}
-	if r.version, err = serverVersion(ctx, cfg, os.Getenv); err != nil {
-		return r, err
+	if h.version, err = serverVersion(ctx, cfg, os.Getenv); err != nil {
+		return err
 	}
 	if info, err := os.Stat(cfg.ConfigFile); err == nil && !info.Mode().IsRegular() {
-		return r, fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
+		return fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
 	}
 	for _, dir := range []string{filepath.Dir(cfg.Data), cfg.Data} {
 		if err := syscall.Access(dir, mayRead|mayWrite|maySearch); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return r, notOurs(dir, err)
+			return notOurs(dir, err)
 		}
 	}
 	if len(cfg.Socket()) > 107 {
-		return r, fmt.Errorf("the state directory's path is too long for a socket (%s): give a shorter --state-dir (RMQ_STATE_DIR) on the volume", cfg.Socket())
+		return fmt.Errorf("the state directory's path is too long for a socket (%s): give a shorter --state-dir (RMQ_STATE_DIR) on the volume", cfg.Socket())
 	}
 	if err := cookie(cfg.Home); err != nil {
-		return r, err
+		return err
 	}
-	r.state, err = statedir.Of(cfg).Inspect()
-	if err != nil {
-		return r, fmt.Errorf("read the volume: %w", err)
+	if h.state, err = statedir.Of(cfg).Inspect(); err != nil {
+		return fmt.Errorf("read the volume: %w", err)
 	}
-	return r, nil
+	return nil
 }
 
 func notOurs(dir string, err error) error {

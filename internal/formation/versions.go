@@ -138,7 +138,7 @@ func (f *Formation) cannotMix(o peers.Observation) error {
 // onMnesia says that a member of the cluster that was asked is not on Khepri, which this
 // version requires of all.
 func (o around) onMnesia(image rabbitconf.Version) string {
-	if !image.AtLeast(4, 3) {
+	if !image.KhepriOnly() {
 		return ""
 	}
 	for _, p := range o.peers {

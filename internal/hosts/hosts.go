@@ -86,7 +86,7 @@ func (h *File) Learn(catalog []peers.Peer) (changed []string, err error) {
 	if maps.Equal(was, is) {
 		return nil, nil
 	}
-	return changed, rabbitconf.Write(h.path, []byte(text), -1, -1)
+	return changed, rabbitconf.Write(h.path, []byte(text))
 }
 
 // read returns address by host name, as this start or an earlier one wrote them.

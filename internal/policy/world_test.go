@@ -73,7 +73,7 @@ func viewOf(members, running string) peers.View {
 }
 
 func passes(node string) peers.Peer {
-	return peers.Peer{Node: node, Address: node + ":1", ClusterID: "id", Passing: true, Beating: true, Volume: "v" + node, Boot: "boot-" + node}
+	return peers.Peer{Node: node, Address: node + ":1", ClusterID: "id", Passing: true, Beating: true, Start: peers.Start{Volume: "v" + node, Boot: "boot-" + node}}
 }
 
 func beats(node string) peers.Peer {

@@ -12,11 +12,14 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
-// AtLeast reports whether RabbitMQ is of that version or later.
-func (rt Runtime) AtLeast(major, minor int) bool {
-	v, err := rabbitconf.ParseVersion(rt.Version)
-	return err == nil && v.AtLeast(major, minor)
+// RabbitMQ is the version that runs here; the zero one where it cannot be read.
+func (rt Runtime) RabbitMQ() rabbitconf.Version {
+	v, _ := rabbitconf.ParseVersion(rt.Version)
+	return v
 }
+
+// AtLeast reports whether RabbitMQ is of that version or later.
+func (rt Runtime) AtLeast(major, minor int) bool { return rt.RabbitMQ().AtLeast(major, minor) }
 
 // Replaced is the Waiting word of a runtime file whose companion was started
 // again by a health check: RabbitMQ may have said READY to the one before.

@@ -230,5 +230,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return rabbitconf.Write(path, append(b, '\n'), -1, -1)
+	return rabbitconf.Write(path, append(b, '\n'))
 }

@@ -52,7 +52,7 @@ func produce(ctx context.Context, o Options, text string, l *ledger, log *slog.L
 	defer abandon(nil)
 	p := &producer{
 		client: client{Options: o, log: log}, text: text, ledger: l, run: fmt.Sprintf("%08x", rand.Uint32()),
-		giving: giving, end: end, pending: map[uint64]uint64{}, returned: map[uint64]bool{},
+		giving: giving, end: end, numbers: numbers{pending: map[uint64]uint64{}, returned: map[uint64]bool{}},
 	}
 	defer context.AfterFunc(giving, func() {
 		if !p.started.Load() { // there is nothing to wait for
@@ -90,15 +90,20 @@ type producer struct {
 	giving context.Context // new numbers are given out until it ends
 	end    context.CancelFunc
 
-	started   atomic.Bool       // a broker was reached
-	given     uint64            // numbers given out, from 1
-	again     []uint64          // numbers to send once more, in order
+	started atomic.Bool // a broker was reached
+	numbers
+	gaps   gaps
+	lostAt time.Time // when a connection was lost on which messages waited
+}
+
+// numbers tell what has become of each message, by its number.
+type numbers struct {
+	given     uint64            // given out, from 1
+	again     []uint64          // to send once more, in order
 	pending   map[uint64]uint64 // delivery tag on this link → number
-	returned  map[uint64]bool   // numbers that no queue took
+	returned  map[uint64]bool   // no queue took it
 	confirmed uint64
 	repeated  int
-	gaps      gaps
-	lostAt    time.Time // when a connection was lost on which messages waited
 }
 
 // more reports whether there is a number to send.

@@ -1,0 +1,101 @@
+package entrypoint
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/formation"
+	"rmq-entrypoint/internal/hosts"
+	"rmq-entrypoint/internal/rabbitmq"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
+)
+
+// makeWay moves aside what RabbitMQ left of an unfinished start, where the plan says so.
+func makeWay(log *slog.Logger, cfg config.Config, p formation.Plan) error {
+	if !p.Aside {
+		return nil
+	}
+	aside, err := statedir.Of(cfg).MakeWay(statedir.Pending{Role: p.Role, Claim: p.Claim, Volume: p.Volume}, time.Now())
+	if err != nil {
+		return fmt.Errorf("move leftovers of an unfinished start aside: %w", err)
+	}
+	if aside != "" {
+		log.Warn("moved leftovers of an unfinished start aside", "to", aside)
+	}
+	return nil
+}
+
+// writeConf writes rabbitmq.config for what the plan makes of this host.
+func writeConf(h host, p formation.Plan, pauseMinority bool) error {
+	cfg := h.rt.Config
+	opts := rabbitconf.Options{
+		Version: h.version, Node: cfg.Node, Peers: p.Peers, Joining: len(p.Peers) > 0, PauseMinority: pauseMinority, User: h.user,
+	}
+	if cfg.SurvivingQueues() {
+		opts.Extra = rabbitconf.Queues(h.version)
+	}
+	conf, err := rabbitconf.Render(opts)
+	if err != nil {
+		return err
+	}
+	if err := rabbitconf.Write(cfg.ConfigFile, conf); err != nil {
+		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
+	}
+	return nil
+}
+
+// learnHosts takes the addresses of other nodes from the catalog, which nothing has asked
+// yet where the node has data.
+func (h host) learnHosts(ctx context.Context, log *slog.Logger, client *api.Client) {
+	if h.hosts == nil {
+		return
+	}
+	catalog, _, err := peers.Catalog(ctx, client, h.rt.Config.Service, h.rt.Config.Node)
+	if err == nil {
+		_, err = h.hosts.Learn(catalog)
+	}
+	if err != nil {
+		log.Warn("starting with the addresses of other nodes that are known, if any", "err", err)
+	}
+}
+
+// announce registers the node. Its errors forbid the start: any other trouble is the
+// companion's.
+func announce(ctx context.Context, log *slog.Logger, client *api.Client, state statedir.Found, rt statedir.Runtime) error {
+	standing := peers.Starting
+	if state.Role == "" {
+		standing = peers.Blank
+	}
+	err := peers.Announce(ctx, client, consul.Registration(rt), standing, "starting as "+string(rt.Role))
+	if err == nil {
+		consul.BuryPluginServices(ctx, client, rt, standing) // what an earlier start left
+	}
+	if consul.Denied(err) && rt.Role != statedir.Member {
+		return err // nobody would ever find it
+	}
+	if state.Cluster == "" && consul.NameTaken(err) {
+		return SecondOfName(rt.Config.Node, err)
+	}
+	if err != nil {
+		log.Warn("not registered yet, the companion goes on trying", "err", err)
+	}
+	return nil
+}
+
+// serverEnv is the environment in which the server runs as the node that was decided for.
+func serverEnv(cfg config.Config) []string {
+	env := rabbitmq.ServerEnv(os.Environ(), append(hosts.Environment(cfg), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.Socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
+	if cfg.LongNames {
+		env = append(env, "RABBITMQ_USE_LONGNAME=true")
+	}
+	return env
+}

@@ -1,0 +1,106 @@
+package peers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What the record says of a node's volume: whether it may start beside the cluster, come
+// back, or is ruled out.
+
+// Displaced reports whether that volume of node's was on record until another joined in
+// its place, which was never verified: whoever has it may come back.
+func (r Record) Displaced(node, volume string) bool {
+	return r.NeverVerified(node) && slices.ContainsFunc(r.Replaced, func(old Replaced) bool {
+		return old.Node == node && old.MayReturn && (old.Volume == volume || old.Volume == "")
+	})
+}
+
+// Returns reports whether that volume of node's is off the record and may come back: a
+// blank one struck it, and nobody has gone on without it; or an operator gave the cluster
+// up, and members that run took that back. One whose name was not on record yet may be any.
+func (r Record) Returns(node, volume string) bool {
+	_, on := r.Members[node]
+	g, gone := r.Gone[node]
+	tookBack := len(r.Members) > 0 && !g.Left && !g.Final && strings.HasPrefix(g.Why, byOperator)
+	return gone && !on && (g.MayReturn || tookBack) && (g.Volume == volume || g.Volume == "") && volume != ""
+}
+
+// NeverVerified reports whether the volume on record for node joined in its name and was
+// never verified: whoever serves as node has more right to the name.
+func (r Record) NeverVerified(node string) bool {
+	on, listed := r.Members[node]
+	return listed && on != "" && r.Unverified[node] == on
+}
+
+// HasLeft reports whether node left the cluster for good with that volume.
+func (r Record) HasLeft(node, volume string) bool {
+	g, gone := r.Gone[node]
+	_, on := r.Members[node]
+	return gone && !on && g.Left && g.Volume == volume && volume != ""
+}
+
+// GaveUp returns when that volume of node's was given up: it left, was struck, or
+// replaced. The zero time: nothing on record says so.
+func (r Record) GaveUp(node, volume string) time.Time {
+	if g, gone := r.Gone[node]; gone && g.Volume == volume && volume != "" {
+		return g.At
+	}
+	for _, old := range r.Replaced {
+		if old.Node == node && old.Volume == volume {
+			return old.At
+		}
+	}
+	return time.Time{}
+}
+
+// Refuses says why node's volume, which holds data of the cluster clusterID, must
+// not be started beside this record, or "" when nothing on record speaks against
+// it. An empty volume or cluster id is data that never knew this program: only
+// the record of another cluster could refuse it, and RabbitMQ will tell.
+func (r Record) Refuses(node, volume, clusterID string) string {
+	if r.State == Absent || clusterID == "" && volume == "" {
+		return ""
+	}
+	on, member := r.Members[node]
+	if clusterID == "" { // not verified before: ruled out only where its very volume is
+		replaced := slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume })
+		if r.Returns(node, volume) || r.Gone[node].Volume != volume && !(replaced && on != volume) {
+			return ""
+		}
+		clusterID = r.ClusterID
+	}
+	for _, p := range r.Previous {
+		if p.ClusterID == clusterID {
+			return fmt.Sprintf("this volume holds data of cluster %s, which was replaced on %s by %s", clusterID, p.Until.Format(time.RFC3339), r.describe())
+		}
+	}
+	if r.State != Formed {
+		return ""
+	}
+	if r.ClusterID != clusterID {
+		return fmt.Sprintf("this volume holds data of cluster %s, but the cluster on record since %s is %s", clusterID, r.Since.Format(time.RFC3339), r.describe())
+	}
+	switch g, gone := r.Gone[node]; {
+	case member && (on == "" || on == volume || volume == "" || r.Displaced(node, volume)):
+		return ""
+	case member:
+		when := ""
+		if i := slices.IndexFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume }); i >= 0 {
+			when = fmt.Sprintf(" on %s (%s)", r.Replaced[i].At.Format(time.RFC3339), r.Replaced[i].Why)
+		}
+		return fmt.Sprintf("this volume (%s) was replaced%s: %s is on record with volume %s in cluster %s, on record since %s", volume, when, node, on, r.describe(), r.Since.Format(time.RFC3339))
+	case r.Returns(node, volume):
+		return ""
+	case gone && g.Left:
+		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+	case gone && len(r.Members) == 0:
+		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
+	case gone:
+		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
+	default:
+		return fmt.Sprintf("%s is no longer on record as a member of cluster %s, on record since %s", node, r.describe(), r.Since.Format(time.RFC3339))
+	}
+}
