@@ -41,7 +41,7 @@ func TestSeed(t *testing.T) {
 		w.known(viewOf("a", "a"))
 	}
 	other := func(w *world, p peers.Peer) { seed(w); w.listed(p) }
-	lapsed := peers.Peer{Node: "x", Address: "x:1", ClusterID: "old", Start: peers.Start{Volume: "vx"}, Entry: peers.Entry{ID: "rabbitmq-x", Agent: "host"}}
+	lapsed := peers.Peer{Node: "x", Address: "x:1", ClusterID: "old", Entry: peers.Entry{ID: "rabbitmq-x", Agent: "host"}, Start: peers.Start{Volume: "vx"}}
 	alive := lapsed
 	alive.Beating = true
 	blank := alive
