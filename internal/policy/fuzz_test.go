@@ -115,7 +115,7 @@ func (d *dice) err() error {
 func (d *dice) view(node string) Fact[peers.View] {
 	if d.rare() {
 		if d.yes() {
-			return Answer(peers.View{Members: d.some("a", "b", "c"), Khepri: true}, errNot) // without its cluster's id
+			return Answer(peers.View{Members: append([]string{node}, d.some("d")...), Khepri: true}, errNot) // without its cluster's id
 		}
 		return Answer(peers.View{}, errNot)
 	}
@@ -234,7 +234,67 @@ func (d *dice) world() *world {
 	w.queues = Answer(d.next()%2, d.err())
 	w.oldAgents = d.rare()
 	d.onVolume(w)
+	d.theme(w)
 	return w
+}
+
+// theme makes of a world one that chance rarely makes.
+func (d *dice) theme(w *world) {
+	m := &w.s.Membership
+	alone := peers.View{ClusterID: "mine", Members: list("a"), Running: list("a"), Khepri: d.yes()}
+	unverified := func(role Role) {
+		*m = Membership{Role: role, Claim: "claim"}
+		w.s.Server.Phase, w.health.State, w.volume.Maintenance.Value, w.volume.CarryOn.Value = Serving, healthcheck.Passing, nil, nil
+		w.s.Server.Started = pick(d, began.Add(-time.Minute), began.Add(-time.Minute), began.Add(-time.Second))
+	}
+	switch d.next() % 12 {
+	case 0: // came up alone
+		unverified(Joining)
+		w.known(alone)
+		w.queues.Err, w.recordErr = nil, nil
+	case 1: // founds a cluster
+		unverified(Seeding)
+		w.record, w.recordErr, w.catalog.Err = peers.Record{State: peers.Forming, Seed: "a", Claim: "claim", Members: map[string]string{"a": "va"}}, nil, nil
+		w.known(alone)
+	case 2, 3: // the others came up blank
+		*m = Membership{Role: Member, ClusterID: "id", Verified: d.yes(), VerifiedSince: began.Add(-time.Hour)}
+		m.Verified = m.Verified && w.s.Server.Phase == Serving
+		w.record, w.recordErr = formed("a"), nil
+		w.record.Gone = map[string]peers.Gone{"b": {At: began, Why: "x", MayReturn: d.yes(), Unjoined: d.rare(), Left: d.rare()}, "c": {At: d.ago(), Why: "x", Unjoined: d.rare()}}
+		if d.rare() {
+			w.record = w.record.With("c", "vc")
+		}
+		v := viewOf("a,b,c", pick(d, "a", "a", "a,b", "a,c"))
+		v.Khepri = d.yes()
+		w.judged(v)
+		w.marker(Marker{ClusterID: "id", Volume: "va", Members: list("a"), At: began})
+		if w.waits = Answer(Waits{list("a,b,c"), d.some("b", "c"), d.yes()}, nil); d.yes() {
+			w.order(CarryOn{Lost: pick(d, list("b,c"), list("b")), Forced: d.yes()})
+		}
+	case 4, 5: // verified, and something is wrong with a neighbour or the record
+		*m = Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-time.Hour)}
+		w.s.Server.Phase, w.health.State, w.volume.Maintenance.Value, w.volume.CarryOn.Value = Serving, healthcheck.Passing, nil, nil
+		w.s.Entry, w.catalog.Err = Entry{ClusterID: "id", ReportedAt: began}, nil
+		v := viewOf("a,b,c", pick(d, "a,b,c", "a,b", "a"))
+		if v.Khepri = d.yes(); !v.Khepri && d.yes() {
+			v.Partitions, v.Pauses = list("c"), true
+			v.Sides = map[string]peers.Side{"a": {With: d.some("a", "b"), From: list("c")}, "b": {With: list("a,b"), From: list("c")}, "c": {With: list("c"), From: list("a,b")}}
+		}
+		w.judged(v)
+		w.s.Partition.Since, w.s.Fault = Never, Fault{}
+		if w.record.State == peers.Formed {
+			w.record.ClusterID = "id"
+		}
+	case 6: // booting or stopped as a joiner that is counted in
+		*m = Membership{Role: Joining, Claim: "claim"}
+		w.s.Server.Phase, w.s.Server.Started = pick(d, Booting, Stopped), began.Add(-time.Minute)
+		w.health = healthcheck.Result{Reason: "refused"}
+		w.volume.Database, w.catalog = peers.Seen[bool]{}, Answer([]peers.Peer{passes("b")}, nil)
+		v := viewOf("a,b", "b")
+		v.Khepri, v.ClusterID = true, "id"
+		w.views["b"], w.leaders["b"] = Answer(v, nil), Answer(d.rare(), nil)
+		w.views["a"] = Answer(peers.View{Members: pick(d, list("a"), list("a,b")), Khepri: true}, errNot)
+	}
 }
 
 func (d *dice) onVolume(w *world) {
@@ -290,7 +350,7 @@ func TestDecide(t *testing.T) {
 	t.Parallel()
 	spoke := map[string]int{}
 	x := uint64(1)
-	for range 20000 {
+	for range 4000 {
 		b := make([]byte, 300)
 		for j := range b {
 			x = x*6364136223846793005 + 1442695040888963407
@@ -379,8 +439,14 @@ func (w *world) walkBeat(t testing.TB, spoke *[]string) Verdict {
 			}
 			return v
 		}
+		if _, again := v.Do.(Enroll); again && w.seen.enrolled() {
+			wrong("verified twice")
+		}
 		if why := w.forbidden(v); why != "" {
 			wrong("%s", why)
+		}
+		if _, boots := v.Do.(ForceBoot); boots { // what RabbitMQ waited for is news
+			clear(asked)
 		}
 		w.act(v)
 		w.valid(t)
@@ -455,4 +521,8 @@ func (w *world) valid(t testing.TB) {
 	if wrong != "" {
 		t.Errorf("%s: %+v", wrong, s)
 	}
+}
+
+func (o Observation) enrolled() bool {
+	return slices.ContainsFunc(o.Did, func(out Outcome) bool { _, ok := out.Action.(Enroll); return ok && out.Err == nil })
 }
