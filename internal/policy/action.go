@@ -27,10 +27,9 @@ type (
 	// Enroll makes a member of this node: it writes the marker, then the runtime file,
 	// gives up the seed's lock, and, to Enter, puts the cluster's id into its entry.
 	Enroll struct {
-		Marker     Marker
-		Since      time.Time // of the first verification
-		Enter      bool
-		Node, Boot string // whose entry it is
+		Marker Marker
+		Since  time.Time // of the first verification
+		Enter  bool
 	}
 
 	// WritePending writes what the volume is to be taken for at the next start.

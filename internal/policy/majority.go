@@ -147,7 +147,7 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	return why + fmt.Sprintf("; %scarry on from %s: rmq-entrypoint force-boot --cluster-id %s", mounted, which, m.Value.ClusterID), Verdict{}
 }
 
-// carryOnWithout gives the order by itself.
+// carryOnWithout gives the order by itself. One that lies there is under way already.
 func carryOnWithout(t *turn, lost []string, why string) (string, Verdict) {
 	id, given := t.State.Membership.ClusterID, t.Seen.Volume.CarryOn.Value
 	switch w := did[WriteCarryOn](t); {
@@ -272,7 +272,7 @@ func carryOnOrder(t *turn) Verdict {
 		}
 	}
 	if serving {
-		return settle(t, r.Record, order.ClusterID, names)
+		return settle(t, r.Record, names)
 	}
 	if !t.khepri() { // for this run of the server only, and not before Mnesia runs
 		if f := did[ForceBoot](t); !f.Done {
@@ -311,11 +311,16 @@ func beginCarryOn(t *turn, r peers.Record, order CarryOn, paused bool) Verdict {
 	return do(ForceBoot{Node: t.Node, Lost: order.Lost, Khepri: t.khepri(), Paused: paused, Begins: true})
 }
 
-// carryOnBegun is what follows on the first steps of an order in the beat in which they
-// were done.
+// carryOnBegun is what follows on a step of an order in the beat in which it was done,
+// whatever has become of what it was for.
 func carryOnBegun(t *turn, order CarryOn) (v Verdict, begun bool) {
 	if w := did[WriteRecord](t); w.Done && w.Err != nil {
 		return critical("carry on: %s", wording(w.Err)), true
+	}
+	if s := did[Settle](t); s.Done && s.Err != nil {
+		return critical("carry on: %v", s.Err), true
+	} else if s.Done {
+		return finish(DropCarryOn{ClusterID: order.ClusterID, CarriedOut: true}), true
 	}
 	f := did[ForceBoot](t)
 	if !f.Done || !f.Action.Begins {
@@ -338,16 +343,9 @@ func carryOnBegun(t *turn, order CarryOn) (v Verdict, begun bool) {
 }
 
 // settle makes this copy the cluster. Those that are back on record are not lost any more.
-func settle(t *turn, r peers.Record, id string, names []string) Verdict {
-	s := did[Settle](t)
-	if !s.Done {
-		names = without(names, func(n string) bool { _, on := r.Members[n]; return on })
-		return do(Settle{Lost: names, Shrink: t.atLeast(3, 13) && len(r.Members) == 1, NameUnavailable: !t.atLeast(3, 13)})
-	}
-	if s.Err != nil {
-		return critical("carry on: %v", s.Err)
-	}
-	return finish(DropCarryOn{ClusterID: id, CarriedOut: true})
+func settle(t *turn, r peers.Record, names []string) Verdict {
+	names = without(names, func(n string) bool { _, on := r.Members[n]; return on })
+	return do(Settle{Lost: names, Shrink: t.atLeast(3, 13) && len(r.Members) == 1, NameUnavailable: !t.atLeast(3, 13)})
 }
 
 // settled takes what there is after that, whether it succeeded or not.

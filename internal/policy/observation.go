@@ -190,15 +190,6 @@ func (o Observation) after(out Outcome) Observation {
 		o.Waits = Fact[Waits]{}
 		o.Nodes = maps.Clone(o.Nodes)
 		delete(o.Nodes, a.Node)
-	case Enroll:
-		if out.Err == nil && a.Enter {
-			o.Catalog.Value = slices.Clone(o.Catalog.Value)
-			for i, p := range o.Catalog.Value {
-				if p.Node == a.Node && p.Boot == a.Boot {
-					o.Catalog.Value[i].ClusterID = a.Marker.ClusterID
-				}
-			}
-		}
 	}
 	return o
 }

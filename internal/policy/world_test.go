@@ -277,11 +277,20 @@ func (w *world) effect(name string, a Action, out *Outcome) string {
 	case JoinPeer:
 		return fmt.Sprintf("%s(%s)", name, a.Peer)
 	case ForceBoot:
+		if v := w.views["a"]; done && a.Khepri { // it forgets them
+			v.Value.Members = without(v.Value.Members, func(m string) bool { return slices.Contains(a.Lost, m) })
+			w.views["a"] = v
+		}
 		return fmt.Sprintf("%s(%s khepri=%t paused=%t)", name, strings.Join(a.Lost, ","), a.Khepri, a.Paused)
 	case Settle:
 		v := w.views["a"].Value
 		v.Members = without(v.Members, func(m string) bool { return slices.Contains(a.Lost, m) })
 		w.known(v)
+		s := w.s
+		s.View.View = v
+		if m := NewMarker(w.set, s, w.now); done {
+			w.volume.Marker.Value = &m
+		}
 		w.seen.See("a", func(n *Node) { n.View = w.views["a"] })
 		return fmt.Sprintf("%s(%s shrink=%t)", name, strings.Join(a.Lost, ","), a.Shrink)
 	case WriteCarryOn:
