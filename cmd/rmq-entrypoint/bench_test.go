@@ -82,7 +82,7 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(ms[len(ms)/2], "ms/start")
 	b.ReportMetric(ms[len(ms)-1], "ms/slowest")
 	b.ReportMetric(mib, "MiB/companion")
-	if mib > 20 {
-		b.Errorf("the companion holds %.1f MiB, at most 20 are allowed", mib)
+	if mib > 12 {
+		b.Errorf("the companion holds %.1f MiB, at most 12 are allowed", mib)
 	}
 }
