@@ -31,6 +31,8 @@
 // are asked again from the first on, and come to the same question or further. What an
 // action came to is noted at once by [Ended], whatever cuts the beat short.
 //
+// [Local] is the word before that, by what this host alone tells: it must never wait for Consul.
+//
 // [NextChore] is the same for what a verified node does once it has told Consul how it
 // is. [Heard] and [Closed] are what events make of a [State].
 //
@@ -191,6 +193,45 @@ func Decide(set Settings, s State, seen Observation) Verdict {
 		t.State.Entry.MissingSince = Never
 	}
 	return t.verdict(word)
+}
+
+// Rules for what this host alone tells, in order: neither Consul nor another node is asked.
+var local = []rule{
+	{"checkFails", func(t *turn) Verdict {
+		if r := t.Seen.Health; r.State == healthcheck.Critical {
+			return critical("%s", r.Reason)
+		}
+		return Verdict{}
+	}},
+	{"partition", func(t *turn) Verdict {
+		v := partitionAnyway(t)
+		if v.Do != nil { // a beat does it, and says so, too
+			v = critical("%s", t.State.Fault.Reason)
+		}
+		return v
+	}},
+	{"standsStill", func(t *turn) Verdict { return standsStill(t, t.State.Neighbours.Newcomers) }},
+}
+
+// Local is the word on a node that is known to be unfit before Consul is asked, or a question
+// to this node's RabbitMQ on the way to it. The zero Verdict means that nothing is known to be
+// wrong, and never that all is well. A beat comes to its own word with the same answers, so
+// there is nothing to be done, and no state to go on from.
+func Local(set Settings, s State, seen Observation) Verdict {
+	t := &turn{Settings: set, State: s, Seen: seen}
+	if s.Server.Phase != Serving {
+		return Verdict{}
+	}
+	for _, r := range local {
+		t.rule = r.name
+		if v := r.says(t); v.Ask != nil || v.Status == Critical {
+			return Verdict{Rule: r.name, Ask: v.Ask, Status: v.Status, Reason: v.Reason}
+		}
+		if !s.Membership.Verified { // it is unfit as it is
+			break
+		}
+	}
+	return Verdict{}
 }
 
 // turn is one run through the rules.
