@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"time"
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
@@ -41,7 +43,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	if err == nil {
 		defer seat.Close()
 		if rt, err = statedir.ReadRuntime(cfg.StateDir); err == nil { // what the lost one wrote last
-			err = replace(ctx, rt, seat)
+			err = replace(ctx, rt, seat, "the companion was gone")
 		}
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
@@ -50,6 +52,9 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 		return err
 	}
 	r, err := companion.Ask(ctx, rt.Config.HTTP)
+	if err != nil {
+		r, err = askAgain(ctx, rt)
+	}
 	switch {
 	case err != nil:
 		return say(!ready, "the companion does not answer: %v", err)
@@ -59,9 +64,48 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
 }
 
+// young is a companion that may not answer yet.
+const young = 30 * time.Second
+
+// askAgain asks a companion that did not answer once more. One that hangs, or was stopped, is
+// ended then, and another started in its place: it holds the node's word, and says nothing.
+func askAgain(ctx context.Context, rt *statedir.Runtime) (companion.Report, error) {
+	addr, dir := rt.Config.HTTP, rt.Config.StateDir
+	r, silent := companion.Ask(ctx, addr)
+	if !errors.As(silent, new(*url.Error)) || ctx.Err() != nil { // it answers, whatever it says
+		return r, silent
+	}
+	hangs, err := statedir.Holder(dir, statedir.CompanionLock)
+	if err != nil || hangs.OlderThan(statedir.Self()) < young {
+		return r, errors.Join(silent, err)
+	}
+	if err := hangs.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return r, fmt.Errorf("%w; it cannot be ended: %w", silent, err)
+	}
+	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
+	for until := time.Now().Add(2 * time.Second); errors.Is(err, statedir.ErrLocked) && time.Now().Before(until); {
+		pause(ctx, 20*time.Millisecond)
+		seat, err = statedir.TryLock(dir, statedir.CompanionLock)
+	}
+	switch {
+	case errors.Is(err, statedir.ErrLocked): // by one that another health check started, or a disk keeps it
+		return companion.Ask(ctx, addr)
+	case err != nil:
+		return r, errors.Join(silent, err)
+	}
+	defer seat.Close()
+	if rt, err = statedir.ReadRuntime(dir); err == nil {
+		err = replace(ctx, rt, seat, fmt.Sprintf("the companion (pid %d) did not answer and was ended", hangs.PID))
+	}
+	if err != nil {
+		return r, fmt.Errorf("%w; it was ended and cannot be started again: %w", silent, err)
+	}
+	return companion.Ask(ctx, addr)
+}
+
 // replace starts the companion again, as the server's user and with the server's
 // own output.
-func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File) error {
+func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File, why string) error {
 	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
 		return err
 	}
@@ -76,7 +120,7 @@ func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File) error {
 		}
 	}
 	defer out.Close()
-	fmt.Fprintln(out, "rmq-entrypoint: the companion was gone, a health check starts it again")
+	fmt.Fprintf(out, "rmq-entrypoint: %s, a health check starts it again\n", why)
 	_, err = companion.Spawn(ctx, *rt, nil, seat, out)
 	return err
 }
