@@ -79,9 +79,11 @@ func Main(ctx context.Context, cfg config.Config) error {
 	defer time.AfterFunc(time.Minute, debug.FreeOSMemory).Stop()
 	syscall.CloseOnExec(seatFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
+	// Told to stop it goes, whatever it waits for: a disk, or somebody to read its log.
+	context.AfterFunc(ctx, func() { time.AfterFunc(1900*time.Millisecond, func() { os.Exit(1) }) })
 	seat := os.NewFile(seatFD, statedir.CompanionLock)
-	defer seat.Close()                          // held to the end
-	if err := statedir.Sign(seat); err != nil { // as on a full disk
+	defer seat.Close() // held to the end
+	if err := statedir.Sign(seat); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
 	urls, err := config.AMQPURLs(rt.Config, os.Getenv)

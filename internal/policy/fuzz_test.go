@@ -147,8 +147,16 @@ func walk(t testing.TB, d dice) (spoke []string) {
 
 // walkBeat is a beat of which every step is looked at.
 func (w *world) walkBeat(t testing.TB, spoke *[]string) Verdict {
-	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
 	asked := map[string]int{}
+	local, trace := w.local(t)
+	if local.Do != nil || len(local.Log) > 0 || local.Status != "" && local.Status != Critical {
+		t.Errorf("Local does more than to look: %+v", local)
+	}
+	for _, q := range trace {
+		if w.seen.Managed.Asked && strings.HasPrefix(q, "ask managed") || w.seen.Nodes["a"].View.Asked && strings.HasPrefix(q, "ask view") || w.seen.Nodes["a"].Leader.Asked && strings.HasPrefix(q, "ask leader") {
+			asked[q]++
+		}
+	}
 	for range MostSteps {
 		w.seen.Now = w.now
 		v := checked(t, "Decide", func(s State, o Observation) Verdict { return Decide(w.set, s, o) }, w.s, w.seen)
@@ -172,6 +180,9 @@ func (w *world) walkBeat(t testing.TB, spoke *[]string) Verdict {
 		if v.Do == nil {
 			if v.Status != Critical && !v.State.Membership.Verified {
 				wrong("%s, and not verified", v.Status)
+			}
+			if local.Status == Critical && v.Status != Critical && len(w.seen.Did) == 0 && len(w.s.Neighbours.Newcomers) == 0 {
+				wrong("%s: %s, and Local said %s: %s", v.Status, v.Reason, local.Rule, local.Reason)
 			}
 			if v.Rule == "healthy" && w.s.Fault.Reason != "" {
 				wrong("healthy with a fault")
