@@ -30,6 +30,9 @@ func TestToldIsTrueNow(t *testing.T) {
 		"RabbitMQ's tools hang":    testToolsHang,
 		"stopped by a black hole":  testStopInBlackHole,
 		"thawed after a long time": testThawed,
+		"marker hangs":             testMarkerHangs,
+		"server is stopped":        testServerStopped,
+		"nobody reads the log":     testLogBlocks,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -254,4 +257,65 @@ func testThawed(t *testing.T, w *world) {
 	if now := w.companions(); fmt.Sprint(now) != fmt.Sprint(was) {
 		t.Errorf("companions %v, was %v", now, was)
 	}
+}
+
+// Any file of the volume may be the one.
+func testMarkerHangs(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	marker, err := os.ReadFile(n.state("member"))
+	expect.Must(t, err)
+	expect.Must(t, syscall.Mkfifo(n.state("hole"), 0o644))
+	n.own()
+	expect.Must(t, os.Rename(n.state("hole"), n.state("member")))
+	n.unfit(testTTL + testBeat + late)
+	n.ends(45*time.Second + late)
+	n.put(n.state("member"), string(marker))
+	expect.Eventually(t, soon, "it is replaced", func() error { return w.replaced(n) })
+	n.reports(soon, api.HealthPassing, "")
+}
+
+// A server that takes connections and says nothing, and a Consul that does the same.
+func testServerStopped(t *testing.T, w *world) {
+	n, hole := w.holed()
+	r, err := n.report()
+	expect.Must(t, err)
+	hole()
+	n.reports(soon, api.HealthPassing, "no Consul answers")
+	expect.Must(t, syscall.Kill(r.PID, syscall.SIGSTOP))
+	n.unfit(2*testBeat + 2*testTTL/5 + late)
+	if r, err := n.report(); err != nil || strings.Contains(r.Reason, "not looked at") {
+		t.Errorf("it says %s, %v", r.Reason, err)
+	}
+	expect.Must(t, syscall.Kill(r.PID, syscall.SIGCONT))
+	n.reports(soon, api.HealthPassing, "not checked against the record")
+}
+
+// Docker may stop reading what a container says: what is known is told all the same, and a
+// signal is heard.
+func testLogBlocks(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	expect.Must(t, syscall.Mkfifo(n.path("log"), 0o644))
+	t.Cleanup(func() { _ = os.Remove(n.path("log")) }) // before anybody reads it
+	n.own()
+	pipe, err := os.OpenFile(n.path("log"), os.O_RDWR, 0)
+	expect.Must(t, err)
+	defer pipe.Close()
+	n.serves()
+	full := make(chan struct{})
+	go func() {
+		defer close(full)
+		_ = pipe.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = pipe.Write(make([]byte, 1<<20))
+	}()
+	<-full
+	n.tell("amqp down")
+	n.unfit(2*testBeat + late)
+	time.Sleep(testBeat + time.Second) // it says so, and nobody listens
+	for _, pid := range w.companions() {
+		expect.Must(t, syscall.Kill(pid, syscall.SIGTERM))
+	}
+	began := time.Now()
+	n.ends(2*time.Second + late)
+	t.Logf("it ended after %s", time.Since(began))
 }

@@ -80,7 +80,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	syscall.CloseOnExec(seatFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
 	// Told to stop it goes, whatever it waits for: a disk, or somebody to read its log.
-	context.AfterFunc(ctx, func() { time.AfterFunc(1900*time.Millisecond, func() { os.Exit(1) }) })
+	context.AfterFunc(ctx, func() { time.AfterFunc(1700*time.Millisecond, func() { os.Exit(1) }) })
 	seat := os.NewFile(seatFD, statedir.CompanionLock)
 	defer seat.Close() // held to the end
 	if err := statedir.Sign(seat); err != nil {

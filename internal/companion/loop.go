@@ -66,18 +66,18 @@ func (c *companion) loop(ctx context.Context) error {
 			c.leave(ctx, "the server is gone", 20*time.Second, end)
 			return nil
 		case <-ctx.Done():
-			c.leave(ctx, "told to stop", 1400*time.Millisecond, end) // in all no more than 2 s
+			c.leave(ctx, "told to stop", 1200*time.Millisecond, end) // in all no more than 2 s
 			return nil
 		case text := <-c.Said:
 			if still() {
 				state, event := policy.Heard(c.settings, c.state, text, time.Now())
-				c.follow(ctx, state, event)
+				hangs = c.follow(ctx, state, event)
 				look()
 			}
 		case r := <-c.Closed:
 			if still() {
 				state, event := policy.Closed(c.settings, c.state, r, time.Now())
-				c.follow(ctx, state, event)
+				hangs = c.follow(ctx, state, event)
 				look()
 			}
 		case seen := <-looked:
@@ -122,8 +122,8 @@ func (c *companion) leave(ctx context.Context, why string, most time.Duration, e
 	c.withdraw(ctx, why, min(time.Until(until), 2*time.Second))
 }
 
-// follow goes on from the state that an event has made.
-func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) {
+// follow goes on from the state that an event has made. Its error is that this has no end.
+func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) error {
 	c.state = s
 	if e.Ready {
 		for old := true; old; { // what closed before is history
@@ -140,12 +140,17 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 		c.withdraw(ctx, e.Why, 2*time.Second)
 	}
 	if e.Mark != nil {
-		if err := c.writeMarker(*e.Mark); err != nil {
+		var err error
+		if !within(disk, func() { err = c.writeMarker(*e.Mark) }) {
+			return fmt.Errorf("the companion hangs: writing the marker for %s, and without an end", disk)
+		}
+		if err != nil {
 			c.Log.Warn("cannot write the marker", "err", err)
 		} else {
 			c.state.Upkeep.Marker = *e.Mark
 		}
 	}
+	return nil
 }
 
 // background keeps the seed's lock and the hosts file until the function that it returns is
@@ -177,14 +182,16 @@ func (c *companion) background(ctx context.Context) (end func(time.Duration)) {
 	}
 }
 
-// within does something and waits for its end, but no longer than d: on the way out nothing is
-// waited for that may never end.
-func within(d time.Duration, do func()) {
+// within does something and waits for its end, but no longer than d. It reports whether that
+// has come.
+func within(d time.Duration, do func()) bool {
 	done := make(chan struct{})
 	go func() { defer close(done); do() }()
 	select {
 	case <-done:
+		return true
 	case <-time.After(d):
+		return false
 	}
 }
 

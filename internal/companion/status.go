@@ -106,7 +106,7 @@ func (b *board) read() Report {
 		r.Reason = fmt.Sprintf("not looked at for %s: the companion hangs; last: %s: %s", age.Round(time.Second), r.Status, r.Reason)
 		r.Status, r.Since = policy.Critical, b.looked.Add(b.ttl)
 	default:
-		r.Reason += fmt.Sprintf(" (not looked at for %s: the companion hangs)", age.Round(time.Second))
+		r.Reason += fmt.Sprintf(" (not looked at for %s)", age.Round(time.Second))
 	}
 	return r
 }
