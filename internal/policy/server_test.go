@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -121,6 +120,6 @@ func TestStart(t *testing.T) {
 	set := newWorld().set
 	s := Start(set, Membership{Role: Joining, Claim: "c"}, true, began)
 	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) || !s.Upkeep.PauseMinority {
-		t.Error(fmt.Sprintf("%+v", s))
+		t.Errorf("%+v", s)
 	}
 }
