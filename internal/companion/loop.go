@@ -191,6 +191,9 @@ func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v pol
 
 // act does what the verdict asks for, and has its rules note what that came to.
 func (c *companion) act(ctx context.Context, seen *policy.Observation, v policy.Verdict) {
+	if v.Finish {
+		ctx = context.WithoutCancel(ctx)
+	}
 	out := policy.Outcome{Rule: v.Rule, Action: v.Do}
 	out.Said, out.Err = c.do(ctx, seen, v.Do)
 	seen.Volume = c.volume()
