@@ -20,6 +20,8 @@ func (c *companion) loop(ctx context.Context) error {
 	defer c.background(ctx)()
 	tick := time.NewTicker(c.settings.Beat())
 	defer tick.Stop()
+	late := time.NewTimer(policy.StopUsually) // of a server that stops
+	late.Stop()
 	idle := make(chan struct{}, 1) // holds a token while no heartbeat runs
 	idle <- struct{}{}
 	cut := func() {}
@@ -48,21 +50,24 @@ func (c *companion) loop(ctx context.Context) error {
 		case text := <-c.Said:
 			stop()
 			state, event := policy.Heard(c.settings, c.state, text, time.Now())
-			c.follow(ctx, state, event)
+			c.follow(ctx, state, event, late)
 			beat()
 		case r := <-c.Closed:
 			stop()
 			state, event := policy.Closed(c.settings, c.state, r, time.Now())
-			c.follow(ctx, state, event)
+			c.follow(ctx, state, event, late)
 			beat()
 		case <-tick.C:
+			beat()
+		case <-late.C:
 			beat()
 		}
 	}
 }
 
-// follow goes on from the state that an event has made.
-func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) {
+// follow goes on from the state that an event has made. late rings when a server that stops
+// should have ended.
+func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, late *time.Timer) {
 	c.state = s
 	if e.Ready {
 		for old := true; old; { // what closed before is history
@@ -76,6 +81,7 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 		c.steady = healthcheck.Steady{}
 	}
 	if e.Withdraw {
+		late.Reset(policy.StopUsually)
 		c.withdraw(ctx, e.Why)
 	}
 	if e.Mark != nil {

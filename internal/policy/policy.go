@@ -146,6 +146,7 @@ var phases = map[Phase]phase{
 	Stopped: {all: true, rules: []rule{
 		{"joinTimeout", joinTimeout},
 		{"joinStalled", joinStalled},
+		{"stopHangs", stopHangs},
 		{"maintenance", maintenance},
 		{"leaving", leaving},
 		{"carryOnOrder", carryOnOrder},
