@@ -22,6 +22,8 @@ func (c *companion) loop(ctx context.Context) error {
 	end := c.background(ctx)
 	tick := time.NewTicker(c.settings.Beat())
 	defer tick.Stop()
+	late := time.NewTimer(policy.StopUsually) // of a server that stops
+	late.Stop()
 	looked := make(chan policy.Observation, 1)
 	known := c.state // by the last heartbeat that ended
 	look := func() {
@@ -71,13 +73,13 @@ func (c *companion) loop(ctx context.Context) error {
 		case text := <-c.Said:
 			if still() {
 				state, event := policy.Heard(c.settings, c.state, text, time.Now())
-				hangs = c.follow(ctx, state, event)
+				hangs = c.follow(ctx, state, event, late)
 				look()
 			}
 		case r := <-c.Closed:
 			if still() {
 				state, event := policy.Closed(c.settings, c.state, r, time.Now())
-				hangs = c.follow(ctx, state, event)
+				hangs = c.follow(ctx, state, event, late)
 				look()
 			}
 		case seen := <-looked:
@@ -86,6 +88,8 @@ func (c *companion) loop(ctx context.Context) error {
 			if hangs = c.hangs(); hangs == nil && len(looked) == 0 {
 				look()
 			}
+		case <-late.C:
+			look()
 		}
 	}
 	end(time.Second)
@@ -122,8 +126,9 @@ func (c *companion) leave(ctx context.Context, why string, most time.Duration, e
 	c.withdraw(ctx, why, min(time.Until(until), 2*time.Second))
 }
 
-// follow goes on from the state that an event has made. Its error is that this has no end.
-func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) error {
+// follow goes on from the state that an event has made. late rings when a server that stops
+// should have ended. The error is that this has no end.
+func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, late *time.Timer) error {
 	c.state = s
 	if e.Ready {
 		for old := true; old; { // what closed before is history
@@ -137,6 +142,7 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 		c.steady = healthcheck.Steady{}
 	}
 	if e.Withdraw {
+		late.Reset(policy.StopUsually)
 		c.withdraw(ctx, e.Why, 2*time.Second)
 	}
 	if e.Mark != nil {
@@ -278,6 +284,9 @@ func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v pol
 
 // act does what the verdict asks for, and has its rules note what that came to.
 func (c *companion) act(ctx context.Context, seen *policy.Observation, v policy.Verdict) {
+	if v.Finish {
+		ctx = context.WithoutCancel(ctx)
+	}
 	out := policy.Outcome{Rule: v.Rule, Action: v.Do}
 	c.working.at(fmt.Sprintf("doing: %T", v.Do), bound(v.Do))
 	out.Said, out.Err = c.do(ctx, seen, v.Do)

@@ -38,6 +38,9 @@ type (
 	// StopServer stops this node's server with status 1.
 	StopServer struct{}
 
+	// EndStop ends this node's server at once if it is stopping; otherwise [ErrNotStopping].
+	EndStop struct{}
+
 	// FailJoin marks a volume on which a join is under way: it came to nothing.
 	FailJoin struct{}
 
@@ -115,6 +118,7 @@ func (SetMirrors) action()       {}
 func (Enroll) action()           {}
 func (WritePending) action()     {}
 func (StopServer) action()       {}
+func (EndStop) action()          {}
 func (FailJoin) action()         {}
 func (ForgetMember) action()     {}
 func (JoinPeer) action()         {}
@@ -154,6 +158,10 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 	case StopServer:
 		if out.Err != nil {
 			t.say(Error, "the server does not stop", "err", out.Err)
+		}
+	case EndStop:
+		if out.Err == nil {
+			t.say(Warn, "the server did not come to the end of its stop: ended, what it has confirmed is on disk", "after", t.Seen.Now.Sub(t.State.Server.StoppedAt).Round(time.Second))
 		}
 	case ForgetMember:
 		switch {

@@ -261,7 +261,7 @@ func (d *dice) onVolume(w *world) {
 		}
 	}
 	for _, a := range []string{"WriteRecord", "SetMirrors", "Enroll", "WritePending", "StopServer", "FailJoin", "ForgetMember", "JoinPeer", "RestartApp", "ForceBoot",
-		"Settle", "WriteCarryOn", "DropCarryOn", "EndMaintenance", "LeaveAgents", "GrowReplicas", "WriteMarker", "SetPauseMinority"} {
+		"Settle", "EndStop", "WriteCarryOn", "DropCarryOn", "EndMaintenance", "LeaveAgents", "GrowReplicas", "WriteMarker", "SetPauseMinority"} {
 		if d.rare() {
 			w.fails[a] = pick(d, errNot, ErrNoAnswer, ErrCommandRuns, error(&NotRevivedError{errNot}))
 		}

@@ -215,6 +215,8 @@ func (w *world) forbidden(v Verdict) string {
 		return check(m.Role == Member, "only a member restarts", phase == Serving, "RabbitMQ does not run", len(w.s.View.Partitions) > 0, "there is no partition", w.s.View.Pauses, "RabbitMQ is not to pause")
 	case EndMaintenance:
 		return check(phase == Serving, "RabbitMQ does not serve", w.health.State != healthcheck.Critical || a.Revive, "its check fails", !a.Revive || known, "the record is unknown")
+	case EndStop:
+		return check(phase == Stopped && w.now.Sub(w.s.Server.StoppedAt) >= 12*time.Second, "it may come to the end of its stop")
 	case FailJoin:
 		return check(m.Role == Joining && phase != Serving, "only a joiner that does not serve gives up")
 	case StopServer:

@@ -87,7 +87,7 @@ func quorumLostMnesia(t *turn, r peers.Record) (loss quorumLoss, q *Question, er
 	}
 	// One that serves brings what this node waits for, and one that is not started may.
 	if len(r.Members) > 1 {
-		others, err, q := t.others()
+		others, q, err := t.others()
 		if q != nil || err != nil {
 			return loss, q, err
 		}
@@ -179,7 +179,7 @@ func waitsForMembers(t *turn) Verdict {
 	if t.State.Membership.Role != Member {
 		return Verdict{}
 	}
-	r, err, q := t.record()
+	r, q, err := t.record()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -197,7 +197,7 @@ func waitsForMembers(t *turn) Verdict {
 	if r.State != peers.Formed {
 		return Verdict{}
 	}
-	others, err, q := t.others()
+	others, q, err := t.others()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -242,7 +242,7 @@ func carryOnOrder(t *turn) Verdict {
 	if v, begun := carryOnBegun(t, *order); begun {
 		return v
 	}
-	r, err, q := t.record()
+	r, q, err := t.record()
 	switch {
 	case q != nil:
 		return ask(*q)

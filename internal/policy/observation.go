@@ -153,6 +153,8 @@ var (
 	ErrChanged = errors.New("another node changed the record first, looking again")
 	// ErrNoAnswer: the order may have been heard.
 	ErrNoAnswer = errors.New("no answer")
+	// ErrNotStopping: the server is not on its way to its end.
+	ErrNotStopping = errors.New("the server is not stopping")
 	// ErrCommandRuns: an operator's command has begun to work on the node.
 	ErrCommandRuns = errors.New("a command works on this node")
 )

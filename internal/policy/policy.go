@@ -148,6 +148,7 @@ var phases = map[Phase]phase{
 	Stopped: {all: true, rules: []rule{
 		{"joinTimeout", joinTimeout},
 		{"joinStalled", joinStalled},
+		{"stopHangs", stopHangs},
 		{"maintenance", maintenance},
 		{"leaving", leaving},
 		{"carryOnOrder", carryOnOrder},
@@ -261,19 +262,19 @@ func (t *turn) once(what, why string) {
 }
 
 // record returns the record, or the question for it.
-func (t *turn) record() (r Record, err error, ask *Question) {
+func (t *turn) record() (Record, *Question, error) {
 	if !t.Seen.Record.Asked {
-		return Record{}, nil, &Question{What: AskRecord}
+		return Record{}, &Question{What: AskRecord}, nil
 	}
-	return t.Seen.Record.Value, t.Seen.Record.Err, nil
+	return t.Seen.Record.Value, nil, t.Seen.Record.Err
 }
 
 // others returns the entries of other nodes, or the question for them.
-func (t *turn) others() (ps []peers.Peer, err error, ask *Question) {
+func (t *turn) others() ([]peers.Peer, *Question, error) {
 	if !t.Seen.Catalog.Asked {
-		return nil, nil, &Question{What: AskCatalog}
+		return nil, &Question{What: AskCatalog}, nil
 	}
-	return without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == t.Node }), t.Seen.Catalog.Err, nil
+	return without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == t.Node }), nil, t.Seen.Catalog.Err
 }
 
 // A deed is what a rule had done in this beat.

@@ -82,6 +82,30 @@ func TestWhoSpeaks(t *testing.T) {
 	}
 }
 
+// What another rule had done is not this one's, and what an observation is copied to stays apart from it.
+func TestDeeds(t *testing.T) {
+	t.Parallel()
+	o := Observation{}
+	first := o.after(Outcome{Rule: "leaving", Action: StopServer{}, Err: errNot})
+	second := first.after(Outcome{Rule: "leaving", Action: StopServer{}})
+	if d := did[StopServer](&turn{rule: "leaving", Seen: second}); !d.Done || d.Err != nil || len(first.Did) != 1 || len(o.Did) != 0 {
+		t.Errorf("%+v", d)
+	}
+	if d := did[StopServer](&turn{rule: "leaving", Seen: first}); !d.Done || d.Err != errNot {
+		t.Errorf("%+v", d)
+	}
+	if d := did[StopServer](&turn{rule: "carryOnOrder", Seen: second}); d.Done || !anyDid[StopServer](&turn{Seen: second}) || anyDid[FailJoin](&turn{Seen: second}) {
+		t.Errorf("another rule's: %+v", d)
+	}
+	o.See("b", func(n *Node) { n.Down = map[string]bool{"b:1": true} })
+	was := o
+	o.See("b", func(n *Node) { n.Down["b:2"] = true })
+	o.See("c", func(n *Node) { n.Leader = Answer(true, nil) })
+	if len(was.Nodes) != 1 || len(was.Nodes["b"].Down) != 1 || len(o.Nodes["b"].Down) != 2 || !o.Nodes["c"].Leader.Value {
+		t.Errorf("%+v, %+v", was.Nodes, o.Nodes)
+	}
+}
+
 // The package can neither see nor touch the world, and its functions and files can be read.
 func TestHouse(t *testing.T) {
 	t.Parallel()

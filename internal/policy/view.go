@@ -50,7 +50,7 @@ func unasked(t *turn, err error) Verdict {
 }
 
 func recordUnknown(t *turn) Verdict {
-	_, err, q := t.record()
+	_, q, err := t.record()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -61,7 +61,7 @@ func recordUnknown(t *turn) Verdict {
 }
 
 func catalogUnknown(t *turn) Verdict {
-	_, err, q := t.others()
+	_, q, err := t.others()
 	switch {
 	case q != nil:
 		return ask(*q)
