@@ -120,12 +120,15 @@ func testVolumeHangsAtSIGTERM(t *testing.T, w *world) {
 // The check on Docker's behalf ends a companion that says nothing, once it is old enough.
 func testCompanionStopped(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
+	began := time.Now()
 	s := n.serves()
 	was := w.companions()
 	for _, pid := range was {
 		expect.Must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	}
-	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "does not answer") || fmt.Sprint(w.companions()) != fmt.Sprint(was) {
+	out, code := n.run("healthcheck")
+	young := time.Since(began) < 30*time.Second // on a busy machine it may not be any more
+	if code != 0 || young && (!strings.Contains(out, "does not answer") || fmt.Sprint(w.companions()) != fmt.Sprint(was)) {
 		t.Errorf("healthcheck of a companion that has just begun: %d, %q, companions %v", code, out, w.companions())
 	}
 	expect.Eventually(t, 30*time.Second+late, "it is replaced", func() error {
