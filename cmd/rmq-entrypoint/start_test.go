@@ -25,6 +25,7 @@ func TestEntrypoint(t *testing.T) {
 	for name, scenario := range map[string]func(*testing.T, *world){
 		"seed":                              testSeed,
 		"seed that mirrors":                 testSeedMirrors,
+		"queues of an adopted cluster":      testAdoptedQueues,
 		"services beside":                   testBeside,
 		"nothing beside":                    testNothingBeside,
 		"hosts":                             testHosts,
@@ -213,6 +214,7 @@ const seedConfig = `%% Written by rmq-entrypoint at each start of this node: edi
  {rabbit,[
   {cluster_nodes,{['rabbit@localhost'],disc}},
   {default_queue_type,rabbit_quorum_queue},
+  {default_policies,[{operator,[{<<"rmq-entrypoint-delivery-limit">>,[{<<"vhost_pattern">>,".*"},{<<"queue_pattern">>,<<".*">>},{<<"delivery_limit">>,-1}]}]}]},
   {quorum_membership_reconciliation_enabled,true},
   {quorum_membership_reconciliation_target_group_size,3}
  ]}
@@ -263,6 +265,7 @@ const joinerConfig = `%% Written by rmq-entrypoint at each start of this node: e
   {cluster_nodes,{['a@localhost','b@localhost'],disc}},
   {cluster_formation,[{discovery_retry_limit,1000000},{discovery_retry_interval,500}]},
   {default_queue_type,rabbit_quorum_queue},
+  {default_policies,[{operator,[{<<"rmq-entrypoint-delivery-limit">>,[{<<"vhost_pattern">>,".*"},{<<"queue_pattern">>,<<".*">>},{<<"delivery_limit">>,-1}]}]}]},
   {quorum_membership_reconciliation_enabled,true},
   {quorum_membership_reconciliation_target_group_size,3}
  ]}
