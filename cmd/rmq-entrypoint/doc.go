@@ -3,7 +3,7 @@
 // usage: rmq-entrypoint [flags] [command]
 //
 //	(none), rabbitmq-server         start: find the cluster through Consul, then become the server
-//	healthcheck [--ready]           is this container alive (--ready: is the node fit to serve)? exit 0 or 1
+//	healthcheck [--started|--ready] is this container alive (--started: and was a member since its start; --ready: fit to serve)? exit 0 or 1
 //	status                          node, volume, cluster record, lock and catalog, for people
 //	drain [--force] [--wait 5s]     take the node out of service before it is stopped: balancers, clients, queue leaders
 //	leave [--force] [--wait 5s]     take it out of the cluster for good: replicas moved, off the record, forgotten, stopped

@@ -41,6 +41,8 @@ func TestEntrypoint(t *testing.T) {
 		"server cannot be executed":         testExecFailure,
 		"two on one volume":                 testTwoOnOneVolume,
 		"volume refused":                    testVolumeRefused,
+		"refused again and again":           testRefusedAgain,
+		"health since the start":            testHealthStarted,
 		"wait timeout":                      testWaitTimeout,
 		"wait timeout behind the lock":      testWaitTimeoutBehindLock,
 		"own claim goes on":                 testOwnClaimGoesOn,
@@ -357,7 +359,7 @@ func testVolumeRefused(t *testing.T, w *world) {
 			n.hasData(mine)
 			before := expect.Tree(t, n.data(""))
 			n.start()
-			n.refused(soon, append(c.words, "refusing to start", "Its data is kept", "empty volume")...)
+			n.refusedForGood(soon, append(c.words, "refusing to start", "Its data is kept", "empty volume")...)
 			if !sameTree(before, expect.Tree(t, n.data(""))) || !strings.Contains(expect.Tree(t, n.state(""))[n.state("member")], "v1") {
 				t.Error("it changed the volume")
 			}
