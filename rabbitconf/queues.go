@@ -15,7 +15,7 @@ const DeliveryLimitPolicy = "rmq-entrypoint-delivery-limit"
 //
 // In a cluster that was founded with quorum queues, queues are quorum queues unless they say
 // otherwise, and in virtual hosts that are made there nothing is dropped for having been
-// delivered often: RabbitMQ drops at 20 (4.0.5 and 4.3.6), and classic queues never do. An
+// delivered often: RabbitMQ's own limit is 20 (4.0.5 and 4.3.6), classic queues have none. An
 // operator policy sets that, as it adds to any policy of the user's; a limit of the user's,
 // from a policy or from the queue's arguments, wins over -1 (measured on both). It is in no
 // .conf file: their schema takes positive numbers only.
