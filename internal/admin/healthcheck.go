@@ -15,10 +15,18 @@ import (
 	"rmq-entrypoint/internal/statedir"
 )
 
-// Healthcheck answers Docker's question "is this container worth killing?",
-// or with ready "is this node fit to serve?", in one line and an exit status. It
-// starts a companion that was lost again.
-func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writer) error {
+// A Question is what a health check asks.
+type Question int
+
+const (
+	Alive   Question = iota // is this container worth keeping?
+	Started                 // and was the node a member once since its start?
+	Ready                   // is the node fit to serve?
+)
+
+// Healthcheck answers the question in one line and an exit status. It starts a companion
+// that was lost again.
+func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writer) error {
 	say := func(ok bool, format string, args ...any) error {
 		fmt.Fprintf(out, format+"\n", args...)
 		if !ok {
@@ -30,14 +38,17 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	if err != nil {
 		return err
 	}
+	if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil && (rt == nil || !rt.Alive()) {
+		return say(false, "the start is refused, as the log says: %s", refused.Why)
+	}
 	if rt == nil {
-		return say(!ready, "starting: nothing decided yet")
+		return say(q == Alive, "starting: nothing decided yet")
 	}
 	if !rt.Alive() {
 		return say(false, "the server (pid %d) is gone", rt.PID)
 	}
 	if rt.Waiting != "" && rt.Waiting != statedir.Replaced {
-		return say(!ready, "waiting for %s", rt.Waiting)
+		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
 	seat, err := statedir.TryLock(cfg.StateDir, statedir.CompanionLock)
 	if err == nil {
@@ -55,10 +66,13 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	if err != nil {
 		r, err = askAgain(ctx, rt)
 	}
+	verified := !rt.Verified.IsZero()
 	switch {
 	case err != nil:
-		return say(!ready, "the companion does not answer: %v", err)
-	case ready:
+		return say(q == Alive || q == Started && verified, "the companion does not answer: %v", err)
+	case q == Started && !verified:
+		return say(false, "no member yet since this start; %s: %s", r.Status, r.Reason)
+	case q == Ready:
 		return say(r.Ready(), "%s: %s", r.Status, r.Reason)
 	}
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
