@@ -24,6 +24,10 @@ func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer)
 	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
 		return err
 	}
+	cfg, err := ofServer(cfg, toldOn(out))
+	if err != nil {
+		return err
+	}
 	marker, err := statedir.Of(cfg).Marker()
 	switch {
 	case err != nil:

@@ -24,7 +24,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 		}
 		return nil
 	}
-	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	rt, err := statedir.OfServer(cfg)
 	if err != nil {
 		return err
 	}
@@ -37,10 +37,11 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	if rt.Waiting != "" && rt.Waiting != statedir.Replaced {
 		return say(!ready, "waiting for %s", rt.Waiting)
 	}
-	seat, err := statedir.TryLock(cfg.StateDir, statedir.CompanionLock)
+	dir := rt.Config.StateDir
+	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
 	if err == nil {
 		defer seat.Close()
-		if rt, err = statedir.ReadRuntime(cfg.StateDir); err == nil { // what the lost one wrote last
+		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
 			err = replace(ctx, rt, seat)
 		}
 		if err != nil {
