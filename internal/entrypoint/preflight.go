@@ -136,7 +136,7 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 	if len(cfg.Socket()) > 107 {
 		return fmt.Errorf("the state directory's path is too long for a socket (%s): give a shorter --state-dir (RMQ_STATE_DIR) on the volume", cfg.Socket())
 	}
-	if err := cookie(cfg.Home); err != nil {
+	if err := cookie(log, cfg.Home); err != nil {
 		return err
 	}
 	if h.state, err = statedir.Of(cfg).Inspect(); err != nil {
@@ -189,41 +189,4 @@ func serverVersion(ctx context.Context, cfg config.Config, getenv func(string) s
 		return v, fmt.Errorf("RABBITMQ_VERSION: %w", err)
 	}
 	return v, nil
-}
-
-var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")
-
-// cookie makes sure that there is a shared one, readable by its owner alone.
-func cookie(home string) error {
-	path := filepath.Join(home, ".erlang.cookie")
-	want, err := config.Secret(os.Getenv, "RABBITMQ_ERLANG_COOKIE")
-	if err != nil {
-		return err
-	}
-	have, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && want == "":
-		return errNoCookie
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.WriteFile(path, []byte(want), 0o400); err != nil {
-			return fmt.Errorf("write the cookie file: %w", err)
-		}
-		return nil
-	case err != nil:
-		return fmt.Errorf("read the cookie file: %w", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("cookie file %s can be read by others (mode %04o), and Erlang refuses that: chmod 400 %s", path, info.Mode().Perm(), path)
-	}
-	if got := strings.TrimSpace(string(have)); want != "" && got != want {
-		return fmt.Errorf("cookie file %s on the volume differs from RABBITMQ_ERLANG_COOKIE: set the variable to what the cluster uses, or remove the file if the variable is right on every node", path)
-	}
-	if strings.TrimSpace(string(have)) == "" {
-		return fmt.Errorf("cookie file %s is empty: remove it and set RABBITMQ_ERLANG_COOKIE", path)
-	}
-	return nil
 }
