@@ -49,7 +49,7 @@ type Request struct {
 // operate finds the server that runs here, or says why there is nothing to work
 // on, and waits for another command that works on it.
 func operate(ctx context.Context, cfg config.Config, name string, asked Request, out io.Writer) (operator, error) {
-	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
+	if err := stepDown(); err != nil {
 		return operator{}, err
 	}
 	rt, err := statedir.OfServer(cfg)
@@ -77,6 +77,21 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
 	}
 	return operator{rt: *rt, broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), out: out, wait: asked.Wait, force: asked.Force, seat: seat, patience: leavePatience}, nil
+}
+
+// stepDown makes this process the server's user, whom the files on the volume belong to.
+func stepDown() error {
+	return config.WithSecrets(func() error { return rabbitmq.DropTo(rabbitmq.User) })
+}
+
+// asServersUser steps down where that can be, also if a file of a secret cannot be read: its
+// error matters to who needs that.
+func asServersUser() error {
+	err := stepDown()
+	if err != nil {
+		_ = rabbitmq.DropTo(rabbitmq.User)
+	}
+	return err
 }
 
 // ofServer returns the settings for a command about this node: those of the server that runs

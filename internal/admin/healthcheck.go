@@ -9,7 +9,6 @@ import (
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
-	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 )
 
@@ -24,6 +23,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 		}
 		return nil
 	}
+	stepped := asServersUser() // Docker asks as root, who opens no file of another's
 	rt, err := statedir.OfServer(cfg)
 	if err != nil {
 		return err
@@ -42,6 +42,9 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	if err == nil {
 		defer seat.Close()
 		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
+			err = stepped
+		}
+		if err == nil {
 			err = replace(ctx, rt, seat)
 		}
 		if err != nil {
@@ -60,12 +63,8 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
 }
 
-// replace starts the companion again, as the server's user and with the server's
-// own output.
+// replace starts the companion again, with the server's own output.
 func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File) error {
-	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
-		return err
-	}
 	rt.Waiting = statedir.Replaced
 	if err := rt.Write(); err != nil {
 		return err
