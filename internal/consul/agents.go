@@ -32,6 +32,11 @@ type Agents struct {
 	notAnsweringSince time.Time // since when, zero: it answers
 	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
 	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
+
+	cfg               config.Config
+	token             string // that the client was built with, where it came from a file
+	registers         bool   // this process tells Consul of the node
+	registeredWithOld bool   // and the node's entries may have been made with another token
 }
 
 type Agent struct {
@@ -46,13 +51,14 @@ func (c *Agents) Prefer(addr string) {
 	if i := slices.Index(c.addrs, addr); i > 0 {
 		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
 	}
+	c.token = token()
 	if client, err := c.Dial(addr); err == nil && addr != "" {
 		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience)
 	}
 }
 
 func New(cfg config.Config, log *slog.Logger) *Agents {
-	return &Agents{addrs: cfg.Consul, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+	return &Agents{addrs: cfg.Consul, cfg: cfg, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
 }
 
 // DialConsul builds a client for one address; token, TLS and namespace come from
@@ -75,6 +81,7 @@ func DialConsul(addr string) (*api.Client, error) {
 // Client returns the pinned client, choosing one if there is none or if the one
 // there is has failed for too long. The error says what each address answered.
 func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
+	c.refresh(ctx)
 	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience }
 	if c.Current != nil && !tooLong(c.notAnsweringSince) && !tooLong(c.notAcceptingSince) {
 		return c.Current, nil
@@ -84,6 +91,7 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
 	}
 	var said []string
+	c.token = token()
 	for _, addr := range addrs {
 		client, err := c.Dial(addr)
 		if err == nil {
@@ -119,6 +127,9 @@ func (c *Agents) Answered(err error) {
 // takes no registration, or takes it and never brings it into the catalog (measured
 // on 1.22).
 func (c *Agents) Accepted(err error) {
+	if !c.registers { // what an earlier process registered has the token of then
+		c.registers, c.registeredWithOld = true, c.token != ""
+	}
 	switch {
 	case err == nil || Denied(err):
 		c.notAcceptingSince = time.Time{}
