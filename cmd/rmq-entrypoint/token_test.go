@@ -52,7 +52,14 @@ func TestTokenRotates(t *testing.T) {
 	}
 	began := time.Now()
 	expect.Eventually(t, 2*testBeat+late, "the node is told with the new token", func() error { return told(began) })
-	n.registered(0, api.HealthPassing)
+	downAndUp := func() { // the catalog hears of it
+		t.Helper()
+		n.tell("amqp down")
+		n.registered(2*testBeat+late, api.HealthCritical)
+		n.tell("amqp up")
+		n.registered(2*testBeat+late, api.HealthPassing)
+	}
+	downAndUp()
 
 	// Its file comes first: nobody is denied anything, though the companion is another one.
 	third := token()
@@ -69,11 +76,7 @@ func TestTokenRotates(t *testing.T) {
 	began = time.Now()
 	expect.Eventually(t, 2*testBeat+late, "the node is told without a denial", func() error { return told(began) })
 
-	// The catalog hears of the node's end: first that AMQP is down, then that it is silent.
-	n.tell("amqp down")
-	n.registered(2*testBeat+late, api.HealthCritical)
-	n.tell("amqp up")
-	n.registered(2*testBeat+late, api.HealthPassing)
+	downAndUp()
 	n.kill(w.companions()[0])
 	n.kill(server.PID)
 	n.registered(testTTL+late, api.HealthCritical)
