@@ -62,6 +62,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if cfg.Advertise, err = consul.AddressOf(cfg.Advertise); err != nil {
 		return h, err
 	}
+	if err := oneVolume(cfg); err != nil { // before any directory is made
+		return h, err
+	}
 	image, doubts, err := refuseJump(ctx, log, cfg)
 	if err != nil {
 		return h, err
