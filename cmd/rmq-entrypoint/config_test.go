@@ -134,18 +134,22 @@ func TestListen(t *testing.T) {
 		{"listeners.tcp = none\nlisteners.ssl.default = 5671", "", 5671, []string{"amqps://guest:guest@127.0.0.1:5671/%2F"}},
 		{"listeners.tcp.local = 127.0.0.1:1\nlisteners.ssl.default = 2", "", 2, []string{"amqp://guest:guest@127.0.0.1:1/%2F", "amqps://guest:guest@127.0.0.1:2/%2F"}},
 		{"listeners.tcp.one = ::1:3", "", 3, []string{"amqp://guest:guest@[::1]:3/%2F"}},
+		{"", "RABBITMQ_NODE_IP_ADDRESS=10.0.0.5;RABBITMQ_NODE_PORT=5999", 5999, []string{"amqp://guest:guest@10.0.0.5:5999/%2F"}},
+		{"", "NODE_IP_ADDRESS=::1;NODE_PORT=05999", 5999, []string{"amqp://guest:guest@[::1]:5999/%2F"}},
+		{"", "RABBITMQ_NODE_IP_ADDRESS=auto", 5672, []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
+		{"listeners.tcp.default = 1", "RABBITMQ_NODE_IP_ADDRESS=10.0.0.5", 1, []string{"amqp://guest:guest@127.0.0.1:1/%2F"}},
 		{"listeners.tcp = none", "", 0, nil},
 		{"listeners.tcp = none", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
 		{"listeners.tcp.default = 1", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
 	} {
 		path := filepath.Join(t.TempDir(), "rabbitmq.conf")
 		expect.Must(t, os.WriteFile(path, []byte(c.conf), 0o644))
-		user, err := rabbitconf.ReadUser(path, "", "")
+		user, err := rabbitconf.ReadUser(rabbitconf.Files{Conf: path})
 		expect.Must(t, err)
 		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(nil, getenv)
 		expect.Must(t, err)
-		if err = cfg.Listen(user); c.urls == nil {
+		if err = cfg.Listen(user, getenv); c.urls == nil {
 			if err == nil || !strings.Contains(err.Error(), "RMQ_AMQP_URL") || !strings.Contains(err.Error(), "listeners.tcp") {
 				t.Errorf("%q: %v", c.conf, err)
 			}
@@ -397,7 +401,7 @@ func TestAMQPURLs(t *testing.T) {
 		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(strings.Fields(c.args), getenv)
 		expect.Must(t, err)
-		expect.Must(t, cfg.Listen(rabbitconf.User{}))
+		expect.Must(t, cfg.Listen(rabbitconf.User{}, getenv))
 		if got, err := config.AMQPURLs(cfg, getenv); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s %s: %q, %v; want %q", c.args, c.env, got, err, c.want)
 		}

@@ -187,9 +187,13 @@ func (cfg *Config) judgeChoices() error {
 
 // Listen takes over where RabbitMQ and its plugins are configured to listen: the
 // health check connects there, and the first port that is not this host's alone is registered,
-// unless RMQ_AMQP_URL names one.
-func (cfg *Config) Listen(user rabbitconf.User) error {
-	cfg.Listeners = user.Listeners(cfg.Port)
+// unless RMQ_AMQP_URL names one. Its getenv is of the server's environment.
+func (cfg *Config) Listen(user rabbitconf.User, getenv func(string) string) error {
+	byDefault, err := nodeListener(getenv)
+	if err != nil {
+		return err
+	}
+	cfg.Listeners = user.Listeners(byDefault)
 	cfg.Management, cfg.Prometheus = user.HTTP("management", 15672), user.HTTP("prometheus", 15692)
 	switch {
 	case cfg.AMQPURL != "":
@@ -204,16 +208,26 @@ func (cfg *Config) Listen(user rabbitconf.User) error {
 	return nil
 }
 
-// port finds the AMQP port and strips the password from the URL.
-func (cfg *Config) port(getenv func(string) string) error {
-	cfg.Port = 5672
-	if p := getenv("RABBITMQ_NODE_PORT"); p != "" {
+// nodeListener is where RabbitMQ listens unless its files say otherwise.
+func nodeListener(getenv func(string) string) (rabbitconf.Listener, error) {
+	l := rabbitconf.Listener{Host: RabbitMQs(getenv, "RABBITMQ_NODE_IP_ADDRESS"), Port: 5672}
+	if p := RabbitMQs(getenv, "RABBITMQ_NODE_PORT"); p != "" {
 		n, err := strconv.Atoi(p)
 		if err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("RABBITMQ_NODE_PORT=%q is no port", p)
+			return l, fmt.Errorf("RABBITMQ_NODE_PORT=%q is no port", p)
 		}
-		cfg.Port = n
+		l.Port = n
 	}
+	return l, nil
+}
+
+// port finds the AMQP port and strips the password from the URL.
+func (cfg *Config) port(getenv func(string) string) error {
+	byDefault, err := nodeListener(getenv)
+	if err != nil {
+		return err
+	}
+	cfg.Port = byDefault.Port
 	if cfg.AMQPURL == "" {
 		return nil
 	}

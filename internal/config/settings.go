@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,6 +174,15 @@ func RabbitMQs(getenv func(string) string, name string) string {
 	return cmp.Or(getenv(name), getenv(strings.TrimPrefix(name, "RABBITMQ_")))
 }
 
+// Yes reports whether RabbitMQ takes text for true.
+func Yes(text string) bool {
+	switch strings.ToLower(strings.TrimSpace(text)) {
+	case "1", "yes", "true":
+		return true
+	}
+	return false
+}
+
 // A yesNo is true or false in the words that people use.
 type yesNo struct {
 	p         *bool
@@ -189,16 +199,9 @@ func (v *yesNo) String() string {
 func (v *yesNo) Type() string { return "bool" }
 
 func (v *yesNo) Set(text string) error {
-	switch strings.ToLower(strings.TrimSpace(text)) {
-	case "1", "yes", "true":
-		*v.p = true
-	case "0", "no", "false":
-		*v.p = false
-	default:
-		if !v.RabbitMQs {
-			return errors.New("neither true nor false (yes, no, 1 and 0 do, too)")
-		}
-		*v.p = false
+	no := slices.Contains([]string{"0", "no", "false"}, strings.ToLower(strings.TrimSpace(text)))
+	if *v.p = Yes(text); !*v.p && !no && !v.RabbitMQs {
+		return errors.New("neither true nor false (yes, no, 1 and 0 do, too)")
 	}
 	return nil
 }

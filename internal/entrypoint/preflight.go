@@ -26,7 +26,7 @@ import (
 // Where the user's own configuration lies, unless variables say otherwise.
 const (
 	userConf     = "/etc/rabbitmq/rabbitmq"
-	userConfD    = "/etc/rabbitmq/conf.d"
+	userConfD    = "/etc/rabbitmq/conf.d/*.conf"
 	userAdvanced = "/etc/rabbitmq/advanced.config"
 )
 
@@ -42,7 +42,8 @@ type host struct {
 	rt      statedir.Runtime // settings and identity of this start
 	server  string           // the program to become
 	version rabbitconf.Version
-	doubts  []string // what of the check of versions is not known
+	doubts  []string    // what of the check of versions is not known
+	env     environment // of the server, as RabbitMQ will see it
 	user    rabbitconf.User
 	state   statedir.Found
 	hosts   *hosts.File
@@ -73,10 +74,10 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := stepDown(cfg); err != nil {
 		return h, err
 	}
-	if err := h.inspect(ctx, log, cfg); err != nil {
+	if err := h.inspect(ctx, log, cfg, image.Version); err != nil {
 		return h, err
 	}
-	if err := cfg.Listen(h.user); err != nil {
+	if err := cfg.Listen(h.user, h.env.get); err != nil {
 		return h, err
 	}
 	if h.seat, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
@@ -91,7 +92,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 
 // inspect judges the host's files, and changes nothing but directories of our own, a
 // missing cookie file and the hosts files.
-func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config) error {
+func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config, image rabbitconf.Version) error {
 	if cfg.Hosts == "off" {
 		if err := hosts.Resolves(ctx, cfg.Node); err != nil {
 			return err
@@ -100,14 +101,20 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return err
 	}
-	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
+	var err error
+	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
+		return err
+	}
+	conf, err := rabbitconf.MainConf(cmp.Or(config.RabbitMQs(h.env.get, "RABBITMQ_CONFIG_FILE"), userConf))
 	if err != nil {
 		return err
 	}
-	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
-		return err
-	}
-	if h.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+	h.user, err = rabbitconf.ReadUser(rabbitconf.Files{
+		Conf: conf, ConfD: cmp.Or(config.RabbitMQs(h.env.get, "RABBITMQ_CONFIG_FILES"), userConfD),
+		Advanced: cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced),
+		Version:  image, LookupEnv: h.env.lookup,
+	})
+	if err != nil {
 		return err
 	}
 	if keys := h.user.Ignored(); len(keys) > 0 {
@@ -150,31 +157,6 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 
 func notOurs(dir string, err error) error {
 	return fmt.Errorf("use directory %s as uid %d: %w: give it to that uid (chown), or start the container as root and let it do so (see also --state-dir, RMQ_STATE_DIR, and --config, RMQ_CONFIG_FILE)", dir, os.Geteuid(), err)
-}
-
-// ownEnvConf refuses settings that would make RabbitMQ another node than the one
-// we decide for.
-func ownEnvConf(path string) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	n := 0
-	for line := range strings.Lines(string(b)) {
-		n++
-		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
-		if why := rabbitconf.CleanupVariable(name, strings.Trim(value, `"'`)); why != "" {
-			return fmt.Errorf("%s:%d: %s: %s", path, n, name, why)
-		}
-		switch strings.TrimPrefix(name, "RABBITMQ_") {
-		case "NODENAME", "USE_LONGNAME", "MNESIA_BASE", "MNESIA_DIR", "ADVANCED_CONFIG_FILE":
-			return fmt.Errorf("%s sets %s, which this program must know too: set it as environment variable RABBITMQ_%s instead", path, name, strings.TrimPrefix(name, "RABBITMQ_"))
-		}
-	}
-	return nil
 }
 
 // serverVersion takes the image's word for RabbitMQ's version, or asks its CLI.
