@@ -28,6 +28,11 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 	if err != nil {
 		return err
 	}
+	if rt == nil || !rt.Alive() {
+		if pid := aServer(); pid > 0 {
+			return say(false, "RabbitMQ runs here (pid %d) and was not started by rmq-entrypoint: it is a broker of its own, in no cluster and not in Consul. To start it right, make rabbitmq-server the command of the container, without a shell or another entrypoint, and enable plugins in the image or in /etc/rabbitmq/enabled_plugins", pid)
+		}
+	}
 	if rt == nil {
 		return say(!ready, "starting: nothing decided yet")
 	}

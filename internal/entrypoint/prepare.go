@@ -100,7 +100,7 @@ func serverEnv(cfg config.Config) []string {
 		return strings.HasPrefix(kv, "RABBITMQ_USE_LONGNAME=") || strings.HasPrefix(kv, "USE_LONGNAME=")
 	})
 	if cfg.LongNames {
-		env = append(env, "RABBITMQ_USE_LONGNAME=true") // in RabbitMQ's command line other words for it fail
+		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}
 	return env
 }
