@@ -33,10 +33,8 @@ type Agents struct {
 	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
 	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
 
-	cfg               config.Config
-	token             string // that the client was built with, where it came from a file
-	registers         bool   // this process tells Consul of the node
-	registeredWithOld bool   // and the node's entries may have been made with another token
+	cfg   config.Config
+	token rotating
 }
 
 type Agent struct {
@@ -51,7 +49,7 @@ func (c *Agents) Prefer(addr string) {
 	if i := slices.Index(c.addrs, addr); i > 0 {
 		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
 	}
-	c.token = token()
+	c.token.is = tokenFile()
 	if client, err := c.Dial(addr); err == nil && addr != "" {
 		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience)
 	}
@@ -91,7 +89,7 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
 	}
 	var said []string
-	c.token = token()
+	c.token.is = tokenFile()
 	for _, addr := range addrs {
 		client, err := c.Dial(addr)
 		if err == nil {
@@ -127,8 +125,8 @@ func (c *Agents) Answered(err error) {
 // takes no registration, or takes it and never brings it into the catalog (measured
 // on 1.22).
 func (c *Agents) Accepted(err error) {
-	if !c.registers { // what an earlier process registered has the token of then
-		c.registers, c.registeredWithOld = true, c.token != ""
+	if !c.token.registers { // what an earlier process registered has the token of then
+		c.token.registers, c.token.entriesHaveOld = true, c.token.is != ""
 	}
 	switch {
 	case err == nil || Denied(err):

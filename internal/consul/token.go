@@ -14,8 +14,15 @@ import (
 	"rmq-entrypoint/peers"
 )
 
-// token returns what CONSUL_HTTP_TOKEN_FILE holds now, "" where there is none.
-func token() string {
+// A rotating token is one that others replace in its file.
+type rotating struct {
+	is             string // what the client was built with; "": it came from no file
+	registers      bool   // this process tells Consul of the node
+	entriesHaveOld bool   // and the node's entries may have been made with another token
+}
+
+// tokenFile returns what CONSUL_HTTP_TOKEN_FILE holds now, "" where there is none.
+func tokenFile() string {
 	file := os.Getenv(api.HTTPTokenFileEnvName)
 	if file == "" {
 		return ""
@@ -28,21 +35,21 @@ func token() string {
 // change it before or after the old token ends. The agent brings an entry into the catalog
 // with the token that it was registered with: so this node's entries are registered anew.
 func (c *Agents) refresh(ctx context.Context) {
-	if now := token(); c.Current != nil && now != "" && now != c.token {
+	if now := tokenFile(); c.Current != nil && now != "" && now != c.token.is {
 		client, err := c.Dial(c.Addr)
 		if err != nil {
 			c.log.Warn("CONSUL_HTTP_TOKEN_FILE has changed, and cannot be used", "err", err)
 			return
 		}
 		c.log.Info("CONSUL_HTTP_TOKEN_FILE has changed: using the new token", "agent", c.Addr)
-		c.Current, c.token, c.registeredWithOld = client, now, c.registers
+		c.Current, c.token.is, c.token.entriesHaveOld = client, now, c.token.registers
 		for i, a := range c.LeftBehind {
 			if client, err := c.Dial(a.addr); err == nil {
 				c.LeftBehind[i].Client = client
 			}
 		}
 	}
-	if !c.registeredWithOld {
+	if !c.token.entriesHaveOld {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -51,7 +58,7 @@ func (c *Agents) refresh(ctx context.Context) {
 		c.log.Debug("cannot register this node's entries with the new token yet", "err", err)
 		return
 	}
-	c.registeredWithOld = false
+	c.token.entriesHaveOld = false
 }
 
 // reenter registers what the agent has of this start over itself, as it is: from there on it
