@@ -193,6 +193,36 @@ func deregister(ctx context.Context, client *api.Client, r Registration) error {
 	return nil
 }
 
+// Reregister registers what the agent has of this start over itself, as it is: the agent
+// tells the catalog with the token of the registration. One that is not there, or is another
+// start's, is left alone.
+func Reregister(ctx context.Context, client *api.Client, r Registration) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	q := new(api.QueryOptions).WithContext(ctx)
+	services, err := client.Agent().ServicesWithFilterOpts(fmt.Sprintf("ID == %q", r.ID()), q)
+	s := services[r.ID()]
+	if err != nil || s == nil || s.Meta[metaBoot] != r.Boot {
+		return err
+	}
+	checks, err := client.Agent().ChecksWithFilterOpts(fmt.Sprintf("ServiceID == %q", r.ID()), q)
+	c := checks[r.check()]
+	if err != nil || c == nil {
+		return err
+	}
+	err = client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
+		ID: s.ID, Name: s.Service, Address: s.Address, Port: s.Port, Tags: s.Tags, Meta: s.Meta,
+		Check: &api.AgentServiceCheck{
+			CheckID: c.CheckID, Name: c.Name, Status: c.Status, Notes: c.Notes,
+			TTL: r.TTL.String(), DeregisterCriticalServiceAfter: r.DeregisterAfter.String(),
+		},
+	}, api.ServiceRegisterOpts{}.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("register %s in Consul over itself: %w", r.ID(), lacks(err, fmt.Sprintf("service:write on %q", r.Service)))
+	}
+	return nil
+}
+
 // unknown tells "no such check or service" from other errors: a 404, and before
 // Consul 1.11 a 500 that says so in words.
 func unknown(err error) bool {

@@ -111,10 +111,10 @@ func testWaitTimeout(t *testing.T, w *world) {
 	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
 	n := w.node("rabbit@localhost")
 	began := time.Now()
-	n.start("--wait-timeout", "12s")
-	n.refused(12*time.Second+soon, "waited 12s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost", "start them", "rmq-entrypoint forget-cluster --cluster-id id-1")
-	if took := time.Since(began); took < 12*time.Second || took > 12*time.Second+late {
-		t.Errorf("it waited %s with --wait-timeout 12s", took)
+	n.start("--wait-timeout", "24s", "--claim-timeout", "21s", "--interval", "1s")
+	n.refused(24*time.Second+soon, "waited 24s (--wait-timeout, RMQ_WAIT_TIMEOUT) for members of cluster id-1, which hold its data: a@localhost", "start them", "rmq-entrypoint forget-cluster --cluster-id id-1")
+	if took := time.Since(began); took < 24*time.Second || took > 24*time.Second+late {
+		t.Errorf("it waited %s with --wait-timeout 24s", took)
 	}
 	n.registered(0, "")
 }
@@ -124,12 +124,12 @@ func testWaitTimeoutBehindLock(t *testing.T, w *world) {
 	_, err := holdLock(t, w)
 	expect.Must(t, err)
 	n := w.node("rabbit@localhost")
-	n.start("--wait-timeout", "12s")
+	n.start("--wait-timeout", "24s", "--claim-timeout", "21s", "--interval", "1s")
 	n.logs("rabbit@holder")
 	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "lock") {
 		t.Errorf("healthcheck of a node that waits for the lock: %d, %q", code, out)
 	}
-	n.refused(12*time.Second+soon, "--wait-timeout", "rabbit@holder")
+	n.refused(24*time.Second+soon, "--wait-timeout", "rabbit@holder")
 	if w.sessions() != 0 {
 		t.Error("it left a session")
 	}

@@ -11,7 +11,6 @@ import (
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
-	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 )
 
@@ -34,12 +33,18 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		}
 		return nil
 	}
-	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	stepped := asServersUser() // Docker asks as root, who opens no file of another's
+	rt, err := statedir.OfServer(cfg)
 	if err != nil {
 		return err
 	}
-	if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil && (rt == nil || !rt.Alive()) {
-		return say(false, "the start is refused, as the log says: %s", refused.Why)
+	if rt == nil || !rt.Alive() {
+		if pid := aServer(); pid > 0 {
+			return say(false, "RabbitMQ runs here (pid %d) and was not started by rmq-entrypoint: it is a broker of its own, in no cluster and not in Consul. To start it right, make rabbitmq-server the command of the container, without a shell or another entrypoint, and enable plugins in the image or in /etc/rabbitmq/enabled_plugins", pid)
+		}
+		if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil {
+			return say(false, "the start is refused, as the log says: %s", refused.Why)
+		}
 	}
 	if rt == nil {
 		return say(q == Alive, "starting: nothing decided yet")
@@ -50,10 +55,14 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	if rt.Waiting != "" && rt.Waiting != statedir.Replaced {
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
-	seat, err := statedir.TryLock(cfg.StateDir, statedir.CompanionLock)
+	dir := rt.Config.StateDir
+	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
 	if err == nil {
 		defer seat.Close()
-		if rt, err = statedir.ReadRuntime(cfg.StateDir); err == nil { // what the lost one wrote last
+		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
+			err = stepped
+		}
+		if err == nil {
 			err = replace(ctx, rt, seat, "the companion was gone")
 		}
 		if err != nil {
@@ -117,12 +126,8 @@ func askAgain(ctx context.Context, rt *statedir.Runtime) (companion.Report, erro
 	return companion.Ask(ctx, addr)
 }
 
-// replace starts the companion again, as the server's user and with the server's
-// own output.
+// replace starts the companion again, with the server's own output.
 func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File, why string) error {
-	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
-		return err
-	}
 	rt.Waiting = statedir.Replaced
 	if err := rt.Write(); err != nil {
 		return err

@@ -34,8 +34,15 @@ type Agents struct {
 	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
 	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
 
-	none      error     // what the last round came to that found no agent
-	noneUntil time.Time // it counts: for as long as the round took
+	none  round // that found no agent
+	cfg   config.Config
+	token rotating
+}
+
+// A round of questions to all addresses that came to nothing counts for as long as it took.
+type round struct {
+	err   error
+	until time.Time
 }
 
 type Agent struct {
@@ -50,13 +57,14 @@ func (c *Agents) Prefer(addr string) {
 	if i := slices.Index(c.addrs, addr); i > 0 {
 		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
 	}
+	c.token.is = tokenFile()
 	if client, err := c.Dial(addr); err == nil && addr != "" {
 		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience)
 	}
 }
 
 func New(cfg config.Config, log *slog.Logger) *Agents {
-	return &Agents{addrs: cfg.Consul, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+	return &Agents{addrs: cfg.Consul, cfg: cfg, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
 }
 
 // DialConsul builds a client for one address; token, TLS and namespace come from
@@ -79,6 +87,7 @@ func DialConsul(addr string) (*api.Client, error) {
 // Client returns the pinned client, choosing one if there is none or if the one
 // there is has failed for too long. The error says what each address answered.
 func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
+	c.refresh(ctx)
 	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience }
 	if c.Current != nil && !tooLong(c.notAnsweringSince) && !tooLong(c.notAcceptingSince) {
 		return c.Current, nil
@@ -88,13 +97,14 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
 	}
 	began := time.Now()
-	if began.Before(c.noneUntil) {
-		return nil, c.none
+	if began.Before(c.none.until) {
+		return nil, c.none.err
 	}
+	c.token.is = tokenFile()
 	client, addr, err := c.probe(ctx, addrs)
 	if err != nil {
-		if c.none = err; ctx.Err() == nil {
-			c.noneUntil = time.Now().Add(time.Since(began))
+		if c.none.err = err; ctx.Err() == nil {
+			c.none.until = time.Now().Add(time.Since(began))
 		}
 		return nil, err
 	}
@@ -150,6 +160,9 @@ func (c *Agents) Answered(err error) {
 // takes no registration, or takes it and never brings it into the catalog (measured
 // on 1.22).
 func (c *Agents) Accepted(err error) {
+	if !c.token.registers { // what an earlier process registered has the token of then
+		c.token.registers, c.token.entriesHaveOld = true, c.token.is != ""
+	}
 	switch {
 	case err == nil || Denied(err):
 		c.notAcceptingSince = time.Time{}

@@ -42,8 +42,8 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (fo
 // in the formation.
 func Decide(ctx context.Context, with formation.Options) (formation.Plan, error) {
 	rt, cfg, state, log := with.Runtime, with.Runtime.Config, with.Found, with.Log
-	if state.Lost {
-		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Cluster, "directory", cfg.Data)
+	if state.Lost != "" {
+		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Lost, "directory", cfg.Data)
 	}
 	if state.Role != "" {
 		return withData(ctx, log, with.Agents, state, rt)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -94,6 +96,9 @@ func Announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 // serverEnv is the environment in which the server runs as the node that was decided for.
 func serverEnv(cfg config.Config) []string {
 	env := rabbitmq.ServerEnv(os.Environ(), append(hosts.Environment(cfg), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.Socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
+	env = slices.DeleteFunc(env, func(kv string) bool { // whatever they say, a flag may have overruled them
+		return strings.HasPrefix(kv, "RABBITMQ_USE_LONGNAME=") || strings.HasPrefix(kv, "USE_LONGNAME=")
+	})
 	if cfg.LongNames {
 		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}

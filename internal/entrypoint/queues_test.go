@@ -44,7 +44,7 @@ func TestDefaultQueues(t *testing.T) {
 		"joins quorum":                           {plan: formation.Plan{Role: statedir.Joining, Queues: statedir.Quorum}, version: v40, want: statedir.Quorum},
 		"joins quorum with off":                  {plan: formation.Plan{Role: statedir.Joining, Queues: statedir.Quorum}, version: v40, off: true, want: statedir.Quorum},
 		"joins members that do not say":          {plan: formation.Plan{Role: statedir.Joining}, version: v40, want: statedir.Quorum},
-		"joins again on a wiped volume":          {found: statedir.Found{Lost: true, Queues: &statedir.Queues{Default: statedir.Quorum}}, plan: formation.Plan{Role: statedir.Joining, Queues: statedir.Classic}, version: v40, want: statedir.Classic},
+		"joins again on a wiped volume":          {found: statedir.Found{Lost: "id", Queues: &statedir.Queues{Default: statedir.Quorum}}, plan: formation.Plan{Role: statedir.Joining, Queues: statedir.Classic}, version: v40, want: statedir.Classic},
 		"an earlier program's member":            {found: member, version: v40, ran: v40, want: statedir.Quorum},
 		"an earlier program's member, upgraded":  {found: member, version: v40, ran: v310, want: statedir.Classic},
 		"an earlier program's unverified joiner": {found: statedir.Found{Role: statedir.Joining, Volume: "v"}, version: v40, ran: v40, want: statedir.Quorum},

@@ -77,7 +77,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p
 		if struck.Gone[f.cfg.Node].Unjoined && !f.volume.Failed && !f.volume.Alone {
 			// First on the volume: what is left of that join is no part of the next one.
 			if err := f.dir.WritePending(statedir.Pending{Role: statedir.Joining, Claim: f.volume.Claim, Volume: f.volume.Volume, Failed: true}); err != nil {
-				return nil, err
+				return nil, &volumeError{f.dir.State, err}
 			}
 			f.volume.Failed, f.volume.Joining = true, false
 		}
@@ -202,11 +202,14 @@ func (f *formation) pend(as statedir.Role, claim string) error {
 		as = statedir.Alone
 	}
 	pending := statedir.Pending{Role: as, Claim: claim, Volume: f.volume.Volume, Failed: as == statedir.Joining && f.volume.Failed} // until that is out of the way
-	if err := f.dir.WritePending(pending); err != nil {
-		return err
+	err := f.dir.WritePending(pending)
+	if err == nil { // what an earlier life of this blank volume left would speak for it
+		err = errors.Join(f.dir.Remove("member"), f.dir.Remove("carry-on"), f.dir.Remove("out"))
 	}
-	// What an earlier life of this blank volume left would speak for it.
-	return errors.Join(f.dir.Remove("member"), f.dir.Remove("carry-on"), f.dir.Remove("out"))
+	if err != nil {
+		return &volumeError{f.dir.State, err}
+	}
+	return nil
 }
 
 func (f *formation) lockOptions() lock.Options {

@@ -49,6 +49,7 @@ type formation struct {
 	namesakes namesakes
 	lost      lostSession
 	said      said
+	failing   failing
 	foreign   string // entries of others that the log has named
 	announced bool   // this start's entry was made, and is to be withdrawn when nothing comes of it
 	mixes     bool   // the operator allowed versions that cannot run together: they are not compared any more
@@ -68,6 +69,20 @@ func (s *said) due(why string, now time.Time) bool {
 	}
 	*s = said{why, now}
 	return true
+}
+
+// failing is what did not work at the last look. It is told when it begins, not at each look:
+// its words may differ each time, by a port for instance.
+type failing map[string]bool
+
+// news reports whether what ended in err now, and had not the last time.
+func (f *failing) news(what string, err error) bool {
+	if *f == nil {
+		*f = failing{}
+	}
+	was := (*f)[what]
+	(*f)[what] = err != nil
+	return err != nil && !was
 }
 
 // Plan is the decision carried out: what the server is started as.
@@ -142,7 +157,7 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			if err == nil {
 				continue
 			}
-			d = peers.Decision{Action: peers.Wait, Why: fmt.Sprintf("Consul or a peer to let it %s: %v", d.Action, err)}
+			d = peers.Decision{Action: peers.Wait, Why: inTheWay(d.Action, err)}
 		}
 		why = d.Why
 		if f.said.due(why, time.Now()) {
@@ -151,6 +166,23 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 		}
 		f.wait(ctx, o)
 	}
+}
+
+// A volumeError is one of this node's own volume.
+type volumeError struct {
+	dir string
+	err error
+}
+
+func (e *volumeError) Error() string { return fmt.Sprintf("write to %s: %v", e.dir, e.err) }
+func (e *volumeError) Unwrap() error { return e.err }
+
+// inTheWay says what a node waits for that could not act.
+func inTheWay(act peers.Action, err error) string {
+	if own := new(volumeError); errors.As(err, &own) {
+		return fmt.Sprintf("its own volume to take a note before it may %s: make room on it, or make it writable (--state-dir, RMQ_STATE_DIR): %v", act, err)
+	}
+	return fmt.Sprintf("Consul or a peer to let it %s: %v", act, err)
 }
 
 func (f *formation) choose(o peers.Observation) peers.Decision {

@@ -72,7 +72,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	// The vote that a cluster waits for is that of a join under way on the volume on record.
 	on, listed := o.Record.Value.Members[f.cfg.Node]
 	o.Joining = f.volume.Joining && listed && (on == "" || on == f.volume.Volume)
-	if _, err := f.Hosts.Learn(o.Peers.Value); err != nil { // before they are asked
+	if _, err := f.Hosts.Learn(o.Peers.Value); f.failing.news("hosts", err) { // before they are asked
 		f.Log.Warn("cannot write the hosts file", "err", err)
 	}
 	f.nameForeign(ctx, all)
@@ -131,8 +131,10 @@ func (f *formation) answers(ctx context.Context, address string) string {
 // failing is said and blocks nothing: it only ever adds caution.
 func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
 	found, err := peers.Lookup(ctx, f.DNS, f.cfg.Service)
-	if err != nil {
+	if f.failing.news("DNS", err) {
 		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
+	}
+	if err != nil {
 		return peers.Seen[[]string]{Err: err}
 	}
 	if slices.ContainsFunc(known, func(p peers.Peer) bool {

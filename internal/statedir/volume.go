@@ -116,10 +116,10 @@ type Found struct {
 	Members []string // as the marker last knew them
 	Queues  *Queues  // what was decided about queues; nil: nothing
 	Claim   string
-	Alone   bool // blank for the decision, though there is a database
-	Joining bool // blank, and a join was under way
-	Failed  bool // blank, and a join came to nothing
-	Lost    bool // blank, though a marker says there was data
+	Alone   bool   // blank for the decision, though there is a database
+	Joining bool   // blank, and a join was under way
+	Failed  bool   // blank, and a join came to nothing
+	Lost    string // blank, though a marker says that there was this cluster's data
 }
 
 // Inspect reads the volume. "No marker means blank" would wipe a joiner that had
@@ -147,7 +147,9 @@ func (v Dir) Inspect() (c Found, err error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return c, err
 		}
-		data, c.Lost = len(entries) > 0, len(entries) == 0
+		if data = len(entries) > 0; !data {
+			c.Lost = marker.ClusterID
+		}
 	}
 	switch {
 	case data && marker != nil:
