@@ -439,8 +439,8 @@ func TestValidMeta(t *testing.T) {
 		{map[string]string{"a b": "v"}, false},
 		{map[string]string{"zoné": "v"}, false},
 		{map[string]string{"consul-zone": "v"}, false},
-		{many(57), true},
-		{many(58), false},
+		{many(56), true},
+		{many(57), false},
 	} {
 		r := registration(b, "10.0.0.2")
 		r.Meta = c.meta
@@ -449,7 +449,7 @@ func TestValidMeta(t *testing.T) {
 			t.Errorf("%.200v: %v; Consul: %v", c.meta, err, refused)
 		}
 	}
-	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "erlang-node-name"} {
+	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "default_queue_type", "erlang-node-name"} {
 		if err := peers.ValidMeta(map[string]string{own: "x"}); err == nil || !strings.Contains(err.Error(), own) {
 			t.Errorf("%s: %v", own, err)
 		}

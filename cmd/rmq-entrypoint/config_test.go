@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rmq-entrypoint/internal/admin"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
@@ -200,8 +201,9 @@ func TestCommands(t *testing.T) {
 		{"drian --force", command{name: "exec", meant: "drain"}, "drian --force"},
 		{"helthcheck", command{name: "exec", meant: "healthcheck"}, "helthcheck"},
 		{"healthcheck", command{name: "healthcheck"}, ""},
-		{"healthcheck --ready", command{name: "healthcheck", ok: true}, ""},
-		{"--node a@b healthcheck --ready --ttl 20s", command{name: "healthcheck", ok: true}, ""},
+		{"healthcheck --started", command{name: "healthcheck", ask: admin.Started}, ""},
+		{"healthcheck --ready", command{name: "healthcheck", ask: admin.Ready}, ""},
+		{"--node a@b healthcheck --ready --ttl 20s", command{name: "healthcheck", ask: admin.Ready}, ""},
 		{"status", command{name: "status"}, ""},
 		{"companion", command{name: "companion"}, ""},
 		{"forget-cluster --cluster-id X", command{name: "forget-cluster", id: "X"}, ""},
@@ -238,6 +240,7 @@ func TestBadSettings(t *testing.T) {
 	}{
 		{args: "--ttk 1s", say: []string{"--ttk", "--help"}},
 		{args: "healthcheck --cluster-id X", say: []string{"healthcheck", "--cluster-id", "--help"}},
+		{args: "healthcheck --ready --started", say: []string{"--started or --ready"}},
 		{args: "healthcheck now", say: []string{"healthcheck", "now", "no argument"}},
 		{args: "forget-cluster", say: []string{"forget-cluster", "--cluster-id", "status"}},
 		{args: "drain --wait 5", say: []string{"drain", "--wait", "unit"}},

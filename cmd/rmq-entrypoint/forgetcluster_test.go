@@ -117,7 +117,7 @@ func testFound(t *testing.T, w *world) {
 	// The volume is refused, and told by whom and when it was given up.
 	a.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{a.name}})
 	a.start()
-	a.refused(soon, "refusing to start", "a@localhost was taken off cluster id-1 on "+time.Now().UTC().Format("2006-01-02T"), "by rmq-entrypoint forget-cluster on host "+host,
+	a.refusedForGood(soon, "refusing to start", "a@localhost was taken off cluster id-1 on "+time.Now().UTC().Format("2006-01-02T"), "by rmq-entrypoint forget-cluster on host "+host,
 		"nobody is on record any more", "Its data is kept", "delete the key "+w.recordKey())
 
 	n.start()

@@ -287,7 +287,7 @@ func testComesBack(t *testing.T, w *world) {
 			n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost"}})
 			n.start()
 			if !c.back {
-				n.refused(soon, "refusing to start beside the cluster", c.says)
+				n.refusedForGood(soon, "refusing to start beside the cluster", c.says)
 				return
 			}
 			n.server(soon)

@@ -172,8 +172,19 @@ func (n *node) exit(within time.Duration) int {
 // refused waits for an exit with status 1 that says all the words.
 func (n *node) refused(within time.Duration, words ...string) {
 	n.t.Helper()
-	if code := n.exit(within); code != 1 {
-		n.t.Errorf("exit status %d, want 1", code)
+	n.refusedWith(1, within, words...)
+}
+
+// refusedForGood waits for an exit that says that no restart would end otherwise.
+func (n *node) refusedForGood(within time.Duration, words ...string) {
+	n.t.Helper()
+	n.refusedWith(78, within, words...)
+}
+
+func (n *node) refusedWith(status int, within time.Duration, words ...string) {
+	n.t.Helper()
+	if code := n.exit(within); code != status {
+		n.t.Errorf("exit status %d, want %d", code, status)
 	}
 	expect.Says(n.t, n.log(), words...)
 }

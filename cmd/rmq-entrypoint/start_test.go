@@ -25,6 +25,7 @@ func TestEntrypoint(t *testing.T) {
 	for name, scenario := range map[string]func(*testing.T, *world){
 		"seed":                              testSeed,
 		"seed that mirrors":                 testSeedMirrors,
+		"queues of an adopted cluster":      testAdoptedQueues,
 		"services beside":                   testBeside,
 		"nothing beside":                    testNothingBeside,
 		"hosts":                             testHosts,
@@ -40,6 +41,8 @@ func TestEntrypoint(t *testing.T) {
 		"server cannot be executed":         testExecFailure,
 		"two on one volume":                 testTwoOnOneVolume,
 		"volume refused":                    testVolumeRefused,
+		"refused again and again":           testRefusedAgain,
+		"health since the start":            testHealthStarted,
 		"wait timeout":                      testWaitTimeout,
 		"wait timeout behind the lock":      testWaitTimeoutBehindLock,
 		"own claim goes on":                 testOwnClaimGoesOn,
@@ -213,6 +216,7 @@ const seedConfig = `%% Written by rmq-entrypoint at each start of this node: edi
  {rabbit,[
   {cluster_nodes,{['rabbit@localhost'],disc}},
   {default_queue_type,rabbit_quorum_queue},
+  {default_policies,[{operator,[{<<"rmq-entrypoint-delivery-limit">>,[{<<"vhost_pattern">>,".*"},{<<"queue_pattern">>,<<".*">>},{<<"delivery_limit">>,-1}]}]}]},
   {quorum_membership_reconciliation_enabled,true},
   {quorum_membership_reconciliation_target_group_size,3}
  ]}
@@ -263,6 +267,7 @@ const joinerConfig = `%% Written by rmq-entrypoint at each start of this node: e
   {cluster_nodes,{['a@localhost','b@localhost'],disc}},
   {cluster_formation,[{discovery_retry_limit,1000000},{discovery_retry_interval,500}]},
   {default_queue_type,rabbit_quorum_queue},
+  {default_policies,[{operator,[{<<"rmq-entrypoint-delivery-limit">>,[{<<"vhost_pattern">>,".*"},{<<"queue_pattern">>,<<".*">>},{<<"delivery_limit">>,-1}]}]}]},
   {quorum_membership_reconciliation_enabled,true},
   {quorum_membership_reconciliation_target_group_size,3}
  ]}
@@ -354,7 +359,7 @@ func testVolumeRefused(t *testing.T, w *world) {
 			n.hasData(mine)
 			before := expect.Tree(t, n.data(""))
 			n.start()
-			n.refused(soon, append(c.words, "refusing to start", "Its data is kept", "empty volume")...)
+			n.refusedForGood(soon, append(c.words, "refusing to start", "Its data is kept", "empty volume")...)
 			if !sameTree(before, expect.Tree(t, n.data(""))) || !strings.Contains(expect.Tree(t, n.state(""))[n.state("member")], "v1") {
 				t.Error("it changed the volume")
 			}

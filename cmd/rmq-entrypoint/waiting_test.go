@@ -226,6 +226,9 @@ func testHealthWaiting(t *testing.T, w *world) {
 	if out, code := n.run("healthcheck", "--ready"); code != 1 || !strings.Contains(out, "waiting for members of cluster id-1") {
 		t.Errorf("healthcheck --ready: %d, %q", code, out)
 	}
+	if out, code := n.run("healthcheck", "--started"); code != 1 || !strings.Contains(out, "waiting for members of cluster id-1") {
+		t.Errorf("healthcheck --started: %d, %q", code, out)
+	}
 	if left := w.companions(); len(left) > 0 {
 		t.Errorf("the health check started %v for a node that waits", left)
 	}

@@ -42,11 +42,11 @@ func TestServerOfAnotherStart(t *testing.T) {
 	}
 	says := func(healthy bool, words ...string) {
 		t.Helper()
-		for _, ready := range []bool{false, true} {
+		for _, q := range []Question{Alive, Started, Ready} {
 			var out bytes.Buffer
-			err := Healthcheck(t.Context(), cfg, ready, &out)
-			if errors.Is(err, ErrSaid) == (healthy && !ready) || err != nil && !errors.Is(err, ErrSaid) {
-				t.Errorf("ready %v: %v: %s", ready, err, out.String())
+			err := Healthcheck(t.Context(), cfg, q, &out)
+			if errors.Is(err, ErrSaid) == (healthy && q == Alive) || err != nil && !errors.Is(err, ErrSaid) {
+				t.Errorf("%v: %v: %s", q, err, out.String())
 			}
 			expect.Says(t, out.String(), words...)
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -33,7 +34,9 @@ type Agents struct {
 	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
 	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
 
-	cfg   config.Config
+	none      error     // what the last round came to that found no agent
+	noneUntil time.Time // it counts: for as long as the round took
+
 	token rotating
 }
 
@@ -56,7 +59,7 @@ func (c *Agents) Prefer(addr string) {
 }
 
 func New(cfg config.Config, log *slog.Logger) *Agents {
-	return &Agents{addrs: cfg.Consul, cfg: cfg, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+	return &Agents{addrs: cfg.Consul, token: rotating{cfg: cfg}, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
 }
 
 // DialConsul builds a client for one address; token, TLS and namespace come from
@@ -88,26 +91,53 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 	if tooLong(c.notAcceptingSince) && !tooLong(c.notAnsweringSince) { // it would answer again: the last choice
 		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
 	}
-	var said []string
+	began := time.Now()
+	if began.Before(c.noneUntil) {
+		return nil, c.none
+	}
 	c.token.is = tokenFile()
-	for _, addr := range addrs {
-		client, err := c.Dial(addr)
-		if err == nil {
-			err = answers(ctx, client)
+	client, addr, err := c.probe(ctx, addrs)
+	if err != nil {
+		if c.none = err; ctx.Err() == nil {
+			c.noneUntil = time.Now().Add(time.Since(began))
 		}
+		return nil, err
+	}
+	if c.Addr != addr && c.Addr != "" {
+		c.log.Warn("moving to another Consul agent", "from", c.Addr, "to", addr)
+		c.LeftBehind = append(c.LeftBehind, Agent{c.Addr, c.Current})
+	}
+	c.LeftBehind = slices.DeleteFunc(c.LeftBehind, func(a Agent) bool { return a.addr == addr }) // what is registered there is ours again
+	c.Current, c.Addr, c.notAnsweringSince, c.notAcceptingSince = client, addr, time.Time{}, time.Time{}
+	return client, nil
+}
+
+// probe asks all addresses at once and returns the first of the list that answers. However
+// many are black holes, it takes no longer than one of them.
+func (c *Agents) probe(ctx context.Context, addrs []string) (*api.Client, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	clients, answer := make([]*api.Client, len(addrs)), make([]chan error, len(addrs))
+	for i, addr := range addrs {
+		client, err := c.Dial(addr)
+		clients[i], answer[i] = client, make(chan error, 1)
 		if err != nil {
-			said = append(said, fmt.Sprintf("%s: %v", addr, err))
+			answer[i] <- err
 			continue
 		}
-		if c.Addr != addr && c.Addr != "" {
-			c.log.Warn("moving to another Consul agent", "from", c.Addr, "to", addr)
-			c.LeftBehind = append(c.LeftBehind, Agent{c.Addr, c.Current})
-		}
-		c.LeftBehind = slices.DeleteFunc(c.LeftBehind, func(a Agent) bool { return a.addr == addr }) // what is registered there is ours again
-		c.Current, c.Addr, c.notAnsweringSince, c.notAcceptingSince = client, addr, time.Time{}, time.Time{}
-		return client, nil
+		asking.Go(func() { answer[i] <- answers(ctx, client) })
 	}
-	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
+	var said []string
+	for i, addr := range addrs {
+		err := <-answer[i]
+		if err == nil {
+			return clients[i], addr, nil
+		}
+		said = append(said, fmt.Sprintf("%s: %v", addr, err))
+	}
+	return nil, "", fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
 }
 
 // Answered notes whether the pinned agent answered.
@@ -144,8 +174,6 @@ func Denied(err error) bool {
 // answers asks for a leader: an agent without one takes registrations that
 // nobody ever sees.
 func answers(ctx context.Context, client *api.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	leader, err := client.Status().LeaderWithQueryOptions(new(api.QueryOptions).WithContext(ctx))
 	if err != nil {
 		return err

@@ -113,7 +113,7 @@ func refused(ctx context.Context, log *slog.Logger, c *consul.Agents, cfg config
 	if order, err := statedir.Of(cfg).Maintenance(); err != nil {
 		return err
 	} else if order != nil && order.Leaving && order.Done { // known without Consul
-		return fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.Cluster, order.At.Format(time.RFC3339))
+		return &Refusal{gone, fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.Cluster, order.At.Format(time.RFC3339))}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -172,7 +172,7 @@ func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
 	case why == "":
 		return nil
 	case r.HasLeft(cfg.Node, state.Volume):
-		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
+		return &Refusal{gone, fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)}
 	}
-	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())
+	return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())}
 }

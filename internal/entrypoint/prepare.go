@@ -37,13 +37,13 @@ func MakeWay(log *slog.Logger, cfg config.Config, p formation.Plan) error {
 }
 
 // writeConf writes rabbitmq.config for what the plan makes of this host.
-func writeConf(h host, p formation.Plan, pauseMinority bool) error {
+func writeConf(h host, p formation.Plan, pauseMinority, quorum bool) error {
 	cfg := h.rt.Config
 	opts := rabbitconf.Options{
 		Version: h.version, Node: cfg.Node, Peers: p.Peers, Joining: len(p.Peers) > 0, PauseMinority: pauseMinority, User: h.user,
 	}
 	if cfg.SurvivingQueues() {
-		opts.Extra = rabbitconf.Queues(h.version)
+		opts.Extra = rabbitconf.Queues(h.version, quorum)
 	}
 	conf, err := rabbitconf.Render(opts)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // lockPatience is how long a node queues for the lock before it looks again: a
@@ -174,7 +175,24 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		}
 	}
 	f.Log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
-	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, Aside: f.volume.Failed}, nil
+	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, Queues: defaultQueues(o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
+}
+
+// defaultQueues is what the members to join say that queues are by default.
+func defaultQueues(all []peers.Peer, join []string) string {
+	unsaid := ""
+	for _, p := range all {
+		if !slices.Contains(join, p.Node) {
+			continue
+		}
+		if p.Queues == statedir.Quorum || p.Queues == statedir.Classic {
+			return p.Queues
+		}
+		if v, err := rabbitconf.ParseVersion(p.Version); err == nil && v.Mirrors() {
+			unsaid = statedir.Classic // a version that has no default to set
+		}
+	}
+	return unsaid
 }
 
 // pend writes what is about to be done to the volume, before anything can do it.

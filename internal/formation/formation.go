@@ -91,6 +91,7 @@ type Plan struct {
 	Claim  string
 	Volume string
 	Peers  []string   // to join
+	Queues string     // what queues are by default where those peers are; "": they do not say
 	Aside  bool       // what RabbitMQ left of an unfinished start is in the way
 	Lock   *lock.Lock // held on: by a seed, until its cluster is announced
 }

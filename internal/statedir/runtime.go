@@ -43,6 +43,7 @@ type Runtime struct {
 	Address string    // to register, once Located; "": the agent's own
 	Located bool
 	Waiting string // why the server has not started yet
+	Queues  string // what they are by default in this cluster, by [Queues]; "": not decided yet
 
 	Verified time.Time // the first time since the server started
 

@@ -114,6 +114,7 @@ type Found struct {
 	Volume  string
 	Cluster string   // of a member's marker
 	Members []string // as the marker last knew them
+	Queues  *Queues  // what was decided about queues; nil: nothing
 	Claim   string
 	Alone   bool   // blank for the decision, though there is a database
 	Joining bool   // blank, and a join was under way
@@ -134,6 +135,9 @@ func (v Dir) Inspect() (c Found, err error) {
 	}
 	marker, err := v.Marker()
 	if err != nil {
+		return c, err
+	}
+	if c.Queues, err = v.Queues(); err != nil {
 		return c, err
 	}
 	if marker != nil && !data {

@@ -84,10 +84,10 @@ func TestTwoOfThreeLost(t *testing.T) {
 				said, failed := "", false
 				err := <-ends[i]
 				if err != nil { // docker's command line, its exit status, what the program said
-					_, said, failed = strings.Cut(err.Error(), "exit status 1:")
+					_, said, failed = strings.Cut(err.Error(), "exit status 78:")
 				}
 				if !failed {
-					c.Fatalf("the old volume of %s: want exit status 1, got %v", n.host, err)
+					c.Fatalf("the old volume of %s: want exit status 78, got %v", n.host, err)
 				}
 				refusal := regexp.MustCompile("refusing to start.*").FindString(said)
 				for _, want := range []string{

@@ -69,6 +69,8 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			}
 			s.halt()
 			return "ok", nil
+		case strings.Contains(argv[1], "stopping|"): // a stop takes moments here
+			return "stopping|false|", nil
 		case strings.Contains(argv[1], "queues|") && s.state == running:
 			return "queues|0|", nil
 		case strings.Contains(argv[1], "view|") && s.state == booting && w.Khepri && v.cluster != nil: // it waits for its majority
