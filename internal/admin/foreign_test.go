@@ -42,11 +42,11 @@ func TestServerOfAnotherStart(t *testing.T) {
 	}
 	says := func(healthy bool, words ...string) {
 		t.Helper()
-		for _, q := range []Question{Alive, Ready} {
+		for _, q := range []Question{Alive, Started, Ready} {
 			var out bytes.Buffer
 			err := Healthcheck(t.Context(), cfg, q, &out)
 			if errors.Is(err, ErrSaid) == (healthy && q == Alive) || err != nil && !errors.Is(err, ErrSaid) {
-				t.Errorf("question %d: %v: %s", q, err, out.String())
+				t.Errorf("%v: %v: %s", q, err, out.String())
 			}
 			expect.Says(t, out.String(), words...)
 		}

@@ -42,9 +42,9 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		if pid := aServer(); pid > 0 {
 			return say(false, "RabbitMQ runs here (pid %d) and was not started by rmq-entrypoint: it is a broker of its own, in no cluster and not in Consul. To start it right, make rabbitmq-server the command of the container, without a shell or another entrypoint, and enable plugins in the image or in /etc/rabbitmq/enabled_plugins", pid)
 		}
-		if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil {
-			return say(false, "the start is refused, as the log says: %s", refused.Why)
-		}
+	}
+	if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil && (rt == nil || !rt.Alive()) {
+		return say(false, "the start is refused, as the log says: %s", refused.Why)
 	}
 	if rt == nil {
 		return say(q == Alive, "starting: nothing decided yet")
@@ -73,7 +73,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	}
 	r, err := companion.Ask(ctx, rt.Config.HTTP)
 	if err != nil {
-		r, err = askAgain(ctx, rt)
+		r, err = askAgain(ctx, rt, stepped)
 	}
 	verified := !rt.Verified.IsZero()
 	switch {
@@ -92,7 +92,7 @@ const young = 30 * time.Second
 
 // askAgain asks a companion that did not answer once more. One that hangs, or was stopped, is
 // ended then, and another started in its place: it holds the node's word, and says nothing.
-func askAgain(ctx context.Context, rt *statedir.Runtime) (companion.Report, error) {
+func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (companion.Report, error) {
 	addr, dir := rt.Config.HTTP, rt.Config.StateDir
 	r, silent := companion.Ask(ctx, addr)
 	if !errors.As(silent, new(*url.Error)) || ctx.Err() != nil { // it answers, whatever it says
@@ -118,6 +118,9 @@ func askAgain(ctx context.Context, rt *statedir.Runtime) (companion.Report, erro
 	}
 	defer seat.Close()
 	if rt, err = statedir.ReadRuntime(dir); err == nil {
+		err = stepped
+	}
+	if err == nil {
 		err = replace(ctx, rt, seat, fmt.Sprintf("the companion (pid %d) did not answer and was ended", hangs.PID))
 	}
 	if err != nil {

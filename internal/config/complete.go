@@ -19,7 +19,7 @@ import (
 
 // judge fills in the defaults that depend on other settings, and judges.
 func (cfg *Config) judge(getenv func(string) string) error {
-	for _, judged := range []func() error{cfg.judgeNode, cfg.judgeConsul, cfg.judgeOwn, cfg.judgeTimes, cfg.judgeChoices} {
+	for _, judged := range []func() error{cfg.judgeNode, cfg.judgeConsul, cfg.judgeDomain, cfg.judgeOwn, cfg.judgeTimes, cfg.judgeChoices} {
 		if err := judged(); err != nil {
 			return err
 		}
@@ -45,10 +45,16 @@ func (cfg *Config) judgeNode() error {
 	if err := rabbitconf.ValidNode(cfg.Node); err != nil {
 		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node): %w", cfg.Node, err)
 	}
-	switch dot := strings.Contains(host, "."); {
-	case dot && !cfg.LongNames:
+	if strings.Contains(host, ".") && !cfg.LongNames {
 		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) has a dot in its host: set RABBITMQ_USE_LONGNAME=true (--long-names), or use the short host name", cfg.Node)
-	case !dot && cfg.LongNames:
+	}
+	return nil
+}
+
+// judgeDomain judges the host of a long name: without a domain RabbitMQ starts, and nobody
+// finds it.
+func (cfg *Config) judgeDomain() error {
+	if _, host, _ := strings.Cut(cfg.Node, "@"); cfg.LongNames && !strings.Contains(host, ".") {
 		return fmt.Errorf("RABBITMQ_USE_LONGNAME (--long-names) is set, and RABBITMQ_NODENAME=%q (--node) has a host without a domain, by which RabbitMQ's own tools would not find the node: give the container its full host name (docker run --hostname mq1.example.org), or the whole name, as RABBITMQ_NODENAME=rabbit@mq1.example.org, or take RABBITMQ_USE_LONGNAME out", cfg.Node)
 	}
 	return nil

@@ -34,15 +34,10 @@ type Agents struct {
 	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
 	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
 
-	none  round // that found no agent
-	cfg   config.Config
-	token rotating
-}
+	none      error     // what the last round came to that found no agent
+	noneUntil time.Time // it counts: for as long as the round took
 
-// A round of questions to all addresses that came to nothing counts for as long as it took.
-type round struct {
-	err   error
-	until time.Time
+	token rotating
 }
 
 type Agent struct {
@@ -64,7 +59,7 @@ func (c *Agents) Prefer(addr string) {
 }
 
 func New(cfg config.Config, log *slog.Logger) *Agents {
-	return &Agents{addrs: cfg.Consul, cfg: cfg, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+	return &Agents{addrs: cfg.Consul, token: rotating{cfg: cfg}, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
 }
 
 // DialConsul builds a client for one address; token, TLS and namespace come from
@@ -97,14 +92,14 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
 	}
 	began := time.Now()
-	if began.Before(c.none.until) {
-		return nil, c.none.err
+	if began.Before(c.noneUntil) {
+		return nil, c.none
 	}
 	c.token.is = tokenFile()
 	client, addr, err := c.probe(ctx, addrs)
 	if err != nil {
-		if c.none.err = err; ctx.Err() == nil {
-			c.none.until = time.Now().Add(time.Since(began))
+		if c.none = err; ctx.Err() == nil {
+			c.noneUntil = time.Now().Add(time.Since(began))
 		}
 		return nil, err
 	}

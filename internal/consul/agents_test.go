@@ -107,7 +107,7 @@ func TestProbesAtOnce(t *testing.T) {
 		t.Errorf("it took %s and asked %d times", took, asked.Load())
 	}
 	hold.Store(false)
-	time.Sleep(time.Until(c.none.until))
+	time.Sleep(time.Until(c.noneUntil))
 	if _, err := c.Client(t.Context()); err != nil || c.Addr != addrs[0] {
 		t.Errorf("it uses %s of %v, %v", c.Addr, addrs, err)
 	}

@@ -16,6 +16,7 @@ import (
 
 // A rotating token is one that others replace in its file.
 type rotating struct {
+	cfg            config.Config
 	is             string // what the client was built with; "": it came from no file
 	registers      bool   // this process tells Consul of the node
 	entriesHaveOld bool   // and the node's entries may have been made with another token
@@ -54,7 +55,7 @@ func (c *Agents) refresh(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	if err := reenter(ctx, c.Current, c.cfg); err != nil {
+	if err := reenter(ctx, c.Current, c.token.cfg); err != nil {
 		c.log.Debug("cannot register this node's entries with the new token yet", "err", err)
 		return
 	}

@@ -96,6 +96,9 @@ func closeCookie(log *slog.Logger, path string) error {
 	if err := os.Chmod(path, 0o400); err != nil {
 		return fmt.Errorf("%w (%w)", refused, err)
 	}
+	if info, err = os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 { // CIFS, for one, takes no modes
+		return fmt.Errorf("%w; the file system keeps no modes: put the volume on one that does", refused)
+	}
 	log.Info("the cookie file was readable by its group, as a Kubernetes volume with an fsGroup makes it: closed it", "file", path, "was", fmt.Sprintf("%04o", mode))
 	return nil
 }

@@ -71,6 +71,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 		return h, err
 	}
 	h.doubts = doubts
+	warnOf(log, cfg, os.Getenv)
 	if err := stepDown(cfg); err != nil {
 		return h, err
 	}

@@ -215,7 +215,7 @@ func TestBadInput(t *testing.T) {
 			{name: "TTL is no duration", set: map[string]string{"RMQ_TTL": "ten"}, want: "RMQ_TTL="},
 			{name: "Consul's address", set: map[string]string{"CONSUL_HTTP_ADDR": "consul:http"}, want: "CONSUL_HTTP_ADDR"},
 			{name: "DNS server", set: map[string]string{"RMQ_DNS_SERVER": "consul"}, want: "RMQ_DNS_SERVER"},
-			{name: "no Consul answers", set: map[string]string{"CONSUL_HTTP_ADDR": c.subnet + ".10:9,nowhere.invalid:8500", "RMQ_WAIT_TIMEOUT": ttl.String()}, want: `(?s)RMQ_WAIT_TIMEOUT.*` + c.subnet + `\.10:9.*refused.*nowhere\.invalid`},
+			{name: "no Consul answers", set: map[string]string{"CONSUL_HTTP_ADDR": c.subnet + ".10:9,nowhere.invalid:8500", "RMQ_WAIT_TIMEOUT": (5 * ttl).String()}, want: `(?s)RMQ_WAIT_TIMEOUT.*` + c.subnet + `\.10:9.*refused.*nowhere\.invalid`},
 			{name: "no cookie", set: map[string]string{"RABBITMQ_ERLANG_COOKIE": ""}, want: "RABBITMQ_ERLANG_COOKIE"},
 			{name: "cookie for all to read", volume: "echo -n " + c.secrets[0] + " >.erlang.cookie; chmod 444 .erlang.cookie", want: `cookie file /var/lib/rabbitmq/.erlang.cookie can be read by others.*chmod`},
 			{name: "another cookie", volume: "echo -n OTHER >.erlang.cookie; chmod 400 .erlang.cookie", want: `differs from RABBITMQ_ERLANG_COOKIE`},

@@ -1,0 +1,43 @@
+package entrypoint
+
+import (
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+
+	"rmq-entrypoint/internal/config"
+)
+
+// warnOf tells of settings that are taken, and that nobody means: what a word stands for, and
+// where a secret can be read on its way.
+func warnOf(log *slog.Logger, cfg config.Config, getenv func(string) string) {
+	if text := strings.TrimSpace(config.RabbitMQs(getenv, "RABBITMQ_USE_LONGNAME")); text != "" && !config.Yes(text) && !slices.Contains([]string{"0", "no", "false"}, strings.ToLower(text)) {
+		log.Warn("RABBITMQ_USE_LONGNAME is off: RabbitMQ takes 1, yes and true for on, and everything else for off", "value", text)
+	}
+	ssl := getenv("CONSUL_HTTP_SSL")
+	if token := getenv("CONSUL_HTTP_TOKEN") + getenv("CONSUL_HTTP_TOKEN_FILE"); token != "" {
+		for _, a := range cfg.Consul {
+			if plain(a) && ssl != "true" && ssl != "1" {
+				log.Warn("the Consul token goes over the network unencrypted: use https:// (CONSUL_HTTP_ADDR), or an agent on this host", "agent", a)
+				break
+			}
+		}
+	}
+	if getenv("CONSUL_HTTP_SSL_VERIFY") == "false" {
+		log.Warn("CONSUL_HTTP_SSL_VERIFY=false: whoever answers is taken for Consul; CONSUL_CACERT names whose certificates are")
+	}
+}
+
+// plain reports whether an agent is on another host and is asked over http.
+func plain(address string) bool {
+	if strings.HasPrefix(address, "unix://") {
+		return false
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	return err == nil && u.Scheme == "http" && u.Hostname() != "localhost" && !net.ParseIP(u.Hostname()).IsLoopback()
+}

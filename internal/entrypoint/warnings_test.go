@@ -1,0 +1,34 @@
+package entrypoint
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/tests/expect"
+)
+
+func TestWarnOf(t *testing.T) {
+	for _, c := range []struct {
+		env  string
+		want int // warnings
+		say  string
+	}{
+		{env: "RABBITMQ_USE_LONGNAME=on", want: 1, say: "everything else for off"}, {env: "RABBITMQ_USE_LONGNAME=No"}, {env: "RABBITMQ_USE_LONGNAME=YES;RABBITMQ_NODENAME=a@b.c"},
+		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul", want: 1, say: "unencrypted"}, {env: "CONSUL_HTTP_TOKEN_FILE=/x;CONSUL_HTTP_ADDR=127.0.0.1,10.0.0.1:8500", want: 1, say: "10.0.0.1:8500"},
+		{env: "CONSUL_HTTP_TOKEN=s3cr3t"}, {env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=https://consul"}, {env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=unix:///x"},
+		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=true"}, {env: "CONSUL_HTTP_ADDR=consul"},
+		{env: "CONSUL_HTTP_SSL_VERIFY=false", want: 1, say: "CONSUL_CACERT"},
+	} {
+		getenv := expect.Environ(strings.Split(c.env, ";")...)
+		cfg, err := config.FromEnvironment(getenv)
+		expect.Must(t, err)
+		var log bytes.Buffer
+		warnOf(slog.New(slog.NewTextHandler(&log, nil)), cfg, getenv)
+		if got := log.String(); strings.Count(got, "\n") != c.want || !strings.Contains(got, c.say) || strings.Contains(got, "s3cr3t") {
+			t.Errorf("%s: %q", c.env, got)
+		}
+	}
+}
