@@ -45,11 +45,11 @@ type View struct {
 	Partitions []string // nodes this one is partitioned from (Mnesia)
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
 	Connected  []string // nodes whose Erlang VM is up and connected, RabbitMQ running there or not
+	Pauses     bool     // RabbitMQ here is to pause in a minority (Mnesia)
 
-	// Only when the node is partitioned: whether RabbitMQ is to pause in a minority, and
-	// what each node that answers sees of it, this one among them.
-	Pauses bool
-	Sides  map[string]Side
+	// Only when the node is partitioned: what each node that answers sees of it, this one
+	// among them.
+	Sides map[string]Side
 }
 
 // Side is what a node sees of a partition.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -47,6 +48,30 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 	n.tell("notify READY=1")
 	n.reports(soon, api.HealthCritical, "SPLIT")
 	n.registered(soon, api.HealthCritical)
+}
+
+// RabbitMQ is asked what it does in a minority: with start_app it has read its files again.
+func testPauseMinorityIsReadBack(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	pauses := func(want string) {
+		t.Helper()
+		expect.Eventually(t, soon, "RabbitMQ pauses in a minority: "+want, func() error {
+			if b, err := os.ReadFile(n.path("pauses")); err != nil || strings.TrimSpace(string(b)) != want {
+				return fmt.Errorf("%q, %w", b, err)
+			}
+			return nil
+		})
+	}
+	n.put(n.path("pauses"), "true\n") // by its file, and the cluster has one member
+	n.serves()
+	pauses("false")
+	n.tell("notify STOPPING=1")
+	n.tell("amqp down")
+	n.put(n.path("pauses"), "true\n")
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	pauses("false")
 }
 
 func testStatusAfterReady(t *testing.T, w *world) {

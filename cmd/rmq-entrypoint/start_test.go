@@ -51,6 +51,7 @@ func TestEntrypoint(t *testing.T) {
 		"came up alone with queues":         testCameUpAloneWithQueues,
 		"overtaken seed":                    testOvertakenSeed,
 		"stop and ready again":              testStopAndReadyAgain,
+		"pause_minority is read back":       testPauseMinorityIsReadBack,
 		"status after ready":                testStatusAfterReady,
 		"AMQP closed by a shutdown":         testAMQPShutdown,
 		"server ends":                       testServerEnds,

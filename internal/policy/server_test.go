@@ -119,8 +119,8 @@ func TestCheck(t *testing.T) {
 func TestStart(t *testing.T) {
 	t.Parallel()
 	set := newWorld().set
-	s := Start(set, Membership{Role: Joining, Claim: "c"}, true, began)
-	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) || !s.Upkeep.PauseMinority {
+	s := Start(set, Membership{Role: Joining, Claim: "c"}, began)
+	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) {
 		t.Error(fmt.Sprintf("%+v", s))
 	}
 }

@@ -51,12 +51,11 @@ type State struct {
 }
 
 // Start is the state of a companion whose server boots.
-func Start(set Settings, m Membership, pauseMinority bool, now time.Time) State {
+func Start(set Settings, m Membership, now time.Time) State {
 	return State{
 		Server:     Server{Started: now, LastStatus: "booting"},
 		Membership: m,
 		Join:       Join{Deadline: now.Add(set.JoinTimeout)},
-		Upkeep:     Upkeep{PauseMinority: pauseMinority},
 	}
 }
 
@@ -107,10 +106,12 @@ func (m Membership) Standing() peers.Standing {
 }
 
 // View is what RabbitMQ last said of its cluster, whole, and against what that was judged.
-// An At of [Never] means that it is to be asked again.
+// An At of [Never] means that it is to be asked again. SaidAt is when RabbitMQ said it: the
+// management port, by which At goes on, does not know all of it.
 type View struct {
 	peers.View
 	At           time.Time
+	SaidAt       time.Time
 	RecordIndex  uint64
 	PassingPeers string
 }
@@ -153,14 +154,14 @@ type Majority struct {
 	Unknown error
 }
 
-// Upkeep is what RabbitMQ and the volume were last told. PairSince is set while the
-// cluster has two members, and there is a Warning only then.
+// Upkeep is what is left to do, and what the volume was last told. What RabbitMQ has is in
+// the View, as it says itself. PairSince is set while the cluster has two members, and
+// there is a Warning only then.
 type Upkeep struct {
-	Marker        Marker
-	PauseMinority bool
-	RecordSize    int      // members on record
-	GrowTries     int      // left to bring back replicas of quorum queues
-	ToForget      []string // members that left for good and are not forgotten
-	PairSince     time.Time
-	Warning       string
+	Marker     Marker
+	RecordSize int      // members on record
+	GrowTries  int      // left to bring back replicas of quorum queues
+	ToForget   []string // members that left for good and are not forgotten
+	PairSince  time.Time
+	Warning    string
 }

@@ -69,7 +69,7 @@ func formed(names string) peers.Record {
 }
 
 func viewOf(members, running string) peers.View {
-	return peers.View{ClusterID: "id", Members: list(members), Running: list(running)}
+	return peers.View{ClusterID: "id", Members: list(members), Running: list(running), Pauses: true}
 }
 
 func passes(node string) peers.Peer {
@@ -116,10 +116,10 @@ func newWorld() *world {
 		views: map[string]Fact[peers.View]{}, leaders: map[string]Fact[bool]{}, down: map[string]bool{}, fails: map[string]error{},
 		waits: Answer(Waits{}, errNot), queues: Answer(0, errNot),
 	}
-	w.s = Start(w.set, Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-50 * time.Minute)}, true, began.Add(-time.Hour))
+	w.s = Start(w.set, Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-50 * time.Minute)}, began.Add(-time.Hour))
 	w.s.Server.Phase = Serving
 	w.s.Entry = Entry{ClusterID: "id", ReportedAt: began.Add(-5 * time.Second)}
-	w.s.View = View{At: began.Add(-5 * time.Second), RecordIndex: 7, PassingPeers: "b,c"}
+	w.s.View = View{At: began.Add(-5 * time.Second), SaidAt: began.Add(-time.Minute), RecordIndex: 7, PassingPeers: "b,c"}
 	w.judged(viewOf("a,b,c", "a,b,c"))
 	w.listed(passes("b"), passes("c"))
 	w.marker(Marker{ClusterID: "id", Volume: "va", Members: list("a,b,c"), At: began.Add(-5 * time.Second)})
@@ -314,6 +314,10 @@ func (w *world) effect(name string, a Action, out *Outcome) string {
 	case GrowReplicas:
 		return fmt.Sprintf("%s(%d refill=%t)", name, a.Few, a.Refill)
 	case SetPauseMinority:
+		if v := w.views["a"]; done {
+			v.Value.Pauses = a.On
+			w.views["a"] = v
+		}
 		return fmt.Sprintf("%s(%t)", name, a.On)
 	}
 	return name

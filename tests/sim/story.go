@@ -362,16 +362,16 @@ func (w *World) unsettled() string {
 	for _, n := range w.Nodes {
 		switch {
 		case n.gone:
-		case n.box == nil || n.box.server == nil:
-			return n.Name + " has no server"
-		case n.box.server.state != running:
-			return n.Name + "'s server does not run"
+		case n.box == nil || n.box.server == nil || n.box.server.state != running:
+			return n.Name + " has no server that runs"
 		case n.volume.cluster.id != r.ID:
 			return n.Name + " is in another cluster"
 		case r.Members[n.Name] == "":
 			return n.Name + " is not on record"
 		case !w.passes(n):
 			return n.Name + " does not pass"
+		case !w.Khepri && n.box.server.pauses != (len(r.Members) >= 3):
+			return fmt.Sprintf("%s pauses in a minority: %t", n.Name, n.box.server.pauses)
 		}
 	}
 	return ""
