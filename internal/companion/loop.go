@@ -65,15 +65,8 @@ func (c *companion) loop(ctx context.Context) error {
 func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) {
 	c.state = s
 	if e.Ready {
-		for old := true; old; { // what closed before is history
-			select {
-			case <-c.Closed:
-			default:
-				old = false
-			}
-		}
 		c.Log.Info("RabbitMQ is ready, verifying")
-		c.steady = healthcheck.Steady{}
+		c.checkAnew()
 	}
 	if e.Withdraw {
 		c.withdraw(ctx, e.Why)
@@ -83,6 +76,18 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 			c.Log.Warn("cannot write the marker", "err", err)
 		} else {
 			c.state.Upkeep.Marker = *e.Mark
+		}
+	}
+}
+
+// checkAnew is for a server that has just become ready: what the check saw before is history.
+func (c *companion) checkAnew() {
+	c.steady = healthcheck.Steady{}
+	for {
+		select {
+		case <-c.Closed:
+		default:
+			return
 		}
 	}
 }
@@ -115,9 +120,16 @@ func (c *companion) background(ctx context.Context) (end func()) {
 // beat looks at the node, decides, acts until nothing is left to ask or to do, and tells
 // Consul, /status and the log.
 func (c *companion) beat(ctx context.Context) {
-	seen := c.glance()
-	if c.state.Server.Phase == policy.Stopped { // nothing is registered before long
-		if v, ok := c.decide(ctx, &seen); ok {
+	seen, phase := c.glance(), c.state.Server.Phase
+	if phase == policy.Stopped { // nothing is registered before long
+		if time.Since(c.state.Server.StoppedAt) >= c.settings.Beat() { // one that stops is left alone
+			seen.Health = c.Check(ctx)
+		}
+		v, ok := c.decide(ctx, &seen)
+		switch {
+		case ok && c.state.Server.Phase != phase:
+			c.serves(ctx)
+		case ok:
 			c.showVerdict(v, v.Reason)
 			c.services.present(ctx, &c.state, v.Reason)
 		}
@@ -132,6 +144,10 @@ func (c *companion) beat(ctx context.Context) {
 	}
 	v, ok := c.decide(ctx, &seen)
 	if !ok {
+		return
+	}
+	if c.state.Server.Phase != phase {
+		c.serves(ctx)
 		return
 	}
 	reason, client := v.Reason, (*api.Client)(nil)
@@ -160,6 +176,12 @@ func (c *companion) beat(ctx context.Context) {
 	if c.state.Membership.Verified && !v.Out {
 		c.upkeep(ctx, seen)
 	}
+}
+
+// serves goes on from a heartbeat that found a server ready which was not heard to say so.
+func (c *companion) serves(ctx context.Context) {
+	c.checkAnew()
+	c.beat(ctx)
 }
 
 // decide returns a verdict with nothing left to ask or to do. It is not ok when an event,

@@ -135,7 +135,7 @@ func (d *dice) world() *world {
 		w.known(v.Value)
 	}
 	w.s = State{
-		Server:     Server{Phase: pick(d, Serving, Serving, Serving, Booting, Stopped), LastStatus: "booting", Started: d.ago(), StoppedAt: d.ago()},
+		Server:     Server{Phase: pick(d, Serving, Serving, Serving, Booting, Stopped), LastStatus: "booting", Started: d.ago(), StoppedAt: d.ago(), AnsweredSince: d.ago()},
 		Membership: Membership{Role: pick(d, Member, Member, Joining, Seeding), Claim: "claim"},
 		Entry:      Entry{ClusterID: pick(d, "id", "", "other"), ReportedAt: d.ago(), Lapsed: d.rare()},
 		View:       View{View: pick(d, w.views["a"].Value, viewOf("a", "a"), viewOf("a,b,c", "a,b")), At: d.ago(), SaidAt: d.ago(), RecordIndex: uint64(d.next() % 3), PassingPeers: pick(d, "", "b", "b,c")},
@@ -175,6 +175,9 @@ func (d *dice) world() *world {
 	w.oldAgents = d.rare()
 	d.onVolume(w)
 	d.theme(w)
+	if w.s.Server.Phase == Serving {
+		w.s.Server.AnsweredSince = Never
+	}
 	return w
 }
 

@@ -250,6 +250,7 @@ func (w *world) valid(t testing.TB) {
 	s := w.s
 	wrong := check(
 		!s.Membership.Verified || s.Server.Phase == Serving && s.Membership.Role == Member && s.Membership.ClusterID != "" && !s.Membership.VerifiedSince.IsZero(), "verified without what it takes",
+		s.Server.AnsweredSince.IsZero() || s.Server.Phase != Serving, "it serves and answers as one that does not",
 		s.Entry.MissingSince.IsZero() || !s.Entry.ReportedAt.IsZero(), "missing before it was reported",
 		!s.Fault.Degraded || s.Fault.Reason != "", "degraded without a reason",
 		(s.Join.StalledLooks > 0) == !s.Join.StalledSince.IsZero(), "looks without a time",

@@ -31,6 +31,9 @@
 // are asked again from the first on, and come to the same question or further. What an
 // action came to is noted at once by [Ended], whatever cuts the beat short.
 //
+// A verdict that turns a server which boots, or has stopped, into one that serves ends that
+// beat, and the next one follows at once, as after READY.
+//
 // [NextChore] is the same for what a verified node does once it has told Consul how it
 // is. [Heard] and [Closed] are what events make of a [State].
 //
@@ -42,7 +45,6 @@ import (
 	"fmt"
 	"slices"
 
-	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/peers"
 )
 
@@ -133,6 +135,7 @@ var phases = map[Phase]phase{
 		{"healthy", healthy},
 	}},
 	Booting: {rules: []rule{
+		{"servesUnheard", servesUnheard},
 		{"carryOnOrder", carryOnOrder},
 		{"maintenance", maintenance},
 		{"leaving", leaving},
@@ -144,6 +147,7 @@ var phases = map[Phase]phase{
 	// After stop_app, or paused in a minority: an explicit join may have failed, and
 	// members it waits for may have come back blank.
 	Stopped: {all: true, rules: []rule{
+		{"servesUnheard", servesUnheard},
 		{"joinTimeout", joinTimeout},
 		{"joinStalled", joinStalled},
 		{"maintenance", maintenance},
@@ -158,10 +162,7 @@ var phases = map[Phase]phase{
 // its arguments, and the same ones give the same verdict.
 func Decide(set Settings, s State, seen Observation) Verdict {
 	t := &turn{Settings: set, State: s, Seen: seen, out: seen.Volume.Maintenance.Value != nil}
-	if set.Replaced && s.Server.Phase == Booting && seen.Health.State != healthcheck.Critical {
-		t.State.Server.Phase = Serving // READY was said to the companion before this one
-	}
-	p := phases[t.State.Server.Phase]
+	p := phases[s.Server.Phase]
 	if t.State.Server.Phase != Stopped {
 		t.State.Majority.Lost = nil
 	}
@@ -183,7 +184,7 @@ func Decide(set Settings, s State, seen Observation) Verdict {
 		if word.Status == "" {
 			word = v
 		}
-		if !p.all {
+		if !p.all || t.State.Server.Phase != s.Server.Phase {
 			break
 		}
 	}

@@ -69,12 +69,14 @@ const (
 )
 
 // Server is what RabbitMQ said of itself. Stopped means that the node was withdrawn from
-// Consul and has not said READY since; StoppedAt is when it last was.
+// Consul and has not served since; StoppedAt is when it last was. AnsweredSince is set only
+// while it does not serve, as far as was heard, and AMQP answers.
 type Server struct {
-	Phase      Phase
-	LastStatus string // its last word while it does not serve
-	Started    time.Time
-	StoppedAt  time.Time
+	Phase         Phase
+	LastStatus    string // its last word while it does not serve
+	Started       time.Time
+	StoppedAt     time.Time
+	AnsweredSince time.Time
 }
 
 // Role is what a node's server is started as.

@@ -249,7 +249,12 @@ func (s *Server) run() {
 		s.state = running
 		w.tell(n.Who, "RabbitMQ is ready in "+v.cluster.id+" of "+strings.Join(sorted(v.cluster.members), ","))
 		s.say("STATUS=core ready")
-		s.say("READY=1")
+		if w.quiet || w.drawLocked(n.Who, "unheard") > w.rates.unheard {
+			s.say("READY=1")
+		} else {
+			w.tell(n.Who, "** nobody hears that")
+			w.did[Unheard]++
+		}
 		w.mu.Unlock()
 		select {
 		case <-s.again:

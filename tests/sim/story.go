@@ -70,7 +70,7 @@ func (w *World) disturb() (faults int) {
 	w.mu.Lock()
 	w.rates = rates{
 		crash: pick(0, 0, 0.001, 0.004, 0.01), lose: pick(0, 0.01, 0.05), late: pick(0, 0.5),
-		freeze: pick(0, 0, 0.002), slow: pick(0, 0, 0.02),
+		freeze: pick(0, 0, 0.002), slow: pick(0, 0, 0.02), unheard: pick(0, 0, 0.3),
 	}
 	wiping := r.IntN(8) == 0 // Consul loses its data in this story
 	spoiling := r.IntN(8) == 0
