@@ -66,6 +66,7 @@ type Peer struct {
 	Version   string // of RabbitMQ that it was started as; empty: it does not say
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
+	Status    string // of its own TTL check alone; empty: the catalog has none
 	View      Seen[View]
 	Down      bool // it was asked, and RabbitMQ positively does not run there
 
@@ -76,6 +77,7 @@ type Peer struct {
 // Entry is where in Consul's catalog a peer was found.
 type Entry struct {
 	ID          string // of the service
+	Made        string // [Registration.Made]
 	Agent       string // Consul's node that has the entry
 	AgentFailed bool   // that one is not reached by Consul's servers: the entry is what it last said
 
@@ -185,7 +187,7 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		Beating:   true,
 		View:      Seen[View]{Err: ErrNotAsked},
 		Start:     Start{Volume: meta[metaVolume], Boot: meta[metaBoot], Blank: meta[metaBlank] == "true"},
-		Entry:     Entry{ID: id},
+		Entry:     Entry{ID: id, Made: meta[metaMade]},
 	}
 	p.Since, _ = time.Parse(time.RFC3339, meta[metaSince]) // not said: zero
 	if p.Node == "" {
@@ -197,6 +199,9 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		}
 		if lapsed(c.Output) {
 			p.Beating = false
+		}
+		if c.CheckID == checkID(id, p.Boot) {
+			p.Status = c.Status
 		}
 		if c.CheckID == "serfHealth" && c.Status == api.HealthCritical {
 			p.AgentFailed = true

@@ -272,7 +272,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.missed = err
 		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
 	}
-	*entry = entry.Reported(time.Now())
+	*entry = entry.Reported(v.Status, time.Now())
 	s.renew(ctx, client, entry, v.Status, v.Reason)
 	return v.Reason, client, false
 }

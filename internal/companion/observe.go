@@ -21,7 +21,7 @@ import (
 // glance looks at what costs nothing: the clock and the volume.
 func (c *companion) glance() policy.Observation {
 	now := time.Now()
-	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID()}
+	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID(), Made: c.services.reg.Made}
 }
 
 // volume reads what lies on the volume.

@@ -73,7 +73,13 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 	if err := s.locate(ctx); err != nil {
 		return err
 	}
-	return peers.Announce(ctx, client, s.reg, standing, note)
+	reg := s.reg
+	reg.Made, s.reg.Made = peers.NewID(), "" // whose answer is lost may have been made
+	if err := peers.Announce(ctx, client, reg, standing, note); err != nil {
+		return err
+	}
+	s.reg = reg
+	return nil
 }
 
 // enter puts the cluster's id into the entry, which keeps its status.
@@ -86,7 +92,7 @@ func (s *services) enter(ctx context.Context, clusterID string) error {
 		return err
 	}
 	reg := s.reg
-	reg.ClusterID, reg.Blank = clusterID, false
+	reg.ClusterID, reg.Blank, reg.Made, s.reg.Made = clusterID, false, peers.NewID(), ""
 	if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
 		return err
 	}

@@ -208,7 +208,7 @@ func TestPauseMinorityIsReadBack(t *testing.T) {
 		if got, chores := join(trace), join(w.chores(t)); !matches(got, wantBeat) || chores != wantChores {
 			t.Errorf("\n got %s; chores %s\nwant %s; chores %s", got, chores, wantBeat, wantChores)
 		}
-		w.s.Entry = w.s.Entry.Reported(w.now)
+		w.s.Entry = w.s.Entry.Reported(Passing, w.now)
 		w.now = w.now.Add(w.set.Beat())
 	}
 	w := two()

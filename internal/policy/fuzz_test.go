@@ -120,7 +120,7 @@ func walk(t testing.TB, d dice) (spoke []string) {
 		if v.State.Membership.Verified && !v.Out {
 			w.chores(t)
 		}
-		w.s.Entry = w.s.Entry.Reported(w.now)
+		w.s.Entry = w.s.Entry.Reported(v.Status, w.now)
 		w.s.Entry, _ = w.s.Entry.Renew(v.Status, w.now, w.set.DeregisterAfter)
 		w.valid(t)
 		w.now = w.now.Add(pick(&d, 5*time.Second, 20*time.Second, time.Minute))
@@ -147,7 +147,7 @@ func walk(t testing.TB, d dice) (spoke []string) {
 
 // walkBeat is a beat of which every step is looked at.
 func (w *world) walkBeat(t testing.TB, spoke *[]string) Verdict {
-	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
+	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh", Made: "made"}
 	asked := map[string]int{}
 	for range MostSteps {
 		w.seen.Now = w.now

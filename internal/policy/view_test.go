@@ -90,6 +90,6 @@ func TestRefreshView(t *testing.T) {
 			t.Errorf("a quiet beat: %s", trace)
 		}
 		w.now = w.now.Add(w.set.Beat())
-		w.s.Entry = w.s.Entry.Reported(w.now)
+		w.s.Entry = w.s.Entry.Reported(Passing, w.now)
 	}
 }

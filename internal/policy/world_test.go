@@ -73,12 +73,12 @@ func viewOf(members, running string) peers.View {
 }
 
 func passes(node string) peers.Peer {
-	return peers.Peer{Node: node, Address: node + ":1", ClusterID: "id", Passing: true, Beating: true, Start: peers.Start{Volume: "v" + node, Boot: "boot-" + node}}
+	return peers.Peer{Node: node, Address: node + ":1", ClusterID: "id", Passing: true, Beating: true, Status: Passing, Start: peers.Start{Volume: "v" + node, Boot: "boot-" + node}}
 }
 
 func beats(node string) peers.Peer {
 	p := passes(node)
-	p.Passing = false
+	p.Passing, p.Status = false, Critical
 	return p
 }
 
@@ -104,7 +104,7 @@ func (w *world) listed(ps ...peers.Peer) {
 
 func (w *world) mine() peers.Peer {
 	p := passes("a")
-	p.ClusterID, p.Boot = w.s.Entry.ClusterID, w.set.Boot
+	p.ClusterID, p.Boot, p.Made = w.s.Entry.ClusterID, w.set.Boot, "made"
 	return p
 }
 
@@ -118,7 +118,7 @@ func newWorld() *world {
 	}
 	w.s = Start(w.set, Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-50 * time.Minute)}, began.Add(-time.Hour))
 	w.s.Server.Phase = Serving
-	w.s.Entry = Entry{ClusterID: "id", ReportedAt: began.Add(-5 * time.Second)}
+	w.s.Entry = Entry{ClusterID: "id", ReportedAt: began.Add(-5 * time.Second), Status: Passing}
 	w.s.View = View{At: began.Add(-5 * time.Second), SaidAt: began.Add(-time.Minute), RecordIndex: 7, PassingPeers: "b,c"}
 	w.judged(viewOf("a,b,c", "a,b,c"))
 	w.listed(passes("b"), passes("c"))
@@ -161,7 +161,7 @@ func (w *world) drained(o Maintenance) { w.volume.Maintenance.Value = &o }
 
 // beat looks, decides and acts, and tells what came of it, step by step.
 func (w *world) beat(t testing.TB) (Verdict, []string) {
-	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
+	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh", Made: "made"}
 	var trace []string
 	for range MostSteps {
 		w.seen.Now = w.now
