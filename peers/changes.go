@@ -72,6 +72,16 @@ func (r Record) Forgotten(node string) Record {
 	return r
 }
 
+// ForgottenByHand returns the record after RabbitMQ was found to have forgotten node, which
+// nobody of this program made it do.
+func (r Record) ForgottenByHand(node string, now time.Time) Record {
+	r = r.Without(node, "RabbitMQ was made to forget it, by hand", now)
+	g := r.Gone[node]
+	g.Forgotten = true
+	r.Gone[node] = g
+	return r.Forgotten(node)
+}
+
 // GoneOn returns the record after the cluster went on without the volumes of those nodes,
 // which are off it: they may not come back.
 func (r Record) GoneOn(nodes []string) (on Record, changed bool) {

@@ -31,8 +31,8 @@ const (
 //
 // Members is a superset of the nodes whose volumes may hold data: a seed's claim
 // names the seed, a joiner adds itself before its server starts, and only a node
-// itself takes itself off, or an operator's `forget-cluster`, which a member that serves
-// takes back. An empty volume id was published by somebody else and refuses nobody.
+// itself takes itself off, or an operator: by `forget-cluster`, which a member that serves
+// takes back, or by making RabbitMQ forget it. An empty volume id was published by somebody else and refuses nobody.
 type Record struct {
 	State      State             `json:"state"`
 	ClusterID  string            `json:"cluster_id,omitempty"` // filled in at Formed
@@ -62,6 +62,9 @@ type Gone struct {
 	// member again. A blank volume under the name is no such decision.
 	MayReturn bool `json:"may_return,omitempty"`
 	Final     bool `json:"final,omitempty"` // the cluster went on without that volume's data
+
+	// RabbitMQ was made to forget it, by hand: listed and running again, it is a member.
+	Forgotten bool `json:"forgotten,omitempty"`
 
 	// It never was a member on any volume, its join came to nothing: nothing was lost
 	// with it, but RabbitMQ may count it in.

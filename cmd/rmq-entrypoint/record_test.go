@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
@@ -216,5 +217,46 @@ func testOtherClusterOnRecord(t *testing.T, w *world) {
 	n.reports(soon, api.HealthCritical, "id-2")
 	if r := w.record(); r.ClusterID != "id-2" {
 		t.Errorf("it replaced a record that is formed: %+v", r)
+	}
+}
+
+// A member that RabbitMQ was made to forget by hand goes off the record. Its volume is refused, with what happened and
+// the way out, and a blank one joins.
+func testForgottenByHand(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va", "b@localhost": "vb", "c@localhost": "vc"}))
+	w.neighbour("b@localhost", "id-1", "a@localhost", "b@localhost")
+	a := w.node("a@localhost")
+	a.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost", "c@localhost"}})
+	a.start()
+	a.server(soon)
+	a.sees("id-1", "a@localhost", "b@localhost", "c@localhost")
+	a.tell("amqp up")
+	a.tell("notify READY=1")
+	a.registered(soon, api.HealthPassing)
+	expect.Consistently(t, 3*testBeat, "a member that RabbitMQ lists stays on record", func() error {
+		if r := w.record(); r.Members["c@localhost"] != "vc" {
+			return fmt.Errorf("record %+v", r)
+		}
+		return nil
+	})
+	a.sees("id-1", "a@localhost", "b@localhost") // as after rabbitmqctl forget_cluster_node
+	a.tell("notify READY=1")                     // nothing else tells the companion to look before long
+	expect.Eventually(t, 4*testBeat+late, "it goes off the record", func() error {
+		if r := w.record(); len(r.Members) != 2 || !r.Gone["c@localhost"].Forgotten {
+			return fmt.Errorf("record %+v", r)
+		}
+		return nil
+	})
+	a.registered(soon, api.HealthPassing)
+
+	c := w.node("c@localhost")
+	c.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vc", Members: []string{"a@localhost", "b@localhost", "c@localhost"}})
+	c.start()
+	c.refused(soon, "refusing to start", "c@localhost was taken off cluster id-1", "by a@localhost", "RabbitMQ was made to forget it, by hand", "goes on with a@localhost, b@localhost", "start with an empty volume")
+	expect.Must(t, os.RemoveAll(c.volume("mnesia")))
+	c.start()
+	c.server(soon)
+	if r := w.record(); r.Members["c@localhost"] == "" || r.Members["c@localhost"] == "vc" {
+		t.Errorf("a blank one does not join: %+v", r)
 	}
 }

@@ -60,6 +60,7 @@ func TestEntrypoint(t *testing.T) {
 		"server ends":                       testServerEnds,
 		"two misses":                        testTwoMisses,
 		"record lost":                       testRecordLost,
+		"forgotten by hand":                 testForgottenByHand,
 		"record of an earlier day":          testRecordOfEarlierDay,
 		"signal while the companion starts": testSIGTERMWhileCompanionStarts,
 		"Consul's name has no address":      testConsulsNameHasNoAddress,

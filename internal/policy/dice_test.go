@@ -100,7 +100,7 @@ func (d *dice) record() peers.Record {
 		}
 		r.Gone[n] = peers.Gone{
 			Volume: pick(d, "v"+n, "another", ""), At: d.ago(), Why: pick(d, "its volume came up blank", "given up by an operator (x)"), By: pick(d, "", n, "alice"),
-			Left: d.rare(), MayReturn: d.yes(), Final: d.rare(), Unjoined: d.rare(),
+			Left: d.rare(), MayReturn: d.yes(), Final: d.rare(), Unjoined: d.rare(), Forgotten: d.rare(),
 		}
 	}
 	if d.rare() {
@@ -140,7 +140,7 @@ func (d *dice) world() *world {
 		Entry:      Entry{ClusterID: pick(d, "id", "", "other"), ReportedAt: d.ago(), Lapsed: d.rare()},
 		View:       View{View: pick(d, w.views["a"].Value, viewOf("a", "a"), viewOf("a,b,c", "a,b")), At: d.ago(), SaidAt: d.ago(), RecordIndex: uint64(d.next() % 3), PassingPeers: pick(d, "", "b", "b,c")},
 		Partition:  Partition{RestartedAt: d.ago()},
-		Neighbours: Neighbours{LeaderMissing: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}},
+		Neighbours: Neighbours{LeaderMissing: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}, UnlistedSince: map[string]time.Time{"b": began.Add(-time.Minute), "c": d.ago()}},
 		Join:       Join{Deadline: pick(d, began.Add(time.Minute), began.Add(-time.Minute))},
 		Upkeep:     Upkeep{GrowTries: d.next() % 3},
 	}

@@ -229,6 +229,11 @@ func (w *world) forbidden(v Verdict) string {
 	switch a := v.Do.(type) {
 	case WriteRecord:
 		_, on := a.Record.Members["a"]
+		for _, m := range r.Names() {
+			if _, stays := a.Record.Members[m]; !stays && r.State == peers.Formed && w.lists(m) {
+				return m + " is taken off, and a running member may list it"
+			}
+		}
 		return check(r.State != peers.Formed || r.ClusterID == a.Record.ClusterID, "it replaces another cluster's record", a.Index == r.Index, "it replaces another record than it saw",
 			a.Record.State == peers.Formed && a.Record.ClusterID != "", "not a formed record", on, "without this node", m.Role == Member || phase == Serving, "it is blank")
 	case Enroll:
@@ -242,6 +247,14 @@ func (w *world) forbidden(v Verdict) string {
 		return check(m.Role == Member && w.volume.CarryOn.Value != nil, "nobody ordered it")
 	}
 	return ""
+}
+
+// lists reports whether a member that runs lists m, or was not heard in this beat.
+func (w *world) lists(m string) bool {
+	return slices.ContainsFunc(w.s.View.Running, func(n string) bool {
+		v := w.seen.Nodes[n].View
+		return !v.Known() || slices.Contains(v.Value.Members, m)
+	})
 }
 
 // valid holds the state against what its types promise.

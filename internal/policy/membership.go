@@ -261,6 +261,8 @@ func takenOff(t *turn, r peers.Record) bool {
 		return false
 	case g.Final: // the others went on without what this volume holds
 		return false
+	case g.Forgotten: // unless it was joined again by hand, this one is not in their cluster
+		return slices.ContainsFunc(t.State.View.Running, func(n string) bool { _, on := r.Members[n]; return on })
 	}
 	// Under its own name, but not by this node, which has served since: a second container
 	// with its host name, say.
@@ -355,6 +357,8 @@ func recordChanged(t *turn) Verdict {
 		switch long := t.Seen.Now.Sub(g.At) > 2*t.TTL; {
 		case !gone:
 			return t.write(r.With(m, ""), "a running member was not on record: added "+m)
+		case g.Forgotten: // it was joined again by hand
+			return t.write(r.With(m, ""), "a running member, which RabbitMQ had been made to forget: added "+m)
 		case g.Left || !long:
 		case g.MayReturn: // it will say itself on which volume
 			return t.write(r.With(m, ""), "a running member, which a blank volume under its name struck: added "+m)

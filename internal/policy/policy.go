@@ -132,6 +132,7 @@ var phases = map[Phase]phase{
 		{"noMajority", noMajority},
 		{"unseenMembers", unseenMembers},
 		{"noLeader", noLeader},
+		{"forgottenByHand", forgottenByHand},
 		{"healthy", healthy},
 	}},
 	Booting: {rules: []rule{

@@ -134,10 +134,11 @@ type Partition struct {
 }
 
 // Neighbours is what only this node sees of the others. Nothing in it is critical at one
-// look: UnseenSince names members that pass and are not seen running, LeaderMissing is
-// what the last look found.
+// look: UnseenSince names members that pass and are not seen running, UnlistedSince members
+// on record that RabbitMQ does not list, LeaderMissing is what the last look found.
 type Neighbours struct {
 	UnseenSince   map[string]time.Time
+	UnlistedSince map[string]time.Time
 	LeaderMissing bool
 }
 
