@@ -29,6 +29,15 @@ func (r Record) Founded(clusterID string, now time.Time) Record {
 	return r
 }
 
+// Renamed returns the record after RabbitMQ has given the same cluster another id.
+func (r Record) Renamed(clusterID string) Record {
+	formerly := slices.DeleteFunc(slices.Clone(r.Formerly), func(id string) bool { return id == clusterID })
+	r.Formerly = slices.Insert(formerly, 0, r.ClusterID)
+	r.Formerly = r.Formerly[:min(len(r.Formerly), kept)]
+	r.ClusterID = clusterID
+	return r
+}
+
 // kept is how many of the clusters and volumes that were replaced a record names.
 const kept = 8
 

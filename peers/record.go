@@ -36,6 +36,7 @@ const (
 type Record struct {
 	State      State             `json:"state"`
 	ClusterID  string            `json:"cluster_id,omitempty"` // filled in at Formed
+	Formerly   []string          `json:"formerly,omitempty"`   // ids that RabbitMQ gave this same cluster before, newest first
 	Claim      string            `json:"claim,omitempty"`      // random, one per founding
 	Session    string            `json:"session,omitempty"`    // of the claimant, while Forming
 	Seed       string            `json:"seed,omitempty"`       // node that claimed
@@ -145,6 +146,7 @@ func (r Record) plausible() error {
 			names, texts = append(names, n), append(texts, volume)
 		}
 	}
+	texts = append(texts, r.Formerly...)
 	gone := func(n string, g Gone) { names, texts = append(names, n), append(texts, g.Volume, g.Why, g.By) }
 	for n, g := range r.Gone {
 		gone(n, g)
@@ -244,6 +246,12 @@ func (r Record) pruned() Record {
 		delete(r.Gone, n)
 	}
 	return r
+}
+
+// Is reports whether the record is of that cluster, by an id that RabbitMQ gave it, now or
+// before.
+func (r Record) Is(clusterID string) bool {
+	return clusterID != "" && (r.ClusterID == clusterID || slices.Contains(r.Formerly, clusterID))
 }
 
 // Names returns the members in order.

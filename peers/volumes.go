@@ -72,8 +72,11 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		}
 		clusterID = r.ClusterID
 	}
+	if r.Is(clusterID) { // also where RabbitMQ was given the id of an earlier cluster
+		clusterID = r.ClusterID
+	}
 	for _, p := range r.Previous {
-		if p.ClusterID == clusterID {
+		if p.ClusterID == clusterID && clusterID != r.ClusterID {
 			return fmt.Sprintf("this volume holds data of cluster %s, which was replaced on %s by %s", clusterID, p.Until.Format(time.RFC3339), r.describe())
 		}
 	}

@@ -44,7 +44,7 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 
 	n.tell("notify STOPPING=1")
 	n.registered(atOnce, "")
-	n.sees("id-of-another", n.name)
+	n.sees("id-of-another", n.name, "another@localhost")
 	n.tell("notify READY=1")
 	n.reports(soon, api.HealthCritical, "SPLIT")
 	n.registered(soon, api.HealthCritical)

@@ -260,3 +260,53 @@ func testForgottenByHand(t *testing.T, w *world) {
 		t.Errorf("a blank one does not join: %+v", r)
 	}
 }
+
+// RabbitMQ's cluster id may change, as import_definitions does it: record, marker and entry follow, and nobody is split.
+func testClusterIDChanges(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va", "b@localhost": "vb", "c@localhost": "vc"}))
+	all := []string{"a@localhost", "b@localhost", "c@localhost"}
+	b := w.neighbour("b@localhost", "id-1", all...)
+	a := w.node("a@localhost")
+	a.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: all})
+	a.start()
+	a.server(soon)
+	a.sees("id-1", all...)
+	a.tell("amqp up")
+	a.tell("notify READY=1")
+	a.registered(soon, api.HealthPassing)
+
+	a.sees("id-2", all...)
+	a.tell("notify READY=1")
+	a.reports(soon, api.HealthCritical, "SPLIT: this node is in cluster id-2") // alone with it
+	b.sees("id-2", all...)
+	a.reports(2*testBeat+late, api.HealthPassing, "")
+	a.registered(testBeat+late, api.HealthPassing)
+	if r := w.record(); r.ClusterID != "id-2" || len(r.Formerly) != 1 || r.Formerly[0] != "id-1" || r.Members["c@localhost"] != "vc" {
+		t.Errorf("record %+v", r)
+	}
+	expect.Says(t, a.log(), "RabbitMQ CHANGED ITS CLUSTER'S ID")
+	expect.Eventually(t, 2*testBeat+late, "the marker and the entry follow", func() error {
+		m, err := os.ReadFile(a.state("member"))
+		if r, rerr := a.report(); err != nil || rerr != nil || r.ClusterID != "id-2" || !strings.Contains(string(m), "id-2") {
+			return fmt.Errorf("%s, %+v, %w, %w", m, r, err, rerr)
+		}
+		return nil
+	})
+
+	// One that was down meanwhile has the former id on its volume.
+	c := w.node("c@localhost")
+	c.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vc", Members: all})
+	c.start()
+	c.server(soon)
+	c.sees("id-2", all...)
+	c.tell("amqp up")
+	c.tell("notify READY=1")
+	c.registered(soon, api.HealthPassing)
+	// Not so another volume, nor one of a third cluster.
+	for id, volume := range map[string]string{"id-1": "other", "id-3": "vd"} {
+		d := w.node("d" + id + "@localhost")
+		d.hasData(&statedir.Marker{ClusterID: id, Volume: volume, Members: all})
+		d.start()
+		d.refused(soon, "refusing to start")
+	}
+}

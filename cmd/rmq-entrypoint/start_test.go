@@ -61,6 +61,7 @@ func TestEntrypoint(t *testing.T) {
 		"two misses":                        testTwoMisses,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,
+		"cluster id changes":                testClusterIDChanges,
 		"record of an earlier day":          testRecordOfEarlierDay,
 		"signal while the companion starts": testSIGTERMWhileCompanionStarts,
 		"Consul's name has no address":      testConsulsNameHasNoAddress,

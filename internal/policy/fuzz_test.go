@@ -234,7 +234,7 @@ func (w *world) forbidden(v Verdict) string {
 				return m + " is taken off, and a running member may list it"
 			}
 		}
-		return check(r.State != peers.Formed || r.ClusterID == a.Record.ClusterID, "it replaces another cluster's record", a.Index == r.Index, "it replaces another record than it saw",
+		return check(r.State != peers.Formed || r.ClusterID == a.Record.ClusterID || w.sayAll(r, a.Record.ClusterID), "it replaces another cluster's record", a.Index == r.Index, "it replaces another record than it saw",
 			a.Record.State == peers.Formed && a.Record.ClusterID != "", "not a formed record", on, "without this node", m.Role == Member || phase == Serving, "it is blank")
 	case Enroll:
 		return check(phase == Serving && !m.Verified, "it is verified, or does not serve", r.State == peers.Formed && r.ClusterID == a.Marker.ClusterID && r.Members["a"] == "va", "it is not on record with this volume",
@@ -247,6 +247,23 @@ func (w *world) forbidden(v Verdict) string {
 		return check(m.Role == Member && w.volume.CarryOn.Value != nil, "nobody ordered it")
 	}
 	return ""
+}
+
+// sayAll reports whether this node and, of the members on record, a majority were heard in this beat to be in that
+// cluster, with all that are on record and nobody else.
+func (w *world) sayAll(r Record, id string) bool {
+	count := 0
+	for n, seen := range w.seen.Nodes {
+		v := seen.View.Value
+		strange := slices.ContainsFunc(v.Members, func(m string) bool { _, on := r.Members[m]; return !on })
+		absent := slices.ContainsFunc(r.Names(), func(m string) bool {
+			return !slices.Contains(v.Members, m) && r.Joining[m] == "" && r.Unverified[m] == ""
+		})
+		if _, on := r.Members[n]; on && seen.View.Known() && v.ClusterID == id && !strange && !absent {
+			count++
+		}
+	}
+	return r.Members["a"] == "va" && w.s.Membership.Role == Member && w.seen.Nodes["a"].View.Value.ClusterID == id && 2*count > len(r.Members)
 }
 
 // lists reports whether a member that runs lists m, or was not heard in this beat.
