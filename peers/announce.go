@@ -23,6 +23,7 @@ const (
 	metaSince   = "since"  // when that was
 	metaBlank   = "blank"  // "true": it started on a blank volume and was not verified yet
 	metaQueues  = "default_queue_type"
+	metaMade    = "entry" // random id, another one whenever the entry is made anew
 )
 
 // metaPlugin is the key under which RabbitMQ's own Consul plugin names the node (its
@@ -43,13 +44,18 @@ type Registration struct {
 	TTL             time.Duration // of the check: silent for longer, and it is critical
 	DeregisterAfter time.Duration // critical for longer, and Consul removes the entry; at least 1 min
 	Version         string        // of RabbitMQ
-	Tags            []string
-	Meta            map[string]string // what else to say of the node
+	ClusterID       string        // once known
+	Queues          string        // what this program makes of queues that name no type; "": not decided yet
+	Made            string        // random id, which the catalog has once it has this entry and no earlier one; "": not said
 
-	ClusterID string // once known
-	Queues    string // what this program makes of queues that name no type; "": not decided yet
-
+	Labels
 	Start // the check is named for its Boot, so that nobody beats for another start
+}
+
+// Labels are what else to say of a node.
+type Labels struct {
+	Tags []string
+	Meta map[string]string
 }
 
 // Start is one start of a node on its volume. A name is no identity: two containers may
@@ -64,7 +70,7 @@ type Start struct {
 // metaOwn is how many keys of meta a registration has by itself, and maxMeta how
 // many Consul takes (its limits, and that of their lengths, since 1.0).
 const (
-	metaOwn = 8
+	metaOwn = 9
 	maxMeta = 64
 )
 
@@ -76,7 +82,7 @@ func ValidMeta(meta map[string]string) error {
 	}
 	for _, k := range slices.Sorted(maps.Keys(meta)) {
 		switch {
-		case slices.Contains([]string{metaNode, metaCluster, metaVersion, metaVolume, metaBoot, metaSince, metaBlank, metaQueues, metaPlugin}, k):
+		case slices.Contains([]string{metaNode, metaCluster, metaVersion, metaVolume, metaBoot, metaSince, metaBlank, metaQueues, metaMade, metaPlugin}, k):
 			return fmt.Errorf("key %q is this program's own", k)
 		case strings.HasPrefix(k, "consul-"):
 			return fmt.Errorf("key %q: Consul keeps consul-… to itself", k)
@@ -94,11 +100,14 @@ const metaLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 // ID is the registration's service id, one per node.
 func (r Registration) ID() string { return r.Service + "-" + strings.ReplaceAll(r.Node, "@", "-") }
 
-func (r Registration) check() string {
-	if r.Boot == "" {
-		return r.ID() + "-ttl"
+func (r Registration) check() string { return checkID(r.ID(), r.Boot) }
+
+// checkID is the id of the TTL check of a start's service.
+func checkID(id, boot string) string {
+	if boot == "" {
+		return id + "-ttl"
 	}
-	return r.ID() + "-ttl-" + r.Boot
+	return id + "-ttl-" + boot
 }
 
 // Announce registers the node with its check critical. An entry of the same id
@@ -135,7 +144,7 @@ func Enter(ctx context.Context, client *api.Client, r Registration, note string)
 func register(ctx context.Context, client *api.Client, r Registration, note string) error {
 	meta := map[string]string{
 		metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version,
-		metaVolume: r.Volume, metaBoot: r.Boot, metaSince: r.Since.UTC().Format(time.RFC3339), metaBlank: strconv.FormatBool(r.Blank), metaQueues: r.Queues,
+		metaVolume: r.Volume, metaBoot: r.Boot, metaSince: r.Since.UTC().Format(time.RFC3339), metaBlank: strconv.FormatBool(r.Blank), metaQueues: r.Queues, metaMade: r.Made,
 	}
 	maps.Copy(meta, r.Meta)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)

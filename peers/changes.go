@@ -29,6 +29,15 @@ func (r Record) Founded(clusterID string, now time.Time) Record {
 	return r
 }
 
+// Renamed returns the record after RabbitMQ has given the same cluster another id.
+func (r Record) Renamed(clusterID string) Record {
+	formerly := slices.DeleteFunc(slices.Clone(r.Formerly), func(id string) bool { return id == clusterID })
+	r.Formerly = slices.Insert(formerly, 0, r.ClusterID)
+	r.Formerly = r.Formerly[:min(len(r.Formerly), kept)]
+	r.ClusterID = clusterID
+	return r
+}
+
 // kept is how many of the clusters and volumes that were replaced a record names.
 const kept = 8
 
@@ -70,6 +79,16 @@ func (r Record) Forgotten(node string) Record {
 		}
 	}
 	return r
+}
+
+// ForgottenByHand returns the record after RabbitMQ was found to have forgotten node, which
+// nobody of this program made it do.
+func (r Record) ForgottenByHand(node string, now time.Time) Record {
+	r = r.Without(node, "RabbitMQ was made to forget it, by hand", now)
+	g := r.Gone[node]
+	g.Forgotten = true
+	r.Gone[node] = g
+	return r.Forgotten(node)
 }
 
 // GoneOn returns the record after the cluster went on without the volumes of those nodes,

@@ -45,11 +45,11 @@ type View struct {
 	Partitions []string // nodes this one is partitioned from (Mnesia)
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
 	Connected  []string // nodes whose Erlang VM is up and connected, RabbitMQ running there or not
+	Pauses     bool     // RabbitMQ here is to pause in a minority (Mnesia)
 
-	// Only when the node is partitioned: whether RabbitMQ is to pause in a minority, and
-	// what each node that answers sees of it, this one among them.
-	Pauses bool
-	Sides  map[string]Side
+	// Only when the node is partitioned: what each node that answers sees of it, this one
+	// among them.
+	Sides map[string]Side
 }
 
 // Side is what a node sees of a partition.
@@ -67,6 +67,7 @@ type Peer struct {
 	Queues    string // what queues are there that name no type; empty: it does not say
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
+	Status    string // of its own TTL check alone; empty: the catalog has none
 	View      Seen[View]
 	Down      bool // it was asked, and RabbitMQ positively does not run there
 
@@ -77,6 +78,7 @@ type Peer struct {
 // Entry is where in Consul's catalog a peer was found.
 type Entry struct {
 	ID          string // of the service
+	Made        string // [Registration.Made]
 	Agent       string // Consul's node that has the entry
 	AgentFailed bool   // that one is not reached by Consul's servers: the entry is what it last said
 
@@ -187,7 +189,7 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		Beating:   true,
 		View:      Seen[View]{Err: ErrNotAsked},
 		Start:     Start{Volume: meta[metaVolume], Boot: meta[metaBoot], Blank: meta[metaBlank] == "true"},
-		Entry:     Entry{ID: id},
+		Entry:     Entry{ID: id, Made: meta[metaMade]},
 	}
 	p.Since, _ = time.Parse(time.RFC3339, meta[metaSince]) // not said: zero
 	if p.Node == "" {
@@ -199,6 +201,9 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		}
 		if lapsed(c.Output) {
 			p.Beating = false
+		}
+		if c.CheckID == checkID(id, p.Boot) {
+			p.Status = c.Status
 		}
 		if c.CheckID == "serfHealth" && c.Status == api.HealthCritical {
 			p.AgentFailed = true

@@ -42,7 +42,20 @@ func TestAnnounceReportWithdraw(t *testing.T) {
 	}
 	for _, status := range []string{api.HealthPassing, api.HealthWarning, api.HealthCritical} {
 		mustReport(t, consul.Client, r, status)
-		onlyPeer(t, consul.Client, status != api.HealthCritical)
+		eventually(t, "the catalog has the status that the agent took", func() bool {
+			return onlyPeer(t, consul.Client, status != api.HealthCritical).Status == status
+		})
+	}
+	for _, made := range []string{"m1", "m2"} {
+		r := r
+		r.Made = made
+		if err := peers.Enter(t.Context(), consul.Client, r, ""); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "the catalog has the entry that the agent took", func() bool {
+			p := onlyPeer(t, consul.Client, false)
+			return p.Made == made && p.Status == api.HealthCritical
+		})
 	}
 
 	mustReport(t, consul.Client, r, api.HealthPassing)
@@ -439,8 +452,8 @@ func TestValidMeta(t *testing.T) {
 		{map[string]string{"a b": "v"}, false},
 		{map[string]string{"zoné": "v"}, false},
 		{map[string]string{"consul-zone": "v"}, false},
-		{many(56), true},
-		{many(57), false},
+		{many(55), true},
+		{many(56), false},
 	} {
 		r := registration(b, "10.0.0.2")
 		r.Meta = c.meta
@@ -449,7 +462,7 @@ func TestValidMeta(t *testing.T) {
 			t.Errorf("%.200v: %v; Consul: %v", c.meta, err, refused)
 		}
 	}
-	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "default_queue_type", "erlang-node-name"} {
+	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "default_queue_type", "entry", "erlang-node-name"} {
 		if err := peers.ValidMeta(map[string]string{own: "x"}); err == nil || !strings.Contains(err.Error(), own) {
 			t.Errorf("%s: %v", own, err)
 		}

@@ -31,11 +31,12 @@ const (
 //
 // Members is a superset of the nodes whose volumes may hold data: a seed's claim
 // names the seed, a joiner adds itself before its server starts, and only a node
-// itself takes itself off, or an operator's `forget-cluster`, which a member that serves
-// takes back. An empty volume id was published by somebody else and refuses nobody.
+// itself takes itself off, or an operator: by `forget-cluster`, which a member that serves
+// takes back, or by making RabbitMQ forget it. An empty volume id was published by somebody else and refuses nobody.
 type Record struct {
 	State      State             `json:"state"`
 	ClusterID  string            `json:"cluster_id,omitempty"` // filled in at Formed
+	Formerly   []string          `json:"formerly,omitempty"`   // ids that RabbitMQ gave this same cluster before, newest first
 	Claim      string            `json:"claim,omitempty"`      // random, one per founding
 	Session    string            `json:"session,omitempty"`    // of the claimant, while Forming
 	Seed       string            `json:"seed,omitempty"`       // node that claimed
@@ -62,6 +63,9 @@ type Gone struct {
 	// member again. A blank volume under the name is no such decision.
 	MayReturn bool `json:"may_return,omitempty"`
 	Final     bool `json:"final,omitempty"` // the cluster went on without that volume's data
+
+	// RabbitMQ was made to forget it, by hand: listed and running again, it is a member.
+	Forgotten bool `json:"forgotten,omitempty"`
 
 	// It never was a member on any volume, its join came to nothing: nothing was lost
 	// with it, but RabbitMQ may count it in.
@@ -142,6 +146,7 @@ func (r Record) plausible() error {
 			names, texts = append(names, n), append(texts, volume)
 		}
 	}
+	texts = append(texts, r.Formerly...)
 	gone := func(n string, g Gone) { names, texts = append(names, n), append(texts, g.Volume, g.Why, g.By) }
 	for n, g := range r.Gone {
 		gone(n, g)
@@ -241,6 +246,12 @@ func (r Record) pruned() Record {
 		delete(r.Gone, n)
 	}
 	return r
+}
+
+// Is reports whether the record is of that cluster, by an id that RabbitMQ gave it, now or
+// before.
+func (r Record) Is(clusterID string) bool {
+	return clusterID != "" && (r.ClusterID == clusterID || slices.Contains(r.Formerly, clusterID))
 }
 
 // Names returns the members in order.

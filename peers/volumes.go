@@ -72,8 +72,11 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		}
 		clusterID = r.ClusterID
 	}
+	if r.Is(clusterID) { // also where RabbitMQ was given the id of an earlier cluster
+		clusterID = r.ClusterID
+	}
 	for _, p := range r.Previous {
-		if p.ClusterID == clusterID {
+		if p.ClusterID == clusterID && clusterID != r.ClusterID {
 			return fmt.Sprintf("this volume holds data of cluster %s, which was replaced on %s by %s", clusterID, p.Until.Format(time.RFC3339), r.describe())
 		}
 	}
@@ -96,6 +99,8 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return ""
 	case gone && g.Left:
 		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+	case gone && g.Forgotten && len(r.Members) > 0:
+		return fmt.Sprintf("%s; the cluster goes on with %s, which do not know this volume any more", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
 	case gone && len(r.Members) == 0:
 		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
 	case gone:

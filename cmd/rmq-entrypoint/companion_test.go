@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -43,10 +44,101 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 
 	n.tell("notify STOPPING=1")
 	n.registered(atOnce, "")
-	n.sees("id-of-another", n.name)
+	n.sees("id-of-another", n.name, "another@localhost")
 	n.tell("notify READY=1")
 	n.reports(soon, api.HealthCritical, "SPLIT")
 	n.registered(soon, api.HealthCritical)
+}
+
+// RabbitMQ is asked what it does in a minority: with start_app it has read its files again.
+func testPauseMinorityIsReadBack(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	pauses := func(want string) {
+		t.Helper()
+		expect.Eventually(t, soon, "RabbitMQ pauses in a minority: "+want, func() error {
+			if b, err := os.ReadFile(n.path("pauses")); err != nil || strings.TrimSpace(string(b)) != want {
+				return fmt.Errorf("%q, %w", b, err)
+			}
+			return nil
+		})
+	}
+	n.put(n.path("pauses"), "true\n") // by its file, and the cluster has one member
+	n.serves()
+	pauses("false")
+	n.tell("notify STOPPING=1")
+	n.tell("amqp down")
+	n.put(n.path("pauses"), "true\n")
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	pauses("false")
+}
+
+// unheardIn is how long it takes at most until a server that serves and was not heard to say so is verified.
+const unheardIn = 4*testBeat + late
+
+// AMQP that answers, on a node that RabbitMQ lists as running, serves: READY is one datagram, and may be lost.
+func testReadyLost(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.hasData(nil)
+	n.start()
+	n.server(soon)
+	n.put(n.path("view"), fmt.Sprintf("view|id-of-%s|%s|||false|\n", n.service, n.name)) // it boots
+	n.tell("amqp up")
+	expect.Consistently(t, 3*testBeat, "not before RabbitMQ lists it", func() error {
+		r, err := n.report()
+		if err == nil && (r.Ready() || strings.Contains(n.log(), "READY was not heard")) {
+			err = fmt.Errorf("%s: %s", r.Status, r.Reason)
+		}
+		return err
+	})
+	n.sees("id-of-"+n.service, n.name)
+	n.reports(unheardIn, api.HealthPassing, "")
+	n.registered(testBeat+late, api.HealthPassing)
+	expect.Says(t, n.log(), "READY was not heard", "verified: this node is a member")
+	n.tell("notify STOPPING=1") // and is heard when it stops
+	n.registered(atOnce, "")
+}
+
+// A joiner whose READY was lost has joined: the join timeout does not end it.
+func testReadyOfJoinerLost(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"b@localhost": "vb"}))
+	w.neighbour("b@localhost", "id-1", "b@localhost")
+	n := w.node("a@localhost", "RMQ_JOIN_TIMEOUT="+(6*testBeat+late).String())
+	n.start()
+	n.server(soon)
+	n.sees("id-1", "a@localhost", "b@localhost")
+	n.tell("amqp up")
+	n.reports(unheardIn, api.HealthPassing, "")
+	if r := n.reports(soon, api.HealthPassing, ""); r.Role != statedir.Member {
+		t.Errorf("it is a %s", r.Role)
+	}
+}
+
+// A listener that closed with "shutdown" and is back: RabbitMQ did not stop.
+func testListenerRestarts(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	for i := range 2 {
+		n.tell("amqp 320")
+		n.tell("amqp up")
+		n.registered(atOnce, "")
+		n.registered(unheardIn, api.HealthPassing)
+		n.reports(soon, api.HealthPassing, "")
+		if got := strings.Count(n.log(), "verified: this node"); got != i+2 {
+			t.Errorf("verified %d times, want %d", got, i+2)
+		}
+	}
+	// One that stops is not taken for one that serves, though it answers to the last.
+	n.put(n.path("view"), fmt.Sprintf("view|id-of-%s|%s|||false|\n", n.service, n.name))
+	n.tell("notify STOPPING=1")
+	n.registered(atOnce, "")
+	expect.Consistently(t, 4*testBeat, "it stays out", func() error {
+		if r, err := n.report(); err != nil || r.Ready() {
+			return fmt.Errorf("%s: %s, %w", r.Status, r.Reason, err)
+		}
+		return nil
+	})
 }
 
 func testStatusAfterReady(t *testing.T, w *world) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
@@ -216,5 +217,96 @@ func testOtherClusterOnRecord(t *testing.T, w *world) {
 	n.reports(soon, api.HealthCritical, "id-2")
 	if r := w.record(); r.ClusterID != "id-2" {
 		t.Errorf("it replaced a record that is formed: %+v", r)
+	}
+}
+
+// A member that RabbitMQ was made to forget by hand goes off the record. Its volume is refused, with what happened and
+// the way out, and a blank one joins.
+func testForgottenByHand(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va", "b@localhost": "vb", "c@localhost": "vc"}))
+	w.neighbour("b@localhost", "id-1", "a@localhost", "b@localhost")
+	a := w.node("a@localhost")
+	a.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost", "c@localhost"}})
+	a.start()
+	a.server(soon)
+	a.sees("id-1", "a@localhost", "b@localhost", "c@localhost")
+	a.tell("amqp up")
+	a.tell("notify READY=1")
+	a.registered(soon, api.HealthPassing)
+	expect.Consistently(t, 3*testBeat, "a member that RabbitMQ lists stays on record", func() error {
+		if r := w.record(); r.Members["c@localhost"] != "vc" {
+			return fmt.Errorf("record %+v", r)
+		}
+		return nil
+	})
+	a.sees("id-1", "a@localhost", "b@localhost") // as after rabbitmqctl forget_cluster_node
+	a.tell("notify READY=1")                     // nothing else tells the companion to look before long
+	expect.Eventually(t, 4*testBeat+late, "it goes off the record", func() error {
+		if r := w.record(); len(r.Members) != 2 || !r.Gone["c@localhost"].Forgotten {
+			return fmt.Errorf("record %+v", r)
+		}
+		return nil
+	})
+	a.registered(soon, api.HealthPassing)
+
+	c := w.node("c@localhost")
+	c.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vc", Members: []string{"a@localhost", "b@localhost", "c@localhost"}})
+	c.start()
+	c.refused(soon, "refusing to start", "c@localhost was taken off cluster id-1", "by a@localhost", "RabbitMQ was made to forget it, by hand", "goes on with a@localhost, b@localhost", "start with an empty volume")
+	expect.Must(t, os.RemoveAll(c.volume("mnesia")))
+	c.start()
+	c.server(soon)
+	if r := w.record(); r.Members["c@localhost"] == "" || r.Members["c@localhost"] == "vc" {
+		t.Errorf("a blank one does not join: %+v", r)
+	}
+}
+
+// RabbitMQ's cluster id may change, as import_definitions does it: record, marker and entry follow, and nobody is split.
+func testClusterIDChanges(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va", "b@localhost": "vb", "c@localhost": "vc"}))
+	all := []string{"a@localhost", "b@localhost", "c@localhost"}
+	b := w.neighbour("b@localhost", "id-1", all...)
+	a := w.node("a@localhost")
+	a.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: all})
+	a.start()
+	a.server(soon)
+	a.sees("id-1", all...)
+	a.tell("amqp up")
+	a.tell("notify READY=1")
+	a.registered(soon, api.HealthPassing)
+
+	a.sees("id-2", all...)
+	a.tell("notify READY=1")
+	a.reports(soon, api.HealthCritical, "SPLIT: this node is in cluster id-2") // alone with it
+	b.sees("id-2", all...)
+	a.reports(2*testBeat+late, api.HealthPassing, "")
+	a.registered(testBeat+late, api.HealthPassing)
+	if r := w.record(); r.ClusterID != "id-2" || len(r.Formerly) != 1 || r.Formerly[0] != "id-1" || r.Members["c@localhost"] != "vc" {
+		t.Errorf("record %+v", r)
+	}
+	expect.Says(t, a.log(), "RabbitMQ CHANGED ITS CLUSTER'S ID")
+	expect.Eventually(t, 2*testBeat+late, "the marker and the entry follow", func() error {
+		m, err := os.ReadFile(a.state("member"))
+		if r, rerr := a.report(); err != nil || rerr != nil || r.ClusterID != "id-2" || !strings.Contains(string(m), "id-2") {
+			return fmt.Errorf("%s, %+v, %w, %w", m, r, err, rerr)
+		}
+		return nil
+	})
+
+	// One that was down meanwhile has the former id on its volume.
+	c := w.node("c@localhost")
+	c.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vc", Members: all})
+	c.start()
+	c.server(soon)
+	c.sees("id-2", all...)
+	c.tell("amqp up")
+	c.tell("notify READY=1")
+	c.registered(soon, api.HealthPassing)
+	// Not so another volume, nor one of a third cluster.
+	for id, volume := range map[string]string{"id-1": "other", "id-3": "vd"} {
+		d := w.node("d" + id + "@localhost")
+		d.hasData(&statedir.Marker{ClusterID: id, Volume: volume, Members: all})
+		d.start()
+		d.refused(soon, "refusing to start")
 	}
 }

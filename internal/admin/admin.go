@@ -162,7 +162,7 @@ func underLock(ctx context.Context, cfg config.Config, id string, do func(client
 
 // onRecord refuses a command meant for another cluster than the one on record.
 func onRecord(r peers.Record, id string) error {
-	if r.State != peers.Formed || r.ClusterID != id {
+	if r.State != peers.Formed || !r.Is(id) {
 		return fmt.Errorf("--cluster-id %s is not the cluster on record, which is %s (members %s): see rmq-entrypoint status",
 			id, cmp.Or(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
 	}

@@ -59,7 +59,7 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		var unsure []string
 		for _, n := range nodes {
 			v, err := rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).View(ctx, n)
-			if blank[n] && (err != nil || v.ClusterID != id) {
+			if blank[n] && (err != nil || !r.Is(v.ClusterID)) {
 				continue
 			}
 			if err == nil || errors.Is(err, rabbitmq.ErrNoClusterID) { // critical, but it runs

@@ -149,7 +149,7 @@ func newCompanion(s Surroundings) *companion {
 	}}
 	c.state = policy.Start(c.settings, policy.Membership{
 		Role: policy.Role(rt.Role), ClusterID: rt.Cluster, Claim: rt.Claim, VerifiedSince: rt.Verified,
-	}, rt.PauseMinority, time.Now())
+	}, time.Now())
 	c.board.ttl, c.board.looked = cfg.TTL, time.Now()
 	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt)}
 	return c

@@ -131,15 +131,8 @@ func (c *companion) leave(ctx context.Context, why string, most time.Duration, e
 func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, late *time.Timer) error {
 	c.state = s
 	if e.Ready {
-		for old := true; old; { // what closed before is history
-			select {
-			case <-c.Closed:
-			default:
-				old = false
-			}
-		}
 		c.Log.Info("RabbitMQ is ready, verifying")
-		c.steady = healthcheck.Steady{}
+		c.checkAnew()
 	}
 	if e.Withdraw {
 		late.Reset(policy.StopUsually)
@@ -157,6 +150,18 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, 
 		}
 	}
 	return nil
+}
+
+// checkAnew is for a server that has just become ready: what the check saw before is history.
+func (c *companion) checkAnew() {
+	c.steady = healthcheck.Steady{}
+	for {
+		select {
+		case <-c.Closed:
+		default:
+			return
+		}
+	}
 }
 
 // background keeps the seed's lock and the hosts file until the function that it returns is
@@ -204,9 +209,14 @@ func within(d time.Duration, do func()) bool {
 // beat decides on what was seen, acts until nothing is left to ask or to do, and tells
 // Consul, /status and the log.
 func (c *companion) beat(ctx context.Context, seen policy.Observation) {
-	if c.state.Server.Phase == policy.Stopped { // nothing is registered before long
-		if v, ok := c.decide(ctx, &seen); ok {
-			c.showVerdict(v, v.Reason, seen.Began)
+	phase := c.state.Server.Phase
+	if phase == policy.Stopped { // nothing is registered before long
+		v, ok := c.decide(ctx, &seen)
+		if !ok {
+			return
+		}
+		c.showVerdict(v, v.Reason, seen.Began)
+		if c.state.Server.Phase == phase {
 			c.working.at("telling Consul", usual)
 			c.services.present(ctx, &c.state, v.Reason)
 		}
@@ -221,6 +231,10 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) {
 	}
 	v, ok := c.decide(ctx, &seen)
 	if !ok {
+		return
+	}
+	if c.state.Server.Phase != phase { // it serves and was not heard to say so
+		c.showVerdict(v, v.Reason, seen.Began)
 		return
 	}
 	reason, client := v.Reason, (*api.Client)(nil)
@@ -348,7 +362,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.missed = err
 		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
 	}
-	*entry = entry.Reported(time.Now())
+	*entry = entry.Reported(v.Status, time.Now())
 	s.renew(ctx, client, entry, v.Status, v.Reason)
 	return v.Reason, client, false
 }

@@ -28,13 +28,16 @@ import (
 func (c *companion) look(ctx context.Context, state policy.State) (seen policy.Observation, ok bool) {
 	c.looking.at("reading the volume", disk)
 	seen = c.glance()
-	if state.Server.Phase != policy.Stopped {
+	stopped := state.Server.Phase == policy.Stopped
+	if !stopped || time.Since(state.Server.StoppedAt) >= c.settings.Beat() { // one that stops is left alone
 		c.looking.at("asking: AMQP", usual)
 		r := c.Check(ctx)
 		if ctx.Err() != nil {
 			return seen, false
 		}
-		seen.Health = c.steady.Next(r)
+		if seen.Health = r; !stopped {
+			seen.Health = c.steady.Next(r)
+		}
 	}
 	c.board.look(time.Now())
 	word := c.local(ctx, state, &seen)
@@ -72,7 +75,7 @@ func (c *companion) local(ctx context.Context, state policy.State, seen *policy.
 // glance looks at what costs nothing: the clock and the volume.
 func (c *companion) glance() policy.Observation {
 	now := time.Now()
-	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID()}
+	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID(), Made: c.services.reg.Made}
 }
 
 // volume reads what lies on the volume. One reader at a time: each holds the operator's lock

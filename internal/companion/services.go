@@ -22,6 +22,7 @@ type services struct {
 	runtime *statedir.Runtime
 	reg     peers.Registration
 	plugins []consul.PluginService
+	denied  time.Time // when Consul last refused a plugin's service
 	missed  error     // why Consul could not be asked or told in this heartbeat
 	away    time.Time // since when it cannot; zero: it can
 }
@@ -72,7 +73,13 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 	if err := s.locate(ctx); err != nil {
 		return err
 	}
-	return peers.Announce(ctx, client, s.reg, standing, note)
+	reg := s.reg
+	reg.Made, s.reg.Made = peers.NewID(), "" // whose answer is lost may have been made
+	if err := peers.Announce(ctx, client, reg, standing, note); err != nil {
+		return err
+	}
+	s.reg = reg
+	return nil
 }
 
 // enter puts the cluster's id into the entry, which keeps its status.
@@ -85,7 +92,7 @@ func (s *services) enter(ctx context.Context, clusterID string) error {
 		return err
 	}
 	reg := s.reg
-	reg.ClusterID, reg.Blank = clusterID, false
+	reg.ClusterID, reg.Blank, reg.Made, s.reg.Made = clusterID, false, peers.NewID(), ""
 	if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
 		return err
 	}
@@ -130,9 +137,16 @@ func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.
 	*entry = next
 }
 
+// deniedFor is how long the services of plugins rest after Consul refused one: it logs
+// each refusal, and a token may be given the right.
+const deniedFor = time.Minute
+
 // reportPlugins reports the services of plugins: each is as fit as the node while its port
 // answers. One that never answered is not registered, as where the plugin is not enabled.
 func (s *services) reportPlugins(ctx context.Context, client *api.Client, standing peers.Standing, status, reason string) {
+	if time.Since(s.denied) < deniedFor {
+		return
+	}
 	for _, e := range s.plugins {
 		status, reason := status, reason
 		silent := e.Answers(ctx)
@@ -147,11 +161,14 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client, standi
 			}
 		}
 		if consul.Denied(err) {
-			s.log.Warn("management and Prometheus are not registered", "err", err)
-			s.plugins = nil
+			if s.denied.IsZero() {
+				s.log.Warn("management and Prometheus are not registered", "err", err)
+			}
+			s.denied = time.Now()
 			return
 		}
 	}
+	s.denied = time.Time{}
 }
 
 // leaveAgents removes entries left with agents that this node moved away from.

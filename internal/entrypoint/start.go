@@ -58,12 +58,11 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 	if err := MakeWay(log, cfg, p); err != nil {
 		return err
 	}
-	rt.PauseMinority = max(len(p.Peers)+1, len(h.state.Members)) >= 3
 	rt.UserPartitionHandling = h.user.Sets("cluster_partition_handling")
 	if rt.Queues, err = defaultQueues(log, h, p); err != nil {
 		return err
 	}
-	if err := writeConf(h, p, rt.PauseMinority, rt.Queues == statedir.Quorum); err != nil {
+	if err := writeConf(h, p, max(len(p.Peers)+1, len(h.state.Members)) >= 3, rt.Queues == statedir.Quorum); err != nil {
 		return err
 	}
 	client, cerr := agents.Client(ctx) // before agents.Addr is written down: the companion must know where the node is registered

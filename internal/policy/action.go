@@ -195,7 +195,7 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 		if out.Err != nil {
 			t.say(Warn, "cannot set cluster_partition_handling", "err", out.Err)
 		} else {
-			up.PauseMinority = a.On
+			t.State.View.Pauses, t.State.View.At = a.On, Never // and it is asked whether it took that
 			t.say(Info, "cluster_partition_handling set", "pause_minority", a.On, "members", up.RecordSize)
 		}
 	}

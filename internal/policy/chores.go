@@ -93,20 +93,23 @@ func (t *turn) grown(out Outcome) {
 }
 
 // writeMarker keeps on the volume who the members are, and until when this one served, to
-// half a minute.
+// half a minute. A marker that is not this node's, or not there any more, is written anew at
+// once; one that cannot be read, in its time.
 func writeMarker(t *turn) Verdict {
-	m := t.State.Upkeep.Marker
-	if did[WriteMarker](t).Done || slices.Equal(m.Members, t.State.View.Members) && m.Regrow == (t.State.Upkeep.GrowTries > 0) && t.Seen.Now.Sub(m.At) <= viewEvery {
+	m, on := t.State.Upkeep.Marker, t.Seen.Volume.Marker
+	there := on.Err != nil || on.Value != nil && on.Value.ClusterID == t.State.View.ClusterID && on.Value.Volume == t.Volume
+	if did[WriteMarker](t).Done || there && slices.Equal(m.Members, t.State.View.Members) && m.Regrow == (t.State.Upkeep.GrowTries > 0) && t.Seen.Now.Sub(m.At) <= viewEvery {
 		return Verdict{}
 	}
 	return do(WriteMarker{NewMarker(t.Settings, t.State, t.Seen.Now)})
 }
 
 // setPauseMinority makes a node of three and more pause in a minority where Mnesia decides,
-// unless the user said otherwise: the default left a lasting partition.
+// unless the user said otherwise: the default left a lasting partition. RabbitMQ says what
+// it has: with each start_app it reads its files again, and what it was told is gone.
 func setPauseMinority(t *turn) Verdict {
 	want := t.State.Upkeep.RecordSize >= 3
-	if t.OwnPartitionHandling || t.State.View.Khepri || want == t.State.Upkeep.PauseMinority || did[SetPauseMinority](t).Done {
+	if t.OwnPartitionHandling || t.State.View.Khepri || want == t.State.View.Pauses || did[SetPauseMinority](t).Done {
 		return Verdict{}
 	}
 	return do(SetPauseMinority{want})

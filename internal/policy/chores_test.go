@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"rmq-entrypoint/peers"
 )
 
 // A verified node that nothing is wrong with has nothing to do.
@@ -25,10 +27,12 @@ func TestChores(t *testing.T) {
 	build := func() *world {
 		w := newWorld()
 		w.oldAgents = true
-		w.s.Upkeep.GrowTries, w.s.Upkeep.PauseMinority = 10, false
+		w.s.Upkeep.GrowTries = 10
 		w.s.View.Members = list("a,b")
 		w.record = formed("a,b,c,d,e").Left("d", "", began.Add(-time.Hour)).Left("e", "", began.Add(-time.Hour))
-		w.judged(viewOf("a,b,c,d,e", "a,b,c"))
+		v := viewOf("a,b,c,d,e", "a,b,c")
+		v.Pauses = false
+		w.judged(v)
 		w.beat(t)
 		w.log = nil
 		return w
@@ -39,7 +43,7 @@ func TestChores(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", join(trace), all)
 	}
 	up := w.s.Upkeep
-	if !up.PauseMinority || up.ToForget == nil && len(up.ToForget) > 0 || !w.s.View.At.IsZero() || up.GrowTries != 0 || !slices.Equal(up.Marker.Members, list("a,b,c,d,e")) || !up.Marker.At.Equal(began) {
+	if !w.s.View.Pauses || up.ToForget == nil && len(up.ToForget) > 0 || !w.s.View.At.IsZero() || up.GrowTries != 0 || !slices.Equal(up.Marker.Members, list("a,b,c,d,e")) || !up.Marker.At.Equal(began) {
 		t.Errorf("%+v", up)
 	}
 	for _, line := range []string{"cluster_partition_handling set pause_minority true members 3", "a member left for good and was not forgotten: forgetting it member d", "a member left for good and was not forgotten: forgetting it member e"} {
@@ -54,7 +58,7 @@ func TestChores(t *testing.T) {
 	if trace := w.chores(t); join(trace) != all {
 		t.Errorf("\n got %s\nwant %s", join(trace), all)
 	}
-	if up := w.s.Upkeep; up.PauseMinority || len(up.ToForget) > 0 || up.GrowTries != 9 || slices.Equal(up.Marker.Members, list("a,b,c,d,e")) {
+	if up := w.s.Upkeep; w.s.View.Pauses || len(up.ToForget) > 0 || up.GrowTries != 9 || slices.Equal(up.Marker.Members, list("a,b,c,d,e")) {
 		t.Errorf("%+v", up)
 	}
 	for _, line := range []string{"cannot write the marker err no answer yet", "cannot set cluster_partition_handling err no answer yet", "it is not forgotten yet member d err no answer yet", "cannot look yet whether quorum queues lack a replica here tries_left 9 why no answer yet"} {
@@ -77,6 +81,10 @@ func TestWriteMarker(t *testing.T) {
 		"other members":        {func(w *world) { w.s.Upkeep.Marker.Members = list("a,b") }, true},
 		"replicas are missing": {func(w *world) { w.s.Upkeep.GrowTries, w.said = 3, []Said{{"q", "later"}} }, true},
 		"none is any more":     {func(w *world) { w.s.Upkeep.Marker.Regrow = true }, true},
+		"it was removed":       {func(w *world) { w.volume.Marker.Value = nil }, true},
+		"of another cluster":   {func(w *world) { w.volume.Marker.Value = &Marker{ClusterID: "other", Volume: "va"} }, true},
+		"of another volume":    {func(w *world) { w.volume.Marker.Value = &Marker{ClusterID: "id", Volume: "other"} }, true},
+		"it cannot be read":    {func(w *world) { w.volume.Marker = peers.Seen[*Marker]{Err: errNot} }, false},
 	} {
 		w := newWorld()
 		c.change(w)
@@ -152,7 +160,7 @@ func TestSetPauseMinority(t *testing.T) {
 		{name: "refused to take it back", booted: true, sizes: []int{2, 2, 2}, fails: []bool{true, true, false}, told: "false false false"},
 	} {
 		w := newWorld()
-		w.set.OwnPartitionHandling, w.s.View.Khepri, w.s.Upkeep.PauseMinority = tc.user, tc.khepri, tc.booted
+		w.set.OwnPartitionHandling, w.s.View.Khepri, w.s.View.Pauses = tc.user, tc.khepri, tc.booted
 		told := ""
 		for i, size := range tc.sizes {
 			w.s.Upkeep.RecordSize, w.fails["SetPauseMinority"] = size, nil
@@ -172,6 +180,56 @@ func TestSetPauseMinority(t *testing.T) {
 			t.Errorf("%s: with sizes %v it was told %q, want %q", tc.name, tc.sizes, told, tc.told)
 		}
 	}
+}
+
+// What RabbitMQ has is what it says itself: after a start_app it has read its files again, and somebody else may have
+// told it otherwise.
+func TestPauseMinorityIsReadBack(t *testing.T) {
+	t.Parallel()
+	two := func() *world {
+		w := newWorld()
+		w.record = formed("a,b")
+		w.listed(passes("b"))
+		w.s.View.PassingPeers = "b"
+		v := viewOf("a,b", "a,b")
+		v.Pauses = false
+		w.judged(v)
+		w.marker(Marker{ClusterID: "id", Volume: "va", Members: list("a,b"), At: began})
+		return w
+	}
+	has := func(w *world, pauses bool) {
+		v := w.views["a"]
+		v.Value.Pauses = pauses
+		w.views["a"] = v
+	}
+	beat := func(w *world, wantBeat, wantChores string) {
+		t.Helper()
+		_, trace := w.beat(t)
+		if got, chores := join(trace), join(w.chores(t)); !matches(got, wantBeat) || chores != wantChores {
+			t.Errorf("\n got %s; chores %s\nwant %s; chores %s", got, chores, wantBeat, wantChores)
+		}
+		w.s.Entry = w.s.Entry.Reported(Passing, w.now)
+		w.now = w.now.Add(w.set.Beat())
+	}
+	w := two()
+	beat(w, quiet+"passing: answers", "")
+	// stop_app and start_app: rabbitmq.config says pause_minority.
+	w.s, _ = Heard(w.set, w.s, "STOPPING=1", w.now)
+	has(w, true)
+	w.s, _ = Heard(w.set, w.s, "READY=1", w.now)
+	beat(w, "*ask view a; Enroll; passing: answers", "SetPauseMinority(false)")
+	beat(w, quiet+"ask view a within 7.5s; passing: answers", "")
+	beat(w, quiet+"passing: answers", "")
+	// It says that it took that, and did not.
+	has(w, true)
+	w.s.View.Pauses, w.s.View.At = false, Never
+	beat(w, quiet+"ask view a within 7.5s; passing: answers", "SetPauseMinority(false)")
+	// By hand, which nothing else shows.
+	w = two()
+	has(w, true)
+	w.s.View.SaidAt = began.Add(w.set.Beat() - saidEvery)
+	beat(w, quiet+"passing: answers", "")
+	beat(w, quiet+"ask view a within 7.5s; passing: answers", "SetPauseMinority(false)")
 }
 
 // Two members are warned of where they are worse than one, and not while a third may be on its way.

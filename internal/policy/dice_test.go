@@ -59,7 +59,7 @@ func (d *dice) view(node string) Fact[peers.View] {
 		}
 		return Answer(peers.View{}, errNot)
 	}
-	v := peers.View{ClusterID: pick(d, "id", "id", "id", "other"), Members: d.some("a", "b", "c", "d"), Khepri: d.yes()}
+	v := peers.View{ClusterID: pick(d, "id", "id", "id", "other"), Members: d.some("a", "b", "c", "d"), Khepri: d.yes(), Pauses: d.yes()}
 	if !slices.Contains(v.Members, node) {
 		v.Members = append([]string{node}, v.Members...)
 		slices.Sort(v.Members)
@@ -69,7 +69,7 @@ func (d *dice) view(node string) Fact[peers.View] {
 		v.Running = d.some(v.Members...)
 	}
 	if !v.Khepri && d.rare() {
-		v.Partitions, v.Pauses, v.Sides = d.some("b", "c"), !d.rare(), map[string]peers.Side{}
+		v.Partitions, v.Sides = d.some("b", "c"), map[string]peers.Side{}
 		for _, m := range d.some(v.Members...) {
 			v.Sides[m] = peers.Side{With: d.some(v.Members...), From: d.some(v.Members...)}
 		}
@@ -100,7 +100,7 @@ func (d *dice) record() peers.Record {
 		}
 		r.Gone[n] = peers.Gone{
 			Volume: pick(d, "v"+n, "another", ""), At: d.ago(), Why: pick(d, "its volume came up blank", "given up by an operator (x)"), By: pick(d, "", n, "alice"),
-			Left: d.rare(), MayReturn: d.yes(), Final: d.rare(), Unjoined: d.rare(),
+			Left: d.rare(), MayReturn: d.yes(), Final: d.rare(), Unjoined: d.rare(), Forgotten: d.rare(),
 		}
 	}
 	if d.rare() {
@@ -135,14 +135,14 @@ func (d *dice) world() *world {
 		w.known(v.Value)
 	}
 	w.s = State{
-		Server:     Server{Phase: pick(d, Serving, Serving, Serving, Booting, Stopped), LastStatus: "booting", Started: d.ago(), StoppedAt: d.ago()},
+		Server:     Server{Phase: pick(d, Serving, Serving, Serving, Booting, Stopped), LastStatus: "booting", Started: d.ago(), StoppedAt: d.ago(), AnsweredSince: d.ago()},
 		Membership: Membership{Role: pick(d, Member, Member, Joining, Seeding), Claim: "claim"},
 		Entry:      Entry{ClusterID: pick(d, "id", "", "other"), ReportedAt: d.ago(), Lapsed: d.rare()},
-		View:       View{View: pick(d, w.views["a"].Value, viewOf("a", "a"), viewOf("a,b,c", "a,b")), At: d.ago(), RecordIndex: uint64(d.next() % 3), PassingPeers: pick(d, "", "b", "b,c")},
+		View:       View{View: pick(d, w.views["a"].Value, viewOf("a", "a"), viewOf("a,b,c", "a,b")), At: d.ago(), SaidAt: d.ago(), RecordIndex: uint64(d.next() % 3), PassingPeers: pick(d, "", "b", "b,c")},
 		Partition:  Partition{RestartedAt: d.ago()},
-		Neighbours: Neighbours{LeaderMissing: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}},
+		Neighbours: Neighbours{LeaderMissing: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}, UnlistedSince: map[string]time.Time{"b": began.Add(-time.Minute), "c": d.ago()}},
 		Join:       Join{Deadline: pick(d, began.Add(time.Minute), began.Add(-time.Minute))},
-		Upkeep:     Upkeep{PauseMinority: d.yes(), GrowTries: d.next() % 3},
+		Upkeep:     Upkeep{GrowTries: d.next() % 3},
 	}
 	if w.s.Membership.Role == Member && d.yes() {
 		w.s.Membership.ClusterID = "id"
@@ -175,6 +175,9 @@ func (d *dice) world() *world {
 	w.oldAgents = d.rare()
 	d.onVolume(w)
 	d.theme(w)
+	if w.s.Server.Phase == Serving {
+		w.s.Server.AnsweredSince = Never
+	}
 	return w
 }
 

@@ -13,8 +13,9 @@ type Entry struct {
 	Pending       bool   // the node serves again and is not registered
 	ClusterID     string // that this companion has put into it
 	ReportedAt    time.Time
+	Status        string    // that Consul last took
 	Lapsed        bool      // that is longer ago than the TTL, and passing was earned anew
-	MissingSince  time.Time // since when the catalog lacks the entry that the agent says it has
+	MissingSince  time.Time // since when the catalog lacks the entry that the agent says it has, or the status that it took
 	CriticalSince time.Time // since when Consul counts the time until it removes the entry
 }
 
@@ -22,14 +23,14 @@ type Entry struct {
 func (e Entry) Tried(done bool) Entry {
 	e.Pending = false // what failed here fails in the report, too, which tells
 	if done {
-		e.MissingSince = Never
+		e.MissingSince, e.Status = Never, Critical
 	}
 	return e
 }
 
 // Reported is the entry after Consul took a report.
-func (e Entry) Reported(now time.Time) Entry {
-	e.ReportedAt, e.Lapsed = now, false
+func (e Entry) Reported(status string, now time.Time) Entry {
+	e.ReportedAt, e.Status, e.Lapsed = now, status, false
 	return e
 }
 
@@ -64,7 +65,7 @@ func (s Server) Present(now time.Time, ttl time.Duration) bool {
 // EntryLost is the state after Consul had lost the entry and it was made anew: passing is
 // earned anew.
 func (s State) EntryLost() State {
-	s.Membership.Verified, s.Entry.MissingSince = false, Never
+	s.Membership.Verified, s.Entry.MissingSince, s.Entry.Status = false, Never, Critical
 	return s
 }
 
@@ -81,13 +82,19 @@ func namesake(t *turn) Verdict {
 	return Verdict{}
 }
 
-// missingFromCatalog notes since when the catalog lacks the entry that the agent has.
+// missingFromCatalog notes since when the catalog lacks the entry that the agent has, or has
+// another one of this start, or another status, than the agent took: what it took never got
+// there. Consul holds the output alone of a check back for minutes, never its status.
 func missingFromCatalog(t *turn) Verdict {
 	e := &t.State.Entry
 	t.sought = true
+	told := func(p peers.Peer) bool {
+		return t.mine(p) && p.Status == e.Status && (t.Seen.Made == "" || p.Made == t.Seen.Made)
+	}
 	switch {
-	case slices.ContainsFunc(t.Seen.Catalog.Value, t.mine), e.ReportedAt.IsZero():
+	case slices.ContainsFunc(t.Seen.Catalog.Value, told), e.ReportedAt.IsZero():
 		e.MissingSince = Never
+	case slices.ContainsFunc(t.Seen.Catalog.Value, t.mine) && t.Seen.Now.Sub(e.ReportedAt) < t.Beat()/2: // it may be on its way
 	case e.MissingSince.IsZero():
 		e.MissingSince = t.Seen.Now
 	}

@@ -33,6 +33,17 @@ func TestEntry(t *testing.T) {
 			return check(w.s.Entry.MissingSince.Equal(at), fmt.Sprint("missing since ", w.s.Entry.MissingSince))
 		}
 	}
+	listed := func(change func(p *peers.Peer)) func(*world) {
+		return func(w *world) {
+			p := w.mine()
+			change(&p)
+			w.catalog = Answer([]peers.Peer{p, passes("b"), passes("c")}, nil)
+		}
+	}
+	stays := func(status string) func(p *peers.Peer) { return func(p *peers.Peer) { p.Status = status } }
+	long := func(f func(*world)) func(*world) {
+		return func(w *world) { f(w); w.s.Entry.MissingSince = ago(time.Minute) }
+	}
 	foreign := func(w *world) {
 		p := w.mine()
 		p.ClusterID = "old"
@@ -62,6 +73,21 @@ func TestEntry(t *testing.T) {
 			w.order(CarryOn{Lost: list("b")})
 		}, "ask record; DropCarryOn; ask catalog; ask managed within 1s; passing: answers", since(ago(time.Minute))},
 
+		{"another status than was told", listed(stays(Critical)), well, since(began)},
+		{"another status for long", long(listed(stays(Warning))), well, since(ago(time.Minute))},
+		{"no check of this start", listed(stays("")), well, since(began)},
+		{"passing, and critical was told", func(w *world) { w.s.Entry.Status = Critical }, well, since(began)},
+		{"another status, told just now", func(w *world) { listed(stays(Critical))(w); w.s.Entry.ReportedAt = ago(ttl/6 - 1) }, well, since(Never)},
+		{"another status for long, told once more just now", long(func(w *world) { listed(stays(Critical))(w); w.s.Entry.ReportedAt = ago(time.Second) }), well, since(ago(time.Minute))},
+		{"missing, told just now", func(w *world) { missing(w); w.s.Entry.ReportedAt = ago(time.Second) }, well, since(began)},
+		{"another status, never told", func(w *world) { listed(stays(Critical))(w); w.s.Entry.ReportedAt = Never }, well, since(Never)},
+		{"the status that was told, and its agent failed", long(listed(func(p *peers.Peer) { p.Passing, p.AgentFailed = false, true })), well, since(Never)},
+		{"the status that was told, and another check fails", long(listed(func(p *peers.Peer) { p.Passing = false })), well, since(Never)},
+		{"another status with an agent left behind", long(func(w *world) { listed(stays(Critical))(w); w.catalog.Value = append(w.catalog.Value, w.mine()) }), well, since(Never)},
+		{"an earlier entry of this start, from before the agent lost it", listed(func(p *peers.Peer) { p.Made = "earlier" }), well, since(began)},
+		{"an earlier entry of this start, for long", long(listed(func(p *peers.Peer) { p.Made = "" })), well, since(ago(time.Minute))},
+		{"another start's", listed(func(p *peers.Peer) { p.Boot = "earlier" }), well, since(began)},
+
 		{"an older one came late", foreign, asks + enrolled, func(w *world) string {
 			return check(w.s.Entry.ClusterID == "id" && w.s.Membership.Verified, fmt.Sprintf("%+v", w.s.Entry), w.seen.Did[0].Action.(Enroll).Enter, "not entered again")
 		}},
@@ -82,13 +108,13 @@ func TestEntry(t *testing.T) {
 func TestEntryTold(t *testing.T) {
 	t.Parallel()
 	e := Entry{Pending: true, ClusterID: "id", MissingSince: began, Lapsed: true}
-	if next := e.Tried(true); next.Pending || !next.MissingSince.IsZero() {
+	if next := e.Tried(true); next.Pending || next.Status != Critical || !next.MissingSince.IsZero() {
 		t.Errorf("%+v", next)
 	}
-	if next := e.Tried(false); next.Pending || next.MissingSince.IsZero() {
+	if next := e.Tried(false); next.Pending || next.MissingSince.IsZero() || next.Status != e.Status {
 		t.Errorf("%+v", next)
 	}
-	if next := e.Reported(began); next.Lapsed || !next.ReportedAt.Equal(began) {
+	if next := e.Reported(Warning, began); next.Lapsed || next.Status != Warning || !next.ReportedAt.Equal(began) {
 		t.Errorf("%+v", next)
 	}
 	for after, want := range map[time.Duration]bool{0: false, 7500 * time.Millisecond: false, 7501 * time.Millisecond: true} {
@@ -101,7 +127,7 @@ func TestEntryTold(t *testing.T) {
 	}
 	w := newWorld()
 	w.s.Entry.MissingSince = began
-	if s := w.s.EntryLost(); s.Membership.Verified || !s.Entry.MissingSince.IsZero() {
+	if s := w.s.EntryLost(); s.Membership.Verified || !s.Entry.MissingSince.IsZero() || s.Entry.Status != Critical {
 		t.Errorf("%+v", s.Entry)
 	}
 }

@@ -120,7 +120,7 @@ func walk(t testing.TB, d dice) (spoke []string) {
 		if v.State.Membership.Verified && !v.Out {
 			w.chores(t)
 		}
-		w.s.Entry = w.s.Entry.Reported(w.now)
+		w.s.Entry = w.s.Entry.Reported(v.Status, w.now)
 		w.s.Entry, _ = w.s.Entry.Renew(v.Status, w.now, w.set.DeregisterAfter)
 		w.valid(t)
 		w.now = w.now.Add(pick(&d, 5*time.Second, 20*time.Second, time.Minute))
@@ -242,7 +242,12 @@ func (w *world) forbidden(v Verdict) string {
 	switch a := v.Do.(type) {
 	case WriteRecord:
 		_, on := a.Record.Members["a"]
-		return check(r.State != peers.Formed || r.ClusterID == a.Record.ClusterID, "it replaces another cluster's record", a.Index == r.Index, "it replaces another record than it saw",
+		for _, m := range r.Names() {
+			if _, stays := a.Record.Members[m]; !stays && r.State == peers.Formed && w.lists(m) {
+				return m + " is taken off, and a running member may list it"
+			}
+		}
+		return check(r.State != peers.Formed || r.ClusterID == a.Record.ClusterID || w.sayAll(r, a.Record.ClusterID), "it replaces another cluster's record", a.Index == r.Index, "it replaces another record than it saw",
 			a.Record.State == peers.Formed && a.Record.ClusterID != "", "not a formed record", on, "without this node", m.Role == Member || phase == Serving, "it is blank")
 	case Enroll:
 		return check(phase == Serving && !m.Verified, "it is verified, or does not serve", r.State == peers.Formed && r.ClusterID == a.Marker.ClusterID && r.Members["a"] == "va", "it is not on record with this volume",
@@ -257,12 +262,38 @@ func (w *world) forbidden(v Verdict) string {
 	return ""
 }
 
+// sayAll reports whether this node and, of the members on record, a majority were heard in this beat to be in that
+// cluster, with all that are on record and nobody else.
+func (w *world) sayAll(r Record, id string) bool {
+	count := 0
+	for n, seen := range w.seen.Nodes {
+		v := seen.View.Value
+		strange := slices.ContainsFunc(v.Members, func(m string) bool { _, on := r.Members[m]; return !on })
+		absent := slices.ContainsFunc(r.Names(), func(m string) bool {
+			return !slices.Contains(v.Members, m) && r.Joining[m] == "" && r.Unverified[m] == ""
+		})
+		if _, on := r.Members[n]; on && seen.View.Known() && v.ClusterID == id && !strange && !absent {
+			count++
+		}
+	}
+	return r.Members["a"] == "va" && w.s.Membership.Role == Member && w.seen.Nodes["a"].View.Value.ClusterID == id && 2*count > len(r.Members)
+}
+
+// lists reports whether a member that runs lists m, or was not heard in this beat.
+func (w *world) lists(m string) bool {
+	return slices.ContainsFunc(w.s.View.Running, func(n string) bool {
+		v := w.seen.Nodes[n].View
+		return !v.Known() || slices.Contains(v.Value.Members, m)
+	})
+}
+
 // valid holds the state against what its types promise.
 func (w *world) valid(t testing.TB) {
 	t.Helper()
 	s := w.s
 	wrong := check(
 		!s.Membership.Verified || s.Server.Phase == Serving && s.Membership.Role == Member && s.Membership.ClusterID != "" && !s.Membership.VerifiedSince.IsZero(), "verified without what it takes",
+		s.Server.AnsweredSince.IsZero() || s.Server.Phase != Serving, "it serves and answers as one that does not",
 		s.Entry.MissingSince.IsZero() || !s.Entry.ReportedAt.IsZero(), "missing before it was reported",
 		!s.Fault.Degraded || s.Fault.Reason != "", "degraded without a reason",
 		(s.Join.StalledLooks > 0) == !s.Join.StalledSince.IsZero(), "looks without a time",

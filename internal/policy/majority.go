@@ -105,7 +105,7 @@ func quorumLostMnesia(t *turn, r peers.Record) (loss quorumLoss, q *Question, er
 func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	t.State.Majority = Majority{}
 	m := t.Seen.Volume.Marker
-	if m.Err != nil || m.Value == nil || r.State != peers.Formed || r.ClusterID != m.Value.ClusterID {
+	if m.Err != nil || m.Value == nil || r.State != peers.Formed || !r.Is(m.Value.ClusterID) {
 		return "", Verdict{}
 	}
 	loss, q, err := quorumLost(t, r)
@@ -250,7 +250,7 @@ func carryOnOrder(t *turn) Verdict {
 		return critical("carry on: %v", err)
 	}
 	still := lost(r.Record, order.Lost, t.Seen.Now)
-	if r.State != peers.Formed || r.ClusterID != order.ClusterID || len(still) == 0 {
+	if r.State != peers.Formed || !r.Is(order.ClusterID) || len(still) == 0 {
 		return dropOrder(t, *order, still)
 	}
 	serving := t.State.Server.Phase == Serving

@@ -70,7 +70,13 @@ const mostWrites = 4
 // prove checks the node against the record by its role, and has the record brought up to
 // what is true.
 func prove(t *turn) (proven bool, v Verdict) {
-	m, r, node, v0 := t.State.Membership, t.Seen.Record.Value.Record, t.Node, t.State.View.View
+	m, r, node := t.State.Membership, t.Seen.Record.Value.Record, t.Node
+	if m.Role == Member && r.State == peers.Formed && r.ClusterID != t.State.View.ClusterID {
+		if q := t.viewNow(); q != nil {
+			return false, ask(*q)
+		}
+	}
+	v0 := t.State.View.View
 	ours := r.State == peers.Formed && r.ClusterID == v0.ClusterID
 	single := len(v0.Members) == 1
 	publish := func(r peers.Record, what string) (bool, Verdict) { return false, t.write(r, what) }
@@ -88,6 +94,13 @@ func prove(t *turn) (proven bool, v Verdict) {
 		return unproven(t, "%s", split(v0, r))
 	case w.Done && (!errors.Is(w.Err, ErrChanged) || t.writes() >= mostWrites):
 		return unproven(t, "%s", notWritten(t, w))
+	}
+	if r.State == peers.Formed && !ours {
+		if v, applies := renamed(t, r); applies {
+			return false, v
+		}
+	}
+	switch {
 	case m.Role == Seeding && r.State == peers.Forming && r.Seed == node && r.Claim == m.Claim:
 		return found(t, r)
 	case m.Role == Seeding && !ours && single:
@@ -261,6 +274,8 @@ func takenOff(t *turn, r peers.Record) bool {
 		return false
 	case g.Final: // the others went on without what this volume holds
 		return false
+	case g.Forgotten: // unless it was joined again by hand, this one is not in their cluster
+		return slices.ContainsFunc(t.State.View.Running, func(n string) bool { _, on := r.Members[n]; return on })
 	}
 	// Under its own name, but not by this node, which has served since: a second container
 	// with its host name, say.
@@ -334,13 +349,25 @@ func recordChanged(t *turn) Verdict {
 		}
 		return recordWrong(t, notWritten(t, w))
 	}
-	r, v := t.Seen.Record.Value.Record, t.State.View
+	r := t.Seen.Record.Value.Record
+	if r.State == peers.Formed && r.ClusterID != t.State.View.ClusterID {
+		if q := t.viewNow(); q != nil {
+			return ask(*q)
+		}
+	}
+	v := t.State.View
 	switch {
 	case r.State == peers.Absent, r.State == peers.Forming: // publishing it again is verifying again
 		t.State.Membership.Verified = false
 		return Verdict{}
 	case r.ClusterID != v.ClusterID:
+		if v, applies := renamed(t, r); applies {
+			return v
+		}
 		return recordWrong(t, split(v.View, r))
+	case t.State.Membership.ClusterID != v.ClusterID: // the record follows already, the marker and the entry do not
+		t.State.Membership.Verified = false
+		return Verdict{}
 	case takenOff(t, r): // it has served all the while
 		return putBack(t, r)
 	case r.Members[t.Node] != t.Volume:
@@ -355,6 +382,8 @@ func recordChanged(t *turn) Verdict {
 		switch long := t.Seen.Now.Sub(g.At) > 2*t.TTL; {
 		case !gone:
 			return t.write(r.With(m, ""), "a running member was not on record: added "+m)
+		case g.Forgotten: // it was joined again by hand
+			return t.write(r.With(m, ""), "a running member, which RabbitMQ had been made to forget: added "+m)
 		case g.Left || !long:
 		case g.MayReturn: // it will say itself on which volume
 			return t.write(r.With(m, ""), "a running member, which a blank volume under its name struck: added "+m)

@@ -290,7 +290,7 @@ func TestRecordChanged(t *testing.T) {
 		{"all is as it should be", on("a,b", nil), well, func(w *world) string {
 			return check(w.s.Upkeep.RecordSize == 2, "two are on record", len(w.log) == 0, fmt.Sprint(w.log))
 		}},
-		{"another cluster", func(w *world) { on("a,b", nil)(w); w.record.ClusterID = "other" }, quiet + "critical: SPLIT: this node is in cluster id with a, b, but the record is formed, cluster \"other\", members a, b; *", func(w *world) string {
+		{"another cluster", func(w *world) { on("a,b", nil)(w); w.record.ClusterID = "other" }, quiet + "ask view a within 7.5s; ask view b within 7.5s; critical: SPLIT: this node is in cluster id with a, b, but the record is formed, cluster \"other\", members a, b; *", func(w *world) string {
 			return check(w.s.Fault.Reason != "" && w.s.Membership.Verified, "it is not kept")
 		}},
 		{"gone", func(w *world) { on("", nil)(w); w.record = peers.Record{} }, quiet + "WriteRecord(the record was gone: published again); " + enrolled, is("a,b")},
@@ -340,6 +340,9 @@ func TestWrittenInVain(t *testing.T) {
 	w.serves(Member)
 	w.s.View.ClusterID = "other"
 	seen := Observation{Record: Answer(Record{Record: w.record}, nil), Did: []Outcome{{Rule: "membership", Action: WriteRecord{}}}}
+	for _, n := range list("a,b,c") {
+		seen.See(n, func(said *Node) { said.View = Answer(viewOf("a,b,c", "a,b,c"), nil) })
+	}
 	if proven, v := prove(&turn{Settings: w.set, State: w.s, Seen: seen, rule: "membership"}); proven || !matches(v.Reason, "not verified: SPLIT: this node is in cluster other*") {
 		t.Errorf("proven %t: %s", proven, v.Reason)
 	}

@@ -31,6 +31,7 @@ type Observation struct {
 	Volume    Volume
 	OldAgents bool   // entries may be left with Consul agents that this node moved away from
 	ID        string // [peers.NewID], for a record that is published anew
+	Made      string // id of the entry that was last made in Consul; "": not known, as where an earlier process made it
 
 	Record  Fact[Record]
 	Catalog Fact[[]peers.Peer]       // this node's own entries too

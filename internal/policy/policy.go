@@ -33,6 +33,9 @@
 //
 // [Local] is the word before that, by what this host alone tells: it must never wait for Consul.
 //
+// A verdict that turns a server which boots, or has stopped, into one that serves ends that
+// beat: the next one verifies it, as after READY.
+//
 // [NextChore] is the same for what a verified node does once it has told Consul how it
 // is. [Heard] and [Closed] are what events make of a [State].
 //
@@ -132,9 +135,11 @@ var phases = map[Phase]phase{
 		{"noMajority", noMajority},
 		{"unseenMembers", unseenMembers},
 		{"noLeader", noLeader},
+		{"forgottenByHand", forgottenByHand},
 		{"healthy", healthy},
 	}},
 	Booting: {rules: []rule{
+		{"servesUnheard", servesUnheard},
 		{"carryOnOrder", carryOnOrder},
 		{"maintenance", maintenance},
 		{"leaving", leaving},
@@ -146,6 +151,7 @@ var phases = map[Phase]phase{
 	// After stop_app, or paused in a minority: an explicit join may have failed, and
 	// members it waits for may have come back blank.
 	Stopped: {all: true, rules: []rule{
+		{"servesUnheard", servesUnheard},
 		{"joinTimeout", joinTimeout},
 		{"joinStalled", joinStalled},
 		{"stopHangs", stopHangs},
@@ -161,10 +167,7 @@ var phases = map[Phase]phase{
 // its arguments, and the same ones give the same verdict.
 func Decide(set Settings, s State, seen Observation) Verdict {
 	t := &turn{Settings: set, State: s, Seen: seen, out: seen.Volume.Maintenance.Value != nil}
-	if set.Replaced && s.Server.Phase == Booting && seen.Health.State != healthcheck.Critical {
-		t.State.Server.Phase = Serving // READY was said to the companion before this one
-	}
-	p := phases[t.State.Server.Phase]
+	p := phases[s.Server.Phase]
 	if t.State.Server.Phase != Stopped {
 		t.State.Majority.Lost = nil
 	}
@@ -186,7 +189,7 @@ func Decide(set Settings, s State, seen Observation) Verdict {
 		if word.Status == "" {
 			word = v
 		}
-		if !p.all {
+		if !p.all || t.State.Server.Phase != s.Server.Phase {
 			break
 		}
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,9 +39,7 @@ func Heard(set Settings, s State, text string, now time.Time) (State, Event) {
 	}
 	switch {
 	case ready:
-		s.Entry.Pending = s.Server.Phase == Stopped
-		s.Server.Phase, s.Membership.Verified, s.Partition.Restarting = Serving, false, ""
-		return s.healed(), Event{Ready: true}
+		return s.ready(), Event{Ready: true}
 	case stopping:
 		return stopped(set, s, cmp.Or(word, "stopping"), now)
 	}
@@ -56,6 +55,15 @@ func Closed(set Settings, s State, r healthcheck.Reason, now time.Time) (State, 
 	return stopped(set, s, r.Text, now)
 }
 
+// ready is a server that has become ready: the node is to be verified, and one that was
+// withdrawn to be registered.
+func (s State) ready() State {
+	s.Entry.Pending = s.Server.Phase == Stopped
+	s.Server.Phase, s.Server.AnsweredSince = Serving, Never
+	s.Membership.Verified, s.Partition.Restarting = false, ""
+	return s.healed()
+}
+
 // stopped is a server that stops: docker stop, stop_app, a pause in a minority and our own
 // explicit join all look the same. READY brings it back.
 func stopped(set Settings, s State, word string, now time.Time) (State, Event) {
@@ -67,7 +75,7 @@ func stopped(set Settings, s State, word string, now time.Time) (State, Event) {
 	if e.Withdraw {
 		s.Server.StoppedAt = now
 	}
-	s.Server.Phase, s.Server.LastStatus = Stopped, "stopped ("+word+")"
+	s.Server.Phase, s.Server.LastStatus, s.Server.AnsweredSince = Stopped, "stopped ("+word+")", Never
 	s.Membership.Verified = false
 	s.Join.Deadline = now.Add(set.JoinTimeout)
 	return s, e
@@ -98,6 +106,36 @@ func stopHangs(t *turn) Verdict {
 		return Verdict{}
 	}
 	return do(EndStop{})
+}
+
+// servesUnheard takes a server for ready that serves and was not heard to say so: READY was
+// lost, or said to an earlier companion, or only its listener was closed. At a boot the
+// listeners open just before READY, and at a stop they close first, so AMQP must have
+// answered for longer than a beat, unless READY was certainly missed.
+func servesUnheard(t *turn) Verdict {
+	server := &t.State.Server
+	if t.Seen.Health.State == healthcheck.Critical {
+		server.AnsweredSince = Never
+		return Verdict{}
+	}
+	if server.AnsweredSince.IsZero() {
+		server.AnsweredSince = t.Seen.Now
+	}
+	missed := t.Replaced && server.Phase == Booting
+	if !missed && t.Seen.Now.Sub(server.AnsweredSince) <= t.Beat() {
+		return Verdict{}
+	}
+	view := t.Seen.Nodes[t.Node].View
+	switch {
+	case !view.Asked:
+		return ask(Question{What: AskView, Node: t.Node, Within: t.TTL / 2})
+	case !slices.Contains(view.Value.Running, t.Node): // which it knows before it can read its data
+		return Verdict{}
+	}
+	const why = "RabbitMQ serves, and READY was not heard: verifying"
+	t.say(Warn, why, "last_word", server.LastStatus)
+	t.State = t.State.ready()
+	return critical(why)
 }
 
 // lastWord is what a node says of itself while RabbitMQ does not run.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -96,8 +97,10 @@ func TestCheck(t *testing.T) {
 		{"it fails", func(w *world) { w.health = healthcheck.Result{Reason: "refused"}; w.s.Entry.MissingSince = began }, "ask managed within 1s; critical: refused", cleared},
 		{"it boots", boots(func(*world) {}), "critical: Startup in progress", cleared},
 		{"it answers, and READY was not said", boots(func(w *world) { w.health.State = healthcheck.Passing }), "critical: Startup in progress", nil},
-		{"READY was said to an earlier companion", boots(func(w *world) { w.set.Replaced, w.health.State = true, healthcheck.Passing }), anew + "*", func(w *world) string {
-			return check(w.s.Server.Phase == Serving, "it does not serve")
+		{"READY was said to an earlier companion", boots(func(w *world) { w.set.Replaced, w.health.State = true, healthcheck.Passing }), unheard, func(w *world) string {
+			w.s.Entry.ClusterID, w.volume.Marker.Value = "", nil
+			_, trace := w.beat(t)
+			return check(w.s.Server.Phase == Serving, "it does not serve", matches(join(trace), anew+"*"), join(trace))
 		}},
 		{"it boots under a replaced companion", boots(func(w *world) { w.set.Replaced = true }), "critical: Startup in progress", nil},
 		{"stopped under a replaced companion", func(w *world) {
@@ -142,11 +145,87 @@ func TestStopHangs(t *testing.T) {
 	})
 }
 
+const unheard = "ask view a within 7.5s; critical: RabbitMQ serves, and READY was not heard: verifying"
+
+// Whatever was not heard: AMQP that answers for longer than a beat, on a node that RabbitMQ lists as running, serves.
+func TestServesUnheard(t *testing.T) {
+	t.Parallel()
+	answers := func(since time.Duration) func(*world) {
+		return func(w *world) {
+			w.health, w.s.Server.AnsweredSince = healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}, began.Add(-since)
+		}
+	}
+	boots := func(role Role, f func(*world)) func(*world) { return func(w *world) { w.boots(role); f(w) } }
+	stops := func(f func(*world)) func(*world) {
+		return func(w *world) { w.stops(); w.s.Partition.Restarting = "x"; f(w) }
+	}
+	not := func(running string, f func(*world)) func(*world) {
+		return func(w *world) { f(w); w.known(viewOf("a,b,c", running)) }
+	}
+	serves := func(pending bool) func(*world) string {
+		return func(w *world) string {
+			s := w.s
+			return check(s.Server.Phase == Serving, "it does not serve", s.Server.AnsweredSince.IsZero(), "it answers as one that does not serve", s.Entry.Pending == pending, "whether it is to be registered",
+				s.Partition.Restarting == "", "it restarts", !s.Membership.Verified, "verified", w.logged("READY was not heard"), "the log says nothing")
+		}
+	}
+	out := func(phase Phase) func(*world) string {
+		return func(w *world) string { return check(w.s.Server.Phase == phase, "it serves") }
+	}
+	beat := ttl / 3
+	run(t, []row{
+		{"booting, for a beat", boots(Seeding, answers(beat)), "critical: Startup in progress", out(Booting)},
+		{"booting, for longer", boots(Seeding, answers(beat+1)), unheard, serves(false)},
+		{"a member that waits for others", boots(Member, answers(beat+1)), unheard, serves(false)},
+		{"with an alarm", boots(Member, func(w *world) { answers(beat + 1)(w); w.health.State = healthcheck.Warning }), unheard, serves(false)},
+		{"a joiner out of time", boots(Joining, func(w *world) { answers(beat + 1)(w); w.s.Join.Deadline = began.Add(-time.Second) }), unheard, serves(false)},
+		{"a joiner out of time that has just begun to answer", boots(Joining, func(w *world) { answers(beat)(w); w.s.Join.Deadline = began.Add(-time.Second) }), "FailJoin; StopServer!; *", out(Booting)},
+		{"an order waits for the server", boots(Member, func(w *world) { answers(beat + 1)(w); w.order(CarryOn{Lost: list("b"), Forced: true}) }), unheard, serves(false)},
+		{"booting, and RabbitMQ does not list it", not("b,c", boots(Seeding, answers(beat+1))), "ask view a within 7.5s; critical: Startup in progress", out(Booting)},
+		{"booting, and RabbitMQ does not say", boots(Seeding, func(w *world) { answers(time.Hour)(w); w.views = nil }), "ask view a within 7.5s; critical: Startup in progress", out(Booting)},
+		{"it cannot read its data yet", boots(Member, func(w *world) {
+			answers(beat + 1)(w)
+			w.views["a"] = Answer(viewOf("a,b,c", "a"), errNot)
+		}), unheard, serves(false)},
+		{"stopped, for a beat", stops(answers(beat)), "*critical: *stopped (stopping)*", out(Stopped)},
+		{"stopped, for longer", stops(answers(beat + 1)), unheard, serves(true)},
+		{"stopped, and drained", stops(func(w *world) { answers(beat + 1)(w); w.drained(Maintenance{Done: true, At: began}) }), unheard, serves(true)},
+		{"paused", not("", stops(answers(beat+1))), "ask view a within 7.5s; *critical: *stopped (stopping)*", out(Stopped)},
+	})
+	// It has answered without a break.
+	for name, set := range map[string]func(*world){"booting": boots(Seeding, func(*world) {}), "stopped": stops(func(w *world) { w.s.Membership.Role = Seeding })} {
+		w := newWorld()
+		set(w)
+		phase, took := w.s.Server.Phase, ""
+		for _, up := range []bool{true, true, false, true, true, true} {
+			w.health.State = healthcheck.Critical
+			if up {
+				w.health.State = healthcheck.Passing
+			}
+			w.beat(t)
+			took += fmt.Sprint(w.s.Server.Phase != phase, " ")
+			w.now = w.now.Add(beat)
+		}
+		if want := "false false false false false true "; took != want {
+			t.Errorf("%s: it serves %s, want %s", name, took, want)
+		}
+	}
+	// A stop begins anew, and what answers then is looked at anew.
+	w := newWorld()
+	w.s.Server.Phase, w.s.Server.AnsweredSince = Booting, began.Add(-time.Hour)
+	if s, _ := Heard(w.set, w.s, "STOPPING=1", began); !s.Server.AnsweredSince.IsZero() {
+		t.Error("one that stops answers still")
+	}
+	if s, _ := Heard(w.set, w.s, "READY=1", began); !s.Server.AnsweredSince.IsZero() {
+		t.Error("one that serves answers as one that does not")
+	}
+}
+
 func TestStart(t *testing.T) {
 	t.Parallel()
 	set := newWorld().set
-	s := Start(set, Membership{Role: Joining, Claim: "c"}, true, began)
-	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) || !s.Upkeep.PauseMinority {
-		t.Errorf("%+v", s)
+	s := Start(set, Membership{Role: Joining, Claim: "c"}, began)
+	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) {
+		t.Error(fmt.Sprintf("%+v", s))
 	}
 }

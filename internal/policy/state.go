@@ -51,12 +51,11 @@ type State struct {
 }
 
 // Start is the state of a companion whose server boots.
-func Start(set Settings, m Membership, pauseMinority bool, now time.Time) State {
+func Start(set Settings, m Membership, now time.Time) State {
 	return State{
 		Server:     Server{Started: now, LastStatus: "booting"},
 		Membership: m,
 		Join:       Join{Deadline: now.Add(set.JoinTimeout)},
-		Upkeep:     Upkeep{PauseMinority: pauseMinority},
 	}
 }
 
@@ -70,12 +69,14 @@ const (
 )
 
 // Server is what RabbitMQ said of itself. Stopped means that the node was withdrawn from
-// Consul and has not said READY since; StoppedAt is when it last was.
+// Consul and has not served since; StoppedAt is when it last was. AnsweredSince is set only
+// while it does not serve, as far as was heard, and AMQP answers.
 type Server struct {
-	Phase      Phase
-	LastStatus string // its last word while it does not serve
-	Started    time.Time
-	StoppedAt  time.Time
+	Phase         Phase
+	LastStatus    string // its last word while it does not serve
+	Started       time.Time
+	StoppedAt     time.Time
+	AnsweredSince time.Time
 }
 
 // Role is what a node's server is started as.
@@ -107,10 +108,12 @@ func (m Membership) Standing() peers.Standing {
 }
 
 // View is what RabbitMQ last said of its cluster, whole, and against what that was judged.
-// An At of [Never] means that it is to be asked again.
+// An At of [Never] means that it is to be asked again. SaidAt is when RabbitMQ said it: the
+// management port, by which At goes on, does not know all of it.
 type View struct {
 	peers.View
 	At           time.Time
+	SaidAt       time.Time
 	RecordIndex  uint64
 	PassingPeers string
 }
@@ -131,12 +134,13 @@ type Partition struct {
 }
 
 // Neighbours is what only this node sees of the others. Nothing in it is critical at one
-// look: UnseenSince names members that pass and are not seen running, LeaderMissing is
-// what the last look found. Newcomers are members that the last catalog showed on their way:
-// they vote, and do not run yet. StandsStill is the Fault that RabbitMQ's own view tells of,
-// and so its end, too.
+// look: UnseenSince names members that pass and are not seen running, UnlistedSince members
+// on record that RabbitMQ does not list, LeaderMissing is what the last look found.
+// Newcomers are members that the last catalog showed on their way: they vote, and do not run
+// yet. StandsStill is the Fault that RabbitMQ's own view tells of, and so its end, too.
 type Neighbours struct {
 	UnseenSince   map[string]time.Time
+	UnlistedSince map[string]time.Time
 	LeaderMissing bool
 	Newcomers     []string
 	StandsStill   string
@@ -157,14 +161,14 @@ type Majority struct {
 	Unknown error
 }
 
-// Upkeep is what RabbitMQ and the volume were last told. PairSince is set while the
-// cluster has two members, and there is a Warning only then.
+// Upkeep is what is left to do, and what the volume was last told. What RabbitMQ has is in
+// the View, as it says itself. PairSince is set while the cluster has two members, and
+// there is a Warning only then.
 type Upkeep struct {
-	Marker        Marker
-	PauseMinority bool
-	RecordSize    int      // members on record
-	GrowTries     int      // left to bring back replicas of quorum queues
-	ToForget      []string // members that left for good and are not forgotten
-	PairSince     time.Time
-	Warning       string
+	Marker     Marker
+	RecordSize int      // members on record
+	GrowTries  int      // left to bring back replicas of quorum queues
+	ToForget   []string // members that left for good and are not forgotten
+	PairSince  time.Time
+	Warning    string
 }

@@ -10,8 +10,12 @@ import (
 )
 
 // viewEvery is how often RabbitMQ is asked for its members when nothing else gives a reason
-// to.
-const viewEvery = 30 * time.Second
+// to. While the management port says that they are the same, it is asked every saidEvery:
+// the cluster's id, Khepri and what it does in a minority may change as well.
+const (
+	viewEvery = 30 * time.Second
+	saidEvery = 5 * time.Minute
+)
 
 // unknown is the word while something cannot be asked: a node that was verified stays what
 // it was, one that was not stays out.
@@ -103,14 +107,15 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 			return &Question{What: AskManaged, Within: time.Second}, nil
 		}
 		same, known := unchanged(t)
-		if known && same {
+		due := v.At.IsZero() || t.Seen.Now.Sub(v.SaidAt) >= saidEvery
+		if known && same && !due {
 			v.At, v.PassingPeers, v.RecordIndex = t.Seen.Now, passing, record
 		}
 		every := viewEvery
 		if t.Seen.Record.Err != nil || t.Seen.Catalog.Err != nil { // nobody's check that lapses tells of a change
 			every = min(every, t.TTL)
 		}
-		if same && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < every) {
+		if same && !due && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < every) {
 			return nil, nil
 		}
 	}
@@ -125,7 +130,7 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 		t.once("RabbitMQ does not say what it knows of its cluster, asking again", seen.Err.Error())
 		return nil, seen.Err
 	}
-	*v = View{seen.Value, t.Seen.Now, record, passing}
+	*v = View{seen.Value, t.Seen.Now, t.Seen.Now, record, passing}
 	return nil, nil
 }
 
@@ -158,5 +163,5 @@ func unchanged(t *turn) (same, known bool) {
 // judged.
 func (t *turn) takeView(v peers.View) {
 	v.ClusterID = cmp.Or(v.ClusterID, t.State.Membership.ClusterID) // the marker's, while it cannot be read
-	t.State.View.View, t.State.View.At = v, t.Seen.Now
+	t.State.View.View, t.State.View.At, t.State.View.SaidAt = v, t.Seen.Now, t.Seen.Now
 }

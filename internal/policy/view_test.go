@@ -58,6 +58,16 @@ func TestRefreshView(t *testing.T) {
 	}
 	run(t, []row{
 		{"nothing moved, the record did", func(w *world) { w.index = 9; old(w) }, quiet + well, fresh},
+		{"nothing moved, and RabbitMQ was not asked for long", func(w *world) { w.s.View.SaidAt = began.Add(-saidEvery) }, asks + well, func(w *world) string {
+			return check(w.s.View.SaidAt.Equal(began), "it is not noted when RabbitMQ was asked")
+		}},
+		{"nothing moved, and it was told something", func(w *world) { w.s.View.At = Never }, asks + well, fresh},
+		{"it decides by majority now, which the management port does not tell", func(w *world) {
+			w.s.View.SaidAt = began.Add(-saidEvery)
+			v := viewOf("a,b,c", "a,b,c")
+			v.Khepri = true
+			w.views["a"] = Answer(v, nil)
+		}, asks + well, func(w *world) string { return check(w.s.View.Khepri, "it is not noted") }},
 		{"a member more", func(w *world) { w.known(viewOf("a,b,c,d", "a,b,c")); w.record = formed("a,b,c,d") }, asks + well, fresh},
 		{"one that runs less", func(w *world) { w.known(viewOf("a,b,c", "a,b")) }, asks + well, nil},
 		{"in another order", func(w *world) { nodes(w, func(n []healthcheck.Node) { n[0], n[2] = n[2], n[0] }) }, quiet + well, nil},
@@ -80,6 +90,6 @@ func TestRefreshView(t *testing.T) {
 			t.Errorf("a quiet beat: %s", trace)
 		}
 		w.now = w.now.Add(w.set.Beat())
-		w.s.Entry = w.s.Entry.Reported(w.now)
+		w.s.Entry = w.s.Entry.Reported(Passing, w.now)
 	}
 }

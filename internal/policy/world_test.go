@@ -69,16 +69,16 @@ func formed(names string) peers.Record {
 }
 
 func viewOf(members, running string) peers.View {
-	return peers.View{ClusterID: "id", Members: list(members), Running: list(running)}
+	return peers.View{ClusterID: "id", Members: list(members), Running: list(running), Pauses: true}
 }
 
 func passes(node string) peers.Peer {
-	return peers.Peer{Node: node, Address: node + ":1", ClusterID: "id", Passing: true, Beating: true, Start: peers.Start{Volume: "v" + node, Boot: "boot-" + node}}
+	return peers.Peer{Node: node, Address: node + ":1", ClusterID: "id", Passing: true, Beating: true, Status: Passing, Start: peers.Start{Volume: "v" + node, Boot: "boot-" + node}}
 }
 
 func beats(node string) peers.Peer {
 	p := passes(node)
-	p.Passing = false
+	p.Passing, p.Status = false, Critical
 	return p
 }
 
@@ -104,7 +104,7 @@ func (w *world) listed(ps ...peers.Peer) {
 
 func (w *world) mine() peers.Peer {
 	p := passes("a")
-	p.ClusterID, p.Boot = w.s.Entry.ClusterID, w.set.Boot
+	p.ClusterID, p.Boot, p.Made = w.s.Entry.ClusterID, w.set.Boot, "made"
 	return p
 }
 
@@ -116,10 +116,10 @@ func newWorld() *world {
 		views: map[string]Fact[peers.View]{}, leaders: map[string]Fact[bool]{}, down: map[string]bool{}, fails: map[string]error{},
 		waits: Answer(Waits{}, errNot), queues: Answer(0, errNot),
 	}
-	w.s = Start(w.set, Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-50 * time.Minute)}, true, began.Add(-time.Hour))
+	w.s = Start(w.set, Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-50 * time.Minute)}, began.Add(-time.Hour))
 	w.s.Server.Phase = Serving
-	w.s.Entry = Entry{ClusterID: "id", ReportedAt: began.Add(-5 * time.Second)}
-	w.s.View = View{At: began.Add(-5 * time.Second), RecordIndex: 7, PassingPeers: "b,c"}
+	w.s.Entry = Entry{ClusterID: "id", ReportedAt: began.Add(-5 * time.Second), Status: Passing}
+	w.s.View = View{At: began.Add(-5 * time.Second), SaidAt: began.Add(-time.Minute), RecordIndex: 7, PassingPeers: "b,c"}
 	w.judged(viewOf("a,b,c", "a,b,c"))
 	w.listed(passes("b"), passes("c"))
 	w.marker(Marker{ClusterID: "id", Volume: "va", Members: list("a,b,c"), At: began.Add(-5 * time.Second)})
@@ -161,7 +161,7 @@ func (w *world) drained(o Maintenance) { w.volume.Maintenance.Value = &o }
 
 // beat looks, decides and acts, and tells what came of it, step by step.
 func (w *world) beat(t testing.TB) (Verdict, []string) {
-	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
+	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh", Made: "made"}
 	var trace []string
 	for range MostSteps {
 		w.seen.Now = w.now
@@ -334,6 +334,10 @@ func (w *world) effect(name string, a Action, out *Outcome) string {
 	case GrowReplicas:
 		return fmt.Sprintf("%s(%d refill=%t)", name, a.Few, a.Refill)
 	case SetPauseMinority:
+		if v := w.views["a"]; done {
+			v.Value.Pauses = a.On
+			w.views["a"] = v
+		}
 		return fmt.Sprintf("%s(%t)", name, a.On)
 	}
 	return name

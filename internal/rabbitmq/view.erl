@@ -1,11 +1,11 @@
 %% Prints what the asked node knows of its cluster: the cluster's id, its members, those that run,
-%% those this node is partitioned from, whether members decide by majority, and the connected nodes.
-%% In a partition it also says whether this node pauses in a minority, and of itself and each
+%% those this node is partitioned from, whether members decide by majority, the connected nodes,
+%% and whether this node pauses in a minority. In a partition it also says of itself and each
 %% connected member with whom it runs and from whom it is partitioned; a member that cannot be
 %% asked gets no line, and one whose Mnesia does not run gets empty lists.
 %%
-%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED|, then, if partitioned,
-%%   pauses|BOOLEAN| and a line side|NODE|WITH|FROM| for each node; lists have commas
+%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|, then, if
+%%   partitioned, a line side|NODE|WITH|FROM| for each node; lists have commas
 %% Versions: 3.10 to 4.3. Functions were renamed along the versions: the newer name is tried first.
 %%   rabbit_nodes:list_members and list_running are missing in 3.10, where they are all and
 %%   all_running; 3.10 has no rabbit_khepri. Only 4.3 always has Khepri, and it has no partitions.
@@ -21,8 +21,8 @@ K = Any([{rabbit_khepri, is_enabled}]) =:= {ok, true}
   orelse Any([{rabbit_khepri, get_ra_cluster_name}]) =/= none andalso not erlang:function_exported(rabbit_khepri, is_enabled, 0),
 J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
 io:format("view|~s|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K, J(nodes())]),
+io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
 Ps =:= [] orelse begin
-  io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
   Ns = [N || N <- Ms, lists:member(N, nodes())],
   {Froms, _} = gen_server:multi_call(Ns, rabbit_node_monitor, partitions, 2000),
   Say = fun(N, With, From) -> io:format("side|~s|~s|~s|~n", [N, J(With), J(From)]) end,

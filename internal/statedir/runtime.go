@@ -47,7 +47,6 @@ type Runtime struct {
 
 	Verified time.Time // the first time since the server started
 
-	PauseMinority         bool // written to rabbitmq.config
 	UserPartitionHandling bool // cluster_partition_handling is the user's own
 }
 

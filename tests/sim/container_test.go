@@ -117,7 +117,7 @@ func (c *container) run() (err error) {
 	if plan.Role == statedir.Seeding {
 		claim = plan.Claim
 	}
-	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: plan.Peers})
+	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: plan.Peers, Pauses: max(len(plan.Peers)+1, len(found.Members)) >= 3})
 	c.work.Go(func() { c.healthchecks(ctx, cfg, first, gone) })
 	<-server.Gone
 	close(gone)

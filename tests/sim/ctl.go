@@ -99,8 +99,9 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 					connected = append(connected, name)
 				}
 			}
-			return fmt.Sprintf("view|%s|%s|%s||%t|%s|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ",")), nil
-		case strings.Contains(argv[1], "application:set_env"):
+			return fmt.Sprintf("view|%s|%s|%s||%t|%s|\npauses|%t|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ","), s.pauses), nil
+		case strings.Contains(argv[1], "cluster_partition_handling, Mode"):
+			s.pauses = strings.HasPrefix(argv[1], "Mode = pause_minority,")
 			return "ok", nil
 		}
 		return "", errors.New("rabbitmqctl: the application does not run on " + node)

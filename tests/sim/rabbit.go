@@ -34,6 +34,8 @@ type Boot struct {
 	Data  string   // RabbitMQ's directory
 	Claim string   // of a seed
 	Peers []string // cluster_nodes of a joiner
+
+	Pauses bool // in a minority, as its files say
 }
 
 // Server is RabbitMQ in a box.
@@ -45,7 +47,9 @@ type Server struct {
 	state state
 	since time.Time // start, for elections
 	gone  sync.Once
-	again chan struct{} // start_app of a blank node
+	again chan struct{} // start_app
+
+	pauses bool // in a minority, as it was told since the application started
 }
 
 // ear is where one companion hears the server.
@@ -192,6 +196,7 @@ func (s *Server) run() {
 	w.mu.Unlock()
 	for {
 		w.mu.Lock()
+		s.pauses = s.boot.Pauses // it reads its files
 		blank := !v.db
 		if blank && len(s.boot.Peers) == 0 {
 			s.found()
@@ -244,7 +249,12 @@ func (s *Server) run() {
 		s.state = running
 		w.tell(n.Who, "RabbitMQ is ready in "+v.cluster.id+" of "+strings.Join(sorted(v.cluster.members), ","))
 		s.say("STATUS=core ready")
-		s.say("READY=1")
+		if w.quiet || w.drawLocked(n.Who, "unheard") > w.rates.unheard {
+			s.say("READY=1")
+		} else {
+			w.tell(n.Who, "** nobody hears that")
+			w.did[Unheard]++
+		}
 		w.mu.Unlock()
 		select {
 		case <-s.again:

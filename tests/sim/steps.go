@@ -43,10 +43,11 @@ const (
 	WentWithout = "went on without one whose join came to nothing"
 	Forgot      = "forgot an earlier volume"
 	Stopped     = "stopped its server to decide afresh"
+	Unheard     = "was not heard to be ready"
 )
 
 // Steps are all of them. That a node fills in its own volume on record is none.
-var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped}
+var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped, Unheard}
 
 func step(was, is record) string {
 	switch {

@@ -70,7 +70,7 @@ func (w *World) disturb() (faults int) {
 	w.mu.Lock()
 	w.rates = rates{
 		crash: pick(0, 0, 0.001, 0.004, 0.01), lose: pick(0, 0.01, 0.05), late: pick(0, 0.5),
-		freeze: pick(0, 0, 0.002), slow: pick(0, 0, 0.02),
+		freeze: pick(0, 0, 0.002), slow: pick(0, 0, 0.02), unheard: pick(0, 0, 0.3),
 	}
 	wiping := r.IntN(8) == 0 // Consul loses its data in this story
 	spoiling := r.IntN(8) == 0
@@ -362,16 +362,16 @@ func (w *World) unsettled() string {
 	for _, n := range w.Nodes {
 		switch {
 		case n.gone:
-		case n.box == nil || n.box.server == nil:
-			return n.Name + " has no server"
-		case n.box.server.state != running:
-			return n.Name + "'s server does not run"
+		case n.box == nil || n.box.server == nil || n.box.server.state != running:
+			return n.Name + " has no server that runs"
 		case n.volume.cluster.id != r.ID:
 			return n.Name + " is in another cluster"
 		case r.Members[n.Name] == "":
 			return n.Name + " is not on record"
 		case !w.passes(n):
 			return n.Name + " does not pass"
+		case !w.Khepri && n.box.server.pauses != (len(r.Members) >= 3):
+			return fmt.Sprintf("%s pauses in a minority: %t", n.Name, n.box.server.pauses)
 		}
 	}
 	return ""

@@ -70,7 +70,7 @@ type World struct {
 }
 
 // rates are the chances of a fault, per call.
-type rates struct{ crash, lose, late, freeze, slow float64 }
+type rates struct{ crash, lose, late, freeze, slow, unheard float64 }
 
 // New makes a world. Its nodes have blank volumes and are off.
 func New(ctx context.Context, o Options) *World {

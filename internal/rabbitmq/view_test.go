@@ -1,0 +1,46 @@
+package rabbitmq
+
+import (
+	"context"
+	"testing"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
+	"rmq-entrypoint/tests/rabbittest"
+)
+
+// What RabbitMQ is told while it runs, it says at once, and what it forgets with its next start.
+func TestRabbitMQ(t *testing.T) {
+	m := rabbittest.Start(t, "-e", "RABBITMQ_ERLANG_COOKIE=secret")
+	node := CLI{Node: "rabbit@node1", Run: func(_ context.Context, argv ...string) (string, error) { return m.TryExec(argv...) }}
+	var v peers.View
+	says := func(what string, ok func(peers.View) bool) {
+		t.Helper()
+		rabbittest.Until(t, what, func() (any, bool) {
+			var err error
+			v, err = node.View(t.Context(), node.Node)
+			return []any{v, err}, err == nil && ok(v)
+		})
+	}
+	pauses := func(want bool) {
+		t.Helper()
+		if v, err := node.View(t.Context(), node.Node); err != nil || v.Pauses != want {
+			t.Errorf("it pauses in a minority: %t, %v, want %t", v.Pauses, err, want)
+		}
+	}
+	says("it runs", func(v peers.View) bool { return len(v.Running) == 1 })
+	pauses(false)
+	expect.Must(t, node.PauseMinority(t.Context(), true))
+	pauses(true)
+	expect.Must(t, node.PauseMinority(t.Context(), false))
+	pauses(false)
+	// start_app reads the files again.
+	m.Exec(t, "sh", "-c", "echo cluster_partition_handling = pause_minority >/etc/rabbitmq/conf.d/90-pause.conf")
+	for range 2 {
+		m.Exec(t, "rabbitmqctl", "stop_app")
+		m.Exec(t, "rabbitmqctl", "start_app")
+		pauses(true)
+		expect.Must(t, node.PauseMinority(t.Context(), false))
+		pauses(false)
+	}
+}
