@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -79,12 +80,7 @@ func testServerEnds(t *testing.T, w *world) {
 			end(n, s)
 			n.registered(atOnce, "")
 			n.exit(soon)
-			expect.Eventually(t, soon, "the companion ends", func() error {
-				if left := w.companions(); len(left) > 0 {
-					return fmt.Errorf("%v is there", left)
-				}
-				return nil
-			})
+			n.companionEnds()
 			if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "gone") {
 				t.Errorf("healthcheck of a dead server: %d, %q", code, out)
 			}
@@ -93,6 +89,61 @@ func testServerEnds(t *testing.T, w *world) {
 			}
 		})
 	}
+}
+
+// Out of file descriptors a companion knows as little as before, and its server runs: it
+// stays, and ends with it.
+func testOutOfDescriptors(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	companion := w.companions()[0]
+	limit := exec.Command("prlimit", "--pid", fmt.Sprint(companion), "--nofile=3")
+	limit.SysProcAttr = n.command().SysProcAttr // its own user may, and root of a container may not
+	if out, err := limit.CombinedOutput(); err != nil {
+		t.Fatalf("%s, %v", out, err)
+	}
+	expect.Consistently(t, 2*time.Second, "the companion stays", func() error {
+		if now := w.companions(); len(now) != 1 || now[0] != companion {
+			return fmt.Errorf("companions %v, was %d", now, companion)
+		}
+		return nil
+	})
+	if strings.Contains(n.log(), "the server is gone") {
+		t.Error("it took its server for gone")
+	}
+	n.kill(s.PID)
+	n.companionEnds()
+}
+
+// With RMQ_HOSTS the companion of a seed has a lock and a hosts file to keep, and ends all
+// the same when its server does before the cluster is announced.
+func testSeedWithHostsEnds(t *testing.T, w *world) {
+	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul")
+	n.start()
+	s := n.server(soon)
+	if w.sessions() != 1 {
+		t.Fatalf("%d sessions, want the seed's", w.sessions())
+	}
+	n.kill(s.PID)
+	n.exit(soon)
+	n.companionEnds()
+	if w.sessions() != 0 {
+		t.Error("the session of its lock lives on")
+	}
+	f, err := statedir.TryLock(filepath.Dir(n.state("any")), statedir.CompanionLock)
+	expect.Must(t, err)
+	expect.Must(t, f.Close())
+}
+
+// companionEnds waits for the end of the companion, in seconds.
+func (n *node) companionEnds() {
+	n.t.Helper()
+	expect.Eventually(n.t, late, "the companion ends", func() error {
+		if left := n.companions(); len(left) > 0 {
+			return fmt.Errorf("%v is there", left)
+		}
+		return nil
+	})
 }
 
 // One missed check says nothing, the second one does, and the node comes back.

@@ -55,6 +55,8 @@ func TestEntrypoint(t *testing.T) {
 		"AMQP closed by a shutdown":         testAMQPShutdown,
 		"server ends":                       testServerEnds,
 		"two misses":                        testTwoMisses,
+		"out of descriptors":                testOutOfDescriptors,
+		"seed with hosts ends":              testSeedWithHostsEnds,
 		"record lost":                       testRecordLost,
 		"record of an earlier day":          testRecordOfEarlierDay,
 		"signal while the companion starts": testSIGTERMWhileCompanionStarts,
