@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,9 +73,9 @@ type Options struct {
 	// Credentials default to guest:guest. Default: amqp://127.0.0.1:5672.
 	//
 	// An AMQPS URL names its certificates (cacertfile, certfile, keyfile,
-	// server_name_indication). A node's certificate does not name 127.0.0.1: on a
-	// loopback address, unless a server name is given, only the chain is verified,
-	// and without a CA nothing is, as nothing but this host can answer there.
+	// server_name_indication). A node's certificate does not name 127.0.0.1: on an
+	// address of this host's own, unless a server name is given, only the chain is
+	// verified, and without a CA nothing is, as nothing but this host can answer there.
 	URLs []string
 
 	Timeout time.Duration // bound of one Check and of Close; default 3 s
@@ -84,17 +85,18 @@ type Options struct {
 // A Checker checks one node over a connection that it keeps. Its methods may be
 // called from several goroutines; checks take turns.
 type Checker struct {
-	targets []target
 	timeout time.Duration
 	log     *slog.Logger
 	life    context.Context // ends at Close
 	end     context.CancelFunc
 	closed  chan Reason
 
-	mu    sync.Mutex
-	conn  *session // nil when there is none
-	last  Reason   // why the last connection ended, until another one answers
-	ended bool
+	mu      sync.Mutex
+	urls    []string
+	targets []target // of urls
+	conn    *session // nil when there is none
+	last    Reason   // why the last connection ended, until another one answers
+	ended   bool
 }
 
 // New prepares a Checker and connects nowhere. Its errors are about the options.
@@ -106,19 +108,47 @@ func New(opts Options) (*Checker, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	urls := opts.URLs
-	if len(urls) == 0 {
-		urls = []string{defaultURL}
+	c.urls = opts.URLs
+	if len(c.urls) == 0 {
+		c.urls = []string{defaultURL}
 	}
+	var err error
+	if c.targets, err = parseAll(c.urls); err != nil {
+		return nil, err
+	}
+	c.life, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func parseAll(urls []string) (targets []target, err error) {
 	for i, url := range urls {
 		t, err := parse(url)
 		if err != nil {
 			return nil, fmt.Errorf("AMQP URL %d: %w", i+1, err)
 		}
-		c.targets = append(c.targets, t)
+		targets = append(targets, t)
 	}
-	c.life, c.end = context.WithCancel(context.Background())
-	return c, nil
+	return targets, nil
+}
+
+// Move has the checks from now on go to urls, as [Options] has them, in place of those before.
+// A connection to what is not among them is closed. On an error nothing has changed.
+func (c *Checker) Move(urls []string) error {
+	targets, err := parseAll(urls)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || len(urls) == 0 || slices.Equal(urls, c.urls) {
+		return nil
+	}
+	if c.conn != nil && !slices.Contains(urls, c.conn.url) {
+		c.conn.goodbye(c.timeout)
+		c.conn = nil
+	}
+	c.urls, c.targets = slices.Clone(urls), targets
+	return nil
 }
 
 // Check asks the node once, connecting first where there is no connection. It

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ const heartbeat = 5 * time.Second
 
 // A target is one parsed URL.
 type target struct {
+	url   string
 	uri   amqp.URI
 	addr  string
 	label string // URL without credentials, for people
@@ -43,7 +45,7 @@ func parse(raw string) (target, error) {
 		return target{}, err
 	}
 	addr := net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
-	t := target{uri: uri, addr: addr, label: uri.Scheme + "://" + addr}
+	t := target{url: raw, uri: uri, addr: addr, label: uri.Scheme + "://" + addr}
 	for _, m := range uri.AuthMechanism {
 		switch strings.ToUpper(m) {
 		case "PLAIN":
@@ -99,8 +101,7 @@ func local(conf *tls.Config, host string) *tls.Config {
 		return conf
 	}
 	conf.ServerName = host
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	if host != "localhost" && !own(net.ParseIP(host)) {
 		return conf
 	}
 	conf.InsecureSkipVerify = true
@@ -115,6 +116,18 @@ func local(conf *tls.Config, host string) *tls.Config {
 		}
 	}
 	return conf
+}
+
+// own reports whether ip is an address of this host.
+func own(ip net.IP) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	addrs, _ := net.InterfaceAddrs() // those not known are not this host's
+	return slices.ContainsFunc(addrs, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.Equal(ip)
+	})
 }
 
 // A Login is an authentication that also asks the server to say why it refuses:
@@ -146,6 +159,7 @@ func (l listener) Write(p []byte) (int, error) {
 
 // A session is one connection and what the server said on it.
 type session struct {
+	url   string
 	label string
 	raw   net.Conn
 	amqp  *amqp.Connection
@@ -208,7 +222,7 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	if !stop() { // closed under our hands
 		return nil, context.Cause(ctx)
 	}
-	s := &session{label: t.label, raw: raw, amqp: conn, changed: make(chan struct{}, 1), gone: make(chan struct{})}
+	s := &session{url: t.url, label: t.label, raw: raw, amqp: conn, changed: make(chan struct{}, 1), gone: make(chan struct{})}
 	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
 	go s.watch(blocks, closes, push)

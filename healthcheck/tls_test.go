@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +50,18 @@ func TestTLS(t *testing.T) {
 	})
 	if conf := local(&tls.Config{}, "mq.example"); conf.InsecureSkipVerify || conf.ServerName != "mq.example" {
 		t.Error("a node elsewhere must be verified by name")
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil || len(addrs) == 0 {
+		t.Fatalf("%v, %v", addrs, err)
+	}
+	for _, a := range addrs { // a listener may be bound to any of them
+		if ip := a.(*net.IPNet).IP.String(); !local(&tls.Config{}, ip).InsecureSkipVerify {
+			t.Errorf("%s is taken for another host", ip)
+		}
+	}
+	if !local(&tls.Config{}, "127.9.9.9").InsecureSkipVerify || local(&tls.Config{}, "192.0.2.1").InsecureSkipVerify {
+		t.Error("this host's addresses")
 	}
 }
 

@@ -46,10 +46,20 @@ type View struct {
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
 	Connected  []string // nodes whose Erlang VM is up and connected, RabbitMQ running there or not
 
+	Listeners []Listener // where this node takes AMQP connections; none: it does not say, or is in maintenance mode
+
 	// Only when the node is partitioned: whether RabbitMQ is to pause in a minority, and
 	// what each node that answers sees of it, this one among them.
 	Pauses bool
 	Sides  map[string]Side
+}
+
+// Listener is where a node takes AMQP connections, by RabbitMQ's own list.
+type Listener struct {
+	IP    string // 0.0.0.0 and :: are every address
+	Port  int
+	TLS   bool
+	Proxy bool // by the PROXY protocol only
 }
 
 // Side is what a node sees of a partition.

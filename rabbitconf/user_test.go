@@ -320,6 +320,8 @@ func TestListeners(t *testing.T) {
 		{"listeners.tcp.a = 127.0.0.1:1\nlisteners.tcp.b = 2\nlisteners.tcp.c = ::1:3\nlisteners.tcp.d = 0.0.0.0:4\nlisteners.tcp.e = :::5\nlisteners.tcp.f = [::1]:6", "",
 			[]Listener{{Host: "127.0.0.1", Port: 1}, {Port: 2}, {Host: "::1", Port: 3}, {Port: 4}, {Port: 5}, {Host: "::1", Port: 6}}},
 		{"listeners.tcp = none", "", nil},
+		{"listeners.tcp.default = $(AMQP_PORT)", "", []Listener{{Port: 5555}}}, // RabbitMQ will say it
+		{"listeners.tcp.default = none", "", nil},
 		{"listeners.ssl.default = 5671", "", []Listener{{Port: 5555}, {Port: 5671, TLS: true}}},
 		{"listeners.tcp = none\nlisteners.ssl.default = 5671", "", []Listener{{Port: 5671, TLS: true}}},
 		{"listeners.tcp.default = 1\nlisteners.ssl.default = 2", `[{rabbit, [{tcp_listeners, []}, {ssl_listeners, [{"::", 3}, {"10.0.0.1", 4}, 5]}]}].`,

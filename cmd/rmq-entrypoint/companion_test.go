@@ -91,6 +91,30 @@ func testServerEnds(t *testing.T, w *world) {
 	}
 }
 
+// RabbitMQ listens elsewhere than its files say: the check and the entry go there, the seed's
+// cluster is announced, and a companion that is replaced knows it, too.
+func testListensElsewhere(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RMQ_AMQP_URL=")
+	n.env = append(n.env, "RMQ_TEST_AMQP=amqp://"+n.ip+":5999", "RABBITMQ_NODE_PORT="+closed(t))
+	n.start()
+	n.server(soon)
+	n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nlistener|amqp|%s|5999|false|\n", n.name, n.ip))
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	expect.Says(t, n.reports(soon, api.HealthPassing, "").Reason, n.ip+":5999")
+	expect.Eventually(t, soon, "its port is registered", func() error {
+		all, _, err := w.consul.Client.Catalog().Service(w.service, "", &api.QueryOptions{RequireConsistent: true})
+		if err == nil && (len(all) != 1 || all[0].ServicePort != 5999) {
+			err = fmt.Errorf("%+v", all[0])
+		}
+		return err
+	})
+	n.kill(w.companions()[0])
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+	expect.Says(t, n.reports(soon, api.HealthPassing, "").Reason, n.ip+":5999")
+}
+
 // Out of file descriptors a companion knows as little as before, and its server runs: it
 // stays, and ends with it.
 func testOutOfDescriptors(t *testing.T, w *world) {

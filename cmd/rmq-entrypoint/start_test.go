@@ -54,6 +54,7 @@ func TestEntrypoint(t *testing.T) {
 		"status after ready":                testStatusAfterReady,
 		"AMQP closed by a shutdown":         testAMQPShutdown,
 		"server ends":                       testServerEnds,
+		"listens elsewhere":                 testListensElsewhere,
 		"two misses":                        testTwoMisses,
 		"out of descriptors":                testOutOfDescriptors,
 		"seed with hosts ends":              testSeedWithHostsEnds,

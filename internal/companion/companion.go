@@ -34,11 +34,17 @@ type Surroundings struct {
 	IsDown  func(context.Context, peers.Peer) bool // whether a registered node is positively down
 	Check   func(ctx context.Context) healthcheck.Result
 	Closed  <-chan healthcheck.Reason // connections of the check that RabbitMQ closed
-	managed managementPort
+	ports   ports
 	hosts   *hosts.File
 	Session string          // of the lock that a seed founds under; "": none
 	Said    <-chan string   // by RabbitMQ, in the notify protocol
 	Gone    <-chan struct{} // closed when the server has ended
+}
+
+// ports are those of this node at which the companion logs in.
+type ports struct {
+	move    func(config.Config) error // has the check go where these settings say; nil: it stays
+	managed managementPort
 }
 
 // companion is what a companion remembers. What its rules remember is in state alone.
@@ -78,6 +84,13 @@ func Main(ctx context.Context, cfg config.Config) error {
 		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	defer checker.Close()
+	move := func(cfg config.Config) error {
+		urls, err := config.AMQPURLs(cfg, os.Getenv)
+		if err != nil {
+			return err
+		}
+		return checker.Move(urls)
+	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
@@ -87,7 +100,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), managed: managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log},
+		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, managed: managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(status http.Handler) (io.Closer, error) {
 		serve, err := serve(rt.Config.HTTP, status)

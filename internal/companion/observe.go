@@ -70,10 +70,15 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		}
 		seen.Catalog = policy.Answer(all, err)
 	case policy.AskManaged:
-		seen.Managed = policy.Answer(c.managed.nodes(ctx))
+		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx))
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
+		if q.Node == c.settings.Node {
+			c.listens(v.Listeners)
+		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
+	case policy.AskCheck:
+		seen.Health, seen.Rechecked = c.steady.Next(c.Check(ctx)), true
 	case policy.AskLeader:
 		led, err := c.Broker.HasLeader(ctx, q.Node)
 		seen.See(q.Node, func(n *policy.Node) { n.Leader = policy.Answer(led, err) })
@@ -90,6 +95,26 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		seen.Waits = policy.Answer(policy.Waits{Members: members, For: waits, Paused: paused}, err)
 	case policy.AskQueues:
 		seen.Queues = policy.Answer(c.Broker.Queues(ctx))
+	}
+}
+
+// listens has the check and this node's entry in Consul follow where RabbitMQ says that it takes
+// AMQP connections, unless the user says where to check.
+func (c *companion) listens(at []peers.Listener) {
+	rt := &c.Runtime
+	if !rt.Config.Listens(at) {
+		return
+	}
+	c.services.listens(rt.Config.Port)
+	c.Log.Info("RabbitMQ says where it listens", "listeners", fmt.Sprint(at), "registered_port", rt.Config.Port)
+	if err := rt.Write(); err != nil { // of use to the next companion only
+		c.Log.Warn("cannot write the runtime file", "err", err)
+	}
+	if c.ports.move == nil {
+		return
+	}
+	if err := c.ports.move(rt.Config); err != nil {
+		c.Log.Warn("the check cannot go where RabbitMQ listens", "err", err)
 	}
 }
 

@@ -39,7 +39,7 @@ func Heard(set Settings, s State, text string, now time.Time) (State, Event) {
 	switch {
 	case ready:
 		s.Entry.Pending = s.Server.Phase == Stopped
-		s.Server.Phase, s.Membership.Verified, s.Partition.Restarting = Serving, false, ""
+		s.Server.Phase, s.Server.Located, s.Membership.Verified, s.Partition.Restarting = Serving, false, false, ""
 		return s.healed(), Event{Ready: true}
 	case stopping:
 		return stopped(set, s, cmp.Or(word, "stopping"), now)
@@ -97,6 +97,9 @@ func checkFails(t *turn) Verdict {
 	if r.State != healthcheck.Critical {
 		return Verdict{}
 	}
+	if q := locate(t); q != nil {
+		return ask(*q)
+	}
 	if t.State.Membership.Verified {
 		v := partitionAnyway(t)
 		if v.pending() {
@@ -107,6 +110,22 @@ func checkFails(t *turn) Verdict {
 		}
 	}
 	return critical("%s", r.Reason)
+}
+
+// locate has RabbitMQ say where it listens, and the check look there, once after READY. Until
+// then the check goes by the configuration, which has more sources than this program reads.
+func locate(t *turn) *Question {
+	own := t.Seen.Nodes[t.Node].View
+	switch heard := len(own.Value.Listeners) > 0; {
+	case t.State.Server.Located:
+	case !own.Asked:
+		return &Question{What: AskView, Node: t.Node, Within: t.Beat()}
+	case heard && !t.Seen.Rechecked:
+		return &Question{What: AskCheck}
+	default:
+		t.State.Server.Located = heard || own.Err == nil
+	}
+	return nil
 }
 
 // healthy: nothing is wrong but what the check says.

@@ -76,6 +76,7 @@ type Server struct {
 	LastStatus string // its last word while it does not serve
 	Started    time.Time
 	StoppedAt  time.Time
+	Located    bool // RabbitMQ said since READY where it listens
 }
 
 // Role is what a node's server is started as.
