@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -91,17 +92,16 @@ type Checker struct {
 	end     context.CancelFunc
 	closed  chan Reason
 
-	mu      sync.Mutex
-	urls    []string
-	targets []target // of urls
-	conn    *session // nil when there is none
-	last    Reason   // why the last connection ended, until another one answers
-	ended   bool
+	mu sync.Mutex
+	ways
+	conn  *session // nil when there is none
+	last  Reason   // why the last connection ended, until another one answers
+	ended bool
 }
 
 // New prepares a Checker and connects nowhere. Its errors are about the options.
 func New(opts Options) (*Checker, error) {
-	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8)}
+	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8), ways: ways{entered: map[string]bool{}}}
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
 	}
@@ -120,26 +120,17 @@ func New(opts Options) (*Checker, error) {
 	return c, nil
 }
 
-func parseAll(urls []string) (targets []target, err error) {
-	for i, url := range urls {
-		t, err := parse(url)
-		if err != nil {
-			return nil, fmt.Errorf("AMQP URL %d: %w", i+1, err)
-		}
-		targets = append(targets, t)
-	}
-	return targets, nil
-}
-
-// Move has the checks from now on go to urls, as [Options] has them, in place of those before.
-// A connection to what is not among them is closed. On an error nothing has changed.
-func (c *Checker) Move(urls []string) error {
+// Move has the checks from now on go to urls, as [Options] has them, in place of those before,
+// and tells at which ports of this host RabbitMQ says that it listens. A connection to what is
+// not among the URLs is closed. On an error nothing has changed.
+func (c *Checker) Move(urls []string, ports map[int]Port) error {
 	targets, err := parseAll(urls)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.ports = maps.Clone(ports)
 	if c.ended || len(urls) == 0 || slices.Equal(urls, c.urls) {
 		return nil
 	}
@@ -155,8 +146,10 @@ func (c *Checker) Move(urls []string) error {
 // returns within the timeout, or when ctx is done.
 //
 //   - Passing: a channel was opened, used and closed.
-//   - Warning: alive, but publishers are blocked by an alarm (Alarm), or these
-//     credentials are refused.
+//   - Warning: alive, but publishers are blocked by an alarm (Alarm), or the check does
+//     not get in: these credentials are refused, its TLS is refused, or RabbitMQ says
+//     that it listens there, and the handshake came to nothing. Not so once a check got
+//     in since [Checker.Ready]: then clients do not get in either.
 //   - Critical: no answer, or an answer that is not a running node's.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -192,6 +185,14 @@ func (c *Checker) Check(ctx context.Context) Result {
 	}
 }
 
+// Ready tells that RabbitMQ has begun to serve: it may let in whom it did not before.
+func (c *Checker) Ready() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entered)
+	c.last = Reason{}
+}
+
 // Closed delivers why connections ended, the moment they do: how a node that
 // stops or drains is noticed between checks. What Check itself gives up is not
 // delivered, nor what nobody received while eight newer ones came. It is closed
@@ -218,12 +219,17 @@ func (c *Checker) Close() {
 // dial tries the targets in order, each with its share of the time that is left.
 func (c *Checker) dial(ctx context.Context) (*session, Result) {
 	var failed []string
+	shut := ""
 	for i, t := range c.targets {
+		port, listed := c.ports[t.uri.Port]
+		listed = listed && here(t.uri.Host)
+		t.proxy = listed && port.Proxy
 		deadline, _ := ctx.Deadline()
 		share := time.Until(deadline) / time.Duration(len(c.targets)-i)
 		s, err := connect(ctx, t, share, c.push)
 		if err == nil {
 			c.log.Debug("health check connected", "address", t.label)
+			c.entered[t.url] = true
 			return s, Result{}
 		}
 		var word *amqp.Error
@@ -242,6 +248,12 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 			}
 		}
 		failed = append(failed, t.label+": "+text(err))
+		if shut == "" && !c.entered[t.url] {
+			shut = shutOut(t, port, listed, err)
+		}
+	}
+	if shut != "" && c.last == (Reason{}) {
+		return nil, Result{State: Warning, Reason: line(shut)}
 	}
 	return nil, c.critical(strings.Join(failed, "; "))
 }

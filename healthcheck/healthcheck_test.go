@@ -313,7 +313,7 @@ func TestMove(t *testing.T) {
 		{[]string{other.url()}, other, 1, 1},
 		{nil, other, 1, 1},
 	} {
-		if err := c.Move(step.urls); err != nil {
+		if err := c.Move(step.urls, nil); err != nil {
 			t.Fatal(err)
 		}
 		want(t, look(t, c), Passing, step.at.ln.Addr().String())
@@ -321,7 +321,7 @@ func TestMove(t *testing.T) {
 			t.Errorf("%q: %d and %d connections", step.urls, a, b)
 		}
 	}
-	if err := c.Move([]string{"http://h"}); err == nil {
+	if err := c.Move([]string{"http://h"}, nil); err == nil {
 		t.Error("no error")
 	}
 	want(t, look(t, c), Passing, other.ln.Addr().String())
@@ -329,7 +329,7 @@ func TestMove(t *testing.T) {
 		t.Errorf("told of %+v", <-c.Closed())
 	}
 	c.Close()
-	if err := c.Move([]string{s.url()}); err != nil {
+	if err := c.Move([]string{s.url()}, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -94,3 +94,20 @@ func certificates(t *testing.T, name string) (caFile string, server tls.Certific
 	}
 	return caFile, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
 }
+
+// pemFiles writes a certificate and its key into files.
+func pemFiles(t *testing.T, pair tls.Certificate) (cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}

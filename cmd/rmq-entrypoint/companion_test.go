@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -113,6 +114,25 @@ func testListensElsewhere(t *testing.T, w *world) {
 	n.kill(w.companions()[0])
 	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
 	expect.Says(t, n.reports(soon, api.HealthPassing, "").Reason, n.ip+":5999")
+}
+
+// A check that does not get in where RabbitMQ listens is a warning, for a seed too: its cluster
+// is announced. A companion that is replaced knows where RabbitMQ listens.
+func testShutOut(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.start()
+	n.server(soon)
+	n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nlistener|amqp|%s|5672|false|\n", n.name, n.ip))
+	n.tell("amqp shut")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthWarning)
+	expect.Says(t, n.reports(soon, api.HealthWarning, "").Reason, "RMQ_AMQP_URL", "proxy_protocol")
+	if r := w.record(); r.State != peers.Formed {
+		t.Errorf("the record is %+v", r)
+	}
+	n.kill(w.companions()[0])
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+	n.reports(soon, api.HealthWarning, "proxy_protocol")
 }
 
 // Out of file descriptors a companion knows as little as before, and its server runs: it

@@ -55,6 +55,7 @@ func TestEntrypoint(t *testing.T) {
 		"AMQP closed by a shutdown":         testAMQPShutdown,
 		"server ends":                       testServerEnds,
 		"listens elsewhere":                 testListensElsewhere,
+		"shut out":                          testShutOut,
 		"two misses":                        testTwoMisses,
 		"out of descriptors":                testOutOfDescriptors,
 		"seed with hosts ends":              testSeedWithHostsEnds,

@@ -44,6 +44,7 @@ type Surroundings struct {
 // ports are those of this node at which the companion logs in.
 type ports struct {
 	move    func(config.Config) error // has the check go where these settings say; nil: it stays
+	ready   func()                    // RabbitMQ has begun to serve; nil: nobody to tell
 	managed managementPort
 }
 
@@ -89,7 +90,10 @@ func Main(ctx context.Context, cfg config.Config) error {
 		if err != nil {
 			return err
 		}
-		return checker.Move(urls)
+		return checker.Move(urls, listed(cfg))
+	}
+	if err := move(rt.Config); err != nil {
+		return err
 	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
@@ -100,7 +104,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, managed: managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log}},
+		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: checker.Ready, managed: managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(status http.Handler) (io.Closer, error) {
 		serve, err := serve(rt.Config.HTTP, status)

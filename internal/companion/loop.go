@@ -74,6 +74,9 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 		}
 		c.Log.Info("RabbitMQ is ready, verifying")
 		c.steady = healthcheck.Steady{}
+		if c.ports.ready != nil {
+			c.ports.ready()
+		}
 	}
 	if e.Withdraw {
 		c.withdraw(ctx, e.Why)

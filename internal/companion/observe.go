@@ -102,11 +102,14 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 // AMQP connections, unless the user says where to check.
 func (c *companion) listens(at []peers.Listener) {
 	rt := &c.Runtime
-	if !rt.Config.Listens(at) {
+	known := rt.Config.Located
+	switch changed := rt.Config.Listens(at); {
+	case changed:
+		c.Log.Info("RabbitMQ listens elsewhere than its files say: the check follows", "listeners", fmt.Sprint(at), "registered_port", rt.Config.Port)
+	case known || len(at) == 0:
 		return
 	}
 	c.services.listens(rt.Config.Port)
-	c.Log.Info("RabbitMQ says where it listens", "listeners", fmt.Sprint(at), "registered_port", rt.Config.Port)
 	if err := rt.Write(); err != nil { // of use to the next companion only
 		c.Log.Warn("cannot write the runtime file", "err", err)
 	}
@@ -167,4 +170,15 @@ func managementNodes(getenv func(string) string, at rabbitconf.Listener) func(co
 	return func(ctx context.Context) ([]healthcheck.Node, error) {
 		return healthcheck.Nodes(ctx, base, user.Username(), password)
 	}
+}
+
+// listed returns the ports that RabbitMQ itself says it takes AMQP connections at.
+func listed(cfg config.Config) map[int]healthcheck.Port {
+	ports := map[int]healthcheck.Port{}
+	for _, l := range cfg.Listeners {
+		if cfg.Located {
+			ports[l.Port] = healthcheck.Port{TLS: l.TLS, Proxy: l.Proxy}
+		}
+	}
+	return ports
 }

@@ -178,6 +178,7 @@ func (cfg *Config) Listens(at []peers.Listener) bool {
 		port = reached(all, cfg.Port)
 	}
 	known := slices.Clone(cfg.Listeners)
+	cfg.Located = true
 	if port == cfg.Port && len(known) == len(all) && !slices.ContainsFunc(all, func(l rabbitconf.Listener) bool { return !slices.Contains(known, l) }) {
 		return false
 	}
