@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -101,7 +102,7 @@ type Checker struct {
 
 // New prepares a Checker and connects nowhere. Its errors are about the options.
 func New(opts Options) (*Checker, error) {
-	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8), ways: ways{entered: map[string]bool{}}}
+	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8), ways: ways{entered: map[string]bool{}, now: time.Now}}
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
 	}
@@ -130,10 +131,13 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ports = maps.Clone(ports)
+	if !maps.Equal(c.ports, ports) {
+		c.ports, c.pauses = maps.Clone(ports), Pauses{}
+	}
 	if c.ended || len(urls) == 0 || slices.Equal(urls, c.urls) {
 		return nil
 	}
+	c.pauses = Pauses{}
 	if c.conn != nil && !slices.Contains(urls, c.conn.url) {
 		c.conn.goodbye(c.timeout)
 		c.conn = nil
@@ -149,7 +153,9 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 //   - Warning: alive, but publishers are blocked by an alarm (Alarm), or the check does
 //     not get in: these credentials are refused, its TLS is refused, or RabbitMQ says
 //     that it listens there, and the handshake came to nothing. Not so once a check got
-//     in since [Checker.Ready]: then clients do not get in either.
+//     in since [Checker.Ready]: then clients do not get in either. It tries again after
+//     a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
+//     [Checker.Move] give a reason to. In between it only looks whether somebody listens.
 //   - Critical: no answer, or an answer that is not a running node's.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -165,8 +171,11 @@ func (c *Checker) Check(ctx context.Context) Result {
 	// lost is an answer.
 	for fresh := false; ; {
 		if c.conn == nil {
+			if r, wait := c.paused(ctx); wait {
+				return r
+			}
 			s, r := c.dial(ctx)
-			if s == nil {
+			if c.tried(ctx, r); s == nil {
 				return r
 			}
 			c.conn, c.last, fresh = s, Reason{}, true
@@ -190,7 +199,7 @@ func (c *Checker) Ready() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.entered)
-	c.last = Reason{}
+	c.last, c.pauses = Reason{}, Pauses{}
 }
 
 // Closed delivers why connections ended, the moment they do: how a node that
@@ -214,6 +223,32 @@ func (c *Checker) Close() {
 		c.conn = nil
 	}
 	close(c.closed)
+}
+
+// paused gives the word of the last login that was refused, while it is not to be tried again
+// and somebody listens. RabbitMQ logs nothing of a connection on which nothing was sent.
+func (c *Checker) paused(ctx context.Context) (_ Result, wait bool) {
+	if c.pauses.Over(c.now()) {
+		return Result{}, false
+	}
+	for _, t := range c.targets {
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr); err == nil {
+			conn.Close()
+			return c.refused, true
+		}
+	}
+	return Result{}, false
+}
+
+// tried notes what a login came to.
+func (c *Checker) tried(ctx context.Context, r Result) {
+	switch {
+	case r.State == Warning:
+		c.pauses.Refused(c.now())
+		c.refused = r
+	case ctx.Err() == nil: // not one that was cut short
+		c.pauses = Pauses{}
+	}
 }
 
 // dial tries the targets in order, each with its share of the time that is left.

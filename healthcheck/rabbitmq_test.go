@@ -130,6 +130,7 @@ func TestRabbitMQ(t *testing.T) {
 		want(t, r, Warning, `"watcher"`, "refused")
 		t.Log(r.Reason)
 		m.Exec(t, "rabbitmqctl", "set_permissions", "watcher", "^$", "^$", "^$")
+		until(t, watcher, "let in, after the pause", state(Passing))
 		for range 3 {
 			want(t, look(t, watcher), Passing)
 		}
@@ -290,8 +291,8 @@ ssl_options.fail_if_no_peer_cert = true
 	}
 	plain, secure := fmt.Sprint("amqp://guest:guest@127.0.0.1:", ports["5672"]), fmt.Sprint("amqps://guest:guest@127.0.0.1:", ports["5671"])
 	withCert := secure + "?certfile=" + cert + "&keyfile=" + key + "&cacertfile=" + ca
-	first := checker(t, Options{URLs: []string{plain}, Timeout: 5 * time.Second})
-	move(t, first, map[int]Port{ports["5672"]: {Proxy: true}})
+	first := checker(t, Options{URLs: []string{withCert}, Timeout: 5 * time.Second}) // the last to listen
+	move(t, first, map[int]Port{ports["5671"]: {TLS: true, Proxy: true}})
 	until(t, first, "passing", state(Passing))
 	for _, c := range []struct {
 		url   string

@@ -11,16 +11,20 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ways are how a check may get in.
+// ways are how a check may get in, and when it tries to.
 type ways struct {
 	urls    []string
 	targets []target // of urls
 	ports   map[int]Port
 	entered map[string]bool // URLs at which the check got in since [Checker.Ready]
+	now     func() time.Time
+	pauses  Pauses
+	refused Result // while pauses are not over
 }
 
 // A Port is where RabbitMQ on this host, by its own list, takes AMQP connections.

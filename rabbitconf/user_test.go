@@ -340,6 +340,26 @@ func TestListeners(t *testing.T) {
 	}
 }
 
+func TestDefault(t *testing.T) {
+	for _, test := range []struct{ conf, advanced, user, pass string }{
+		{"", "", "", ""},
+		{"default_user = x\ndefault_pass = 'a # b'", "", "x", "a # b"},
+		{"default_user = x\ndefault_user = y", "", "y", ""},
+		{"default_user = x\ndefault_pass = y", `[{rabbit, [{default_user, <<"z">>}]}].`, "z", "y"},
+		{"default_user = x\ndefault_pass = encrypted:abc", "", "x", ""},
+		{"default_user = $(WHO)", `[{rabbit, [{default_pass, {encrypted, <<"abc">>}}]}].`, "", ""},
+	} {
+		user, err := read(t, test.conf, "", test.advanced)
+		if err != nil {
+			t.Errorf("%q %q: %v", test.conf, test.advanced, err)
+			continue
+		}
+		if u, p := user.Default("default_user"), user.Default("default_pass"); u != test.user || p != test.pass {
+			t.Errorf("%q %q: %q, %q", test.conf, test.advanced, u, p)
+		}
+	}
+}
+
 func TestHTTP(t *testing.T) {
 	for _, test := range []struct {
 		plugin, conf, advanced string

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -97,6 +98,7 @@ func testServerEnds(t *testing.T, w *world) {
 func testListensElsewhere(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RMQ_AMQP_URL=")
 	n.env = append(n.env, "RMQ_TEST_AMQP=amqp://"+n.ip+":5999", "RABBITMQ_NODE_PORT="+closed(t))
+	n.put(n.path("rabbitmq.conf"), "default_user = walter\ndefault_pass = w4lt3r\n")
 	n.start()
 	n.server(soon)
 	n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nlistener|amqp|%s|5999|false|\n", n.name, n.ip))
@@ -112,8 +114,17 @@ func testListensElsewhere(t *testing.T, w *world) {
 		return err
 	})
 	n.kill(w.companions()[0])
+	expect.Must(t, os.Remove(n.path("login")))
 	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
 	expect.Says(t, n.reports(soon, api.HealthPassing, "").Reason, n.ip+":5999")
+	login, err := os.ReadFile(n.path("login"))
+	if expect.Must(t, err); !strings.Contains(string(login), "\x00walter\x00w4lt3r") {
+		t.Errorf("it logged in with %q", login)
+	}
+	file, err := os.ReadFile(n.state("runtime.json"))
+	if expect.Must(t, err); strings.Contains(string(file), "w4lt3r") {
+		t.Error("the runtime file holds a password")
+	}
 }
 
 // A check that does not get in where RabbitMQ listens is a warning, for a seed too: its cluster

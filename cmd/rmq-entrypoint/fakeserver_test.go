@@ -234,6 +234,9 @@ func answerAMQP(conn net.Conn) {
 		if head[0] != 1 { // content or a heartbeat
 			continue
 		}
+		if body[1] == 10 && body[3] == 11 { // StartOk, with the login
+			_ = os.WriteFile(filepath.Join(os.Getenv("RMQ_TEST_DIR"), "login"), body, 0o644)
+		}
 		if a := amqpAnswers[[2]uint16{binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])}]; a != nil {
 			a = append([]byte{a[0], head[1], head[2]}, a[3:]...) // on the channel that asked
 			_, _ = conn.Write(a)

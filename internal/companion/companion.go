@@ -44,7 +44,7 @@ type Surroundings struct {
 // ports are those of this node at which the companion logs in.
 type ports struct {
 	move    func(config.Config) error // has the check go where these settings say; nil: it stays
-	ready   func()                    // RabbitMQ has begun to serve; nil: nobody to tell
+	ready   func(config.Config) error // RabbitMQ has begun to serve; nil: nobody to tell
 	managed managementPort
 }
 
@@ -76,7 +76,16 @@ func Main(ctx context.Context, cfg config.Config) error {
 	}
 	syscall.CloseOnExec(seatFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
-	urls, err := config.AMQPURLs(rt.Config, os.Getenv)
+	var getenv func(string) string
+	read := func() { // not in the runtime file, which holds no secrets
+		user, err := config.UserFiles(os.Getenv)
+		if err != nil { // written since the start
+			log.Warn("cannot read RabbitMQ's files: the check goes by the environment alone", "err", err)
+		}
+		getenv = config.Defaults(os.Getenv, user)
+	}
+	read()
+	urls, err := config.AMQPURLs(rt.Config, getenv)
 	if err != nil {
 		return err
 	}
@@ -86,7 +95,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	}
 	defer checker.Close()
 	move := func(cfg config.Config) error {
-		urls, err := config.AMQPURLs(cfg, os.Getenv)
+		urls, err := config.AMQPURLs(cfg, getenv)
 		if err != nil {
 			return err
 		}
@@ -94,6 +103,14 @@ func Main(ctx context.Context, cfg config.Config) error {
 	}
 	if err := move(rt.Config); err != nil {
 		return err
+	}
+	ready := func(cfg config.Config) error {
+		read()
+		checker.Ready()
+		return move(cfg)
+	}
+	ask := func(ctx context.Context) ([]healthcheck.Node, error) {
+		return managementNodes(ctx, config.DefaultUser(getenv), rt.Config.Management)
 	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
@@ -104,7 +121,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: checker.Ready, managed: managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log}},
+		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: managementPort{ask: ask, log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(status http.Handler) (io.Closer, error) {
 		serve, err := serve(rt.Config.HTTP, status)

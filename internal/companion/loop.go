@@ -74,8 +74,11 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 		}
 		c.Log.Info("RabbitMQ is ready, verifying")
 		c.steady = healthcheck.Steady{}
+		c.ports.managed.pauses = healthcheck.Pauses{}
 		if c.ports.ready != nil {
-			c.ports.ready()
+			if err := c.ports.ready(c.Runtime.Config); err != nil {
+				c.Log.Warn("the check keeps the login it had", "err", err)
+			}
 		}
 	}
 	if e.Withdraw {

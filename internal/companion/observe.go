@@ -3,9 +3,11 @@ package companion
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -70,7 +72,7 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		}
 		seen.Catalog = policy.Answer(all, err)
 	case policy.AskManaged:
-		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx))
+		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
 		if q.Node == c.settings.Node {
@@ -135,41 +137,41 @@ func (c *companion) record(ctx context.Context) (policy.Record, error) {
 // A managementPort tells in milliseconds whether anything has changed, where RabbitMQ's
 // command line takes a second of CPU.
 type managementPort struct {
-	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none, or not any more
-	misses int                                                   // in a row
+	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none
+	pauses healthcheck.Pauses
 	log    *slog.Logger
 }
 
-// nodes asks the port, unless it told nothing for a while: it is disabled, or the login is
-// refused, which RabbitMQ logs each time.
-func (m *managementPort) nodes(ctx context.Context) ([]healthcheck.Node, error) {
+// nodes asks the port. When it tells nothing, because it is disabled or the login is refused,
+// which RabbitMQ logs each time, it is left alone for a while.
+func (m *managementPort) nodes(ctx context.Context, now time.Time) ([]healthcheck.Node, error) {
 	if m.ask == nil {
 		return nil, fmt.Errorf("there is no management port to ask")
 	}
+	if !m.pauses.Over(now) {
+		return nil, fmt.Errorf("the management port told nothing, and is asked again later")
+	}
 	nodes, err := m.ask(ctx)
-	if err == nil {
-		m.misses = 0
-		return nodes, nil
+	if err != nil {
+		m.log.Debug("the management port tells nothing", "err", err)
+		if !errors.Is(ctx.Err(), context.Canceled) { // by an event: nobody refused
+			m.pauses.Refused(now)
+		}
+		return nil, err
 	}
-	if m.misses++; m.misses >= 3 {
-		m.log.Debug("the management port tells nothing, not asking it any more", "err", err)
-		m.ask = nil
-	}
-	return nil, err
+	m.pauses = healthcheck.Pauses{}
+	return nodes, nil
 }
 
-// managementNodes asks this node's management port as the default user.
-func managementNodes(getenv func(string) string, at rabbitconf.Listener) func(context.Context) ([]healthcheck.Node, error) {
-	user := config.DefaultUser(getenv)
+// managementNodes asks this node's management port as user.
+func managementNodes(ctx context.Context, user *url.Userinfo, at rabbitconf.Listener) ([]healthcheck.Node, error) {
 	base := "http://"
 	if at.TLS {
 		base = "https://"
 	}
 	base += net.JoinHostPort(cmp.Or(at.Host, "127.0.0.1"), fmt.Sprint(at.Port))
 	password, _ := user.Password()
-	return func(ctx context.Context) ([]healthcheck.Node, error) {
-		return healthcheck.Nodes(ctx, base, user.Username(), password)
-	}
+	return healthcheck.Nodes(ctx, base, user.Username(), password)
 }
 
 // listed returns the ports that RabbitMQ itself says it takes AMQP connections at.

@@ -8,11 +8,34 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"rmq-entrypoint/rabbitconf"
 )
 
 // DefaultUser is the one that RabbitMQ makes on a blank volume.
 func DefaultUser(getenv func(string) string) *url.Userinfo {
 	return url.UserPassword(cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+}
+
+// UserFiles reads the user's own configuration files, where RabbitMQ looks for them.
+func UserFiles(getenv func(string) string) (rabbitconf.User, error) {
+	conf, err := rabbitconf.MainConf(cmp.Or(getenv("RABBITMQ_CONFIG_FILE"), "/etc/rabbitmq/rabbitmq"))
+	if err != nil {
+		return rabbitconf.User{}, err
+	}
+	return rabbitconf.ReadUser(conf, cmp.Or(getenv("RABBITMQ_CONFIG_FILES"), "/etc/rabbitmq/conf.d"), cmp.Or(getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), "/etc/rabbitmq/advanced.config"))
+}
+
+// Defaults returns getenv with what the user's files say of the default user and virtual host,
+// where no variable does.
+func Defaults(getenv func(string) string, user rabbitconf.User) func(string) string {
+	keys := map[string]string{"RABBITMQ_DEFAULT_USER": "default_user", "RABBITMQ_DEFAULT_PASS": "default_pass", "RABBITMQ_DEFAULT_VHOST": "default_vhost"}
+	return func(name string) string {
+		if value := getenv(name); value != "" || keys[name] == "" {
+			return value
+		}
+		return user.Default(keys[name])
+	}
 }
 
 // AMQPURLs returns where the health check connects: the setting, or this node's

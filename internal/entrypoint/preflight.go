@@ -1,7 +1,6 @@
 package entrypoint
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,13 +20,6 @@ import (
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
-)
-
-// Where the user's own configuration lies, unless variables say otherwise.
-const (
-	userConf     = "/etc/rabbitmq/rabbitmq"
-	userConfD    = "/etc/rabbitmq/conf.d"
-	userAdvanced = "/etc/rabbitmq/advanced.config"
 )
 
 // Modes of access(2).
@@ -101,14 +93,11 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return err
 	}
-	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
-	if err != nil {
-		return err
-	}
 	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
 		return err
 	}
-	if h.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+	var err error
+	if h.user, err = config.UserFiles(os.Getenv); err != nil {
 		return err
 	}
 	if keys := h.user.Ignored(); len(keys) > 0 {
