@@ -107,7 +107,7 @@ func (c *companion) listens(at []peers.Listener) {
 	known := rt.Config.Located
 	switch changed := rt.Config.Listens(at); {
 	case changed:
-		c.Log.Info("RabbitMQ listens elsewhere than its files say: the check follows", "listeners", fmt.Sprint(at), "registered_port", rt.Config.Port)
+		c.Log.Info("RabbitMQ says where it listens: the check follows", "listeners", words(at), "registered_port", rt.Config.Port)
 	case known || len(at) == 0:
 		return
 	}
@@ -121,6 +121,19 @@ func (c *companion) listens(at []peers.Listener) {
 	if err := c.ports.move(rt.Config); err != nil {
 		c.Log.Warn("the check cannot go where RabbitMQ listens", "err", err)
 	}
+}
+
+// words are listeners as people read them.
+func words(at []peers.Listener) string {
+	var all []string
+	for _, l := range at {
+		scheme := "amqp://"
+		if l.TLS {
+			scheme = "amqps://"
+		}
+		all = append(all, scheme+net.JoinHostPort(l.IP, fmt.Sprint(l.Port)))
+	}
+	return strings.Join(all, ",")
 }
 
 // record reads the cluster record through the Consul in use.
