@@ -21,6 +21,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -72,9 +75,9 @@ type Options struct {
 	// Credentials default to guest:guest. Default: amqp://127.0.0.1:5672.
 	//
 	// An AMQPS URL names its certificates (cacertfile, certfile, keyfile,
-	// server_name_indication). A node's certificate does not name 127.0.0.1: on a
-	// loopback address, unless a server name is given, only the chain is verified,
-	// and without a CA nothing is, as nothing but this host can answer there.
+	// server_name_indication). A node's certificate does not name 127.0.0.1: on an
+	// address of this host's own, unless a server name is given, only the chain is
+	// verified, and without a CA nothing is, as nothing but this host can answer there.
 	URLs []string
 
 	Timeout time.Duration // bound of one Check and of Close; default 3 s
@@ -84,14 +87,14 @@ type Options struct {
 // A Checker checks one node over a connection that it keeps. Its methods may be
 // called from several goroutines; checks take turns.
 type Checker struct {
-	targets []target
 	timeout time.Duration
 	log     *slog.Logger
 	life    context.Context // ends at Close
 	end     context.CancelFunc
 	closed  chan Reason
 
-	mu    sync.Mutex
+	mu sync.Mutex
+	ways
 	conn  *session // nil when there is none
 	last  Reason   // why the last connection ended, until another one answers
 	ended bool
@@ -99,34 +102,60 @@ type Checker struct {
 
 // New prepares a Checker and connects nowhere. Its errors are about the options.
 func New(opts Options) (*Checker, error) {
-	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8)}
+	c := &Checker{timeout: opts.Timeout, log: opts.Log, closed: make(chan Reason, 8), ways: ways{entered: map[string]bool{}, now: time.Now}}
 	if c.timeout <= 0 {
 		c.timeout = defaultTimeout
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	urls := opts.URLs
-	if len(urls) == 0 {
-		urls = []string{defaultURL}
+	c.urls = opts.URLs
+	if len(c.urls) == 0 {
+		c.urls = []string{defaultURL}
 	}
-	for i, url := range urls {
-		t, err := parse(url)
-		if err != nil {
-			return nil, fmt.Errorf("AMQP URL %d: %w", i+1, err)
-		}
-		c.targets = append(c.targets, t)
+	var err error
+	if c.targets, err = parseAll(c.urls); err != nil {
+		return nil, err
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c, nil
+}
+
+// Move has the checks from now on go to urls, as [Options] has them, in place of those before,
+// and tells at which ports of this host RabbitMQ says that it listens. A connection to what is
+// not among the URLs is closed. On an error nothing has changed.
+func (c *Checker) Move(urls []string, ports map[int]Port) error {
+	targets, err := parseAll(urls)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !maps.Equal(c.ports, ports) {
+		c.ports, c.pauses = maps.Clone(ports), Pauses{}
+	}
+	if c.ended || len(urls) == 0 || slices.Equal(urls, c.urls) {
+		return nil
+	}
+	c.pauses = Pauses{}
+	if c.conn != nil && !slices.Contains(urls, c.conn.url) {
+		c.conn.goodbye(c.timeout)
+		c.conn = nil
+	}
+	c.urls, c.targets = slices.Clone(urls), targets
+	return nil
 }
 
 // Check asks the node once, connecting first where there is no connection. It
 // returns within the timeout, or when ctx is done.
 //
 //   - Passing: a channel was opened, used and closed.
-//   - Warning: alive, but publishers are blocked by an alarm (Alarm), or these
-//     credentials are refused.
+//   - Warning: alive, but publishers are blocked by an alarm (Alarm), or the check does
+//     not get in: these credentials are refused, its TLS is refused, or RabbitMQ says
+//     that it listens there, and the handshake came to nothing. Not so once a check got
+//     in since [Checker.Ready]: then clients do not get in either. It tries again after
+//     a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
+//     [Checker.Move] give a reason to. In between it only looks whether somebody listens.
 //   - Critical: no answer, or an answer that is not a running node's.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -142,8 +171,11 @@ func (c *Checker) Check(ctx context.Context) Result {
 	// lost is an answer.
 	for fresh := false; ; {
 		if c.conn == nil {
+			if r, wait := c.paused(ctx); wait {
+				return r
+			}
 			s, r := c.dial(ctx)
-			if s == nil {
+			if c.tried(ctx, r); s == nil {
 				return r
 			}
 			c.conn, c.last, fresh = s, Reason{}, true
@@ -160,6 +192,14 @@ func (c *Checker) Check(ctx context.Context) Result {
 			return c.critical(r.Reason)
 		}
 	}
+}
+
+// Ready tells that RabbitMQ has begun to serve: it may let in whom it did not before.
+func (c *Checker) Ready() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.entered)
+	c.last, c.pauses = Reason{}, Pauses{}
 }
 
 // Closed delivers why connections ended, the moment they do: how a node that
@@ -185,15 +225,46 @@ func (c *Checker) Close() {
 	close(c.closed)
 }
 
+// paused gives the word of the last login that was refused, while it is not to be tried again
+// and somebody listens. RabbitMQ logs nothing of a connection on which nothing was sent.
+func (c *Checker) paused(ctx context.Context) (_ Result, wait bool) {
+	if c.pauses.Over(c.now()) {
+		return Result{}, false
+	}
+	for _, t := range c.targets {
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr); err == nil {
+			conn.Close()
+			return c.refused, true
+		}
+	}
+	return Result{}, false
+}
+
+// tried notes what a login came to.
+func (c *Checker) tried(ctx context.Context, r Result) {
+	switch {
+	case r.State == Warning:
+		c.pauses.Refused(c.now())
+		c.refused = r
+	case ctx.Err() == nil: // not one that was cut short
+		c.pauses = Pauses{}
+	}
+}
+
 // dial tries the targets in order, each with its share of the time that is left.
 func (c *Checker) dial(ctx context.Context) (*session, Result) {
 	var failed []string
+	shut := ""
 	for i, t := range c.targets {
+		port, listed := c.ports[t.uri.Port]
+		listed = listed && here(t.uri.Host)
+		t.proxy = listed && port.Proxy
 		deadline, _ := ctx.Deadline()
 		share := time.Until(deadline) / time.Duration(len(c.targets)-i)
 		s, err := connect(ctx, t, share, c.push)
 		if err == nil {
 			c.log.Debug("health check connected", "address", t.label)
+			c.entered[t.url] = true
 			return s, Result{}
 		}
 		var word *amqp.Error
@@ -212,6 +283,12 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 			}
 		}
 		failed = append(failed, t.label+": "+text(err))
+		if shut == "" && !c.entered[t.url] {
+			shut = shutOut(t, port, listed, err)
+		}
+	}
+	if shut != "" && c.last == (Reason{}) {
+		return nil, Result{State: Warning, Reason: line(shut)}
 	}
 	return nil, c.critical(strings.Join(failed, "; "))
 }

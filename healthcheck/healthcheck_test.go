@@ -296,6 +296,44 @@ func TestChecksTakeTurns(t *testing.T) {
 	}
 }
 
+// A node says where it listens: the checks go there, over the connection there is if that is
+// where it goes.
+func TestMove(t *testing.T) {
+	noLeaks(t)
+	s, other := serve(t, nil, nil), serve(t, nil, nil)
+	c := checker(t, Options{URLs: []string{"amqp://127.0.0.1:1"}})
+	want(t, look(t, c), Critical, "127.0.0.1:1")
+	for _, step := range []struct {
+		urls    []string
+		at      *stub
+		s, more int32 // connections
+	}{
+		{[]string{s.url()}, s, 1, 0},
+		{[]string{s.url(), other.url()}, s, 1, 0},
+		{[]string{other.url()}, other, 1, 1},
+		{nil, other, 1, 1},
+	} {
+		if err := c.Move(step.urls, nil); err != nil {
+			t.Fatal(err)
+		}
+		want(t, look(t, c), Passing, step.at.ln.Addr().String())
+		if a, b := s.accepted.Load(), other.accepted.Load(); a != step.s || b != step.more {
+			t.Errorf("%q: %d and %d connections", step.urls, a, b)
+		}
+	}
+	if err := c.Move([]string{"http://h"}, nil); err == nil {
+		t.Error("no error")
+	}
+	want(t, look(t, c), Passing, other.ln.Addr().String())
+	if len(c.Closed()) > 0 {
+		t.Errorf("told of %+v", <-c.Closed())
+	}
+	c.Close()
+	if err := c.Move([]string{s.url()}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBadURLs(t *testing.T) {
 	for _, url := range []string{
 		"http://alice:" + secret + "@127.0.0.1",

@@ -2,7 +2,12 @@ package healthcheck
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +130,7 @@ func TestRabbitMQ(t *testing.T) {
 		want(t, r, Warning, `"watcher"`, "refused")
 		t.Log(r.Reason)
 		m.Exec(t, "rabbitmqctl", "set_permissions", "watcher", "^$", "^$", "^$")
+		until(t, watcher, "let in, after the pause", state(Passing))
 		for range 3 {
 			want(t, look(t, watcher), Passing)
 		}
@@ -250,6 +256,64 @@ func TestRabbitMQ(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 	})
+}
+
+// A listener that takes nobody without a client certificate, and none but by the PROXY protocol:
+// the node is alive, and the check says what to set, or gets in.
+func TestRabbitMQShutsOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a container")
+	}
+	ca, server := certificates(t, "node1.example")
+	cert, key := pemFiles(t, server)
+	conf := filepath.Join(t.TempDir(), "rabbitmq.conf")
+	if err := os.WriteFile(conf, []byte(`proxy_protocol = true
+listeners.ssl.default = 5671
+ssl_options.certfile = /tls/cert.pem
+ssl_options.keyfile = /tls/key.pem
+ssl_options.cacertfile = /tls/ca.pem
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{ca, cert, key, conf} {
+		if err := errors.Join(os.Chmod(name, 0o644), os.Chmod(filepath.Dir(name), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := rabbittest.Start(t, "-v", conf+":/etc/rabbitmq/rabbitmq.conf:ro", "-v", cert+":/tls/cert.pem:ro", "-v", key+":/tls/key.pem:ro", "-v", ca+":/tls/ca.pem:ro",
+		"-p", "127.0.0.1::5671", "-p", "127.0.0.1::5672")
+	ports := map[string]int{}
+	for line := range strings.Lines(m.Docker(t, "port")) { // 5672/tcp -> 127.0.0.1:32768
+		inside, outside, _ := strings.Cut(strings.TrimSpace(line), "/tcp -> 127.0.0.1:")
+		ports[inside], _ = strconv.Atoi(outside)
+	}
+	plain, secure := fmt.Sprint("amqp://guest:guest@127.0.0.1:", ports["5672"]), fmt.Sprint("amqps://guest:guest@127.0.0.1:", ports["5671"])
+	withCert := secure + "?certfile=" + cert + "&keyfile=" + key + "&cacertfile=" + ca
+	first := checker(t, Options{URLs: []string{withCert}, Timeout: 5 * time.Second}) // the last to listen
+	move(t, first, map[int]Port{ports["5671"]: {TLS: true, Proxy: true}})
+	until(t, first, "passing", state(Passing))
+	for _, c := range []struct {
+		url   string
+		ports map[int]Port
+		state State
+		says  string
+	}{
+		{plain, nil, Critical, ""},
+		{plain, map[int]Port{ports["5672"]: {}}, Warning, "proxy_protocol"},
+		{plain, map[int]Port{ports["5672"]: {Proxy: true}}, Passing, "answers"},
+		{secure, map[int]Port{ports["5671"]: {TLS: true, Proxy: true}}, Warning, "certfile="},
+		{withCert, map[int]Port{ports["5671"]: {TLS: true, Proxy: true}}, Passing, "answers"},
+		{strings.Replace(plain, "amqp:", "amqps:", 1), map[int]Port{ports["5672"]: {Proxy: true}}, Warning, "write amqp://"},
+		{strings.Replace(secure, "amqps:", "amqp:", 1), map[int]Port{ports["5671"]: {TLS: true, Proxy: true}}, Warning, "write amqps://"},
+	} {
+		k := checker(t, Options{URLs: []string{c.url}, Timeout: 5 * time.Second})
+		move(t, k, c.ports)
+		r := look(t, k)
+		want(t, r, c.state, c.says)
+		t.Log(r.State, r.Reason)
+	}
 }
 
 // nodes asks the management port until ok holds for the only node.

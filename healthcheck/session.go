@@ -3,14 +3,10 @@ package healthcheck
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/url"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,99 +19,6 @@ import (
 // a half of it before it gives the connection up, which is how a blocked node
 // that died is noticed.
 const heartbeat = 5 * time.Second
-
-// A target is one parsed URL.
-type target struct {
-	uri   amqp.URI
-	addr  string
-	label string // URL without credentials, for people
-	tls   *tls.Config
-	sasl  []amqp.Authentication
-}
-
-func parse(raw string) (target, error) {
-	uri, err := amqp.ParseURI(raw)
-	if err != nil {
-		// url.Error repeats the URL and its cause may repeat a part of it, with the password.
-		if errors.As(err, new(*url.Error)) {
-			err = errors.New("does not parse; a user name or password with reserved characters must be percent-encoded")
-		}
-		return target{}, err
-	}
-	addr := net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
-	t := target{uri: uri, addr: addr, label: uri.Scheme + "://" + addr}
-	for _, m := range uri.AuthMechanism {
-		switch strings.ToUpper(m) {
-		case "PLAIN":
-			t.sasl = append(t.sasl, uri.PlainAuth())
-		case "AMQPLAIN":
-			t.sasl = append(t.sasl, uri.AMQPlainAuth())
-		case "EXTERNAL":
-			t.sasl = append(t.sasl, &amqp.ExternalAuth{})
-		default:
-			return target{}, fmt.Errorf("unknown auth_mechanism %q", m)
-		}
-	}
-	if t.sasl == nil {
-		t.sasl = []amqp.Authentication{uri.PlainAuth()}
-	}
-	if uri.Scheme == "amqps" {
-		conf, err := tlsFromURI(uri)
-		if err != nil {
-			return target{}, err
-		}
-		t.tls = local(conf, uri.Host)
-	}
-	return t, nil
-}
-
-// tlsFromURI reads the certificates that the URL names.
-func tlsFromURI(uri amqp.URI) (*tls.Config, error) {
-	conf := &tls.Config{ServerName: uri.ServerName}
-	if uri.CACertFile != "" {
-		pem, err := os.ReadFile(uri.CACertFile)
-		if err != nil {
-			return nil, fmt.Errorf("read cacertfile: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read cacertfile: no certificate in %s", uri.CACertFile)
-		}
-	}
-	if uri.CertFile != "" || uri.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(uri.CertFile, uri.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read certfile and keyfile: %w", err)
-		}
-		conf.Certificates = []tls.Certificate{pair}
-	}
-	return conf, nil
-}
-
-// local returns conf for a connection to host, by the rule at Options.URLs.
-func local(conf *tls.Config, host string) *tls.Config {
-	conf = conf.Clone()
-	if conf.ServerName != "" {
-		return conf
-	}
-	conf.ServerName = host
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return conf
-	}
-	conf.InsecureSkipVerify = true
-	if roots := conf.RootCAs; roots != nil {
-		conf.VerifyConnection = func(cs tls.ConnectionState) error {
-			others := x509.NewCertPool()
-			for _, cert := range cs.PeerCertificates[1:] {
-				others.AddCert(cert)
-			}
-			_, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: others})
-			return err
-		}
-	}
-	return conf
-}
 
 // A Login is an authentication that also asks the server to say why it refuses:
 // without this capability RabbitMQ keeps silent for three seconds and hangs up,
@@ -137,7 +40,19 @@ func (l Login) Response() string {
 // connection up as soon as it cannot write, while the server's reason may be on
 // its way. A node that stops sends it and resets the connection, and so a quarter
 // of the reasons were lost (measured on 4.0). The reader sees the end soon enough.
-type listener struct{ net.Conn }
+type listener struct {
+	net.Conn
+	broken *atomic.Pointer[error] // why nothing more could be read
+}
+
+// Read keeps the error: the client says of some that its connection is not open.
+func (l listener) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if err != nil {
+		l.broken.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
 
 func (l listener) Write(p []byte) (int, error) {
 	_, _ = l.Conn.Write(p)
@@ -146,6 +61,7 @@ func (l listener) Write(p []byte) (int, error) {
 
 // A session is one connection and what the server said on it.
 type session struct {
+	url   string
 	label string
 	raw   net.Conn
 	amqp  *amqp.Connection
@@ -181,10 +97,19 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 		if conn != nil { // ends a reader that waits to hand over a frame nobody asked for
 			_ = conn.CloseDeadline(time.Now())
 		}
-		err = within(ctx, share, err)
+		if ctx.Err() != nil || timedOut(err) {
+			err = within(ctx, share, err)
+		} else {
+			err = &metError{err}
+		}
 	}()
 
 	stream := raw
+	if t.proxy {
+		if _, err := io.WriteString(raw, proxyHeader(raw)); err != nil {
+			return nil, err
+		}
+	}
 	if t.tls != nil {
 		client := tls.Client(raw, t.tls)
 		if err := client.HandshakeContext(ctx); err != nil {
@@ -202,13 +127,17 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	for _, s := range t.sasl {
 		conf.SASL = append(conf.SASL, Login{s, conf.Properties})
 	}
-	if conn, err = amqp.Open(listener{stream}, conf); err != nil {
+	var broken atomic.Pointer[error]
+	if conn, err = amqp.Open(listener{stream, &broken}, conf); err != nil {
+		if why := broken.Load(); why != nil && alerted(*why) {
+			return nil, *why
+		}
 		return nil, handshakeError(err)
 	}
 	if !stop() { // closed under our hands
 		return nil, context.Cause(ctx)
 	}
-	s := &session{label: t.label, raw: raw, amqp: conn, changed: make(chan struct{}, 1), gone: make(chan struct{})}
+	s := &session{url: t.url, label: t.label, raw: raw, amqp: conn, changed: make(chan struct{}, 1), gone: make(chan struct{})}
 	blocks := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
 	go s.watch(blocks, closes, push)
@@ -226,14 +155,40 @@ func handshakeError(err error) error {
 
 // within says that time was up rather than what that did to the connection.
 func within(ctx context.Context, d time.Duration, err error) error {
-	var timeout net.Error
 	switch {
 	case ctx.Err() == context.Canceled:
 		return context.Canceled
-	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
+	case ctx.Err() != nil, timedOut(err):
 		return fmt.Errorf("no answer within %s", d.Round(10*time.Millisecond))
 	}
 	return err
+}
+
+// alerted reports whether err is the peer's word, by TLS, that it goes no further.
+func alerted(err error) bool {
+	var word *net.OpError
+	return errors.As(err, &word) && word.Op == "remote error"
+}
+
+func timedOut(err error) bool {
+	var word net.Error
+	return errors.As(err, &word) && word.Timeout()
+}
+
+// A metError is of a connection that somebody took, and did not keep silent on.
+type metError struct{ error }
+
+func (e *metError) Unwrap() error { return e.error }
+
+// proxyHeader tells a listener that wants to hear of it by the PROXY protocol whose conn is:
+// ours.
+func proxyHeader(conn net.Conn) string {
+	from, to := conn.LocalAddr().(*net.TCPAddr), conn.RemoteAddr().(*net.TCPAddr)
+	family := "TCP6"
+	if from.IP.To4() != nil {
+		family = "TCP4"
+	}
+	return fmt.Sprintf("PROXY %s %s %s %d %d\r\n", family, from.IP, to.IP, from.Port, to.Port)
 }
 
 // watch notes what the server says by itself, until the connection is closed.
@@ -430,8 +385,10 @@ func text(err error) string {
 	switch {
 	case errors.As(err, &word) && word.Server:
 		return fmt.Sprintf("%d %s", word.Code, word.Reason)
-	case word != nil:
+	case word != nil && word.Reason != io.EOF.Error():
 		return word.Reason
+	case word != nil:
+		return "connection closed"
 	case errors.As(err, &op):
 		return op.Err.Error()
 	case errors.Is(err, io.EOF):

@@ -123,13 +123,22 @@ func (p *peer) next() (call, error) {
 // connection is closed only by the client or at the end of the test.
 func serve(t *testing.T, conf *tls.Config, hook func(p *peer, c call) bool) *stub {
 	t.Helper()
+	return serveOn(t, func(ln net.Listener) net.Listener {
+		if conf != nil {
+			ln = tls.NewListener(ln, conf)
+		}
+		return ln
+	}, hook)
+}
+
+// serveOn is serve behind a listener of another kind.
+func serveOn(t *testing.T, wrap func(net.Listener) net.Listener, hook func(p *peer, c call) bool) *stub {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if conf != nil {
-		ln = tls.NewListener(ln, conf)
-	}
+	ln = wrap(ln)
 	s := &stub{t: t, ln: ln, conns: map[net.Conn]bool{}}
 	s.wg.Go(func() {
 		for {

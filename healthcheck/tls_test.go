@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +51,18 @@ func TestTLS(t *testing.T) {
 	if conf := local(&tls.Config{}, "mq.example"); conf.InsecureSkipVerify || conf.ServerName != "mq.example" {
 		t.Error("a node elsewhere must be verified by name")
 	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil || len(addrs) == 0 {
+		t.Fatalf("%v, %v", addrs, err)
+	}
+	for _, a := range addrs { // a listener may be bound to any of them
+		if ip := a.(*net.IPNet).IP.String(); !local(&tls.Config{}, ip).InsecureSkipVerify {
+			t.Errorf("%s is taken for another host", ip)
+		}
+	}
+	if !local(&tls.Config{}, "127.9.9.9").InsecureSkipVerify || local(&tls.Config{}, "192.0.2.1").InsecureSkipVerify {
+		t.Error("this host's addresses")
+	}
 }
 
 // certificates makes an authority, whose certificate is in a file, and a server certificate
@@ -80,4 +93,21 @@ func certificates(t *testing.T, name string) (caFile string, server tls.Certific
 		t.Fatal(err)
 	}
 	return caFile, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
+}
+
+// pemFiles writes a certificate and its key into files.
+func pemFiles(t *testing.T, pair tls.Certificate) (cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: der}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
 }

@@ -47,9 +47,19 @@ type View struct {
 	Connected  []string // nodes whose Erlang VM is up and connected, RabbitMQ running there or not
 	Pauses     bool     // RabbitMQ here is to pause in a minority (Mnesia)
 
+	Listeners []Listener // where this node takes AMQP connections; none: it does not say, or is in maintenance mode
+
 	// Only when the node is partitioned: what each node that answers sees of it, this one
 	// among them.
 	Sides map[string]Side
+}
+
+// Listener is where a node takes AMQP connections, by RabbitMQ's own list.
+type Listener struct {
+	IP    string // 0.0.0.0 and :: are every address
+	Port  int
+	TLS   bool
+	Proxy bool // by the PROXY protocol only
 }
 
 // Side is what a node sees of a partition.

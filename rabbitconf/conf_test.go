@@ -113,7 +113,7 @@ func TestInterpolation(t *testing.T) {
 	user, err := ReadUser(Files{Conf: conf, LookupEnv: func(name string) (string, bool) {
 		return map[string]string{"AMQP_PORT": "127.0.0.1:5677", "N": "3"}[name], true
 	}})
-	if err != nil || fmt.Sprint(user.Listeners(Listener{Port: 1})) != "[{127.0.0.1 5677 false}]" || fmt.Sprint(user.formation) != "[{target_cluster_size_hint 3}]" && len(user.formation) != 1 {
+	if err != nil || fmt.Sprint(user.Listeners(Listener{Port: 1})) != "[{127.0.0.1 5677 false false}]" || fmt.Sprint(user.formation) != "[{target_cluster_size_hint 3}]" && len(user.formation) != 1 {
 		t.Errorf("%v, %v, %v", user.Listeners(Listener{Port: 1}), user.formation, err)
 	}
 }

@@ -9,15 +9,16 @@ import (
 
 // A Listener is where RabbitMQ or a plugin of its takes connections.
 type Listener struct {
-	Host string // as configured; "" is every address
-	Port int
-	TLS  bool
+	Host  string // as configured; "" is every address
+	Port  int
+	TLS   bool
+	Proxy bool // connections come by the PROXY protocol only
 }
 
 // Listeners returns where RabbitMQ takes AMQP connections, plain ones first:
 // listeners.tcp and listeners.ssl of the .conf files, or in their place
-// tcp_listeners and ssl_listeners of advanced.config. Unless these say anything,
-// it is the plain one given.
+// tcp_listeners and ssl_listeners of advanced.config. Unless these say anything that
+// can be read, it is the plain one given.
 func (u User) Listeners(byDefault Listener) []Listener {
 	plain, set := u.listeners("tcp")
 	if !set {
@@ -109,13 +110,16 @@ func (u User) listeners(kind string) (list []Listener, set bool) {
 		if l.key != "listeners."+kind && !strings.HasPrefix(l.key, "listeners."+kind+".") {
 			continue
 		}
-		set = true // to none, perhaps
+		if l.value == "none" {
+			set = true
+			continue
+		}
 		host, port := "", l.value
 		if i := strings.LastIndex(l.value, ":"); i >= 0 {
 			host, port = strings.Trim(l.value[:i], "[]"), l.value[i+1:]
 		}
 		if n, err := strconv.Atoi(port); err == nil {
-			list = append(list, Listener{Host: anyHost(host), Port: n})
+			set, list = true, append(list, Listener{Host: anyHost(host), Port: n})
 		}
 	}
 	for _, setting := range u.application("rabbit") {

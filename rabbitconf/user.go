@@ -78,6 +78,23 @@ func (u User) Sets(k string) bool {
 	})
 }
 
+// Default returns what the files say of default_user, default_pass or default_vhost; "" if
+// nothing, or nothing that this program can read, as where it is encrypted.
+func (u User) Default(k string) (value string) {
+	for _, l := range u.conf {
+		if l.key == k && !strings.HasPrefix(l.value, "encrypted:") && !strings.Contains(l.value, "$(") {
+			value = l.value
+		}
+	}
+	for _, setting := range u.application("rabbit") {
+		if key(setting) == Atom(k) {
+			b, _ := pair(setting).(Binary)
+			value = string(b)
+		}
+	}
+	return value
+}
+
 // application returns the user's settings in advanced.config.
 func (u User) application(name Atom) List {
 	for _, app := range u.advanced {

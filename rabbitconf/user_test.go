@@ -320,6 +320,7 @@ func TestListeners(t *testing.T) {
 		{"listeners.tcp.a = 127.0.0.1:1\nlisteners.tcp.b = 2\nlisteners.tcp.c = ::1:3\nlisteners.tcp.d = 0.0.0.0:4\nlisteners.tcp.e = :::5\nlisteners.tcp.f = [::1]:6", "",
 			[]Listener{{Host: "127.0.0.1", Port: 1}, {Port: 2}, {Host: "::1", Port: 3}, {Port: 4}, {Port: 5}, {Host: "::1", Port: 6}}},
 		{"listeners.tcp = none", "", nil},
+		{"listeners.tcp.default = none", "", nil},
 		{"listeners.ssl.default = 5671", "", []Listener{{Port: 5555}, {Port: 5671, TLS: true}}},
 		{"listeners.tcp = none\nlisteners.ssl.default = 5671", "", []Listener{{Port: 5671, TLS: true}}},
 		{"listeners.tcp.default = 1\nlisteners.ssl.default = 2", `[{rabbit, [{tcp_listeners, []}, {ssl_listeners, [{"::", 3}, {"10.0.0.1", 4}, 5]}]}].`,
@@ -334,6 +335,26 @@ func TestListeners(t *testing.T) {
 		}
 		if got := user.Listeners(Listener{Port: 5555}); !slices.Equal(got, test.want) {
 			t.Errorf("%q %q: %+v, want %+v", test.conf, test.advanced, got, test.want)
+		}
+	}
+}
+
+func TestDefault(t *testing.T) {
+	for _, test := range []struct{ conf, advanced, user, pass string }{
+		{"", "", "", ""},
+		{"default_user = x\ndefault_pass = 'a # b'", "", "x", "a # b"},
+		{"default_user = x\ndefault_user = y", "", "y", ""},
+		{"default_user = x\ndefault_pass = y", `[{rabbit, [{default_user, <<"z">>}]}].`, "z", "y"},
+		{"default_user = x\ndefault_pass = encrypted:abc", "", "x", ""},
+		{"default_user = w", `[{rabbit, [{default_pass, {encrypted, <<"abc">>}}]}].`, "w", ""},
+	} {
+		user, err := read(t, test.conf, "", test.advanced)
+		if err != nil {
+			t.Errorf("%q %q: %v", test.conf, test.advanced, err)
+			continue
+		}
+		if u, p := user.Default("default_user"), user.Default("default_pass"); u != test.user || p != test.pass {
+			t.Errorf("%q %q: %q, %q", test.conf, test.advanced, u, p)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -171,12 +173,7 @@ func testServerEnds(t *testing.T, w *world) {
 			end(n, s)
 			n.registered(atOnce, "")
 			n.exit(soon)
-			expect.Eventually(t, soon, "the companion ends", func() error {
-				if left := w.companions(); len(left) > 0 {
-					return fmt.Errorf("%v is there", left)
-				}
-				return nil
-			})
+			n.companionEnds()
 			if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "gone") {
 				t.Errorf("healthcheck of a dead server: %d, %q", code, out)
 			}
@@ -185,6 +182,114 @@ func testServerEnds(t *testing.T, w *world) {
 			}
 		})
 	}
+}
+
+// RabbitMQ listens elsewhere than its files say: the check and the entry go there, the seed's
+// cluster is announced, and a companion that is replaced knows it, too.
+func testListensElsewhere(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RMQ_AMQP_URL=")
+	n.env = append(n.env, "RMQ_TEST_AMQP=amqp://"+n.ip+":5999", "RABBITMQ_NODE_PORT="+closed(t))
+	n.put(n.path("rabbitmq.conf"), "default_user = walter\ndefault_pass = w4lt3r\n")
+	n.start()
+	n.server(soon)
+	n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nlistener|amqp|%s|5999|false|\n", n.name, n.ip))
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	expect.Says(t, n.reports(soon, api.HealthPassing, "").Reason, n.ip+":5999")
+	expect.Eventually(t, soon, "its port is registered", func() error {
+		all, _, err := w.consul.Client.Catalog().Service(w.service, "", &api.QueryOptions{RequireConsistent: true})
+		if err == nil && (len(all) != 1 || all[0].ServicePort != 5999) {
+			err = fmt.Errorf("%+v", all[0])
+		}
+		return err
+	})
+	n.kill(w.companions()[0])
+	expect.Must(t, os.Remove(n.path("login")))
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+	expect.Says(t, n.reports(soon, api.HealthPassing, "").Reason, n.ip+":5999")
+	login, err := os.ReadFile(n.path("login"))
+	if expect.Must(t, err); !strings.Contains(string(login), "\x00walter\x00w4lt3r") {
+		t.Errorf("it logged in with %q", login)
+	}
+	file, err := os.ReadFile(n.state("runtime.json"))
+	if expect.Must(t, err); strings.Contains(string(file), "w4lt3r") {
+		t.Error("the runtime file holds a password")
+	}
+}
+
+// A check that does not get in where RabbitMQ listens is a warning, for a seed too: its cluster
+// is announced. A companion that is replaced knows where RabbitMQ listens.
+func testShutOut(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.start()
+	n.server(soon)
+	n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nlistener|amqp|%s|5672|false|\n", n.name, n.ip))
+	n.tell("amqp shut")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthWarning)
+	expect.Says(t, n.reports(soon, api.HealthWarning, "").Reason, "RMQ_AMQP_URL", "proxy_protocol")
+	if r := w.record(); r.State != peers.Formed {
+		t.Errorf("the record is %+v", r)
+	}
+	n.kill(w.companions()[0])
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+	n.reports(soon, api.HealthWarning, "proxy_protocol")
+}
+
+// Out of file descriptors a companion knows as little as before, and its server runs: it
+// stays, and ends with it.
+func testOutOfDescriptors(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	companion := w.companions()[0]
+	limit := exec.Command("prlimit", "--pid", fmt.Sprint(companion), "--nofile=3")
+	limit.SysProcAttr = n.command().SysProcAttr // its own user may, and root of a container may not
+	if out, err := limit.CombinedOutput(); err != nil {
+		t.Fatalf("%s, %v", out, err)
+	}
+	expect.Consistently(t, 2*time.Second, "the companion stays", func() error {
+		if now := w.companions(); len(now) != 1 || now[0] != companion {
+			return fmt.Errorf("companions %v, was %d", now, companion)
+		}
+		return nil
+	})
+	if strings.Contains(n.log(), "the server is gone") {
+		t.Error("it took its server for gone")
+	}
+	n.kill(s.PID)
+	n.companionEnds()
+}
+
+// With RMQ_HOSTS the companion of a seed has a lock and a hosts file to keep, and ends all
+// the same when its server does before the cluster is announced.
+func testSeedWithHostsEnds(t *testing.T, w *world) {
+	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul")
+	n.start()
+	s := n.server(soon)
+	if w.sessions() != 1 {
+		t.Fatalf("%d sessions, want the seed's", w.sessions())
+	}
+	n.kill(s.PID)
+	n.exit(soon)
+	n.companionEnds()
+	if w.sessions() != 0 {
+		t.Error("the session of its lock lives on")
+	}
+	f, err := statedir.TryLock(filepath.Dir(n.state("any")), statedir.CompanionLock)
+	expect.Must(t, err)
+	expect.Must(t, f.Close())
+}
+
+// companionEnds waits for the end of the companion, in seconds.
+func (n *node) companionEnds() {
+	n.t.Helper()
+	expect.Eventually(n.t, late, "the companion ends", func() error {
+		if left := n.companions(); len(left) > 0 {
+			return fmt.Errorf("%v is there", left)
+		}
+		return nil
+	})
 }
 
 // One missed check says nothing, the second one does, and the node comes back.

@@ -22,6 +22,7 @@ import (
 //	notify TEXT   says TEXT on NOTIFY_SOCKET
 //	amqp up       answers AMQP as a healthy node
 //	amqp down     hangs up and refuses
+//	amqp shut     takes connections and closes them without a word
 //	amqp 320      closes its connections as a node that stops
 //	exit          ends without a word
 //
@@ -108,6 +109,9 @@ func obey(broker *amqpStub, order string) error {
 	switch order {
 	case "amqp up":
 		return broker.up()
+	case "amqp shut":
+		broker.shut = true
+		return broker.up()
 	case "amqp down":
 		broker.down(nil)
 		return nil
@@ -151,6 +155,7 @@ func order1(socket, order string) (string, error) {
 // node answers is the subject of healthcheck's own tests.
 type amqpStub struct {
 	addr string
+	shut bool // nobody gets in; set before up
 
 	mu    sync.Mutex
 	ln    net.Listener
@@ -170,6 +175,10 @@ func (s *amqpStub) up() error {
 			conn, err := ln.Accept()
 			if err != nil {
 				return
+			}
+			if s.shut {
+				_ = conn.Close()
+				continue
 			}
 			s.mu.Lock()
 			s.conns = append(s.conns, conn)
@@ -224,6 +233,9 @@ func answerAMQP(conn net.Conn) {
 		}
 		if head[0] != 1 { // content or a heartbeat
 			continue
+		}
+		if body[1] == 10 && body[3] == 11 { // StartOk, with the login
+			_ = os.WriteFile(filepath.Join(os.Getenv("RMQ_TEST_DIR"), "login"), body, 0o644)
 		}
 		if a := amqpAnswers[[2]uint16{binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])}]; a != nil {
 			a = append([]byte{a[0], head[1], head[2]}, a[3:]...) // on the channel that asked

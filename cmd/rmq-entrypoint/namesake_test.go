@@ -147,10 +147,11 @@ func testNameTakenBack(t *testing.T, w *world) {
 				expect.Says(t, n.log(), "taking the name back", "v-twin")
 			}
 			expect.Consistently(t, 2*testBeat, "its server runs", func() error {
-				if statedir.StartTime(s.PID) == 0 {
-					return errors.New("it has ended")
+				started, err := statedir.StartTime(s.PID)
+				if err == nil && started == 0 {
+					err = errors.New("it has ended")
 				}
-				return nil
+				return err
 			})
 			// Nor is it refused if it is restarted before it could.
 			n.kill(s.PID)

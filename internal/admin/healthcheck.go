@@ -99,7 +99,8 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 		return r, silent
 	}
 	hangs, err := statedir.Holder(dir, statedir.CompanionLock)
-	if err != nil || hangs.OlderThan(statedir.Self()) < young {
+	self, serr := statedir.Self()
+	if err = errors.Join(err, serr); err != nil || hangs.OlderThan(self) < young {
 		return r, errors.Join(silent, err)
 	}
 	if err := hangs.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -36,11 +36,18 @@ type Surroundings struct {
 	IsDown  func(context.Context, peers.Peer) bool // whether a registered node is positively down
 	Check   func(ctx context.Context) healthcheck.Result
 	Closed  <-chan healthcheck.Reason // connections of the check that RabbitMQ closed
-	managed *managementPort
+	ports   ports
 	hosts   *hosts.File
 	Session string          // of the lock that a seed founds under; "": none
 	Said    <-chan string   // by RabbitMQ, in the notify protocol
 	Gone    <-chan struct{} // closed when the server has ended
+}
+
+// ports are those of this node at which the companion logs in.
+type ports struct {
+	move    func(config.Config) error // has the check go where these settings say; nil: it stays
+	ready   func(config.Config) error // RabbitMQ has begun to serve; nil: nobody to tell
+	managed *managementPort
 }
 
 // companion is what a companion remembers. What its rules remember is in state alone.
@@ -86,7 +93,16 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if err := statedir.Sign(seat); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
-	urls, err := config.AMQPURLs(rt.Config, os.Getenv)
+	var getenv func(string) string
+	read := func() { // not in the runtime file, which holds no secrets
+		user, err := config.UserFiles(os.Getenv, rt.RabbitMQ())
+		if err != nil { // written since the start
+			log.Warn("cannot read RabbitMQ's files: the check goes by the environment alone", "err", err)
+		}
+		getenv = config.Defaults(os.Getenv, user)
+	}
+	read()
+	urls, err := config.AMQPURLs(rt.Config, getenv)
 	if err != nil {
 		return err
 	}
@@ -95,6 +111,24 @@ func Main(ctx context.Context, cfg config.Config) error {
 		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	defer within(300*time.Millisecond, checker.Close)
+	move := func(cfg config.Config) error {
+		urls, err := config.AMQPURLs(cfg, getenv)
+		if err != nil {
+			return err
+		}
+		return checker.Move(urls, listed(cfg))
+	}
+	if err := move(rt.Config); err != nil {
+		return err
+	}
+	ready := func(cfg config.Config) error {
+		read()
+		checker.Ready()
+		return move(cfg)
+	}
+	ask := func(ctx context.Context) ([]healthcheck.Node, error) {
+		return managementNodes(ctx, config.DefaultUser(getenv), rt.Config.Management)
+	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
@@ -104,7 +138,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), managed: &managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log},
+		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: &managementPort{ask: ask, log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(status http.Handler) (io.Closer, error) {
 		serve, err := serve(rt.Config.HTTP, status)

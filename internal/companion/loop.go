@@ -133,6 +133,12 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, 
 	if e.Ready {
 		c.Log.Info("RabbitMQ is ready, verifying")
 		c.checkAnew()
+		c.ports.managed.begin()
+		if c.ports.ready != nil {
+			if err := c.ports.ready(c.Runtime.Config); err != nil {
+				c.Log.Warn("the check keeps the login it had", "err", err)
+			}
+		}
 	}
 	if e.Withdraw {
 		late.Reset(policy.StopUsually)

@@ -3,9 +3,11 @@ package companion
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -127,10 +129,15 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		}
 		seen.Catalog = policy.Answer(all, err)
 	case policy.AskManaged:
-		seen.Managed = policy.Answer(c.managed.nodes(ctx))
+		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
+		if q.Node == c.settings.Node {
+			c.listens(v.Listeners)
+		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
+	case policy.AskCheck:
+		seen.Health, seen.Rechecked = c.steady.Next(c.Check(ctx)), true
 	case policy.AskLeader:
 		led, err := c.Broker.HasLeader(ctx, q.Node)
 		seen.See(q.Node, func(n *policy.Node) { n.Leader = policy.Answer(led, err) })
@@ -150,6 +157,42 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 	}
 }
 
+// listens has the check and this node's entry in Consul follow where RabbitMQ says that it takes
+// AMQP connections, unless the user says where to check.
+func (c *companion) listens(at []peers.Listener) {
+	rt := &c.Runtime
+	known := rt.Config.Located
+	switch changed := rt.Config.Listens(at); {
+	case changed:
+		c.Log.Info("RabbitMQ says where it listens: the check follows", "listeners", words(at), "registered_port", rt.Config.Port)
+	case known || len(at) == 0:
+		return
+	}
+	c.services.listens(rt.Config.Port)
+	if err := rt.Write(); err != nil { // of use to the next companion only
+		c.Log.Warn("cannot write the runtime file", "err", err)
+	}
+	if c.ports.move == nil {
+		return
+	}
+	if err := c.ports.move(rt.Config); err != nil {
+		c.Log.Warn("the check cannot go where RabbitMQ listens", "err", err)
+	}
+}
+
+// words are listeners as people read them.
+func words(at []peers.Listener) string {
+	var all []string
+	for _, l := range at {
+		scheme := "amqp://"
+		if l.TLS {
+			scheme = "amqps://"
+		}
+		all = append(all, scheme+net.JoinHostPort(l.IP, fmt.Sprint(l.Port)))
+	}
+	return strings.Join(all, ",")
+}
+
 // record reads the cluster record through the Consul in use.
 func (c *companion) record(ctx context.Context) (policy.Record, error) {
 	client, err := c.Consul.Client(ctx)
@@ -166,13 +209,22 @@ func (c *companion) record(ctx context.Context) (policy.Record, error) {
 type managementPort struct {
 	log    *slog.Logger
 	mu     sync.Mutex
-	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none, or not any more
-	misses int                                                   // in a row
+	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none
+	pauses healthcheck.Pauses
 }
 
-// nodes asks the port, unless it told nothing for a while: it is disabled, or the login is
-// refused, which RabbitMQ logs each time.
-func (m *managementPort) nodes(ctx context.Context) ([]healthcheck.Node, error) {
+// begin ends a pause: RabbitMQ is ready anew.
+func (m *managementPort) begin() {
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.pauses = healthcheck.Pauses{}
+	}
+}
+
+// nodes asks the port. When it tells nothing, because it is disabled or the login is refused,
+// which RabbitMQ logs each time, it is left alone for a while.
+func (m *managementPort) nodes(ctx context.Context, now time.Time) ([]healthcheck.Node, error) {
 	if m == nil {
 		return nil, fmt.Errorf("there is no management port to ask")
 	}
@@ -181,28 +233,39 @@ func (m *managementPort) nodes(ctx context.Context) ([]healthcheck.Node, error) 
 	if m.ask == nil {
 		return nil, fmt.Errorf("there is no management port to ask")
 	}
+	if !m.pauses.Over(now) {
+		return nil, fmt.Errorf("the management port told nothing, and is asked again later")
+	}
 	nodes, err := m.ask(ctx)
-	if err == nil {
-		m.misses = 0
-		return nodes, nil
+	if err != nil {
+		m.log.Debug("the management port tells nothing", "err", err)
+		if !errors.Is(ctx.Err(), context.Canceled) { // by an event: nobody refused
+			m.pauses.Refused(now)
+		}
+		return nil, err
 	}
-	if m.misses++; m.misses >= 3 {
-		m.log.Debug("the management port tells nothing, not asking it any more", "err", err)
-		m.ask = nil
-	}
-	return nil, err
+	m.pauses = healthcheck.Pauses{}
+	return nodes, nil
 }
 
-// managementNodes asks this node's management port as the default user.
-func managementNodes(getenv func(string) string, at rabbitconf.Listener) func(context.Context) ([]healthcheck.Node, error) {
-	user := config.DefaultUser(getenv)
+// managementNodes asks this node's management port as user.
+func managementNodes(ctx context.Context, user *url.Userinfo, at rabbitconf.Listener) ([]healthcheck.Node, error) {
 	base := "http://"
 	if at.TLS {
 		base = "https://"
 	}
 	base += net.JoinHostPort(cmp.Or(at.Host, "127.0.0.1"), fmt.Sprint(at.Port))
 	password, _ := user.Password()
-	return func(ctx context.Context) ([]healthcheck.Node, error) {
-		return healthcheck.Nodes(ctx, base, user.Username(), password)
+	return healthcheck.Nodes(ctx, base, user.Username(), password)
+}
+
+// listed returns the ports that RabbitMQ itself says it takes AMQP connections at.
+func listed(cfg config.Config) map[int]healthcheck.Port {
+	ports := map[int]healthcheck.Port{}
+	for _, l := range cfg.Listeners {
+		if cfg.Located {
+			ports[l.Port] = healthcheck.Port{TLS: l.TLS, Proxy: l.Proxy}
+		}
 	}
+	return ports
 }

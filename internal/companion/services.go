@@ -21,6 +21,7 @@ type services struct {
 	agents  *consul.Agents
 	runtime *statedir.Runtime
 	reg     peers.Registration
+	moved   bool // the entry may have another port than reg
 	plugins []consul.PluginService
 	denied  time.Time // when Consul last refused a plugin's service
 	missed  error     // why Consul could not be asked or told in this heartbeat
@@ -65,6 +66,12 @@ func (s *services) locate(ctx context.Context) error {
 		s.plugins[i].Address = address
 	}
 	return rt.Write()
+}
+
+// listens has others come through port.
+func (s *services) listens(port int) {
+	s.moved = s.moved || s.reg.Port != port
+	s.reg.Port = port
 }
 
 // announce registers the node once its address is known: without one Consul would fill in
@@ -124,15 +131,16 @@ func (s *services) present(ctx context.Context, state *policy.State, why string)
 	}
 }
 
-// renew keeps Consul from removing the entry of a node that has been critical for long and
+// renew brings another port into the entry, and keeps Consul from removing the entry of a node that has been critical for long and
 // lives: registered anew over itself, it is given that time again.
 func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.Entry, status, reason string) {
 	next, due := entry.Renew(status, time.Now(), s.reg.DeregisterAfter)
-	if due {
+	if due || s.moved {
 		if err := peers.Enter(ctx, client, s.reg, reason); err != nil {
 			s.log.Debug("cannot register this node over its entry", "err", err)
 			return
 		}
+		s.moved = false
 	}
 	*entry = next
 }

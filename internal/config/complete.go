@@ -199,19 +199,70 @@ func (cfg *Config) Listen(user rabbitconf.User, getenv func(string) string) erro
 	if err != nil {
 		return err
 	}
-	cfg.Listeners = user.Listeners(byDefault)
+	cfg.Listeners = user.Listeners(byDefault) // until RabbitMQ itself says so
 	cfg.Management, cfg.Prometheus = user.HTTP("management", 15672), user.HTTP("prometheus", 15692)
 	switch {
 	case cfg.AMQPURL != "":
 	case len(cfg.Listeners) == 0:
 		return errors.New("the configuration has no AMQP listener (listeners.tcp, listeners.ssl) that the health check could ask: add one, on 127.0.0.1 perhaps, or give its address as RMQ_AMQP_URL (--amqp-url)")
 	default:
-		i := slices.IndexFunc(cfg.Listeners, func(l rabbitconf.Listener) bool {
-			return !net.ParseIP(l.Host).IsLoopback() // others are to come through it
-		})
-		cfg.Port = cfg.Listeners[max(i, 0)].Port
+		cfg.Port = reached(cfg.Listeners, 0)
 	}
 	return nil
+}
+
+// Listens takes over where RabbitMQ says that it listens, and reports whether that is other than
+// what the settings say.
+func (cfg *Config) Listens(at []peers.Listener) bool {
+	if len(at) == 0 {
+		return false
+	}
+	var all []rabbitconf.Listener
+	for _, l := range at {
+		if net.ParseIP(l.IP).IsUnspecified() {
+			l.IP = ""
+		}
+		all = append(all, rabbitconf.Listener{Host: l.IP, Port: l.Port, TLS: l.TLS, Proxy: l.Proxy})
+	}
+	slices.SortFunc(all, func(a, b rabbitconf.Listener) int { // the ways in that ask for the least first
+		return cmp.Or(first(!a.TLS, !b.TLS), first(a.Host == "" || a.Local(), b.Host == "" || b.Local()), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Host, b.Host))
+	})
+	all = slices.Compact(all)
+	port := cfg.Port
+	if cfg.AMQPURL == "" {
+		port = reached(all, cfg.Port)
+	}
+	known := slices.Clone(cfg.Listeners)
+	cfg.Located = true
+	if port == cfg.Port && len(known) == len(all) && !slices.ContainsFunc(all, func(l rabbitconf.Listener) bool { return !slices.Contains(known, l) }) {
+		return false
+	}
+	cfg.Listeners, cfg.Port = all, port
+	return true
+}
+
+// reached returns the port that others are to come through: port, if it is one that they reach, or
+// the first such.
+func reached(all []rabbitconf.Listener, port int) int {
+	open := slices.DeleteFunc(slices.Clone(all), rabbitconf.Listener.Local)
+	switch {
+	case slices.ContainsFunc(open, func(l rabbitconf.Listener) bool { return l.Port == port }):
+		return port
+	case len(open) > 0:
+		return open[0].Port
+	}
+	return all[0].Port
+}
+
+// first orders what holds before what does not.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	}
+	return 1
 }
 
 // nodeListener is where RabbitMQ listens unless its files say otherwise.

@@ -45,6 +45,7 @@ type Config struct {
 	Data      string                // RabbitMQ's own directory of this node
 	Port      int                   // AMQP port to register
 	Listeners []rabbitconf.Listener // where RabbitMQ is configured to listen
+	Located   bool                  // Listeners are by RabbitMQ's own list
 
 	Management, Prometheus rabbitconf.Listener // where these plugins listen, if they are enabled
 

@@ -8,11 +8,40 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"rmq-entrypoint/rabbitconf"
 )
 
 // DefaultUser is the one that RabbitMQ makes on a blank volume.
 func DefaultUser(getenv func(string) string) *url.Userinfo {
 	return url.UserPassword(cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+}
+
+// UserFiles reads the user's own configuration files as that version of RabbitMQ does, where
+// the environment says that they lie.
+func UserFiles(getenv func(string) string, version rabbitconf.Version) (rabbitconf.User, error) {
+	conf, err := rabbitconf.MainConf(cmp.Or(RabbitMQs(getenv, "RABBITMQ_CONFIG_FILE"), "/etc/rabbitmq/rabbitmq"))
+	if err != nil {
+		return rabbitconf.User{}, err
+	}
+	return rabbitconf.ReadUser(rabbitconf.Files{
+		Conf: conf, ConfD: cmp.Or(RabbitMQs(getenv, "RABBITMQ_CONFIG_FILES"), "/etc/rabbitmq/conf.d/*.conf"),
+		Advanced:  cmp.Or(RabbitMQs(getenv, "RABBITMQ_ADVANCED_CONFIG_FILE"), "/etc/rabbitmq/advanced.config"),
+		Version:   version,
+		LookupEnv: func(name string) (string, bool) { value := getenv(name); return value, value != "" },
+	})
+}
+
+// Defaults returns getenv with what the user's files say of the default user and virtual host,
+// where no variable does.
+func Defaults(getenv func(string) string, user rabbitconf.User) func(string) string {
+	keys := map[string]string{"RABBITMQ_DEFAULT_USER": "default_user", "RABBITMQ_DEFAULT_PASS": "default_pass", "RABBITMQ_DEFAULT_VHOST": "default_vhost"}
+	return func(name string) string {
+		if value := getenv(name); value != "" || keys[name] == "" {
+			return value
+		}
+		return user.Default(keys[name])
+	}
 }
 
 // AMQPURLs returns where the health check connects: the setting, or this node's

@@ -79,6 +79,6 @@ func Registration(rt statedir.Runtime) peers.Registration {
 		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.Port,
 		TTL: c.TTL, DeregisterAfter: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster, Queues: rt.Queues,
 		Labels: peers.Labels{Tags: c.Tags, Meta: c.Meta},
-		Start: peers.Start{Volume: rt.Volume, Boot: rt.Boot, Since: rt.Since, Blank: rt.Role != statedir.Member},
+		Start:  peers.Start{Volume: rt.Volume, Boot: rt.Boot, Since: rt.Since, Blank: rt.Role != statedir.Member},
 	}
 }

@@ -84,8 +84,12 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if h.seat, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
 		return h, err
 	}
+	started, err := statedir.StartTime(os.Getpid())
+	if err != nil {
+		return h, fmt.Errorf("read when this process started, by which the companion knows it: is /proc mounted? %w", err)
+	}
 	h.rt = statedir.Runtime{
-		Config: cfg, PID: os.Getpid(), Started: statedir.StartTime(os.Getpid()), Version: h.version.String(), Erlang: image.Erlang,
+		Config: cfg, PID: os.Getpid(), Started: started, Version: h.version.String(), Erlang: image.Erlang,
 		Boot: peers.NewID(), Since: time.Now().UTC(),
 	}
 	return h, nil

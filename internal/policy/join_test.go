@@ -65,7 +65,7 @@ func TestJoinFails(t *testing.T) {
 		{"it serves", with(func(w *world) {
 			w.s.Server.Phase, w.s.Join.Deadline = Serving, ago(time.Hour)
 			w.health.State = healthcheck.Critical
-		}), "critical: refused", nil},
+		}), "ask view a within 5s; critical: refused", nil},
 		{"stalled", stuck, asks + "FailJoin; StopServer!; " + word, given(vain)},
 		{"stalled, stopped", with((*world).stops), asks + "FailJoin; StopServer!; critical: stopped (stopping)", given(vain)},
 		{"few looks", joins(stalledLooks-2, ago(time.Minute), counted, no, boots), asks + word, func(w *world) string {

@@ -28,6 +28,7 @@ type Observation struct {
 	Now       time.Time
 	Began     time.Time // the first time that a verdict was asked for
 	Health    healthcheck.Result
+	Rechecked bool // Health is of a check that knew where RabbitMQ listens
 	Volume    Volume
 	OldAgents bool   // entries may be left with Consul agents that this node moved away from
 	ID        string // [peers.NewID], for a record that is published anew
@@ -132,6 +133,7 @@ const (
 	AskCatalog What = "catalog" // Consul's leader; fills Catalog
 	AskManaged What = "managed" // this node's management port; fills Managed
 	AskView    What = "view"    // RabbitMQ on Node; fills Nodes[Node].View
+	AskCheck   What = "check"   // AMQP, where RabbitMQ says that it listens; fills Health and Rechecked
 	AskLeader  What = "leader"  // RabbitMQ on Node; fills Nodes[Node].Leader
 	AskDown    What = "down"    // who can tell that Node at Address is down; fills Nodes[Node].Down
 	AskWaits   What = "waits"   // Mnesia on this node; fills Waits

@@ -59,7 +59,7 @@ func Closed(set Settings, s State, r healthcheck.Reason, now time.Time) (State, 
 // withdrawn to be registered.
 func (s State) ready() State {
 	s.Entry.Pending = s.Server.Phase == Stopped
-	s.Server.Phase, s.Server.AnsweredSince = Serving, Never
+	s.Server.Phase, s.Server.AnsweredSince, s.Server.Located = Serving, Never, false
 	s.Membership.Verified, s.Partition.Restarting = false, ""
 	return s.healed()
 }
@@ -154,6 +154,9 @@ func checkFails(t *turn) Verdict {
 	if r.State != healthcheck.Critical {
 		return Verdict{}
 	}
+	if q := locate(t); q != nil {
+		return ask(*q)
+	}
 	if t.State.Membership.Verified {
 		v := partitionAnyway(t)
 		if v.pending() {
@@ -164,6 +167,22 @@ func checkFails(t *turn) Verdict {
 		}
 	}
 	return critical("%s", r.Reason)
+}
+
+// locate has RabbitMQ say where it listens, and the check look there, once after READY. Until
+// then the check goes by the configuration, which has more sources than this program reads.
+func locate(t *turn) *Question {
+	own := t.Seen.Nodes[t.Node].View
+	switch heard := len(own.Value.Listeners) > 0; {
+	case t.State.Server.Located:
+	case !own.Asked:
+		return &Question{What: AskView, Node: t.Node, Within: t.Beat()}
+	case heard && !t.Seen.Rechecked:
+		return &Question{What: AskCheck}
+	default:
+		t.State.Server.Located = heard || own.Err == nil
+	}
+	return nil
 }
 
 // healthy: nothing is wrong but what the check says.

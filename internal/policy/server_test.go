@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
 )
 
 // What RabbitMQ's words mean while it boots, serves and has stopped.
@@ -50,6 +51,9 @@ func TestHeard(t *testing.T) {
 		if marks := c.phase == Serving && stops; marks != (e.Mark != nil) || marks && (e.Mark.Volume != "va" || !e.Mark.At.Equal(began) || e.Mark.ClusterID != "id") {
 			t.Errorf("%d, %q: marker %+v", c.phase, c.text, e.Mark)
 		}
+		if next.Server.Located == c.ready {
+			t.Errorf("%d, %q: RabbitMQ is asked where it listens: %t", c.phase, c.text, !next.Server.Located)
+		}
 		if next.Membership.Verified != (c.phase == Serving && !c.ready && !stops) {
 			t.Errorf("%d, %q: %+v", c.phase, c.text, next.Membership)
 		}
@@ -90,11 +94,43 @@ func TestCheck(t *testing.T) {
 	boots := func(f func(*world)) func(*world) {
 		return func(w *world) { w.boots(Seeding); w.s.Entry.MissingSince = began; f(w) }
 	}
+	elsewhere := func(w *world) { // than the files say
+		w.serves(Seeding)
+		w.s.Server.Located = false
+		w.record, w.health = peers.Record{State: peers.Forming, Seed: "a", Claim: "claim", Members: volumes("a")}, healthcheck.Result{Reason: "127.0.0.1: refused"}
+		v := viewOf("a", "a")
+		v.Listeners = []peers.Listener{{IP: "10.0.0.7", Port: 5672}}
+		w.known(v)
+		w.listed()
+	}
 	cleared := func(w *world) string { return check(w.s.Entry.MissingSince.IsZero(), "the entry is missed") }
 	run(t, []row{
 		{"an alarm", func(w *world) { w.health = healthcheck.Result{State: healthcheck.Warning, Reason: "low on memory"} }, quiet + "warning: low on memory", nil},
 		{"a fault that is over", func(w *world) { w.s.Fault = Fault{Reason: "no majority"} }, quiet + "passing: answers", func(w *world) string { return check(w.s.Fault == Fault{}, "it is not forgotten") }},
 		{"it fails", func(w *world) { w.health = healthcheck.Result{Reason: "refused"}; w.s.Entry.MissingSince = began }, "ask managed within 1s; critical: refused", cleared},
+		{"it fails, and RabbitMQ was not asked since READY where it listens", elsewhere, "ask view a within 5s; ask check; critical: 127.0.0.1: refused", func(w *world) string {
+			return check(w.s.Server.Located, "it asks again with each beat")
+		}},
+		{"it gets in where RabbitMQ listens", func(w *world) {
+			elsewhere(w)
+			w.rechecked = &healthcheck.Result{State: healthcheck.Passing, Reason: "10.0.0.7 answers"}
+		}, "ask view a within 5s; ask check; ask record; ask catalog; *passing: 10.0.0.7 answers", nil},
+		{"it fails, and RabbitMQ does not say where it listens", func(w *world) {
+			elsewhere(w)
+			w.views["a"] = Answer(peers.View{}, errNot)
+		}, "ask view a within 5s; critical: 127.0.0.1: refused", func(w *world) string {
+			return check(!w.s.Server.Located, "it is not asked again")
+		}},
+		{"it fails, and RabbitMQ says where it listens and not its cluster's id", func(w *world) {
+			elsewhere(w)
+			w.views["a"] = Answer(w.views["a"].Value, errNot)
+		}, "ask view a within 5s; ask check; critical: 127.0.0.1: refused", nil},
+		{"it fails, and RabbitMQ listens nowhere", func(w *world) {
+			elsewhere(w)
+			w.known(viewOf("a", "a"))
+		}, "ask view a within 5s; critical: 127.0.0.1: refused", func(w *world) string {
+			return check(w.s.Server.Located, "it asks again with each beat")
+		}},
 		{"it boots", boots(func(*world) {}), "critical: Startup in progress", cleared},
 		{"it answers, and READY was not said", boots(func(w *world) { w.health.State = healthcheck.Passing }), "critical: Startup in progress", nil},
 		{"READY was said to an earlier companion", boots(func(w *world) { w.set.Replaced, w.health.State = true, healthcheck.Passing }), unheard, func(w *world) string {

@@ -77,6 +77,7 @@ type Server struct {
 	Started       time.Time
 	StoppedAt     time.Time
 	AnsweredSince time.Time
+	Located       bool // RabbitMQ said since READY where it listens
 }
 
 // Role is what a node's server is started as.

@@ -131,6 +131,7 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 		return nil, seen.Err
 	}
 	*v = View{seen.Value, t.Seen.Now, t.Seen.Now, record, passing}
+	t.State.Server.Located = true
 	return nil, nil
 }
 

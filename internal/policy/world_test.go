@@ -20,6 +20,7 @@ type world struct {
 	s         State
 	now       time.Time
 	health    healthcheck.Result
+	rechecked *healthcheck.Result // where RabbitMQ says that it listens; nil: the same
 	volume    Volume
 	oldAgents bool
 
@@ -117,7 +118,7 @@ func newWorld() *world {
 		waits: Answer(Waits{}, errNot), queues: Answer(0, errNot),
 	}
 	w.s = Start(w.set, Membership{Role: Member, ClusterID: "id", Verified: true, VerifiedSince: began.Add(-50 * time.Minute)}, began.Add(-time.Hour))
-	w.s.Server.Phase = Serving
+	w.s.Server.Phase, w.s.Server.Located = Serving, true
 	w.s.Entry = Entry{ClusterID: "id", ReportedAt: began.Add(-5 * time.Second), Status: Passing}
 	w.s.View = View{At: began.Add(-5 * time.Second), SaidAt: began.Add(-time.Minute), RecordIndex: 7, PassingPeers: "b,c"}
 	w.judged(viewOf("a,b,c", "a,b,c"))
@@ -226,6 +227,11 @@ func (w *world) answer(q Question) string {
 		w.seen.Managed = w.managed
 	case AskWaits:
 		w.seen.Waits = w.waits
+	case AskCheck:
+		w.seen.Health, w.seen.Rechecked = w.health, true
+		if w.rechecked != nil {
+			w.seen.Health = *w.rechecked
+		}
 	case AskQueues:
 		w.seen.Queues = w.queues
 	case AskView:

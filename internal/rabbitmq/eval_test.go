@@ -34,6 +34,10 @@ func TestBareErlang(t *testing.T) {
 	}
 
 	m.Exec(t, "rabbitmqctl", "-q", "eval", `rabbit_amqqueue:declare({resource, <<"/">>, queue, <<"жук|1"/utf8>>}, true, false, [], none, <<"guest">>), ok.`)
+	// How each version tells where it listens.
+	if out, err := ask("rabbit@node1", erlang("view")); err != nil || !strings.Contains(out, "\nlistener|amqp|::|5672|false|\n") || strings.Count(out, "listener|") != 1 {
+		t.Errorf("of its listeners it said %q, %v", out, err)
+	}
 	queues := `[io:format("queue|~ts|ok|~n", [element(4, amqqueue:get_name(Q))]) || Q <- rabbit_amqqueue:list()], ok.`
 	if out, _ := ask("rabbit@node1", queues); out != "queue|жук|1|ok|\nok" {
 		t.Errorf("of a queue it said %q", out)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"rmq-entrypoint/peers"
@@ -30,6 +31,10 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 			v.ClusterID, v.Members, v.Running, v.Partitions, v.Khepri = f[1], list(f[2]), list(f[3]), list(f[4]), f[5] == "true"
 			if len(f) >= 7 {
 				v.Connected = list(f[6])
+			}
+		case f[0] == "listener" && len(f) >= 5:
+			if port, err := strconv.Atoi(f[3]); err == nil && port > 0 {
+				v.Listeners = append(v.Listeners, peers.Listener{IP: f[2], Port: port, TLS: f[1] == "amqp/ssl", Proxy: f[4] == "true"})
 			}
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses = f[1] == "true"

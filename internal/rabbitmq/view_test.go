@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"rmq-entrypoint/peers"
@@ -42,5 +43,16 @@ func TestRabbitMQ(t *testing.T) {
 		pauses(true)
 		expect.Must(t, node.PauseMinority(t.Context(), false))
 		pauses(false)
+	}
+}
+
+func TestViewListeners(t *testing.T) {
+	b := CLI{Node: "a@h", Run: func(context.Context, ...string) (string, error) {
+		return "view|id|a@h|a@h||true||\nlistener|amqp|::|5672|false|\nlistener|amqp/ssl|10.0.0.7|5671|true|\nlistener|amqp|::|none|false|\nlistener|\nok\n", nil
+	}}
+	v, err := b.View(t.Context(), "a@h")
+	expect.Must(t, err)
+	if want := []peers.Listener{{IP: "::", Port: 5672}, {IP: "10.0.0.7", Port: 5671, TLS: true, Proxy: true}}; !slices.Equal(v.Listeners, want) {
+		t.Errorf("%+v", v.Listeners)
 	}
 }

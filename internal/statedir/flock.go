@@ -63,7 +63,10 @@ type Process struct {
 const clockTick = time.Second / 100
 
 // Self is the process that asks.
-func Self() Process { return Process{os.Getpid(), StartTime(os.Getpid())} }
+func Self() (Process, error) {
+	started, err := StartTime(os.Getpid())
+	return Process{os.Getpid(), started}, err
+}
 
 // OlderThan reports how much earlier than q the process was started.
 func (p Process) OlderThan(q Process) time.Duration {
@@ -72,12 +75,19 @@ func (p Process) OlderThan(q Process) time.Duration {
 
 // Kill ends the process, if it is still there, and nobody who came after it.
 func (p Process) Kill() error {
+	if p.PID <= 1 {
+		return os.ErrProcessDone
+	}
 	found, err := os.FindProcess(p.PID) // holds on to the process, not to its PID
 	if err != nil {
 		return err
 	}
 	defer found.Release()
-	if p.PID <= 1 || StartTime(p.PID) != p.Started {
+	started, err := StartTime(p.PID)
+	if err != nil {
+		return fmt.Errorf("whether process %d is still the one it was cannot be told: %w", p.PID, err)
+	}
+	if started != p.Started {
 		return os.ErrProcessDone
 	}
 	return found.Kill()
@@ -85,7 +95,10 @@ func (p Process) Kill() error {
 
 // Sign writes into a lock who holds it.
 func Sign(seat *os.File) error {
-	p := Self()
+	p, err := Self()
+	if err != nil {
+		return err
+	}
 	text := fmt.Appendf(nil, "%d %d\n", p.PID, p.Started)
 	if _, err := seat.WriteAt(text, 0); err != nil {
 		return fmt.Errorf("write who holds the lock: %w", err)

@@ -27,19 +27,25 @@ func TestHolder(t *testing.T) {
 	expect.Must(t, os.WriteFile(filepath.Join(dir, CompanionLock), []byte("12345678 99999999999999 and more\n"), 0o644))
 	expect.Must(t, Sign(seat))
 	p, err := Holder(dir, CompanionLock)
-	if err != nil || p != Self() || p.PID != os.Getpid() || p.Started == 0 {
-		t.Errorf("it is %v, %v, and not %v", p, err, Self())
+	self, _ := Self()
+	if err != nil || p != self || p.PID != os.Getpid() || p.Started == 0 {
+		t.Errorf("it is %v, %v, and not %v", p, err, self)
+	}
+	startTime := func(pid int) uint64 {
+		at, err := StartTime(pid)
+		expect.Must(t, err)
+		return at
 	}
 
 	cmd := exec.Command("sleep", "60")
 	expect.Must(t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	other := Process{cmd.Process.Pid, StartTime(cmd.Process.Pid)}
+	other := Process{cmd.Process.Pid, startTime(cmd.Process.Pid)}
 	if age := p.OlderThan(other); age < 0 || age > time.Hour || other.OlderThan(p) != -age {
 		t.Errorf("it is older by %s", age)
 	}
-	for _, stranger := range []Process{{other.PID, other.Started - 1}, {other.PID, other.Started + 1}, {0, 0}, {-1, 0}, {1, StartTime(1)}} {
+	for _, stranger := range []Process{{other.PID, other.Started - 1}, {other.PID, other.Started + 1}, {0, 0}, {-1, 0}, {1, startTime(1)}} {
 		if err := stranger.Kill(); !errors.Is(err, os.ErrProcessDone) {
 			t.Errorf("%v is ended: %v", stranger, err)
 		}

@@ -1,11 +1,13 @@
 package statedir
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"rmq-entrypoint/internal/config"
@@ -85,23 +87,52 @@ func OfServer(cfg config.Config) (*Runtime, error) {
 	return found, nil
 }
 
-// Alive reports whether the server is still the process it was.
-func (rt Runtime) Alive() bool { return rt.PID > 0 && StartTime(rt.PID) == rt.Started }
+// Alive reports whether the server is still the process it was, as far as is known: what
+// cannot be looked at has not ended.
+func (rt Runtime) Alive() bool {
+	ended, _ := rt.Ended()
+	return !ended
+}
 
-// StartTime returns when pid started, in clock ticks since boot; 0 if it is gone
-// or a zombie. It does not change with exec.
-func StartTime(pid int) uint64 {
+// Ended reports whether the server has positively ended: there is no such process, it is
+// a zombie, or its PID is another process's by now. An error means unknown, as where no
+// file can be opened any more.
+func (rt Runtime) Ended() (bool, error) {
+	if rt.PID <= 0 {
+		return true, nil
+	}
+	started, err := StartTime(rt.PID)
+	return err == nil && started != rt.Started, err
+}
+
+// StartTime returns when pid started, in clock ticks since boot; 0 if it is positively
+// gone or a zombie. It does not change with exec. An error means unknown.
+func StartTime(pid int) (uint64, error) {
+	// Not for a file that is missing: /proc may be, or hide the processes of others.
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return 0, nil
+	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0
+		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) { // meanwhile
+			return 0, nil
+		}
+		return 0, err
 	}
+	return startTime(string(b))
+}
+
+// startTime reads /proc/<pid>/stat.
+func startTime(stat string) (uint64, error) {
 	// Fields after the command, which may hold spaces: state is the first, start time the 20th.
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(f) < 20 {
+		return 0, fmt.Errorf("/proc/<pid>/stat has %d fields: %q", len(f), stat)
+	}
 	// While a process with several threads execs, its first one is a zombie for a
 	// moment: only a zombie without other threads has ended.
-	if len(f) < 20 || f[0] == "X" || f[0] == "Z" && f[17] <= "1" {
-		return 0
+	if f[0] == "X" || f[0] == "Z" && f[17] <= "1" {
+		return 0, nil
 	}
-	t, _ := strconv.ParseUint(f[19], 10, 64)
-	return t
+	return strconv.ParseUint(f[19], 10, 64)
 }

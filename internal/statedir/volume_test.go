@@ -2,10 +2,14 @@ package statedir
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -284,7 +288,9 @@ func TestRuntimeFileOutlivesTheProcess(t *testing.T) {
 	cfg, err := config.FromEnvironment(expect.Environ())
 	expect.Must(t, err)
 	cfg.StateDir = dir
-	rt := Runtime{Config: cfg, PID: os.Getpid(), Started: StartTime(os.Getpid()), Role: Joining, Claim: "c", Volume: "v"}
+	started, err := StartTime(os.Getpid())
+	expect.Must(t, err)
+	rt := Runtime{Config: cfg, PID: os.Getpid(), Started: started, Role: Joining, Claim: "c", Volume: "v"}
 	expect.Must(t, rt.Write())
 	got, err := ReadRuntime(dir)
 	if err != nil {
@@ -301,5 +307,56 @@ func TestRuntimeFileOutlivesTheProcess(t *testing.T) {
 	}
 	if (Runtime{}).Alive() {
 		t.Error("the zero value lives")
+	}
+}
+
+// Only what positively is ends a server: the companion ends with it.
+func TestEnded(t *testing.T) {
+	started, err := StartTime(os.Getpid())
+	expect.Must(t, err)
+	child := exec.Command("true")
+	expect.Must(t, child.Start())
+	dead := child.Process.Pid
+	state := func() string {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", dead))
+		return string(b)
+	}
+	expect.Eventually(t, expect.Soon, "a zombie", func() error {
+		if s := state(); !strings.Contains(s, ") Z ") {
+			return errors.New(s)
+		}
+		return nil
+	})
+	was, err := strconv.ParseUint(strings.Fields(state()[strings.LastIndexByte(state(), ')')+1:])[19], 10, 64)
+	expect.Must(t, err)
+	ended := func(what string, rt Runtime, want bool) {
+		t.Helper()
+		if got, err := rt.Ended(); got != want || err != nil || rt.Alive() == want {
+			t.Errorf("%s: ended %t, %v, alive %t", what, got, err, rt.Alive())
+		}
+	}
+	ended("this process", Runtime{PID: os.Getpid(), Started: started}, false)
+	ended("a zombie that nobody reaps", Runtime{PID: dead, Started: was}, true)
+	expect.Must(t, child.Wait())
+	ended("no such process", Runtime{PID: dead, Started: was}, true)
+	ended("another process of that PID", Runtime{PID: os.Getpid(), Started: started - 1}, true)
+	ended("none was started", Runtime{}, true)
+
+	for _, c := range []struct {
+		stat string
+		want uint64
+		err  bool
+	}{
+		{"7 (a) b c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 99 20", 99, false},
+		{"7 (beam) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 99 20", 0, false},
+		{"7 (beam) Z 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 9 18 99 20", 99, false}, // execs, or its other threads run
+		{"7 (beam) X 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 99 20", 0, false},
+		{"", 0, true},
+		{"7 (beam) S 1 2", 0, true},
+		{"7 (beam) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 1 18 x 20", 0, true},
+	} {
+		if got, err := startTime(c.stat); got != c.want || (err != nil) != c.err {
+			t.Errorf("%q: %d, %v", c.stat, got, err)
+		}
 	}
 }
