@@ -2,18 +2,8 @@ package healthcheck
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -247,112 +237,6 @@ func TestAliveButNotForUs(t *testing.T) {
 	}
 }
 
-func TestBlocked(t *testing.T) {
-	noLeaks(t)
-	var alarm sync.Mutex // held while there is one
-	peers := make(chan *peer, 9)
-	s := serve(t, nil, func(p *peer, c call) bool {
-		if c == header {
-			peers <- p
-		}
-		if c == publish && !alarm.TryLock() {
-			p.Write(blocked("low on memory"))
-			alarm.Lock() // nothing is read any more
-		}
-		if c == publish {
-			alarm.Unlock()
-		}
-		return false
-	})
-	c := checker(t, Options{URLs: []string{s.url()}})
-	want(t, look(t, c), Passing)
-	p := next(t, peers, timeout)
-	alarm.Lock()
-	for range 3 {
-		start := time.Now()
-		r := look(t, c)
-		want(t, r, Warning, "low on memory")
-		if r.Alarm != "low on memory" || time.Since(start) > timeout/2 {
-			t.Errorf("after %s: %+v", time.Since(start), r)
-		}
-	}
-	alarm.Unlock()
-	p.Write(unblocked())
-	for r := look(t, c); r.State != Passing; r = look(t, c) {
-		want(t, r, Warning)
-	}
-
-	alarm.Lock()
-	want(t, look(t, c), Warning)
-	p.Close() // a blocked node that dies is dead
-	told(t, c)
-	next(t, c.conn.gone, timeout) // told just before
-	s.ln.Close()
-	want(t, look(t, c), Critical, "refused")
-	alarm.Unlock()
-	if n := s.accepted.Load(); n != 1 {
-		t.Errorf("%d connections", n)
-	}
-}
-
-// Closing does not wait for a server that reads nothing.
-func TestCloseWhileBlocked(t *testing.T) {
-	noLeaks(t)
-	s := serve(t, nil, func(p *peer, c call) bool {
-		if c == publish {
-			p.Write(blocked("low on disk"))
-			<-t.Context().Done()
-		}
-		return false
-	})
-	c := checker(t, Options{URLs: []string{s.url()}})
-	want(t, look(t, c), Warning, "low on disk")
-	start := time.Now()
-	c.Close()
-	if took := time.Since(start); took > timeout/2 {
-		t.Errorf("Close took %s", took)
-	}
-}
-
-// A blocked node sends nothing but heartbeats; without them it is gone.
-func TestBlockedThenSilent(t *testing.T) {
-	noLeaks(t)
-	s := serve(t, nil, func(p *peer, c call) bool {
-		if c == publish {
-			p.Write(blocked("low on memory"))
-			<-t.Context().Done()
-		}
-		return false
-	})
-	c := checker(t, Options{URLs: []string{s.url()}})
-	want(t, look(t, c), Warning)
-	r := next(t, c.Closed(), 3*heartbeat)
-	if r.Code != 0 || !strings.Contains(r.Text, "timeout") {
-		t.Errorf("got %+v", r)
-	}
-}
-
-// Without the right to publish the node is checked all the same.
-func TestMayNotPublish(t *testing.T) {
-	noLeaks(t)
-	published := 0
-	s := serve(t, nil, func(p *peer, c call) bool {
-		if c == publish {
-			published++
-			p.Write(closing(p.channel, 403, "ACCESS_REFUSED - write access refused"))
-		}
-		return c == publish || c == txRollback
-	})
-	c := checker(t, Options{URLs: []string{s.url()}})
-	for range 3 {
-		want(t, look(t, c), Passing)
-	}
-	s.stop()
-	if published != 1 {
-		t.Errorf("published %d times: every refusal is an error in the server's log", published)
-	}
-}
-
 func TestChannelRefused(t *testing.T) {
 	noLeaks(t)
 	s := serve(t, nil, func(p *peer, c call) bool {
@@ -410,72 +294,6 @@ func TestChecksTakeTurns(t *testing.T) {
 	if n := s.accepted.Load(); n != 1 {
 		t.Errorf("%d connections", n)
 	}
-}
-
-func TestTLS(t *testing.T) {
-	ca, server := certificates(t, "node1.example")
-	other, _ := certificates(t, "node2.example")
-	for name, tt := range map[string]struct {
-		query string
-		state State
-		word  string
-	}{
-		"no CA":      {"", Passing, "amqps://"},
-		"CA":         {"?cacertfile=" + ca, Passing, "amqps://"},
-		"other CA":   {"?cacertfile=" + other, Critical, "TLS handshake"},
-		"name":       {"?cacertfile=" + ca + "&server_name_indication=node1.example", Passing, "amqps://"},
-		"other name": {"?cacertfile=" + ca + "&server_name_indication=node2.example", Critical, "node2.example"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
-			s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}}, nil)
-			c := checker(t, Options{URLs: []string{"amqps://" + s.ln.Addr().String() + tt.query}})
-			want(t, look(t, c), tt.state, tt.word)
-		})
-	}
-	t.Run("plain on the TLS port", func(t *testing.T) {
-		noLeaks(t)
-		s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}}, nil)
-		want(t, look(t, checker(t, Options{URLs: []string{s.url()}, Timeout: 200 * time.Millisecond})), Critical)
-	})
-	t.Run("TLS on the plain port", func(t *testing.T) {
-		noLeaks(t)
-		s := serve(t, nil, nil)
-		want(t, look(t, checker(t, Options{URLs: []string{strings.Replace(s.url(), "amqp:", "amqps:", 1)}})), Critical)
-	})
-	if conf := local(&tls.Config{}, "mq.example"); conf.InsecureSkipVerify || conf.ServerName != "mq.example" {
-		t.Error("a node elsewhere must be verified by name")
-	}
-}
-
-// certificates makes an authority, whose certificate is in a file, and a server certificate
-// for name.
-func certificates(t *testing.T, name string) (caFile string, server tls.Certificate) {
-	t.Helper()
-	sign := func(tmpl, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
-		tmpl.SerialNumber, tmpl.NotAfter = big.NewInt(1), time.Now().Add(time.Hour)
-		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, &key.PublicKey, by)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cert
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	self := &x509.Certificate{Subject: pkix.Name{CommonName: "CA of " + name}, IsCA: true, BasicConstraintsValid: true}
-	ca := sign(self, self, key, key)
-	leaf := sign(&x509.Certificate{DNSNames: []string{name}}, ca, key, key)
-	caFile = filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return caFile, tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
 }
 
 func TestBadURLs(t *testing.T) {

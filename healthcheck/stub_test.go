@@ -180,7 +180,7 @@ func (s *stub) url() string { return "amqp://" + secretUser + "@" + s.ln.Addr().
 const (
 	secret     = "pa55word"
 	secretUser = "alice:" + secret
-	timeout    = 5 * time.Second // of checks that are answered: a busy machine takes its time
+	timeout    = 15 * time.Second // of checks that are answered: a busy machine takes its time
 )
 
 // noLeaks fails the test when it leaves goroutines behind. Call it first.
@@ -188,7 +188,7 @@ func noLeaks(t *testing.T) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
-		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(timeout); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				stacks := make([]byte, 1<<20)
 				t.Fatalf("%d goroutines before, %d after:\n%s", before, runtime.NumGoroutine(), stacks[:runtime.Stack(stacks, true)])

@@ -1,11 +1,9 @@
 package lock_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -17,6 +15,7 @@ import (
 
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 const key = "rmq-entrypoint/rabbitmq/lock"
@@ -49,7 +48,7 @@ func TestAcquireWaitsItsTurn(t *testing.T) {
 	if got := <-second; got.err != nil {
 		t.Fatal(got.err)
 	}
-	if took := time.Since(released); took > 3*time.Second { // less than one watch
+	if took := time.Since(released); took > 4*time.Second { // less than one watch
 		t.Errorf("took the lock %s after its release", took)
 	}
 	if holder, _, err := lock.Holder(t.Context(), consul.Client, key); err != nil || holder.Node != "rabbit@b" {
@@ -148,7 +147,7 @@ func TestPatience(t *testing.T) {
 	acquire(t, consul.Client, options("a", nil))
 	began := time.Now()
 	_, err := lock.Acquire(t.Context(), slow, opts)
-	if took := time.Since(began); !errors.Is(err, lock.ErrHeld) || took < opts.Patience || took > opts.Patience+3*time.Second {
+	if took := time.Since(began); !errors.Is(err, lock.ErrHeld) || took < opts.Patience || took > opts.Patience+expect.Soon {
 		t.Errorf("behind another: %v after %s", err, took)
 	}
 	if lock.Fatal(err) || !strings.Contains(err.Error(), "rabbit@a on host-a") {
@@ -172,7 +171,7 @@ func cancelled(t *testing.T, link *consultest.Link, log *logged, reach func()) e
 	if !errors.Is(err, stop) {
 		t.Errorf("%v, want the cause of the cancellation", err)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 4*time.Second { // two clean-ups of 0.8 s, not two calls of 3 s
 		t.Errorf("ended %s after the cancellation", took)
 	}
 	return err
@@ -299,8 +298,8 @@ func TestUncleanLossIsWaitedOut(t *testing.T) {
 	var log logged
 	acquire(t, consul.Client, options("b", &log))
 	log.wait(t, "a lock delay is running")
-	if took := time.Since(lost); took < 1500*time.Millisecond || took > 10*time.Second {
-		t.Errorf("took the lock %s after it was lost, with a lock delay of 2s", took)
+	if took := time.Since(lost); took < 1500*time.Millisecond || took > 14*time.Second {
+		t.Errorf("took the lock %s after it was lost, with a lock delay of 2s; Consul's own is 15s", took)
 	}
 }
 
@@ -431,95 +430,4 @@ func TestOptionsThatConsulWouldBend(t *testing.T) {
 			t.Errorf("%v, want %s…", err, want)
 		}
 	}
-}
-
-func options(node string, log *logged) lock.Options {
-	opts := lock.Options{
-		Key: key, Owner: lock.Owner{Node: "rabbit@" + node, Host: "host-" + node},
-		TTL: 10 * time.Second, Delay: time.Millisecond,
-	}
-	if log != nil {
-		opts.Log = slog.New(slog.NewJSONHandler(log, nil))
-	}
-	return opts
-}
-
-func acquire(t *testing.T, client *api.Client, opts lock.Options) *lock.Lock {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	l, err := lock.Acquire(ctx, client, opts)
-	must(t, err)
-	return l
-}
-
-type acquired struct {
-	l   *lock.Lock
-	err error
-}
-
-func acquiring(ctx context.Context, client *api.Client, opts lock.Options) <-chan acquired {
-	got := make(chan acquired, 1)
-	go func() {
-		l, err := lock.Acquire(ctx, client, opts)
-		got <- acquired{l, err}
-	}()
-	return got
-}
-
-func sessions(t *testing.T, consul *consultest.Consul) (ids []string) {
-	t.Helper()
-	all, _, err := consul.Client.Session().List(nil)
-	must(t, err)
-	for _, s := range all {
-		ids = append(ids, s.ID)
-	}
-	return ids
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 20s: %s", what)
-		}
-	}
-}
-
-// logged collects log lines.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-// wait waits until all of parts were logged.
-func (l *logged) wait(t *testing.T, parts ...string) {
-	t.Helper()
-	until(t, fmt.Sprintf("log %q", parts), func() bool {
-		for _, part := range parts {
-			if !strings.Contains(l.String(), part) {
-				return false
-			}
-		}
-		return true
-	})
 }

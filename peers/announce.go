@@ -22,6 +22,7 @@ const (
 	metaBoot    = "boot"   // random id of this start of the node
 	metaSince   = "since"  // when that was
 	metaBlank   = "blank"  // "true": it started on a blank volume and was not verified yet
+	metaQueues  = "default_queue_type"
 )
 
 // metaPlugin is the key under which RabbitMQ's own Consul plugin names the node (its
@@ -46,6 +47,7 @@ type Registration struct {
 	Meta            map[string]string // what else to say of the node
 
 	ClusterID string // once known
+	Queues    string // what this program makes of queues that name no type; "": not decided yet
 
 	Start // the check is named for its Boot, so that nobody beats for another start
 }
@@ -62,7 +64,7 @@ type Start struct {
 // metaOwn is how many keys of meta a registration has by itself, and maxMeta how
 // many Consul takes (its limits, and that of their lengths, since 1.0).
 const (
-	metaOwn = 7
+	metaOwn = 8
 	maxMeta = 64
 )
 
@@ -74,7 +76,7 @@ func ValidMeta(meta map[string]string) error {
 	}
 	for _, k := range slices.Sorted(maps.Keys(meta)) {
 		switch {
-		case slices.Contains([]string{metaNode, metaCluster, metaVersion, metaVolume, metaBoot, metaSince, metaBlank, metaPlugin}, k):
+		case slices.Contains([]string{metaNode, metaCluster, metaVersion, metaVolume, metaBoot, metaSince, metaBlank, metaQueues, metaPlugin}, k):
 			return fmt.Errorf("key %q is this program's own", k)
 		case strings.HasPrefix(k, "consul-"):
 			return fmt.Errorf("key %q: Consul keeps consul-… to itself", k)
@@ -133,7 +135,7 @@ func Enter(ctx context.Context, client *api.Client, r Registration, note string)
 func register(ctx context.Context, client *api.Client, r Registration, note string) error {
 	meta := map[string]string{
 		metaNode: r.Node, metaCluster: r.ClusterID, metaVersion: r.Version,
-		metaVolume: r.Volume, metaBoot: r.Boot, metaSince: r.Since.UTC().Format(time.RFC3339), metaBlank: strconv.FormatBool(r.Blank),
+		metaVolume: r.Volume, metaBoot: r.Boot, metaSince: r.Since.UTC().Format(time.RFC3339), metaBlank: strconv.FormatBool(r.Blank), metaQueues: r.Queues,
 	}
 	maps.Copy(meta, r.Meta)
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -187,6 +189,36 @@ func deregister(ctx context.Context, client *api.Client, r Registration) error {
 	q := new(api.QueryOptions).WithContext(ctx)
 	if err := client.Agent().ServiceDeregisterOpts(r.ID(), q); err != nil && !unknown(err) {
 		return fmt.Errorf("deregister %s from Consul: %w", r.ID(), lacks(err, fmt.Sprintf("service:write on %q", r.Service)))
+	}
+	return nil
+}
+
+// Reregister registers what the agent has of this start over itself, as it is: the agent
+// tells the catalog with the token of the registration. One that is not there, or is another
+// start's, is left alone.
+func Reregister(ctx context.Context, client *api.Client, r Registration) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	q := new(api.QueryOptions).WithContext(ctx)
+	services, err := client.Agent().ServicesWithFilterOpts(fmt.Sprintf("ID == %q", r.ID()), q)
+	s := services[r.ID()]
+	if err != nil || s == nil || s.Meta[metaBoot] != r.Boot {
+		return err
+	}
+	checks, err := client.Agent().ChecksWithFilterOpts(fmt.Sprintf("ServiceID == %q", r.ID()), q)
+	c := checks[r.check()]
+	if err != nil || c == nil {
+		return err
+	}
+	err = client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
+		ID: s.ID, Name: s.Service, Address: s.Address, Port: s.Port, Tags: s.Tags, Meta: s.Meta,
+		Check: &api.AgentServiceCheck{
+			CheckID: c.CheckID, Name: c.Name, Status: c.Status, Notes: c.Notes,
+			TTL: r.TTL.String(), DeregisterCriticalServiceAfter: r.DeregisterAfter.String(),
+		},
+	}, api.ServiceRegisterOpts{}.WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("register %s in Consul over itself: %w", r.ID(), lacks(err, fmt.Sprintf("service:write on %q", r.Service)))
 	}
 	return nil
 }

@@ -82,7 +82,7 @@ func TestNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			conf := dns.ClientConfig{Search: test.search, Ndots: 1}
-			n := Names{List: conf.NameList, Patience: 200 * time.Millisecond}
+			n := Names{List: conf.NameList, Patience: time.Second}
 			for _, names := range test.servers {
 				n.Servers = append(n.Servers, nameServer(t, names))
 			}
@@ -95,7 +95,7 @@ func TestNobody(t *testing.T) {
 			}
 		})
 	}
-	nobody := Names{List: new(dns.ClientConfig).NameList, Patience: 200 * time.Millisecond, Servers: []string{"127.0.0.1:1"}}
+	nobody := Names{List: new(dns.ClientConfig).NameList, Patience: time.Second, Servers: []string{"127.0.0.1:1"}}
 	if proof, err := nobody.Nobody(t.Context(), "a", []string{"b"}); err == nil || !strings.Contains(err.Error(), "127.0.0.1:1 does not answer") {
 		t.Errorf("no server at all: %q, %v", proof, err)
 	}

@@ -91,7 +91,7 @@ func TestNameLapses(t *testing.T) {
 			t.Parallel()
 			client := consultest.Start(t).Client
 			old, now := boot("v1", "b1"), boot("v2", "b2")
-			old.TTL = 2 * time.Second
+			old.TTL = 4 * time.Second
 			mustAnnounce(t, client, old)
 			mustReport(t, client, old, status)
 			if boot, err := peers.Bury(t.Context(), client, now, peers.Blank); err != nil || boot != "" {
@@ -125,7 +125,7 @@ func TestEntriesLapse(t *testing.T) {
 	t.Parallel()
 	client := consultest.Start(t).Client
 	r := boot("v1", "b1")
-	r.TTL = 2 * time.Second
+	r.TTL = 4 * time.Second
 	mustAnnounce(t, client, r)
 	mustReport(t, client, r, api.HealthCritical)
 	var beating []bool

@@ -64,6 +64,7 @@ type Peer struct {
 	Address   string // host or IP and port as registered
 	ClusterID string // the cluster it said it belongs to, empty until verified
 	Version   string // of RabbitMQ that it was started as; empty: it does not say
+	Queues    string // what queues are there that name no type; empty: it does not say
 	Passing   bool   // all its checks and its Consul node's pass (warning counts)
 	Beating   bool   // none of its checks has lapsed: its companion lives, whatever it says
 	View      Seen[View]
@@ -180,6 +181,7 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		Node:      cmp.Or(meta[metaNode], meta[metaPlugin]),
 		ClusterID: meta[metaCluster],
 		Version:   meta[metaVersion],
+		Queues:    meta[metaQueues],
 		Address:   net.JoinHostPort(address, strconv.Itoa(port)),
 		Passing:   true,
 		Beating:   true,

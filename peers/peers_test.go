@@ -14,6 +14,7 @@ import (
 
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
 )
 
 func registration(node, address string) peers.Registration {
@@ -162,7 +163,7 @@ func TestSilenceTurnsCritical(t *testing.T) {
 	t.Parallel()
 	consul := consultest.Start(t)
 	r := registration(b, "10.0.0.2")
-	r.TTL = time.Second
+	r.TTL = 3 * time.Second
 	mustAnnounce(t, consul.Client, r)
 	mustReport(t, consul.Client, r, api.HealthPassing)
 	onlyPeer(t, consul.Client, true)
@@ -240,7 +241,7 @@ func TestCatalog(t *testing.T) {
 	link := consultest.Proxy(t, consul.Addr)
 	link.Blackhole()
 	start := time.Now()
-	if found, _, err := peers.Catalog(t.Context(), consultest.Client(t, link.Addr, ""), service, a); err == nil || time.Since(start) > 10*time.Second {
+	if found, _, err := peers.Catalog(t.Context(), consultest.Client(t, link.Addr, ""), service, a); err == nil || time.Since(start) > expect.Soon {
 		t.Errorf("a Consul that never answers: %v, %v after %s", found, err, time.Since(start))
 	}
 	link.Pass()
@@ -258,7 +259,7 @@ func TestChanged(t *testing.T) {
 	mustWrite(t, consul.Client, peers.Record{}.Claimed(a, "v", "", now), 0, true)
 
 	// changed reports how long Changed takes after during was called on a waiting one.
-	const most = 20 * time.Second
+	const most = 30 * time.Second
 	link := consultest.Proxy(t, consul.Addr)
 	changed := func(ctx context.Context, most time.Duration, during func(r peers.Record, index uint64)) time.Duration {
 		t.Helper()
@@ -286,19 +287,19 @@ func TestChanged(t *testing.T) {
 	}
 	if took := changed(t.Context(), most, func(r peers.Record, index uint64) {
 		mustWrite(t, consul.Client, r.With(c, "vc"), index, true)
-	}); took > 3*time.Second {
+	}); took > most/2 {
 		t.Errorf("woke %s after the record changed", took)
 	}
 	if took := changed(t.Context(), most, func(peers.Record, uint64) {
 		mustReport(t, consul.Client, registration(b, "10.0.0.2"), api.HealthPassing)
-	}); took > 3*time.Second {
+	}); took > most/2 {
 		t.Errorf("woke %s after a service changed", took)
 	}
-	if took := changed(t.Context(), 2*time.Second, func(peers.Record, uint64) {}); took > 3*time.Second {
+	if took := changed(t.Context(), 2*time.Second, func(peers.Record, uint64) {}); took > most/2 {
 		t.Errorf("woke %s after it began, want 2 s", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	if took := changed(ctx, most, func(peers.Record, uint64) { cancel() }); took > time.Second {
+	if took := changed(ctx, most, func(peers.Record, uint64) { cancel() }); took > most/2 {
 		t.Errorf("woke %s after its context ended", took)
 	}
 	// A Consul that fails at once must not turn a loop around Changed into a storm.
@@ -310,50 +311,6 @@ func TestChanged(t *testing.T) {
 	}
 	if took := time.Since(start); took < 450*time.Millisecond {
 		t.Errorf("five calls took %s while Consul refused", took)
-	}
-}
-
-func TestLookup(t *testing.T) {
-	t.Parallel()
-	consul := consultest.Start(t)
-	server := peers.DNS{Server: consul.DNSAddr, Domain: "consul"}
-	if found, err := peers.Lookup(t.Context(), server, service); err != nil || len(found) != 0 {
-		t.Errorf("NXDOMAIN: %v, %v, want a known empty answer", found, err)
-	}
-	var want []string
-	for i := range 7 { // plain UDP would give three
-		r := registration(fmt.Sprintf("rabbit@n%d", i), fmt.Sprintf("10.0.0.%d", i+1))
-		if i >= 5 {
-			r.Address = fmt.Sprintf("host-%d.example.org", i)
-		}
-		mustAnnounce(t, consul.Client, r)
-		mustReport(t, consul.Client, r, []string{api.HealthPassing, api.HealthWarning}[i%2])
-		want = append(want, r.Address+":5672")
-	}
-	mustAnnounce(t, consul.Client, registration("rabbit@critical", "10.0.0.99"))
-	slices.Sort(want)
-	var found []string
-	eventually(t, "all seven, and not the critical one", func() bool {
-		var err error
-		found, err = peers.Lookup(t.Context(), server, service)
-		return err == nil && slices.Equal(found, want)
-	})
-	if found, err := peers.Lookup(t.Context(), peers.DNS{Server: consul.DNSAddr, Domain: "example"}, service); err == nil {
-		t.Errorf("a domain that this server refuses: %v", found)
-	}
-	link := consultest.Proxy(t, consul.DNSAddr)
-	behind := peers.DNS{Server: link.Addr, Domain: "consul"}
-	if found, err := peers.Lookup(t.Context(), behind, service); err != nil || len(found) != 7 {
-		t.Errorf("through the link: %v, %v", found, err)
-	}
-	link.Blackhole()
-	start := time.Now()
-	if found, err := peers.Lookup(t.Context(), behind, service); err == nil || time.Since(start) > 10*time.Second {
-		t.Errorf("a server that never answers: %v, %v after %s", found, err, time.Since(start))
-	}
-	link.Refuse()
-	if found, err := peers.Lookup(t.Context(), behind, service); err == nil || !strings.Contains(err.Error(), link.Addr) {
-		t.Errorf("a server that refuses: %v, %v", found, err)
 	}
 }
 
@@ -482,8 +439,8 @@ func TestValidMeta(t *testing.T) {
 		{map[string]string{"a b": "v"}, false},
 		{map[string]string{"zoné": "v"}, false},
 		{map[string]string{"consul-zone": "v"}, false},
-		{many(57), true},
-		{many(58), false},
+		{many(56), true},
+		{many(57), false},
 	} {
 		r := registration(b, "10.0.0.2")
 		r.Meta = c.meta
@@ -492,7 +449,7 @@ func TestValidMeta(t *testing.T) {
 			t.Errorf("%.200v: %v; Consul: %v", c.meta, err, refused)
 		}
 	}
-	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "erlang-node-name"} {
+	for _, own := range []string{"node", "cluster_id", "rabbitmq_version", "volume", "boot", "since", "blank", "default_queue_type", "erlang-node-name"} {
 		if err := peers.ValidMeta(map[string]string{own: "x"}); err == nil || !strings.Contains(err.Error(), own) {
 			t.Errorf("%s: %v", own, err)
 		}

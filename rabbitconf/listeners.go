@@ -17,11 +17,12 @@ type Listener struct {
 // Listeners returns where RabbitMQ takes AMQP connections, plain ones first:
 // listeners.tcp and listeners.ssl of the .conf files, or in their place
 // tcp_listeners and ssl_listeners of advanced.config. Unless these say anything,
-// it is the plain port given.
-func (u User) Listeners(port int) []Listener {
+// it is the plain one given.
+func (u User) Listeners(byDefault Listener) []Listener {
 	plain, set := u.listeners("tcp")
 	if !set {
-		plain = []Listener{{Port: port}}
+		byDefault.Host = anyHost(byDefault.Host)
+		plain = []Listener{byDefault}
 	}
 	tls, _ := u.listeners("ssl")
 	for i := range tls {

@@ -4,19 +4,38 @@ package rabbitconf
 // queue outlives one of them. RabbitMQ grows to odd sizes only.
 const queueReplicas = 3
 
-// Queues returns the settings with which queues survive the loss of a node: from
-// 4.0 on, queues are quorum queues unless they say otherwise, and those declared
-// while there were few nodes grow onto later ones. Up to 3.13 it is a policy that
-// does that, hence no setting. The names in terms are those of rabbit.schema in
-// 4.0.5 and 4.3.6.
-func Queues(v Version) []Setting {
+// DeliveryLimitPolicy is the name of the operator policy by which no number of deliveries
+// ends a message.
+const DeliveryLimitPolicy = "rmq-entrypoint-delivery-limit"
+
+// Queues returns the settings with which queues survive the loss of a node. Up to 3.13 it is
+// a policy that does that, hence no setting. From 4.0 on quorum queues that were declared
+// while there were few nodes grow onto later ones. The names in terms are those of
+// rabbit.schema in 4.0.5 and 4.3.6.
+//
+// In a cluster that was founded with quorum queues, queues are quorum queues unless they say
+// otherwise, and in virtual hosts that are made there nothing is dropped for having been
+// delivered often: RabbitMQ's own limit is 20 (4.0.5 and 4.3.6), classic queues have none. An
+// operator policy sets that, as it adds to any policy of the user's; a limit of the user's,
+// from a policy or from the queue's arguments, wins over -1 (measured on both). It is in no
+// .conf file: their schema takes positive numbers only.
+func Queues(v Version, quorum bool) []Setting {
 	if v.Mirrors() {
 		return nil
 	}
 	const reconciliation = "quorum_queue.continuous_membership_reconciliation."
-	return []Setting{
-		{Key: "default_queue_type", Value: Atom("rabbit_quorum_queue")},
+	settings := []Setting{
 		{Key: "quorum_membership_reconciliation_enabled", Conf: reconciliation + "enabled", Value: Atom("true")},
 		{Key: "quorum_membership_reconciliation_target_group_size", Conf: reconciliation + "target_group_size", Value: Int(queueReplicas)},
 	}
+	if !quorum {
+		return settings
+	}
+	unlimited := Tuple{Binary(DeliveryLimitPolicy), List{
+		Tuple{Binary("vhost_pattern"), String(".*")}, Tuple{Binary("queue_pattern"), Binary(".*")}, Tuple{Binary("delivery_limit"), Int(-1)},
+	}}
+	return append([]Setting{
+		{Key: "default_queue_type", Value: Atom("rabbit_quorum_queue")},
+		{Key: "default_policies", Value: List{Tuple{Atom("operator"), List{unlimited}}}},
+	}, settings...)
 }

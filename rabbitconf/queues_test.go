@@ -13,7 +13,7 @@ func ours(t *testing.T, v Version, conf, confD, advanced string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := Render(Options{Version: v, Node: "rabbit@a", Extra: Queues(v), PauseMinority: true, User: user})
+	b, err := Render(Options{Version: v, Node: "rabbit@a", Extra: Queues(v, true), PauseMinority: true, User: user})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,6 +27,7 @@ func TestQueues(t *testing.T) {
 		}
 	}
 	const want = `  {default_queue_type,rabbit_quorum_queue},
+  {default_policies,[{operator,[{<<"rmq-entrypoint-delivery-limit">>,[{<<"vhost_pattern">>,".*"},{<<"queue_pattern">>,<<".*">>},{<<"delivery_limit">>,-1}]}]}]},
   {quorum_membership_reconciliation_enabled,true},
   {quorum_membership_reconciliation_target_group_size,3}
 `
@@ -35,13 +36,27 @@ func TestQueues(t *testing.T) {
 			t.Errorf("%v: %s", v, got)
 		}
 	}
+	// What clients say keeps its meaning where queues were classic.
+	for _, s := range Queues(Version{4, 3, 6}, false) {
+		if !strings.HasPrefix(string(s.Key), "quorum_membership_reconciliation_") {
+			t.Errorf("in a cluster whose queues are classic: %s", s.Key)
+		}
+	}
+}
+
+// A policy that the user gives new virtual hosts stays as it is.
+func TestUsersDefaultPolicies(t *testing.T) {
+	got := ours(t, Version{4, 0, 5}, "default_policies.operator.mine.queue_pattern = ^own\ndefault_policies.operator.mine.delivery_limit = 7\n", "", "")
+	if strings.Contains(got, "default_policies") {
+		t.Error(got)
+	}
 }
 
 // Whatever we write overrides the user's .conf files: each key of ours has to
 // give way to the user's own, wherever that stands, and the others stay.
 func TestUsersQueueSettingsWin(t *testing.T) {
 	v := Version{4, 0, 5}
-	all := append(Queues(v), Setting{Key: "cluster_partition_handling", Value: Atom("pause_minority")})
+	all := append(Queues(v, true), Setting{Key: "cluster_partition_handling", Value: Atom("pause_minority")})
 	for _, s := range all {
 		name := s.Conf
 		if name == "" {

@@ -28,7 +28,7 @@ func read(t *testing.T, conf, confD, advanced string) (User, error) {
 			}
 		}
 	}
-	return ReadUser(filepath.Join(dir, "rabbitmq.conf"), filepath.Join(dir, "conf.d"), filepath.Join(dir, "advanced.config"))
+	return ReadUser(Files{Conf: filepath.Join(dir, "rabbitmq.conf"), ConfD: filepath.Join(dir, "conf.d"), Advanced: filepath.Join(dir, "advanced.config")})
 }
 
 func TestRender(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -22,23 +21,32 @@ type User struct {
 // A line is one setting of a .conf file.
 type line struct{ key, value, at string }
 
-// ReadUser reads the user's rabbitmq.conf, the files of conf.d (a directory, or
-// a pattern as in RABBITMQ_CONFIG_FILES), and advanced.config. A path that is
-// empty or names nothing is fine. Its errors name file, line and key, and what
+// Files is where the user's own configuration lies, and what it depends on besides. A path
+// that is empty or names nothing is fine.
+type Files struct {
+	Conf     string // rabbitmq.conf
+	ConfD    string // a directory, all of whose files are read, or a pattern, as in RABBITMQ_CONFIG_FILES
+	Advanced string // advanced.config
+
+	Version   Version                          // of RabbitMQ, whose grammar counts; zero: that of the latest
+	LookupEnv func(name string) (string, bool) // of the server, for $(NAME) in values; nil: it has no variables
+}
+
+// ReadUser reads the user's own files. Its errors name file, line and key, and what
 // to do: for files that RabbitMQ would refuse too, for the settings that
 // rmq-entrypoint decides itself, and for what it cannot carry over.
 //
-// Like RabbitMQ it takes every file in conf.d, in the order of their names, and
+// Like RabbitMQ it takes the files of conf.d in the order of their names, and
 // of a setting that is repeated the last. advanced.config is read as RabbitMQ
 // 3.10 and later do; 3.8 would take text outside ASCII for UTF-8.
-func ReadUser(conf, confD, advanced string) (User, error) {
+func ReadUser(f Files) (User, error) {
 	var u User
-	files, err := confFiles(conf, confD)
+	files, err := confFiles(f.Conf, f.ConfD)
 	if err != nil {
 		return User{}, err
 	}
 	for _, path := range files {
-		lines, err := readConf(path, 0)
+		lines, err := readConf(path, grammarOf(f.Version), 0)
 		if err != nil {
 			return User{}, err
 		}
@@ -46,10 +54,16 @@ func ReadUser(conf, confD, advanced string) (User, error) {
 			u.conf = append(slices.DeleteFunc(u.conf, func(o line) bool { return o.key == l.key }), l)
 		}
 	}
-	if u.advanced, err = readAdvanced(advanced); err != nil {
+	if err := u.refusedConf(); err != nil { // whatever its value stands for
 		return User{}, err
 	}
-	if u.formation, err = u.readFormation(advanced); err != nil {
+	if err := u.interpolate(f.LookupEnv); err != nil {
+		return User{}, err
+	}
+	if u.advanced, err = readAdvanced(f.Advanced); err != nil {
+		return User{}, err
+	}
+	if u.formation, err = u.readFormation(f.Advanced); err != nil {
 		return User{}, err
 	}
 	return u, nil
@@ -112,76 +126,6 @@ func MainConf(path string) (string, error) {
 func regular(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
-}
-
-// confFiles lists the .conf files in the order in which RabbitMQ reads them.
-func confFiles(conf, confD string) ([]string, error) {
-	var files []string
-	if regular(conf) {
-		files = append(files, conf)
-	}
-	if info, err := os.Stat(confD); err == nil && info.IsDir() {
-		confD = filepath.Join(confD, "*")
-	}
-	more, err := filepath.Glob(confD)
-	if err != nil {
-		return nil, fmt.Errorf("list RABBITMQ_CONFIG_FILES %s: %w", confD, err)
-	}
-	slices.Sort(more)
-	return append(files, slices.DeleteFunc(more, func(path string) bool { return !regular(path) })...), nil
-}
-
-// The grammar of Cuttlefish, which reads .conf files for RabbitMQ. A value in
-// single quotes (3.11 and later) may go on over several lines.
-var (
-	confIgnored = regexp.MustCompile(`^[ \t]*(?:#[^\n]*)?\r?(?:\n|$)`)
-	confInclude = regexp.MustCompile(`^[ \t]*include[ \t]*([A-Za-z0-9_.*/-]+)[ \t]*(?:#[^\n]*)?\r?(?:\n|$)`)
-	confSetting = regexp.MustCompile(`^[ \t]*((?:\\\.|[A-Za-z0-9_-])+(?:\.(?:\\\.|[A-Za-z0-9_-])+)*)[ \t]*=[ \t]*(?:'([^']*)'[ \t]*(?:#[^\n]*)?|([^# \t\r\n][^#\n]*?)[ \t]*(?:#[^\n]*)?)\r?(?:\n|$)`)
-)
-
-const maxIncludes = 10 // deep; a file that includes itself ends here
-
-// readConf returns the settings of one file and of those it includes.
-func readConf(path string, depth int) ([]line, error) {
-	if depth > maxIncludes {
-		return nil, fmt.Errorf("%s: files include each other more than %d deep", path, maxIncludes)
-	}
-	src, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
-	}
-	var lines []line
-	rest := string(src)
-	for n := 1; rest != ""; {
-		at := fmt.Sprintf("%s:%d", path, n)
-		var read string
-		if m := confIgnored.FindString(rest); m != "" {
-			read = m
-		} else if m := confSetting.FindStringSubmatch(rest); m != nil {
-			read = m[0]
-			lines = append(lines, line{m[1], m[2] + m[3], at})
-		} else if m := confInclude.FindStringSubmatch(rest); m != nil {
-			read = m[0]
-			pattern := m[1]
-			if !filepath.IsAbs(pattern) {
-				pattern = filepath.Join(filepath.Dir(path), pattern)
-			}
-			included, _ := filepath.Glob(pattern) // the grammar allows only * of a pattern's signs
-			for _, file := range included {
-				more, err := readConf(file, depth+1)
-				if err != nil {
-					return nil, err
-				}
-				lines = append(lines, more...)
-			}
-		} else {
-			// Not quoted here: it may be half of a password.
-			return nil, fmt.Errorf("%s: not a setting; a line is key = value, or a comment after #", at)
-		}
-		n += strings.Count(read, "\n")
-		rest = rest[len(read):]
-	}
-	return lines, nil
 }
 
 // readAdvanced reads an advanced.config and checks its form, [{application,

@@ -33,7 +33,7 @@ func TestSets(t *testing.T) {
 func TestNoFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, paths := range [][3]string{{}, {dir + "/rabbitmq.conf", dir + "/conf.d", dir + "/advanced.config"}, {dir + "/no/rabbitmq.conf", dir + "/no/conf.d/*.conf", dir + "/no/advanced.config"}} {
-		if user, err := ReadUser(paths[0], paths[1], paths[2]); err != nil || len(user.conf)+len(user.advanced)+len(user.formation) > 0 {
+		if user, err := ReadUser(Files{Conf: paths[0], ConfD: paths[1], Advanced: paths[2]}); err != nil || len(user.conf)+len(user.advanced)+len(user.formation) > 0 {
 			t.Errorf("ReadUser(%q) = %+v, %v", paths, user, err)
 		}
 	}
@@ -61,7 +61,7 @@ func TestConfSyntax(t *testing.T) {
 	put("conf.d/.hidden", "hidden = 1\n")
 	put("conf.d/20.txt", "log.console = false\n")
 	put("conf.d/sub/no.conf", "no = 1\n")
-	user, err := ReadUser(filepath.Join(dir, "rabbitmq.conf"), filepath.Join(dir, "conf.d"), "")
+	user, err := ReadUser(Files{Conf: filepath.Join(dir, "rabbitmq.conf"), ConfD: filepath.Join(dir, "conf.d")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestConfSyntax(t *testing.T) {
 		}
 	}
 	// A pattern, as RABBITMQ_CONFIG_FILES may be.
-	if user, err = ReadUser("", filepath.Join(dir, "conf.d/*.conf"), ""); err != nil || user.Sets("hidden") || !user.Sets("log.console") {
+	if user, err = ReadUser(Files{ConfD: filepath.Join(dir, "conf.d/*.conf")}); err != nil || user.Sets("hidden") || !user.Sets("log.console") {
 		t.Errorf("conf.d/*.conf: %+v, %v", user, err)
 	}
 }
@@ -154,10 +154,10 @@ func TestReadUserRefuses(t *testing.T) {
 		}
 	}
 	// A file that is there and cannot be read is not a missing one.
-	if _, err := ReadUser("", "", t.TempDir()); err == nil {
+	if _, err := ReadUser(Files{Advanced: t.TempDir()}); err == nil {
 		t.Error("ReadUser of a directory as advanced.config: no error")
 	}
-	if _, err := ReadUser("", "conf.d/[", ""); err == nil || !strings.Contains(err.Error(), "RABBITMQ_CONFIG_FILES") {
+	if _, err := ReadUser(Files{ConfD: "conf.d/["}); err == nil || !strings.Contains(err.Error(), "RABBITMQ_CONFIG_FILES") {
 		t.Errorf("ReadUser of a bad pattern: %v", err)
 	}
 }
@@ -332,7 +332,7 @@ func TestListeners(t *testing.T) {
 			t.Errorf("%q %q: %v", test.conf, test.advanced, err)
 			continue
 		}
-		if got := user.Listeners(5555); !slices.Equal(got, test.want) {
+		if got := user.Listeners(Listener{Port: 5555}); !slices.Equal(got, test.want) {
 			t.Errorf("%q %q: %+v, want %+v", test.conf, test.advanced, got, test.want)
 		}
 	}

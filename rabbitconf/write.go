@@ -1,28 +1,31 @@
 package rabbitconf
 
 import (
-	"errors"
+	"crypto/rand"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 )
 
 // Write puts data at path, mode 0640. Whoever opens path finds the old contents or
-// the new ones, also after a crash. An error leaves nothing half-written behind.
-func Write(path string, data []byte) (err error) {
+// the new ones, also after a crash, and of several writers one after the other. An error
+// leaves nothing half-written behind.
+func Write(path string, data []byte) error { return WriteMode(path, data, 0o640) }
+
+// WriteMode is Write with another mode, whatever the umask.
+func WriteMode(path string, data []byte, mode fs.FileMode) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	// One name, so that what a crash leaves is gone at the next start. It is
-	// removed and created, not opened: root must not follow a link that the
-	// directory's owner put there.
-	temp := path + ".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
+	removeLeftovers(path)
+	// Each writer has a name of its own. It is created, not opened: root must not follow a
+	// link that the directory's owner put there.
+	temp := path + newSuffix + rand.Text()
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -36,7 +39,7 @@ func Write(path string, data []byte) (err error) {
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	if err := f.Chmod(0o640); err != nil { // whatever the umask
+	if err := f.Chmod(mode); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -49,6 +52,30 @@ func Write(path string, data []byte) (err error) {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+const newSuffix = ".new"
+
+// A writer is at work for as long as the disk needs; what is older was left by a crash. One
+// that still lives fails, and writes nothing.
+const leftoverAge = time.Minute
+
+// removeLeftovers removes what writers of path left when they were killed. The name without
+// more is that of earlier versions.
+func removeLeftovers(path string) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return // the write tells
+	}
+	for _, e := range entries {
+		of, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+newSuffix)
+		if !ok {
+			continue
+		}
+		if info, err := e.Info(); err == nil && (of == "" || len(of) == len(rand.Text()) && time.Since(info.ModTime()) > leftoverAge) {
+			_ = os.Remove(filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
 }
 
 // syncDir makes a rename in dir survive a crash of the machine.

@@ -2,12 +2,15 @@ package rabbitconf
 
 import (
 	"bytes"
+	"crypto/rand"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // names lists what is in dir.
@@ -71,6 +74,45 @@ func TestWriteReplacesLeftovers(t *testing.T) {
 	}
 	if got := names(t, dir); got != "rabbitmq.config victim" {
 		t.Errorf("directory holds %s", got)
+	}
+}
+
+// Of several writers each writes whole, and what a killed one left is gone after a while.
+func TestWriteManyAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rabbitmq.config")
+	var work sync.WaitGroup
+	for i := range 16 {
+		work.Go(func() {
+			for range 8 {
+				if err := Write(path, bytes.Repeat([]byte{byte('a' + i)}, 1<<16)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	work.Wait()
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) != 1<<16 || bytes.Count(b, b[:1]) != len(b) {
+		t.Errorf("%d bytes, %d of them %q, %v", len(b), bytes.Count(b, b[:1]), b[:1], err)
+	}
+	left, now := path+".new"+rand.Text(), path+".new"+rand.Text()
+	for _, name := range []string{left, now, path + ".newer"} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hour := time.Now().Add(-time.Hour)
+	for _, name := range []string{left, path + ".newer"} {
+		if err := os.Chtimes(name, hour, hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Write(path, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := names(t, dir), "rabbitmq.config "+filepath.Base(now)+" rabbitmq.config.newer"; got != want {
+		t.Errorf("directory holds %s, want %s", got, want)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -20,8 +19,8 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 	servers := consultest.StartCluster(t, 3)
 	failsOver := func(t *testing.T, n *node) {
 		t.Helper()
-		n.registeredOn(servers[1], 10*testBeat, api.HealthPassing)
-		expect.Eventually(t, testBeat, "it says so itself", func() error { // just after Consul was told
+		n.registeredOn(servers[1], 10*testBeat+late, api.HealthPassing)
+		expect.Eventually(t, testBeat+late, "it says so itself", func() error { // just after Consul was told
 			r, err := n.report()
 			if err != nil || r.Consul != servers[1].Addr || !r.Ready() || strings.Contains(r.Reason, "not told") {
 				return fmt.Errorf("it uses %s: %s, %w", r.Consul, r.Reason, err)
@@ -61,7 +60,7 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 		agent.Recreate()
 		n := newWorld(t, servers[0]).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+agent.Addr)
 		starts(t, n)
-		expect.Eventually(t, testTTL+3*testBeat, "it knows that it is not registered", func() error {
+		expect.Eventually(t, testTTL+3*testBeat+late, "it knows that it is not registered", func() error {
 			r, err := n.report()
 			if err != nil {
 				return err
@@ -79,6 +78,6 @@ func TestAgentThatNeverSyncs(t *testing.T) {
 		})
 		missed(t, agent, servers)
 		agent.Recreate()
-		n.registered(2*testBeat+3*time.Second, api.HealthPassing)
+		n.registered(2*testBeat+late, api.HealthPassing)
 	})
 }

@@ -82,7 +82,7 @@ func BenchmarkStart(b *testing.B) {
 	b.ReportMetric(ms[len(ms)/2], "ms/start")
 	b.ReportMetric(ms[len(ms)-1], "ms/slowest")
 	b.ReportMetric(mib, "MiB/companion")
-	if mib > 20 {
-		b.Errorf("the companion holds %.1f MiB, at most 20 are allowed", mib)
+	if mib > 14 { // 10 of them the program's own pages, which a container maps fewer of: 12 there
+		b.Errorf("the companion holds %.1f MiB, at most 14 are allowed", mib)
 	}
 }

@@ -46,17 +46,17 @@ func testBeside(t *testing.T, w *world) {
 	n.registered(0, api.HealthPassing)
 
 	n.tell("amqp down")
-	n.registered(3*testBeat, api.HealthCritical)
+	n.registered(3*testBeat+late, api.HealthCritical)
 	expect.Eventually(t, testBeat+soon, "management is out of DNS with its node", in("management", false))
 	n.tell("amqp up")
 	expect.Eventually(t, 3*testBeat+soon, "management is back", in("management", true))
 
 	n.tell("notify STOPPING=1")
-	expect.Eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
+	expect.Eventually(t, atOnce, "all are deregistered", w.unregistered)
 	n.tell("notify READY=1")
 	expect.Eventually(t, testBeat+soon, "management is back", in("management", true))
 	n.kill(n.cmd.Process.Pid)
-	expect.Eventually(t, 3*time.Second, "all are deregistered", w.unregistered)
+	expect.Eventually(t, atOnce, "all are deregistered", w.unregistered)
 }
 
 // unregistered returns an error while a service of this world is in the catalog.

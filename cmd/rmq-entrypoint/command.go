@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rmq-entrypoint/internal/admin"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/workload"
 )
@@ -17,7 +18,8 @@ import (
 type command struct {
 	name   string            // a subcommand's; start, exec
 	id     string            // --cluster-id
-	ok     bool              // --ready of healthcheck, --force of drain, leave and forget-cluster
+	ok     bool              // --force of drain, leave and forget-cluster
+	ask    admin.Question    // of healthcheck
 	wait   time.Duration     // --wait of drain and leave
 	client *workload.Options // of produce, consume and compare
 	text   string            // what help and completion print

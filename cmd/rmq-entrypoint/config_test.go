@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rmq-entrypoint/internal/admin"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
@@ -30,30 +31,32 @@ func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
 		arg         string
 		argValue    any
 		also        []string // more of the environment
+		short       []string // the same, with the default and the flag
 	}{
 		{flag: "consul", field: "Consul", byDefault: []string{"127.0.0.1:8500"}, env: "a:1, b:2", envValue: []string{"a:1", "b:2"}, arg: "https://c:3", argValue: []string{"https://c:3"}},
 		{flag: "service", field: "Service", byDefault: "rabbitmq", env: "a", envValue: "a", arg: "b", argValue: "b"},
 		{flag: "dns-server", field: "DNSServer", byDefault: "", env: "a:53", envValue: "a:53", arg: "[::1]:53", argValue: "[::1]:53"},
 		{flag: "dns-domain", field: "DNSDomain", byDefault: "consul", env: "a", envValue: "a", arg: "b", argValue: "b"},
 		{flag: "node", field: "Node", byDefault: "rabbit@" + shortHost(t), env: "a@b", envValue: "a@b", arg: "c@d", argValue: "c@d"},
-		{flag: "long-names", field: "LongNames", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
+		{flag: "long-names", field: "LongNames", byDefault: false, env: "yes", envValue: true, arg: "false", argValue: false, also: []string{"RABBITMQ_NODENAME=a@127.0.0.1"}, short: []string{"RABBITMQ_NODENAME=a@b"}},
 		{flag: "allow-version-jump", field: "AllowJump", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
 		{flag: "advertise", field: "Advertise", byDefault: "", env: "10.0.0.1", envValue: "10.0.0.1", arg: "::1", argValue: "::1"},
 		{flag: "hosts", field: "Hosts", byDefault: "off", env: "consul", envValue: "consul", arg: "off", argValue: "off"},
 		{flag: "tags", field: "Tags", byDefault: []string(nil), env: "a, b", envValue: []string{"a", "b"}, arg: "c", argValue: []string{"c"}},
 		{flag: "meta", field: "Meta", byDefault: map[string]string(nil), env: "a=b,c=", envValue: map[string]string{"a": "b", "c": ""}, arg: "d=e=f", argValue: map[string]string{"d": "e=f"}},
 		{flag: "ttl", field: "TTL", byDefault: 15 * time.Second, env: "10s", envValue: 10 * time.Second, arg: "24s", argValue: 24 * time.Second},
+		{flag: "interval", field: "Interval", byDefault: 5 * time.Second, env: "1s", envValue: time.Second, arg: "4500ms", argValue: 4500 * time.Millisecond},
 		{flag: "key-prefix", field: "KeyPrefix", byDefault: "rmq-entrypoint", env: "a/b", envValue: "a/b", arg: "c", argValue: "c"},
 		{flag: "lock-delay", field: "LockDelay", byDefault: time.Second, env: "1ms", envValue: time.Millisecond, arg: "60s", argValue: time.Minute},
 		{flag: "wait-timeout", field: "WaitTimeout", byDefault: 10 * time.Minute, env: "1m", envValue: time.Minute, arg: "1h", argValue: time.Hour},
 		{flag: "join-timeout", field: "JoinTimeout", byDefault: 5 * time.Minute, env: "1m", envValue: time.Minute, arg: "1h", argValue: time.Hour},
-		{flag: "claim-timeout", field: "ClaimTimeout", byDefault: 45 * time.Second, env: "31s", envValue: 31 * time.Second, arg: "1h", argValue: time.Hour},
+		{flag: "claim-timeout", field: "ClaimTimeout", byDefault: 45 * time.Second, env: "31s", envValue: 31 * time.Second, arg: "9m", argValue: 9 * time.Minute},
 		{flag: "amqp-url", field: "AMQPURL", byDefault: "", env: "amqp://u:p@a:1/v", envValue: "amqp://u@a:1/v", arg: "amqps://b", argValue: "amqps://b"},
 		{flag: "http", field: "HTTP", byDefault: ":15690", env: "a:1", envValue: "a:1", arg: "127.0.0.1:2", argValue: "127.0.0.1:2"},
 		{flag: "config", field: "ConfigFile", byDefault: "/var/lib/rabbitmq/mnesia/a@b-entrypoint/rabbitmq.config", env: "/a", envValue: "/a", arg: "/b", argValue: "/b", also: []string{"RABBITMQ_NODENAME=a@b"}},
 		{flag: "state-dir", field: "StateDir", byDefault: "/var/lib/rabbitmq/mnesia/a@b-entrypoint", env: "/a", envValue: "/a", arg: "/b", argValue: "/b", also: []string{"RABBITMQ_NODENAME=a@b"}},
 		{flag: "queues", field: "Queues", byDefault: "auto", env: "off", envValue: "off", arg: "auto", argValue: "auto"},
-		{flag: "force-boot", field: "ForceBoot", byDefault: false, env: "true", envValue: true, arg: "false", argValue: false},
+		{flag: "force-boot", field: "ForceBoot", byDefault: false, env: "Yes", envValue: true, arg: "false", argValue: false},
 		{flag: "log-level", field: "LogLevel", byDefault: slog.LevelInfo, env: "debug", envValue: slog.LevelDebug, arg: "error", argValue: slog.LevelError},
 		{flag: "log-format", field: "LogFormat", byDefault: "text", env: "json", envValue: "json", arg: "text", argValue: "text"},
 	} {
@@ -66,7 +69,11 @@ func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
 		}
 		check := func(want any, args []string, env ...string) {
 			t.Helper()
-			cfg, cmd, err := parse(args, expect.Environ(append(env, c.also...)...))
+			also := c.also
+			if c.short != nil && !reflect.DeepEqual(want, c.envValue) {
+				also = c.short
+			}
+			cfg, cmd, err := parse(args, expect.Environ(append(env, also...)...))
 			if err != nil {
 				t.Errorf("%v with %v: %v", args, env, err)
 				return
@@ -128,18 +135,22 @@ func TestListen(t *testing.T) {
 		{"listeners.tcp = none\nlisteners.ssl.default = 5671", "", 5671, []string{"amqps://guest:guest@127.0.0.1:5671/%2F"}},
 		{"listeners.tcp.local = 127.0.0.1:1\nlisteners.ssl.default = 2", "", 2, []string{"amqp://guest:guest@127.0.0.1:1/%2F", "amqps://guest:guest@127.0.0.1:2/%2F"}},
 		{"listeners.tcp.one = ::1:3", "", 3, []string{"amqp://guest:guest@[::1]:3/%2F"}},
+		{"", "RABBITMQ_NODE_IP_ADDRESS=10.0.0.5;RABBITMQ_NODE_PORT=5999", 5999, []string{"amqp://guest:guest@10.0.0.5:5999/%2F"}},
+		{"", "NODE_IP_ADDRESS=::1;NODE_PORT=05999", 5999, []string{"amqp://guest:guest@[::1]:5999/%2F"}},
+		{"", "RABBITMQ_NODE_IP_ADDRESS=auto", 5672, []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
+		{"listeners.tcp.default = 1", "RABBITMQ_NODE_IP_ADDRESS=10.0.0.5", 1, []string{"amqp://guest:guest@127.0.0.1:1/%2F"}},
 		{"listeners.tcp = none", "", 0, nil},
 		{"listeners.tcp = none", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
 		{"listeners.tcp.default = 1", "RMQ_AMQP_URL=amqp://h:4", 4, []string{"amqp://guest:guest@h:4"}},
 	} {
 		path := filepath.Join(t.TempDir(), "rabbitmq.conf")
 		expect.Must(t, os.WriteFile(path, []byte(c.conf), 0o644))
-		user, err := rabbitconf.ReadUser(path, "", "")
+		user, err := rabbitconf.ReadUser(rabbitconf.Files{Conf: path})
 		expect.Must(t, err)
 		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(nil, getenv)
 		expect.Must(t, err)
-		if err = cfg.Listen(user); c.urls == nil {
+		if err = cfg.Listen(user, getenv); c.urls == nil {
 			if err == nil || !strings.Contains(err.Error(), "RMQ_AMQP_URL") || !strings.Contains(err.Error(), "listeners.tcp") {
 				t.Errorf("%q: %v", c.conf, err)
 			}
@@ -190,8 +201,9 @@ func TestCommands(t *testing.T) {
 		{"drian --force", command{name: "exec", meant: "drain"}, "drian --force"},
 		{"helthcheck", command{name: "exec", meant: "healthcheck"}, "helthcheck"},
 		{"healthcheck", command{name: "healthcheck"}, ""},
-		{"healthcheck --ready", command{name: "healthcheck", ok: true}, ""},
-		{"--node a@b healthcheck --ready --ttl 20s", command{name: "healthcheck", ok: true}, ""},
+		{"healthcheck --started", command{name: "healthcheck", ask: admin.Started}, ""},
+		{"healthcheck --ready", command{name: "healthcheck", ask: admin.Ready}, ""},
+		{"--node a@b healthcheck --ready --ttl 20s", command{name: "healthcheck", ask: admin.Ready}, ""},
 		{"status", command{name: "status"}, ""},
 		{"companion", command{name: "companion"}, ""},
 		{"forget-cluster --cluster-id X", command{name: "forget-cluster", id: "X"}, ""},
@@ -228,6 +240,7 @@ func TestBadSettings(t *testing.T) {
 	}{
 		{args: "--ttk 1s", say: []string{"--ttk", "--help"}},
 		{args: "healthcheck --cluster-id X", say: []string{"healthcheck", "--cluster-id", "--help"}},
+		{args: "healthcheck --ready --started", say: []string{"--started or --ready"}},
 		{args: "healthcheck now", say: []string{"healthcheck", "now", "no argument"}},
 		{args: "forget-cluster", say: []string{"forget-cluster", "--cluster-id", "status"}},
 		{args: "drain --wait 5", say: []string{"drain", "--wait", "unit"}},
@@ -255,6 +268,18 @@ func TestBadSettings(t *testing.T) {
 		{args: "--wait-timeout 1s", say: []string{"--wait-timeout", "RMQ_WAIT_TIMEOUT", "1s", "TTL"}},
 		{env: "RMQ_JOIN_TIMEOUT=0s", say: []string{"--join-timeout", "RMQ_JOIN_TIMEOUT", "TTL"}},
 
+		{args: "--ttl 4m", say: []string{"--wait-timeout", "RMQ_WAIT_TIMEOUT", "10m0s", "--claim-timeout", "12m0s", "three times the TTL", "12m30s"}},
+		{env: "RMQ_WAIT_TIMEOUT=30s", say: []string{"--wait-timeout", "RMQ_WAIT_TIMEOUT", "30s", "RMQ_CLAIM_TIMEOUT", "45s", "1m0s"}},
+		{env: "RMQ_CLAIM_TIMEOUT=9m50s", say: []string{"RMQ_WAIT_TIMEOUT", "10m0s", "RMQ_CLAIM_TIMEOUT", "9m50s", "10m5s"}},
+		{args: "--claim-timeout 2562047h", say: []string{"--wait-timeout", "--claim-timeout", "2562047h"}},
+		{args: "--ttl 10s --lock-delay 60s --wait-timeout 65s", say: []string{"--wait-timeout", "1m5s"}},
+		{args: "--interval 6s", say: []string{"--interval", "RMQ_INTERVAL", "6s", "--ttl", "5s"}},
+		{env: "RMQ_INTERVAL=999ms", say: []string{"--interval", "RMQ_INTERVAL", "999ms", "1s"}},
+		{args: "--interval=-1s", say: []string{"--interval", "1s"}},
+
+		{args: "--consul unix://consul.sock", say: []string{"--consul", "CONSUL_HTTP_ADDR", "unix:///path"}},
+		{args: "--consul http://a:8500/?dc=b", say: []string{"--consul", "CONSUL_HTTP_ADDR", "host:port"}},
+		{env: "CONSUL_HTTP_ADDR=http://alice:pa55word@a:8500", say: []string{"--consul", "CONSUL_HTTP_ADDR", "CONSUL_HTTP_AUTH"}},
 		{args: "--consul nonsense:port", say: []string{"--consul", "CONSUL_HTTP_ADDR", "nonsense:port", "host:port"}},
 		{args: "--consul a:0", say: []string{"--consul", "CONSUL_HTTP_ADDR", "a:0", "65535"}},
 		{args: "--consul a:65536", say: []string{"--consul", "CONSUL_HTTP_ADDR", "65535"}},
@@ -281,12 +306,12 @@ func TestBadSettings(t *testing.T) {
 		{env: "RMQ_AMQP_URL=amqp://alice:pa55%zzword@a", say: []string{"--amqp-url", "RMQ_AMQP_URL", "amqp[s]://"}},
 		{env: "RABBITMQ_NODE_PORT=amqp", say: []string{"RABBITMQ_NODE_PORT", "amqp", "port"}},
 
-		{args: "--node rabbit", say: []string{"--node", "RABBITMQ_NODENAME", `"rabbit"`, "name@host", "rabbit@"}},
+		{args: "--node rab.bit", say: []string{"--node", "RABBITMQ_NODENAME", `"rab.bit@`, "name@host"}},
+		{env: "RABBITMQ_NODENAME=rabbit@a;RABBITMQ_USE_LONGNAME=yes", say: []string{"RABBITMQ_USE_LONGNAME", "--long-names", `"rabbit@a"`, "without a domain", "--hostname"}},
 		{env: "RABBITMQ_NODENAME=rabbit@", say: []string{"--node", "RABBITMQ_NODENAME", "name@host"}},
 		{env: "RABBITMQ_NODENAME=a@b@c", say: []string{"--node", "RABBITMQ_NODENAME", "name@host"}},
 		{env: "RABBITMQ_NODENAME=a b@c", say: []string{"--node", "RABBITMQ_NODENAME", "name@host"}},
 		{env: "RABBITMQ_NODENAME=rabbit@a.example", say: []string{"--node", "RABBITMQ_NODENAME", "RABBITMQ_USE_LONGNAME", "--long-names"}},
-		{env: "RABBITMQ_USE_LONGNAME=perhaps", say: []string{"RABBITMQ_USE_LONGNAME", "perhaps"}},
 		{args: "--service=", say: []string{"--service", "RMQ_SERVICE"}},
 		{env: "RMQ_SERVICE=a/b", say: []string{"--service", "RMQ_SERVICE", "a/b"}},
 		{args: "--key-prefix=", say: []string{"--key-prefix", "RMQ_KEY_PREFIX"}},
@@ -379,7 +404,7 @@ func TestAMQPURLs(t *testing.T) {
 		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, _, err := parse(strings.Fields(c.args), getenv)
 		expect.Must(t, err)
-		expect.Must(t, cfg.Listen(rabbitconf.User{}))
+		expect.Must(t, cfg.Listen(rabbitconf.User{}, getenv))
 		if got, err := config.AMQPURLs(cfg, getenv); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s %s: %q, %v; want %q", c.args, c.env, got, err, c.want)
 		}

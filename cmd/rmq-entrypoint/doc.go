@@ -3,7 +3,7 @@
 // usage: rmq-entrypoint [flags] [command]
 //
 //	(none), rabbitmq-server         start: find the cluster through Consul, then become the server
-//	healthcheck [--ready]           is this container alive (--ready: is the node fit to serve)? exit 0 or 1
+//	healthcheck [--started|--ready] is this container alive (--started: and was a member since its start; --ready: fit to serve)? exit 0 or 1
 //	status                          node, volume, cluster record, lock and catalog, for people
 //	drain [--force] [--wait 5s]     take the node out of service before it is stopped: balancers, clients, queue leaders
 //	leave [--force] [--wait 5s]     take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
@@ -29,6 +29,7 @@
 //	--tags                RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated
 //	--meta                RMQ_META                          none                                                                 meta of the node's services in Consul, key=value, comma-separated
 //	--ttl                 RMQ_TTL                           15s                                                                  TTL of the health check and of the lock's session, 10s to 24h
+//	--interval            RMQ_INTERVAL                      ttl / 3, at most 10s                                                 how often the companion looks at the node and tells Consul: 1s to a third of the TTL
 //	--key-prefix          RMQ_KEY_PREFIX                    rmq-entrypoint                                                       prefix of the lock's and the cluster record's keys
 //	--lock-delay          RMQ_LOCK_DELAY                    1s                                                                   how long the lock stays shut after its holder was lost, 1ms to 60s
 //	--wait-timeout        RMQ_WAIT_TIMEOUT                  10m0s                                                                how long a blank node waits before it exits and is restarted
@@ -38,7 +39,7 @@
 //	--http                RMQ_HTTP                          :15690                                                               address of the companion's /ready and /status
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
 //	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
-//	--queues              RMQ_QUEUES                        auto                                                                 auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
+//	--queues              RMQ_QUEUES                        auto                                                                 auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
 //	--force-boot          RMQ_FORCE_BOOT                    false                                                                carry on from this copy by itself when the majority is gone for good
 //	--allow-version-jump  RMQ_ALLOW_VERSION_JUMP            false                                                                start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members
 //	--log-level           RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error

@@ -28,7 +28,7 @@ func testDrain(t *testing.T, w *world) {
 	var code int
 	go func() { out, code = n.run("drain", "--wait", "3s"); close(done) }()
 	n.registered(soon, api.HealthCritical)
-	expect.Eventually(t, time.Second, "/ready says so, too", func() error {
+	expect.Eventually(t, atOnce, "/ready says so, too", func() error {
 		if code := n.ready(); code != 503 {
 			return fmt.Errorf("it answers %d", code)
 		}
@@ -258,21 +258,21 @@ func testLeave(t *testing.T, w *world) {
 	}
 
 	n.start()
-	n.refused(soon, "refusing to start: b@localhost left cluster id-1 for good", "empty volume", "remove this container")
+	n.refusedForGood(soon, "refusing to start: b@localhost left cluster id-1 for good", "empty volume", "remove this container")
 	if strings.Contains(n.log(), "go back to this volume's cluster") {
 		t.Error("it offers a way back that there is not")
 	}
 	reachable := n.env
 	n.env = append(slices.Clone(n.env), "CONSUL_HTTP_ADDR="+n.ip+":1")
 	n.start()
-	n.refused(soon)
+	n.refusedForGood(soon)
 	if strings.Count(n.log(), "refusing to start: b@localhost left cluster id-1 for good") != 2 {
 		t.Errorf("it is not refused without Consul:\n%s", n.log())
 	}
 	n.env = reachable
 	expect.Must(t, os.Remove(n.state("out"))) // as of a leave that was killed before it wrote that
 	n.start()
-	n.refused(soon, "left cluster id-1 for good on", "told to (rmq-entrypoint leave)")
+	n.refusedForGood(soon, "left cluster id-1 for good on", "told to (rmq-entrypoint leave)")
 	expect.Must(t, os.RemoveAll(n.volume("mnesia")))
 	n.start()
 	n.server(soon)

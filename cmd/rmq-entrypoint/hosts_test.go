@@ -47,10 +47,10 @@ func testHosts(t *testing.T, w *world) {
 	// It comes back elsewhere; and one that stops by itself has to be found as before.
 	moved := peers.Registration{Service: w.service, Node: there, Address: "10.9.8.7", Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id-1"}
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
-	n.hosts(testBeat, n.ip+" here.invalid\n10.9.8.7 there.invalid\n")
+	n.hosts(testBeat+late, n.ip+" here.invalid\n10.9.8.7 there.invalid\n")
 	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, moved))
 	newcomer := w.neighbour(third, "id-1", third)
-	n.hosts(testBeat, n.ip+" here.invalid\n10.9.8.7 there.invalid\n"+newcomer.ip+" third.invalid\n")
+	n.hosts(testBeat+late, n.ip+" here.invalid\n10.9.8.7 there.invalid\n"+newcomer.ip+" third.invalid\n")
 	n.logs("third.invalid")
 
 	// A companion that a health check starts knows of the file, too.

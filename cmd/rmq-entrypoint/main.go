@@ -25,8 +25,16 @@ func main() {
 		if !errors.Is(err, admin.ErrSaid) {
 			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", err)
 		}
-		os.Exit(1)
+		os.Exit(status(err))
 	}
+}
+
+// status is the exit status that says what kind of an error that is.
+func status(err error) int {
+	if errors.As(err, new(*entrypoint.Refusal)) {
+		return entrypoint.Refused
+	}
+	return 1
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -47,7 +55,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "companion":
 		return companion.Main(ctx, cfg)
 	case "healthcheck":
-		return admin.Healthcheck(ctx, cfg, cmd.ok, out)
+		return admin.Healthcheck(ctx, cfg, cmd.ask, out)
 	case "status":
 		return admin.Status(ctx, cfg, out)
 	case "drain":

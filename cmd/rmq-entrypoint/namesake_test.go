@@ -215,7 +215,7 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	twin.start()
 	twin.logs("its check passing")
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	twin.logs("which has stopped and may start again")
 	n.registered(testTTL+soon, api.HealthCritical)
 	twin.logs("its check critical")
@@ -287,7 +287,7 @@ func testComesBack(t *testing.T, w *world) {
 			n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "va", Members: []string{"a@localhost", "b@localhost"}})
 			n.start()
 			if !c.back {
-				n.refused(soon, "refusing to start beside the cluster", c.says)
+				n.refusedForGood(soon, "refusing to start beside the cluster", c.says)
 				return
 			}
 			n.server(soon)

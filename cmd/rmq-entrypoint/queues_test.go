@@ -4,7 +4,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -58,10 +57,53 @@ func testSeedMirrors(t *testing.T, w *world) {
 		}
 	}
 	n.tell("notify STOPPING=1")
-	n.registered(time.Second, "")
+	n.registered(atOnce, "")
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
 	if again := n.calls("ha-mode"); len(again) != before+1 {
 		t.Errorf("it was set again:\n%s", again)
+	}
+}
+
+// defaultQueues is what queues are that name no type, by what a node gave its server.
+func (n *node) defaultQueues() string {
+	n.t.Helper()
+	b, err := os.ReadFile(n.state("rabbitmq.config"))
+	expect.Must(n.t, err)
+	switch typed, limit := strings.Contains(string(b), "{default_queue_type,rabbit_quorum_queue}"), strings.Contains(string(b), `{<<"delivery_limit">>,-1}`); {
+	case typed && limit:
+		return "quorum"
+	case typed || limit:
+		n.t.Errorf("half of it:\n%s", b)
+	}
+	return "classic"
+}
+
+// In a cluster that another program founded queues stay classic: on the node that was moved
+// here, at each of its starts, without Consul too, and on those that join it.
+func testAdoptedQueues(t *testing.T, w *world) {
+	old := w.node("old@localhost")
+	old.serves()
+	if got := old.defaultQueues(); got != "classic" {
+		t.Errorf("the adopted node has %s queues by default", got)
+	}
+	expect.Says(t, old.log(), "queues that name no type are classic")
+	joiner := w.node("joiner@localhost")
+	joiner.start()
+	joiner.server(soon)
+	if got := joiner.defaultQueues(); got != "classic" {
+		t.Errorf("its joiner has %s queues by default", got)
+	}
+	old.kill(old.cmd.Process.Pid)
+	old.exit(soon)
+	away := w.node("away@localhost", "CONSUL_HTTP_ADDR=127.0.0.1:1") // the same volume, without Consul
+	expect.Must(t, os.RemoveAll(away.volume("")))
+	expect.Must(t, os.Rename(old.volume(""), away.volume("")))
+	expect.Must(t, os.Rename(away.volume("mnesia/old@localhost"), away.volume("mnesia/away@localhost")))
+	expect.Must(t, os.Rename(away.volume("mnesia/old@localhost-entrypoint"), away.volume("mnesia/away@localhost-entrypoint")))
+	away.start()
+	away.server(soon)
+	if got := away.defaultQueues(); got != "classic" {
+		t.Errorf("started again without Consul, the adopted node has %s queues by default", got)
 	}
 }

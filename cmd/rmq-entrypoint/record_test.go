@@ -149,3 +149,72 @@ func testForeignEntries(t *testing.T, w *world) {
 	n.logs("a member to publish the cluster record: p@localhost registered")
 	n.never(t)
 }
+
+// A member publishes a record that Consul lost, and overrules a founding that
+// began beside it.
+func testRecordLost(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	was := w.record()
+	_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
+	expect.Must(t, err)
+	w.recordBecomes(was)
+	w.putRecord(peers.Record{}.Claimed("b@localhost", "vb", "", time.Now()))
+	w.recordBecomes(was)
+}
+
+// Consul is put back to an earlier day, when this node had another volume, or none: the
+// node that serves is named, and not stopped.
+func testRecordOfEarlierDay(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	was := w.record()
+	lastWeek := time.Now().Add(-7 * 24 * time.Hour)
+	for words, r := range map[string]peers.Record{
+		"is on record with volume v-old": was.With(n.name, "v-old"),
+		"its volume came up blank":       was.With("b@localhost", "vb").Without(n.name, "its volume came up blank", lastWeek),
+	} {
+		w.putRecord(r)
+		n.reports(soon, api.HealthCritical, words)
+		for range 2 { // companions: the second one knows it from the runtime file
+			for _, pid := range w.companions() {
+				n.kill(pid)
+			}
+			expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+			n.reports(soon, api.HealthCritical, words)
+		}
+		if now := n.server(soon); now.PID != s.PID || syscall.Kill(s.PID, 0) != nil {
+			t.Errorf("the server was stopped because the record says that %s", words)
+		}
+		w.putRecord(was)
+		n.registered(soon, api.HealthPassing)
+	}
+	if strings.Contains(n.log(), "stopping the server") {
+		t.Error("the server was told to stop")
+	}
+	// What happened since it serves is no earlier day's: another one took its place.
+	w.putRecord(was.Without(n.name, "its volume came up blank", time.Now()).With(n.name, "v-new"))
+	n.exit(soon)
+	expect.Says(t, n.log(), "stopping the server", "is on record with volume v-new")
+}
+
+func (w *world) recordBecomes(was peers.Record) {
+	w.t.Helper()
+	expect.Eventually(w.t, 2*testBeat+late, "the record is published again", func() error {
+		if r := w.record(); r.State != peers.Formed || r.ClusterID != was.ClusterID || r.Members["rabbit@localhost"] != was.Members["rabbit@localhost"] {
+			return fmt.Errorf("it is %+v", r)
+		}
+		return nil
+	})
+}
+
+func testOtherClusterOnRecord(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	w.putRecord(formed("id-2", map[string]string{"b@localhost": "vb"}))
+	n.registered(2*testBeat+late, api.HealthCritical)
+	n.reports(soon, api.HealthCritical, "id-2")
+	if r := w.record(); r.ClusterID != "id-2" {
+		t.Errorf("it replaced a record that is formed: %+v", r)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"rmq-entrypoint/internal/admin"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/workload"
 )
@@ -24,7 +25,7 @@ type note func(asked *command) error
 
 // subcommands are those that have a node's flags, too.
 var subcommands = []subcommand{
-	{"healthcheck [--ready]", "is this container alive, or is the node fit to serve?", readyFlag},
+	{"healthcheck [--started|--ready]", "is this container alive, was the node a member since its start, is it fit to serve?", questionFlags},
 	{"status", "show node, volume, cluster record, lock and catalog", nil},
 	{"drain [--force] [--wait 5s]", "take the node out of service before it is stopped", outOfServiceFlags},
 	{"leave [--force] [--wait 5s]", "take the node out of the cluster for good", outOfServiceFlags},
@@ -44,10 +45,18 @@ var clients = []struct {
 	{"compare [flags] LEDGER…", "count what was lost or duplicated, from ledgers", cobra.ArbitraryArgs},
 }
 
-func readyFlag(own *pflag.FlagSet) note {
+func questionFlags(own *pflag.FlagSet) note {
+	started := own.Bool("started", false, "ask whether the node was a member once since its start, and is alive")
 	ready := own.Bool("ready", false, "ask whether the node is fit to serve")
 	return func(asked *command) error {
-		asked.ok = *ready
+		switch {
+		case *started && *ready:
+			return errors.New("healthcheck asks one thing: --started or --ready")
+		case *started:
+			asked.ask = admin.Started
+		case *ready:
+			asked.ask = admin.Ready
+		}
 		return nil
 	}
 }

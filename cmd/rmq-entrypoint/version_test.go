@@ -54,15 +54,15 @@ func (n *node) becomes(version, cluster string) {
 	expect.Must(n.t, peers.Report(n.t.Context(), n.consul.Client, r, api.HealthPassing, ""))
 }
 
-// unchanged starts the node, which must be refused within a second with the words, and
+// unchanged starts the node, which must be refused within a second with the status and the words, and
 // leave volume, record, catalog and sessions as they are.
-func (n *node) unchanged(words ...string) {
+func (n *node) unchanged(status int, words ...string) {
 	n.t.Helper()
 	n.own()
 	before, record := expect.Tree(n.t, n.volume("")), n.record()
 	began := time.Now()
 	n.start()
-	n.refused(soon, append(words, "refusing to start, nothing was changed", "--allow-version-jump (RMQ_ALLOW_VERSION_JUMP=true)")...)
+	n.refusedWith(status, soon, append(words, "refusing to start, nothing was changed", "--allow-version-jump (RMQ_ALLOW_VERSION_JUMP=true)")...)
 	n.t.Logf("refused in %s", time.Since(began))
 	if after := expect.Tree(n.t, n.volume("")); !sameTree(before, after) {
 		n.t.Errorf("it changed the volume: %v", after)
@@ -95,7 +95,7 @@ func testJump(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5", Erlang: "27.3.4.1"})
 	n.put(n.flags(), flagsOf(t, "4.0.5"))
-	n.unchanged("RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran on this volume last", "this image has RabbitMQ 4.3.6", "takes only volumes of 4.2",
+	n.unchanged(78, "RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran on this volume last", "this image has RabbitMQ 4.3.6", "takes only volumes of 4.2",
 		"not enabled here: rabbitmq_4.1.0, rabbitmq_4.2.0, khepri_db", "the next version to go to is 4.2, then 4.3", "rabbitmqctl enable_feature_flag all",
 		"rabbitmqctl enable_feature_flag khepri_db", "b@localhost runs 4.0.6", "c@localhost does not run, and had 4.0.4", "d@localhost does not run, its version is not known")
 	if out, _ := n.run("status"); !strings.Contains(strings.Join(strings.Fields(out), " "), "upgrade refused: RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran on this volume last") {
@@ -106,7 +106,7 @@ func testJump(t *testing.T, w *world) {
 		"4.0.4":  {"from patch release to patch release often works", "or of a later 4.0"},
 	} {
 		n.image(version)
-		n.unchanged(words...)
+		n.unchanged(78, words...)
 	}
 	n.image("4.0.7")
 	if out, _ := n.run("status"); !strings.Contains(strings.Join(strings.Fields(out), " "), "upgrade not refused: RabbitMQ 4.0.5 (Erlang 27.3.4.1) ran last, this image has RabbitMQ 4.0.7") {
@@ -126,7 +126,7 @@ func TestJumpWithoutConsul(t *testing.T) {
 	n.own()
 	before := expect.Tree(t, n.volume(""))
 	n.start()
-	n.refused(soon, "RabbitMQ 4.1.0 ran on this volume last", "the next version to go to is 4.2", "cannot be told: no Consul answers")
+	n.refusedForGood(soon, "RabbitMQ 4.1.0 ran on this volume last", "the next version to go to is 4.2", "cannot be told: no Consul answers")
 	if !sameTree(before, expect.Tree(t, n.volume(""))) {
 		t.Error("it changed the volume")
 	}
@@ -136,13 +136,13 @@ func testJumpAdopted(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.hasData(nil)
 	n.put(n.flags(), flagsOf(t, "3.10.8"))
-	n.unchanged("RabbitMQ 3.10.0 or a later one ran on this volume last, as its feature flags say ("+n.flags()+")", "direct_exchange_routing_v2",
+	n.unchanged(78, "RabbitMQ 3.10.0 or a later one ran on this volume last, as its feature flags say ("+n.flags()+")", "direct_exchange_routing_v2",
 		"the next version to go to is 3.11 (3.11.18 or later), then 3.12, then 3.13, then 4.0")
 	n.put(n.flags(), flagsOf(t, "4.3.6"))
-	n.unchanged("RabbitMQ 4.3.1 or a later one", "no downgrade", "from the image that it had")
+	n.unchanged(78, "RabbitMQ 4.3.1 or a later one", "no downgrade", "from the image that it had")
 	// Ours ran 4.0.5, the official image 4.3.6 since: what RabbitMQ wrote down counts.
 	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
-	n.unchanged("RabbitMQ 4.3.1 or a later one", "no downgrade")
+	n.unchanged(78, "RabbitMQ 4.3.1 or a later one", "no downgrade")
 	n.image("4.3.6")
 	n.start()
 	n.server(soon)
@@ -161,7 +161,7 @@ func testJumpAllowed(t *testing.T, w *world) {
 	n.registered(soon, "")
 	// It may have changed the volume, though it came to nothing.
 	n.image("4.0.5")
-	n.unchanged("RabbitMQ 4.3.6 ran on this volume last", "no downgrade")
+	n.unchanged(78, "RabbitMQ 4.3.6 ran on this volume last", "no downgrade")
 	n.env = append(n.env, "RMQ_ALLOW_VERSION_JUMP=true")
 	n.start()
 	n.server(soon)
@@ -181,7 +181,7 @@ func testDowngradeAfterNothing(t *testing.T, w *world) {
 	n.exit(soon)
 	n.registered(soon, "")
 	n.image("4.0.5")
-	n.unchanged("RabbitMQ 4.2.3 ran on this volume last", "no downgrade", "from an image of RabbitMQ 4.2.3")
+	n.unchanged(78, "RabbitMQ 4.2.3 ran on this volume last", "no downgrade", "from an image of RabbitMQ 4.2.3")
 }
 
 func testVersionsOnRecord(t *testing.T, w *world) {
@@ -215,13 +215,13 @@ func testMixOfMember(t *testing.T, w *world) {
 	b := w.neighbourOf("4.0.5", "b@localhost", "id-1", "rabbit@localhost", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.2.3"})
-	n.unchanged("RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "go back to an image of RabbitMQ 4.2.3 here",
+	n.unchanged(1, "RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "go back to an image of RabbitMQ 4.2.3 here",
 		"bring b@localhost to a version that 4.3 takes first (4.2)", "b@localhost runs 4.0.5")
 	// The others went on while it was down.
 	b.becomes("4.3.6", "id-1")
 	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
 	n.image("4.0.5")
-	n.unchanged("RabbitMQ 4.0.5 in this image and RabbitMQ 4.3.6 of b@localhost", "the next version to go to is 4.2")
+	n.unchanged(1, "RabbitMQ 4.0.5 in this image and RabbitMQ 4.3.6 of b@localhost", "the next version to go to is 4.2")
 	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, peers.Registration{Service: w.service, Node: b.name}))
 	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.2.3"})
 	n.image("4.3.6")
@@ -234,7 +234,7 @@ func testMixOfBlank(t *testing.T, w *world) {
 	w.putRecord(formed("id-1", map[string]string{"rabbit@localhost": "v1", "b@localhost": "vb"}))
 	w.neighbourOf("4.0.5", "b@localhost", "id-1", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
-	n.unchanged("RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "start this node from an image of RabbitMQ 4.0.5")
+	n.unchanged(1, "RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "start this node from an image of RabbitMQ 4.0.5")
 	if files := expect.Tree(t, n.volume("")); len(files) > 0 {
 		t.Errorf("it wrote %v", files)
 	}
@@ -285,15 +285,15 @@ func testHalfMigrated(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.put(n.data("coordination/rabbit@localhost/segment_name_upgrade_marker"), "")
 	n.put(n.flags(), strings.Replace(flagsOf(t, "4.0.5"), "'rabbitmq_4.0.0'", "'rabbitmq_4.0.0', 'rabbitmq_4.1.0', 'rabbitmq_4.2.0', khepri_db", 1))
-	n.unchanged("RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
+	n.unchanged(78, "RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
 	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
-	n.unchanged("RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
+	n.unchanged(78, "RabbitMQ 4.2.0 or a later one ran on this volume last", "no downgrade", "an empty volume lets the node join its cluster again")
 }
 
 func testFlagsBesideNothing(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.put(n.flags(), flagsOf(t, "3.10.8"))
-	n.unchanged("holds no database", n.flags(), "remove that file")
+	n.unchanged(78, "holds no database", n.flags(), "remove that file")
 	n.put(n.flags(), flagsOf(t, "4.0.5")) // what it lacks, the server enables itself
 	n.start()
 	n.server(soon)

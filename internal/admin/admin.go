@@ -49,18 +49,19 @@ type Request struct {
 // operate finds the server that runs here, or says why there is nothing to work
 // on, and waits for another command that works on it.
 func operate(ctx context.Context, cfg config.Config, name string, asked Request, out io.Writer) (operator, error) {
-	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
+	if err := stepDown(); err != nil {
 		return operator{}, err
 	}
-	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	rt, err := statedir.OfServer(cfg)
 	switch {
 	case err != nil:
 		return operator{}, err
 	case rt == nil:
 		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", name, cfg.Data)
 	}
-	seat, err := statedir.TryLock(cfg.StateDir, statedir.OperatorLock)
-	for told := false; errors.Is(err, statedir.ErrLocked) && ctx.Err() == nil; seat, err = statedir.TryLock(cfg.StateDir, statedir.OperatorLock) {
+	dir := rt.Config.StateDir
+	seat, err := statedir.TryLock(dir, statedir.OperatorLock)
+	for told := false; errors.Is(err, statedir.ErrLocked) && ctx.Err() == nil; seat, err = statedir.TryLock(dir, statedir.OperatorLock) {
 		if !told {
 			told = true
 			fmt.Fprintln(out, "waiting for the end of another drain or leave of this node")
@@ -76,6 +77,42 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
 	}
 	return operator{rt: *rt, broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), out: out, wait: asked.Wait, force: asked.Force, seat: seat, patience: leavePatience}, nil
+}
+
+// stepDown makes this process the server's user, whom the files on the volume belong to.
+func stepDown() error {
+	return config.WithSecrets(func() error { return rabbitmq.DropTo(rabbitmq.User) })
+}
+
+// asServersUser steps down where that can be, also if a file of a secret cannot be read: its
+// error matters to who needs that.
+func asServersUser() error {
+	err := stepDown()
+	if err != nil {
+		_ = rabbitmq.DropTo(rabbitmq.User)
+	}
+	return err
+}
+
+// ofServer returns the settings for a command about this node: those of the server that runs
+// here, or ran here last, but for what the command itself was given, which is told.
+func ofServer(cfg config.Config, tell func(differs string)) (config.Config, error) {
+	rt, err := statedir.OfServer(cfg)
+	if rt == nil || err != nil {
+		return cfg, err
+	}
+	merged, differs := cfg.Of(rt.Config)
+	if len(differs) > 0 {
+		tell(strings.Join(differs, "; "))
+	}
+	return merged, nil
+}
+
+// toldOn tells on out which settings differ from the server's.
+func toldOn(out io.Writer) func(string) {
+	return func(differs string) {
+		fmt.Fprintf(out, "this command's settings are not those of the server that runs here: %s\n", differs)
+	}
 }
 
 func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/tests/expect"
@@ -24,4 +25,14 @@ func names(s string) []string {
 		return nil
 	}
 	return strings.Split(s, ",")
+}
+
+// Before the first time there is none.
+func TestWhen(t *testing.T) {
+	if got := when(time.Time{}); got != "never" {
+		t.Errorf("%q", got)
+	}
+	if got := when(time.Unix(0, 0).UTC()); got != "1970-01-01T00:00:00Z" {
+		t.Errorf("%q", got)
+	}
 }

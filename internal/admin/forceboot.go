@@ -12,7 +12,6 @@ import (
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
-	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 )
@@ -21,7 +20,11 @@ import (
 // the companion does not find this node stranded: then a member that is on record
 // may hold data that this copy lacks.
 func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer) error {
-	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
+	if err := stepDown(); err != nil {
+		return err
+	}
+	cfg, err := ofServer(cfg, toldOn(out))
+	if err != nil {
 		return err
 	}
 	marker, err := statedir.Of(cfg).Marker()

@@ -5,18 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"time"
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
-	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 )
 
-// Healthcheck answers Docker's question "is this container worth killing?",
-// or with ready "is this node fit to serve?", in one line and an exit status. It
-// starts a companion that was lost again.
-func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writer) error {
+// A Question is what a health check asks.
+type Question int
+
+const (
+	Alive   Question = iota // is this container worth keeping?
+	Started                 // and was the node a member once since its start?
+	Ready                   // is the node fit to serve?
+)
+
+// Healthcheck answers the question in one line and an exit status. It starts a companion
+// that was lost again.
+func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writer) error {
 	say := func(ok bool, format string, args ...any) error {
 		fmt.Fprintf(out, format+"\n", args...)
 		if !ok {
@@ -24,24 +33,37 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 		}
 		return nil
 	}
-	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	stepped := asServersUser() // Docker asks as root, who opens no file of another's
+	rt, err := statedir.OfServer(cfg)
 	if err != nil {
 		return err
 	}
+	if rt == nil || !rt.Alive() {
+		if pid := aServer(); pid > 0 {
+			return say(false, "RabbitMQ runs here (pid %d) and was not started by rmq-entrypoint: it is a broker of its own, in no cluster and not in Consul. To start it right, make rabbitmq-server the command of the container, without a shell or another entrypoint, and enable plugins in the image or in /etc/rabbitmq/enabled_plugins", pid)
+		}
+		if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil {
+			return say(false, "the start is refused, as the log says: %s", refused.Why)
+		}
+	}
 	if rt == nil {
-		return say(!ready, "starting: nothing decided yet")
+		return say(q == Alive, "starting: nothing decided yet")
 	}
 	if !rt.Alive() {
 		return say(false, "the server (pid %d) is gone", rt.PID)
 	}
 	if rt.Waiting != "" && rt.Waiting != statedir.Replaced {
-		return say(!ready, "waiting for %s", rt.Waiting)
+		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
-	seat, err := statedir.TryLock(cfg.StateDir, statedir.CompanionLock)
+	dir := rt.Config.StateDir
+	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
 	if err == nil {
 		defer seat.Close()
-		if rt, err = statedir.ReadRuntime(cfg.StateDir); err == nil { // what the lost one wrote last
-			err = replace(ctx, rt, seat)
+		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
+			err = stepped
+		}
+		if err == nil {
+			err = replace(ctx, rt, seat, "the companion was gone")
 		}
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
@@ -50,21 +72,62 @@ func Healthcheck(ctx context.Context, cfg config.Config, ready bool, out io.Writ
 		return err
 	}
 	r, err := companion.Ask(ctx, rt.Config.HTTP)
+	if err != nil {
+		r, err = askAgain(ctx, rt)
+	}
+	verified := !rt.Verified.IsZero()
 	switch {
 	case err != nil:
-		return say(!ready, "the companion does not answer: %v", err)
-	case ready:
+		return say(q == Alive || q == Started && verified, "the companion does not answer: %v", err)
+	case q == Started && !verified:
+		return say(false, "no member yet since this start; %s: %s", r.Status, r.Reason)
+	case q == Ready:
 		return say(r.Ready(), "%s: %s", r.Status, r.Reason)
 	}
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
 }
 
-// replace starts the companion again, as the server's user and with the server's
-// own output.
-func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File) error {
-	if err := rabbitmq.DropTo(rabbitmq.User); err != nil {
-		return err
+// young is a companion that may not answer yet.
+const young = 30 * time.Second
+
+// askAgain asks a companion that did not answer once more. One that hangs, or was stopped, is
+// ended then, and another started in its place: it holds the node's word, and says nothing.
+func askAgain(ctx context.Context, rt *statedir.Runtime) (companion.Report, error) {
+	addr, dir := rt.Config.HTTP, rt.Config.StateDir
+	r, silent := companion.Ask(ctx, addr)
+	if !errors.As(silent, new(*url.Error)) || ctx.Err() != nil { // it answers, whatever it says
+		return r, silent
 	}
+	hangs, err := statedir.Holder(dir, statedir.CompanionLock)
+	if err != nil || hangs.OlderThan(statedir.Self()) < young {
+		return r, errors.Join(silent, err)
+	}
+	if err := hangs.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return r, fmt.Errorf("%w; it cannot be ended: %w", silent, err)
+	}
+	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
+	for until := time.Now().Add(2 * time.Second); errors.Is(err, statedir.ErrLocked) && time.Now().Before(until); {
+		pause(ctx, 20*time.Millisecond)
+		seat, err = statedir.TryLock(dir, statedir.CompanionLock)
+	}
+	switch {
+	case errors.Is(err, statedir.ErrLocked): // by one that another health check started, or a disk keeps it
+		return companion.Ask(ctx, addr)
+	case err != nil:
+		return r, errors.Join(silent, err)
+	}
+	defer seat.Close()
+	if rt, err = statedir.ReadRuntime(dir); err == nil {
+		err = replace(ctx, rt, seat, fmt.Sprintf("the companion (pid %d) did not answer and was ended", hangs.PID))
+	}
+	if err != nil {
+		return r, fmt.Errorf("%w; it was ended and cannot be started again: %w", silent, err)
+	}
+	return companion.Ask(ctx, addr)
+}
+
+// replace starts the companion again, with the server's own output.
+func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File, why string) error {
 	rt.Waiting = statedir.Replaced
 	if err := rt.Write(); err != nil {
 		return err
@@ -76,7 +139,7 @@ func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File) error {
 		}
 	}
 	defer out.Close()
-	fmt.Fprintln(out, "rmq-entrypoint: the companion was gone, a health check starts it again")
+	fmt.Fprintf(out, "rmq-entrypoint: %s, a health check starts it again\n", why)
 	_, err = companion.Spawn(ctx, *rt, nil, seat, out)
 	return err
 }

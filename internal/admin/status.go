@@ -23,11 +23,19 @@ import (
 // Status prints what an operator asks at 3 a.m.: this node, the volume, the
 // record, who holds the lock, and what the catalog says.
 func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
+	_ = asServersUser() // or what cannot be read is told as unknown
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	rt, err := statedir.OfServer(cfg)
+	differs := ""
+	if of, ferr := ofServer(cfg, func(d string) { differs = d }); ferr == nil {
+		cfg = of
+	}
 	row("node", "%s", cfg.Node)
-	rt, err := statedir.ReadRuntime(cfg.StateDir)
+	if differs != "" {
+		row("settings", "differ: %s", differs)
+	}
 	switch {
 	case err != nil:
 		row("server", "unknown: %v", err)
@@ -42,17 +50,25 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 		if r, err := companion.Ask(ctx, rt.Config.HTTP); err != nil {
 			row("check", "unknown: the companion does not answer: %v", err)
 		} else {
-			row("check", "%s since %s: %s", r.Status, r.Since.Format(time.RFC3339), r.Reason)
+			row("check", "%s since %s: %s", r.Status, when(r.Since), r.Reason)
 			row("members", "%s", strings.Join(r.Members, ", "))
 			row("running", "%s", strings.Join(r.Running, ", "))
 			if r.Warning != "" {
 				row("warning", "%s", r.Warning)
 			}
-			row("last beat", "%s at Consul %s", r.Beat.Format(time.RFC3339), r.Consul)
+			row("last beat", "%s at Consul %s", when(r.Beat), cmp.Or(r.Consul, "none yet"))
 		}
 	}
 	statusVolume(cfg, row)
 	return statusConsul(ctx, cfg, row)
+}
+
+// when is a time as people read it; there is none before the first.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Format(time.RFC3339)
 }
 
 func writtenBy(g peers.Gone) string {
@@ -99,15 +115,15 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 	case r.State == peers.Absent:
 		row("record", "none (%s)", cfg.RecordKey())
 	default:
-		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, r.Since.Format(time.RFC3339), cmp.Or(r.ClusterID, "-"), r.Seed, cfg.RecordKey())
+		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, when(r.Since), cmp.Or(r.ClusterID, "-"), r.Seed, cfg.RecordKey())
 		for _, n := range r.Names() {
 			row("  member", "%s, volume %s", n, cmp.Or(r.Members[n], "not said yet"))
 		}
 		for n, g := range r.Gone {
-			row("  gone", "%s on %s: %s%s", n, g.At.Format(time.RFC3339), g.Why, writtenBy(g))
+			row("  gone", "%s on %s: %s%s", n, when(g.At), g.Why, writtenBy(g))
 		}
 		for _, p := range r.Previous {
-			row("  before", "cluster %s until %s", p.ClusterID, p.Until.Format(time.RFC3339))
+			row("  before", "cluster %s until %s", p.ClusterID, when(p.Until))
 		}
 	}
 	switch o, held, err := lock.Holder(ctx, client, cfg.LockKey()); {
@@ -116,7 +132,7 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 	case !held:
 		row("lock", "free")
 	default:
-		row("lock", "held by %s on %s since %s", o.Node, o.Host, o.Since.Format(time.RFC3339))
+		row("lock", "held by %s on %s since %s", o.Node, o.Host, when(o.Since))
 	}
 	all, _, err := peers.Entries(ctx, client, cfg.Service)
 	if err != nil {

@@ -28,6 +28,12 @@ func (c *companion) do(ctx context.Context, seen *policy.Observation, a policy.A
 		return nil, dir.WritePending(statedir.Pending{Role: statedir.Role(a.Pending.Role), Claim: a.Pending.Claim, Volume: a.Pending.Volume})
 	case policy.StopServer:
 		return nil, c.Broker.Halt(whole, c.Runtime.PID)
+	case policy.EndStop:
+		stopping, err := c.Broker.EndStop(ctx)
+		if err == nil && !stopping {
+			err = policy.ErrNotStopping
+		}
+		return nil, err
 	case policy.FailJoin:
 		return nil, failJoin(dir)
 	case policy.ForgetMember:

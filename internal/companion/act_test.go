@@ -102,7 +102,7 @@ func TestQuestionsAndActions(t *testing.T) {
 		}
 	}
 	for _, a := range []policy.Action{
-		policy.WriteRecord{}, policy.SetMirrors{}, policy.Enroll{}, policy.WritePending{}, policy.StopServer{}, policy.FailJoin{}, policy.ForgetMember{},
+		policy.WriteRecord{}, policy.SetMirrors{}, policy.Enroll{}, policy.WritePending{}, policy.StopServer{}, policy.EndStop{}, policy.FailJoin{}, policy.ForgetMember{},
 		policy.JoinPeer{}, policy.RestartApp{}, policy.ForceBoot{}, policy.Settle{}, policy.WriteCarryOn{}, policy.DropCarryOn{}, policy.EndMaintenance{},
 		policy.LeaveAgents{}, policy.GrowReplicas{}, policy.WriteMarker{}, policy.SetPauseMinority{},
 	} {

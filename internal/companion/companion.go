@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -34,7 +36,7 @@ type Surroundings struct {
 	IsDown  func(context.Context, peers.Peer) bool // whether a registered node is positively down
 	Check   func(ctx context.Context) healthcheck.Result
 	Closed  <-chan healthcheck.Reason // connections of the check that RabbitMQ closed
-	managed managementPort
+	managed *managementPort
 	hosts   *hosts.File
 	Session string          // of the lock that a seed founds under; "": none
 	Said    <-chan string   // by RabbitMQ, in the notify protocol
@@ -43,8 +45,9 @@ type Surroundings struct {
 
 // companion is what a companion remembers. What its rules remember is in state alone.
 //
-// One goroutine, loop, owns the events. The work of a heartbeat runs in a second one,
-// never two at a time, and is cut short by an event that cannot wait.
+// One goroutine, loop, owns the events. A second one looks at the node, and the work of a
+// heartbeat runs in a third one, never two of a kind at a time. Both are cut short by an event
+// that cannot wait.
 type companion struct {
 	Surroundings
 	settings policy.Settings
@@ -54,6 +57,9 @@ type companion struct {
 	lock     *lock.Lock         // a seed's, until its cluster is announced
 	told     string             // what the log was last told of what it is told once
 	board    board              // what /status shows
+	looking  worker             // looks at the node
+	working  worker             // does the work of a heartbeat
+	reading  sync.Mutex         // the volume
 }
 
 // Main is `rmq-entrypoint companion`.
@@ -67,8 +73,19 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if rt == nil || !inherited(cfg.StateDir) {
 		return errors.New("rmq-entrypoint companion is started by rmq-entrypoint alone; a health check replaces one that was lost")
 	}
+	// It allocates little, and lives beside a server that wants the memory: what the start
+	// took is given back, and collecting often costs nothing that shows.
+	debug.SetGCPercent(20)
+	defer time.AfterFunc(time.Minute, debug.FreeOSMemory).Stop()
 	syscall.CloseOnExec(seatFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
+	// Told to stop it goes, whatever it waits for: a disk, or somebody to read its log.
+	context.AfterFunc(ctx, func() { time.AfterFunc(1700*time.Millisecond, func() { os.Exit(1) }) })
+	seat := os.NewFile(seatFD, statedir.CompanionLock)
+	defer seat.Close() // held to the end
+	if err := statedir.Sign(seat); err != nil {
+		log.Warn("a health check could not replace this companion if it hung", "err", err)
+	}
 	urls, err := config.AMQPURLs(rt.Config, os.Getenv)
 	if err != nil {
 		return err
@@ -77,7 +94,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
-	defer checker.Close()
+	defer within(300*time.Millisecond, checker.Close)
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
@@ -87,7 +104,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), managed: managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log},
+		Check: checker.Check, Closed: checker.Closed(), managed: &managementPort{ask: managementNodes(os.Getenv, rt.Config.Management), log: log},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(status http.Handler) (io.Closer, error) {
 		serve, err := serve(rt.Config.HTTP, status)
@@ -133,6 +150,7 @@ func newCompanion(s Surroundings) *companion {
 	c.state = policy.Start(c.settings, policy.Membership{
 		Role: policy.Role(rt.Role), ClusterID: rt.Cluster, Claim: rt.Claim, VerifiedSince: rt.Verified,
 	}, rt.PauseMinority, time.Now())
+	c.board.ttl, c.board.looked = cfg.TTL, time.Now()
 	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt)}
 	return c
 }

@@ -15,54 +15,120 @@ import (
 	"rmq-entrypoint/peers"
 )
 
-// loop runs until the server is gone or ctx ends.
+// loop runs until the server is gone, ctx ends, or its work hangs. With each tick the node is
+// looked at, and a heartbeat follows unless the last one goes on: so a heartbeat that waits
+// for Consul keeps nobody from looking.
 func (c *companion) loop(ctx context.Context) error {
-	defer c.background(ctx)()
+	end := c.background(ctx)
 	tick := time.NewTicker(c.settings.Beat())
 	defer tick.Stop()
-	idle := make(chan struct{}, 1) // holds a token while no heartbeat runs
-	idle <- struct{}{}
-	cut := func() {}
-	beat := func() {
-		select {
-		case <-idle:
-		default:
-			return // the last one still works
+	late := time.NewTimer(policy.StopUsually) // of a server that stops
+	late.Stop()
+	looked := make(chan policy.Observation, 1)
+	known := c.state // by the last heartbeat that ended
+	look := func() {
+		if c.working.idle() {
+			known = c.state
 		}
-		bctx, cancel := context.WithCancel(ctx)
-		cut = cancel
-		go func() { c.beat(bctx); cancel(); idle <- struct{}{} }()
+		state := known
+		c.looking.start(ctx, func(ctx context.Context) {
+			if seen, ok := c.look(ctx, state); ok {
+				looked <- seen
+			}
+		})
 	}
-	stop := func() { cut(); <-idle; idle <- struct{}{} } // no heartbeat runs when it returns
-	beat()
-	for {
+	var hangs error
+	// still cuts the work short and waits for its end. False: it is not to be waited for.
+	still := func() bool {
+		for _, w := range c.workers() {
+			for w.cut(); !w.idle(); {
+				select {
+				case <-w.done:
+				case <-c.Gone:
+					return false
+				case <-ctx.Done():
+					return false
+				case <-tick.C:
+					if hangs = c.hangs(); hangs != nil {
+						return false
+					}
+				}
+			}
+		}
+		select {
+		case <-looked: // before the event
+		default:
+		}
+		return true
+	}
+	look()
+	for hangs == nil {
 		select {
 		case <-c.Gone:
-			stop()
-			c.withdraw(ctx, "the server is gone")
+			c.leave(ctx, "the server is gone", 20*time.Second, end)
 			return nil
 		case <-ctx.Done():
-			stop()
-			c.withdraw(ctx, "told to stop")
+			c.leave(ctx, "told to stop", 1200*time.Millisecond, end) // in all no more than 2 s
 			return nil
 		case text := <-c.Said:
-			stop()
-			state, event := policy.Heard(c.settings, c.state, text, time.Now())
-			c.follow(ctx, state, event)
-			beat()
+			if still() {
+				state, event := policy.Heard(c.settings, c.state, text, time.Now())
+				hangs = c.follow(ctx, state, event, late)
+				look()
+			}
 		case r := <-c.Closed:
-			stop()
-			state, event := policy.Closed(c.settings, c.state, r, time.Now())
-			c.follow(ctx, state, event)
-			beat()
+			if still() {
+				state, event := policy.Closed(c.settings, c.state, r, time.Now())
+				hangs = c.follow(ctx, state, event, late)
+				look()
+			}
+		case seen := <-looked:
+			c.working.start(ctx, func(ctx context.Context) { c.beat(ctx, seen) })
 		case <-tick.C:
-			beat()
+			if hangs = c.hangs(); hangs == nil && len(looked) == 0 {
+				look()
+			}
+		case <-late.C:
+			look()
 		}
 	}
+	end(time.Second)
+	return fmt.Errorf("%w: it ends, and a health check starts another", hangs)
 }
 
-// follow goes on from the state that an event has made.
-func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) {
+func (c *companion) workers() []*worker { return []*worker{&c.looking, &c.working} }
+
+// hangs is called with each tick.
+func (c *companion) hangs() error {
+	return errors.Join(c.looking.tick(c.settings.Beat()), c.working.tick(c.settings.Beat()))
+}
+
+// leave ends the work, and withdraws the node unless the work does not end in half that time:
+// then it still has hold of Consul.
+func (c *companion) leave(ctx context.Context, why string, most time.Duration, end func(time.Duration)) {
+	until := time.Now().Add(most)
+	defer func() { end(max(time.Until(until), most/8)) }()
+	patience := time.After(most / 2)
+	for _, w := range c.workers() {
+		w.cut()
+	}
+	for _, w := range c.workers() {
+		if w.idle() {
+			continue
+		}
+		select {
+		case <-w.done:
+		case <-patience:
+			c.Log.Warn("cannot deregister, the TTL will tell: a heartbeat does not end", "why", why)
+			return
+		}
+	}
+	c.withdraw(ctx, why, min(time.Until(until), 2*time.Second))
+}
+
+// follow goes on from the state that an event has made. late rings when a server that stops
+// should have ended. The error is that this has no end.
+func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, late *time.Timer) error {
 	c.state = s
 	if e.Ready {
 		for old := true; old; { // what closed before is history
@@ -76,20 +142,26 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event) 
 		c.steady = healthcheck.Steady{}
 	}
 	if e.Withdraw {
-		c.withdraw(ctx, e.Why)
+		late.Reset(policy.StopUsually)
+		c.withdraw(ctx, e.Why, 2*time.Second)
 	}
 	if e.Mark != nil {
-		if err := c.writeMarker(*e.Mark); err != nil {
+		var err error
+		if !within(disk, func() { err = c.writeMarker(*e.Mark) }) {
+			return fmt.Errorf("the companion hangs: writing the marker for %s, and without an end", disk)
+		}
+		if err != nil {
 			c.Log.Warn("cannot write the marker", "err", err)
 		} else {
 			c.state.Upkeep.Marker = *e.Mark
 		}
 	}
+	return nil
 }
 
 // background keeps the seed's lock and the hosts file until the function that it returns is
-// called, which releases the lock if it is still held.
-func (c *companion) background(ctx context.Context) (end func()) {
+// called. That releases the lock if it is still held, and waits for no longer than it is told.
+func (c *companion) background(ctx context.Context) (end func(time.Duration)) {
 	var work sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	if keep := c.lock; keep != nil {
@@ -103,28 +175,45 @@ func (c *companion) background(ctx context.Context) (end func()) {
 		rt := c.Runtime
 		work.Go(func() { keepHosts(ctx, c.Log, rt, c.hosts) })
 	}
-	return func() {
-		if c.lock != nil {
-			_ = c.lock.Release(ctx)
-		}
+	return func(most time.Duration) {
+		held := c.lock
+		within(most, func() {
+			if held != nil {
+				_ = held.Release(ctx)
+			}
+			cancel()
+			work.Wait()
+		})
 		cancel()
-		work.Wait()
 	}
 }
 
-// beat looks at the node, decides, acts until nothing is left to ask or to do, and tells
+// within does something and waits for its end, but no longer than d. It reports whether that
+// has come.
+func within(d time.Duration, do func()) bool {
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+// beat decides on what was seen, acts until nothing is left to ask or to do, and tells
 // Consul, /status and the log.
-func (c *companion) beat(ctx context.Context) {
-	seen := c.glance()
+func (c *companion) beat(ctx context.Context, seen policy.Observation) {
 	if c.state.Server.Phase == policy.Stopped { // nothing is registered before long
 		if v, ok := c.decide(ctx, &seen); ok {
-			c.showVerdict(v, v.Reason)
+			c.showVerdict(v, v.Reason, seen.Began)
+			c.working.at("telling Consul", usual)
 			c.services.present(ctx, &c.state, v.Reason)
 		}
 		return
 	}
 	c.services.missed = nil
-	seen.Health = c.steady.Next(c.Check(ctx))
+	c.working.at("registering", usual)
 	if err := c.services.ensure(ctx, &c.state); err != nil {
 		c.say([]policy.Line{{Text: "not registered", Attrs: []any{"why", err.Error()}, Once: true}})
 		c.show("not registered: " + err.Error())
@@ -137,13 +226,15 @@ func (c *companion) beat(ctx context.Context) {
 	reason, client := v.Reason, (*api.Client)(nil)
 	for range 2 {
 		var lost bool
+		c.working.at("telling Consul", usual)
 		if reason, client, lost = c.tell(ctx, v); !lost {
 			break
 		}
 		c.state = c.state.EntryLost()
-		health := seen.Health
+		health, began := seen.Health, seen.Began
+		c.working.at("reading the volume", disk)
 		seen = c.glance()
-		seen.Health = health
+		seen.Health, seen.Began = health, began
 		if v, ok = c.decide(ctx, &seen); !ok {
 			return
 		}
@@ -153,8 +244,9 @@ func (c *companion) beat(ctx context.Context) {
 		return
 	}
 	c.services.logOutage()
-	c.showVerdict(v, reason)
+	c.showVerdict(v, reason, seen.Began)
 	if client != nil {
+		c.working.at("telling Consul of plugins", usual)
 		c.services.reportPlugins(ctx, client, c.state.Membership.Standing(), v.Status, reason)
 	}
 	if c.state.Membership.Verified && !v.Out {
@@ -172,6 +264,7 @@ func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v pol
 			return v, false
 		}
 		if v.Ask != nil {
+			c.working.at(fmt.Sprint("asking: ", v.Ask.What, " ", v.Ask.Node), usual)
 			c.ask(ctx, seen, *v.Ask) // what was only on the way to a question is forgotten
 			continue
 		}
@@ -191,8 +284,13 @@ func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v pol
 
 // act does what the verdict asks for, and has its rules note what that came to.
 func (c *companion) act(ctx context.Context, seen *policy.Observation, v policy.Verdict) {
+	if v.Finish {
+		ctx = context.WithoutCancel(ctx)
+	}
 	out := policy.Outcome{Rule: v.Rule, Action: v.Do}
+	c.working.at(fmt.Sprintf("doing: %T", v.Do), bound(v.Do))
 	out.Said, out.Err = c.do(ctx, seen, v.Do)
+	c.working.at("reading the volume", disk)
 	seen.Volume = c.volume()
 	var log []policy.Line
 	c.state, *seen, log = policy.Ended(c.settings, c.state, *seen, out)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"rmq-entrypoint/healthcheck"
@@ -18,14 +19,67 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
+// look looks at this node: at its volume, at AMQP, and at what RabbitMQ alone tells. What is
+// known to be wrong then is published at once, whatever the heartbeat before is still at. It
+// is not ok when an event, which knows better, cut it short.
+//
+// It works beside a heartbeat: it goes by the state that it is given, and takes of the
+// companion only what does not change.
+func (c *companion) look(ctx context.Context, state policy.State) (seen policy.Observation, ok bool) {
+	c.looking.at("reading the volume", disk)
+	seen = c.glance()
+	if state.Server.Phase != policy.Stopped {
+		c.looking.at("asking: AMQP", usual)
+		r := c.Check(ctx)
+		if ctx.Err() != nil {
+			return seen, false
+		}
+		seen.Health = c.steady.Next(r)
+	}
+	c.board.look(time.Now())
+	word := c.local(ctx, state, &seen)
+	if ctx.Err() != nil {
+		return seen, false
+	}
+	if was, now := c.board.found(seen.Began, word); was != now {
+		c.Log.Info("health check", "status", now, "was", was, "why", word)
+	}
+	return seen, true
+}
+
+// local returns why the node is known to be unfit by what it tells itself, or "". What it does
+// not tell within a beat is asked again by the heartbeat.
+func (c *companion) local(ctx context.Context, state policy.State, seen *policy.Observation) string {
+	ctx, done := context.WithTimeout(ctx, c.settings.Beat())
+	defer done()
+	for range policy.MostSteps {
+		seen.Now = time.Now()
+		v := policy.Local(c.settings, state, *seen)
+		if v.Ask == nil {
+			return v.Reason
+		}
+		c.looking.at(fmt.Sprint("asking: ", v.Ask.What, " ", v.Ask.Node), usual)
+		after := *seen
+		c.ask(ctx, &after, *v.Ask)
+		if n := after.Nodes[v.Ask.Node]; n.View.Err != nil || n.Leader.Err != nil {
+			return ""
+		}
+		*seen = after
+	}
+	return ""
+}
+
 // glance looks at what costs nothing: the clock and the volume.
 func (c *companion) glance() policy.Observation {
 	now := time.Now()
 	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID()}
 }
 
-// volume reads what lies on the volume.
+// volume reads what lies on the volume. One reader at a time: each holds the operator's lock
+// for a moment, which the other would take for a command.
 func (c *companion) volume() (v policy.Volume) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	dir := statedir.Of(c.Runtime.Config)
 	order, err := dir.Maintenance()
 	v.Maintenance.Err = err
@@ -107,14 +161,20 @@ func (c *companion) record(ctx context.Context) (policy.Record, error) {
 // A managementPort tells in milliseconds whether anything has changed, where RabbitMQ's
 // command line takes a second of CPU.
 type managementPort struct {
+	log    *slog.Logger
+	mu     sync.Mutex
 	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none, or not any more
 	misses int                                                   // in a row
-	log    *slog.Logger
 }
 
 // nodes asks the port, unless it told nothing for a while: it is disabled, or the login is
 // refused, which RabbitMQ logs each time.
 func (m *managementPort) nodes(ctx context.Context) ([]healthcheck.Node, error) {
+	if m == nil {
+		return nil, fmt.Errorf("there is no management port to ask")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.ask == nil {
 		return nil, fmt.Errorf("there is no management port to ask")
 	}

@@ -163,9 +163,9 @@ func (s *services) leaveAgents(ctx context.Context) {
 	})
 }
 
-// withdraw deregisters the node.
-func (c *companion) withdraw(ctx context.Context, why string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+// withdraw deregisters the node, if Consul answers in time.
+func (c *companion) withdraw(ctx context.Context, why string, within time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
 	c.show(why)
 	err := errors.New("no Consul in use")

@@ -24,7 +24,7 @@ func Ask(ctx context.Context, addr string) (Report, error) {
 	if err != nil {
 		return r, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // two of these fit into Docker's health check
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port)+"/status", nil)
 	if err != nil {
@@ -55,6 +55,7 @@ type Report struct {
 	RabbitMQ  string        `json:"rabbitmq_version"`
 	Consul    string        `json:"consul"`
 	Beat      time.Time     `json:"last_beat,omitzero"` // the last one that Consul took
+	Looked    time.Time     `json:"looked_at"`          // at the node
 	PID       int           `json:"server_pid"`
 	Companion int           `json:"companion_pid"`
 }
@@ -62,45 +63,86 @@ type Report struct {
 // Ready reports whether the node is fit to serve.
 func (r Report) Ready() bool { return r.Status == api.HealthPassing || r.Status == api.HealthWarning }
 
-// board holds what /status shows.
+// board holds what /status shows. What it tells is true when it is asked: a report that the
+// node serves holds for a TTL after the node was looked at.
 type board struct {
-	mu    sync.Mutex
-	shown Report
+	mu     sync.Mutex
+	ttl    time.Duration
+	shown  Report
+	looked time.Time // when the node was last looked at
+	bad    string    // what the last look found wrong, or ""
+	began  time.Time // that look
 }
 
 // show publishes that the node does not serve, and why.
 func (c *companion) show(why string) {
-	c.showVerdict(policy.Verdict{Status: policy.Critical, Lost: c.state.Majority.Lost, Out: c.board.read().Out}, why)
+	c.showVerdict(policy.Verdict{Status: policy.Critical, Lost: c.state.Majority.Lost, Out: c.board.read().Out}, why, time.Now())
 }
 
-// showVerdict publishes what the last heartbeat found, and logs a change of status.
-func (c *companion) showVerdict(v policy.Verdict, reason string) {
+// showVerdict publishes what a heartbeat found that goes by the look which began then, and
+// logs a change of status.
+func (c *companion) showVerdict(v policy.Verdict, reason string, began time.Time) {
 	rt, view := c.Runtime, c.state.View
-	r := Report{
+	was, r := c.board.write(Report{
 		Node: rt.Config.Node, Role: rt.Role, Status: v.Status, Reason: reason, Since: time.Now(), ClusterID: rt.Cluster,
 		Members: view.Members, Running: view.Running, Volume: rt.Volume, Lost: v.Lost, Warning: c.state.Upkeep.Warning, Out: v.Out,
 		RabbitMQ: rt.Version, Consul: c.Consul.Addr, Beat: c.state.Entry.ReportedAt, PID: rt.PID, Companion: os.Getpid(),
-	}
-	was := c.board.read()
-	if was.Status == r.Status {
-		r.Since = was.Since
-	}
-	c.board.write(r)
-	if was.Status != r.Status && was.Status != "" {
-		c.Log.Info("health check", "status", r.Status, "was", was.Status, "why", r.Reason)
+	}, began)
+	if was != r.Status && was != "" {
+		c.Log.Info("health check", "status", r.Status, "was", was, "why", r.Reason)
 	}
 }
 
+// read returns the report as it is now.
 func (b *board) read() Report {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.shown
+	r := b.shown
+	r.Looked = b.looked
+	age := time.Since(b.looked)
+	switch {
+	case age <= b.ttl:
+	case r.Ready():
+		r.Reason = fmt.Sprintf("not looked at for %s: the companion hangs; last: %s: %s", age.Round(time.Second), r.Status, r.Reason)
+		r.Status, r.Since = policy.Critical, b.looked.Add(b.ttl)
+	default:
+		r.Reason += fmt.Sprintf(" (not looked at for %s)", age.Round(time.Second))
+	}
+	return r
 }
 
-func (b *board) write(r Report) {
+// look notes that the node was looked at.
+func (b *board) look(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.looked = now
+}
+
+// found notes what the look that began then found wrong, or "", and publishes that unless
+// there is a word on what is wrong already. It returns the status before and after.
+func (b *board) found(began time.Time, bad string) (was, now string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.began, b.bad, was = began, bad, b.shown.Status
+	if bad != "" && b.shown.Ready() {
+		b.shown.Status, b.shown.Reason, b.shown.Since = policy.Critical, bad, time.Now()
+	}
+	return was, b.shown.Status
+}
+
+// write shows what a heartbeat found that goes by the look which began then: unless a later
+// look found that the node does not serve. It returns the status before, and what is shown.
+func (b *board) write(r Report, began time.Time) (was string, now Report) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Ready() && b.bad != "" && b.began.After(began) {
+		r.Status, r.Reason = policy.Critical, b.bad
+	}
+	if was = b.shown.Status; was == r.Status {
+		r.Since = b.shown.Since
+	}
 	b.shown = r
+	return was, r
 }
 
 // handler answers /ready (200, or 503 and the reason) for balancers and probes, and /status

@@ -25,44 +25,68 @@ func (cfg *Config) judge(getenv func(string) string) error {
 		}
 	}
 	cfg.Home = cmp.Or(getenv("RABBITMQ_DATA_DIR"), "/var/lib/rabbitmq") // as the official image names it
-	cfg.Data = cmp.Or(getenv("RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(getenv("RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
+	cfg.Data = cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
 	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Data+"-entrypoint")
 	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
 	return cfg.port(getenv)
 }
 
-// judgeNode judges the node's name, by default this host's.
+// judgeNode makes the node's name as RabbitMQ does, and judges it: the host is this one's,
+// unless the name has one.
 func (cfg *Config) judgeNode() error {
-	if cfg.Node == "" {
-		host, err := os.Hostname()
-		if err != nil {
+	name, host, whole := strings.Cut(cmp.Or(cfg.Node, "rabbit"), "@")
+	if !whole {
+		var err error
+		if host, err = hostName(cfg.LongNames); err != nil {
 			return fmt.Errorf("find this host's name (set --node or RABBITMQ_NODENAME): %w", err)
 		}
-		if !cfg.LongNames {
-			host, _, _ = strings.Cut(host, ".")
-		}
-		cfg.Node = "rabbit@" + host
 	}
-	if !strings.Contains(cfg.Node, "@") {
-		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) is not name@host: give it as rabbit@%s", cfg.Node, "<host name>")
-	}
+	cfg.Node = name + "@" + host
 	if err := rabbitconf.ValidNode(cfg.Node); err != nil {
 		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node): %w", cfg.Node, err)
 	}
-	if _, host, _ := strings.Cut(cfg.Node, "@"); !cfg.LongNames && strings.Contains(host, ".") {
+	switch dot := strings.Contains(host, "."); {
+	case dot && !cfg.LongNames:
 		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) has a dot in its host: set RABBITMQ_USE_LONGNAME=true (--long-names), or use the short host name", cfg.Node)
+	case !dot && cfg.LongNames:
+		return fmt.Errorf("RABBITMQ_USE_LONGNAME (--long-names) is set, and RABBITMQ_NODENAME=%q (--node) has a host without a domain, by which RabbitMQ's own tools would not find the node: give the container its full host name (docker run --hostname mq1.example.org), or the whole name, as RABBITMQ_NODENAME=rabbit@mq1.example.org, or take RABBITMQ_USE_LONGNAME out", cfg.Node)
 	}
 	return nil
+}
+
+// hostName is this host's name as Erlang has it: without a domain for short names; for long
+// ones with that of /etc/hosts, where the system's name has none (measured on OTP 25 to 28).
+func hostName(long bool) (string, error) {
+	host, err := os.Hostname()
+	short, _, _ := strings.Cut(host, ".")
+	switch {
+	case err != nil || !long:
+		return short, err
+	case short != host:
+		return host, nil
+	}
+	table, _ := os.ReadFile("/etc/hosts") // without it there is no domain
+	return canonical(string(table), host), nil
+}
+
+// canonical returns the name that comes first on the line of a hosts file that has host.
+func canonical(table, host string) string {
+	for line := range strings.Lines(table) {
+		line, _, _ = strings.Cut(line, "#")
+		if names := strings.Fields(line); len(names) > 1 && slices.Contains(names[1:], host) {
+			return names[1]
+		}
+	}
+	return host
 }
 
 // judgeConsul judges where Consul is and what it is told of this node.
 func (cfg *Config) judgeConsul() error {
 	for i, a := range cfg.Consul {
-		a = strings.TrimSpace(a)
-		if err := validAddress(a); err != nil {
-			return fmt.Errorf("--consul (CONSUL_HTTP_ADDR): %q: %w", a, err)
+		var err error
+		if cfg.Consul[i], err = consulAddress(strings.TrimSpace(a)); err != nil {
+			return fmt.Errorf("--consul (CONSUL_HTTP_ADDR): %w", err)
 		}
-		cfg.Consul[i] = a
 	}
 	if cfg.Service == "" || strings.ContainsAny(cfg.Service, " /@") {
 		return fmt.Errorf("--service (RMQ_SERVICE) %q is no service name: use letters, digits and dashes", cfg.Service)
@@ -104,19 +128,33 @@ func (cfg *Config) judgeOwn() error {
 	return nil
 }
 
-// judgeTimes judges how long things may take, most of which hang on the TTL.
+// Heartbeats that fit between what must be over before something else ends.
+const heartbeats = 3
+
+// longestInterval keeps a node that is long in a check's TTL from being looked at rarely.
+const longestInterval = 10 * time.Second
+
+// judgeTimes judges how long things may take, each against those that it depends on.
 func (cfg *Config) judgeTimes() error {
 	if cfg.TTL < 10*time.Second || cfg.TTL > 24*time.Hour {
 		return fmt.Errorf("--ttl (RMQ_TTL) %s: Consul takes 10s to 24h", cfg.TTL)
 	}
+	if cfg.Interval == 0 {
+		cfg.Interval = min(cfg.TTL/3, longestInterval)
+	}
+	if cfg.Interval < time.Second || cfg.Interval > cfg.TTL/3 {
+		return fmt.Errorf("--interval (RMQ_INTERVAL) %s: takes 1s to a third of the TTL (--ttl, RMQ_TTL), which is %s: two heartbeats may be lost before Consul's check lapses", cfg.Interval, cfg.TTL/3)
+	}
 	if cfg.LockDelay < time.Millisecond || cfg.LockDelay > time.Minute {
 		return fmt.Errorf("--lock-delay (RMQ_LOCK_DELAY) %s: Consul takes 1ms to 60s, and 0 would silently mean 15s", cfg.LockDelay)
 	}
+	claim := "--claim-timeout (RMQ_CLAIM_TIMEOUT) " + cfg.ClaimTimeout.String()
 	if cfg.ClaimTimeout == 0 {
 		cfg.ClaimTimeout = 3 * cfg.TTL
+		claim = fmt.Sprintf("--claim-timeout (RMQ_CLAIM_TIMEOUT) %s, three times the TTL", cfg.ClaimTimeout)
 	}
 	if cfg.ClaimTimeout <= 2*cfg.TTL {
-		return fmt.Errorf("--claim-timeout (RMQ_CLAIM_TIMEOUT) %s: must be over twice the TTL (%s), because a session may live that long after its holder died", cfg.ClaimTimeout, 2*cfg.TTL)
+		return fmt.Errorf("%s: must be over twice the TTL (%s), because a session may live that long after its holder died", claim, 2*cfg.TTL)
 	}
 	for _, t := range []struct {
 		name string
@@ -125,6 +163,13 @@ func (cfg *Config) judgeTimes() error {
 		if t.d < cfg.TTL {
 			return fmt.Errorf("%s %s: must be at least the TTL (%s)", t.name, t.d, cfg.TTL)
 		}
+	}
+	// A blank node measures how long a claim has been dead anew at each of its starts, and
+	// the lock of the dead seed stays shut for its delay.
+	shut := max(cfg.ClaimTimeout, cfg.LockDelay)
+	if cfg.WaitTimeout-shut < heartbeats*cfg.Interval {
+		return fmt.Errorf("--wait-timeout (RMQ_WAIT_TIMEOUT) %s is too short for %s: a blank node would give up before it may take over from a seed that died, at each start anew, and the cluster would never form. "+
+			"Let it wait %s or longer, or lower the claim timeout (over twice the TTL, --ttl, RMQ_TTL, which is %s)", cfg.WaitTimeout, claim, shut+heartbeats*cfg.Interval, cfg.TTL)
 	}
 	return nil
 }
@@ -142,9 +187,13 @@ func (cfg *Config) judgeChoices() error {
 
 // Listen takes over where RabbitMQ and its plugins are configured to listen: the
 // health check connects there, and the first port that is not this host's alone is registered,
-// unless RMQ_AMQP_URL names one.
-func (cfg *Config) Listen(user rabbitconf.User) error {
-	cfg.Listeners = user.Listeners(cfg.Port)
+// unless RMQ_AMQP_URL names one. Its getenv is of the server's environment.
+func (cfg *Config) Listen(user rabbitconf.User, getenv func(string) string) error {
+	byDefault, err := nodeListener(getenv)
+	if err != nil {
+		return err
+	}
+	cfg.Listeners = user.Listeners(byDefault)
 	cfg.Management, cfg.Prometheus = user.HTTP("management", 15672), user.HTTP("prometheus", 15692)
 	switch {
 	case cfg.AMQPURL != "":
@@ -159,16 +208,26 @@ func (cfg *Config) Listen(user rabbitconf.User) error {
 	return nil
 }
 
-// port finds the AMQP port and strips the password from the URL.
-func (cfg *Config) port(getenv func(string) string) error {
-	cfg.Port = 5672
-	if p := getenv("RABBITMQ_NODE_PORT"); p != "" {
+// nodeListener is where RabbitMQ listens unless its files say otherwise.
+func nodeListener(getenv func(string) string) (rabbitconf.Listener, error) {
+	l := rabbitconf.Listener{Host: RabbitMQs(getenv, "RABBITMQ_NODE_IP_ADDRESS"), Port: 5672}
+	if p := RabbitMQs(getenv, "RABBITMQ_NODE_PORT"); p != "" {
 		n, err := strconv.Atoi(p)
 		if err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("RABBITMQ_NODE_PORT=%q is no port", p)
+			return l, fmt.Errorf("RABBITMQ_NODE_PORT=%q is no port", p)
 		}
-		cfg.Port = n
+		l.Port = n
 	}
+	return l, nil
+}
+
+// port finds the AMQP port and strips the password from the URL.
+func (cfg *Config) port(getenv func(string) string) error {
+	byDefault, err := nodeListener(getenv)
+	if err != nil {
+		return err
+	}
+	cfg.Port = byDefault.Port
 	if cfg.AMQPURL == "" {
 		return nil
 	}
@@ -189,21 +248,39 @@ func (cfg *Config) port(getenv func(string) string) error {
 	return nil
 }
 
-func validAddress(a string) error {
+// consulAddress judges where a Consul agent is, and completes it with the port that Consul
+// listens on. Its errors repeat no password.
+func consulAddress(a string) (string, error) {
 	if a == "" {
-		return errors.New("empty address; give host:port, comma-separated")
+		return "", errors.New("empty address; give host:port, comma-separated")
 	}
-	if rest, ok := strings.CutPrefix(a, "unix://"); ok && rest != "" {
-		return nil
+	if rest, ok := strings.CutPrefix(a, "unix://"); ok {
+		if !filepath.IsAbs(rest) {
+			return "", fmt.Errorf("%q: not unix:///path", a)
+		}
+		return a, nil
 	}
-	if !strings.Contains(a, "://") {
-		a = "http://" + a
+	scheme, rest, ok := strings.Cut(a, "://")
+	if !ok {
+		scheme, rest = "http", a
 	}
-	u, err := url.Parse(a)
-	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
-		return errors.New("not [http[s]://]host:port or unix:///path")
+	u, err := url.Parse(scheme + "://" + rest)
+	if strings.Contains(rest, "@") {
+		return "", errors.New("an address with a user or a password in it, which logs would show: give them as CONSUL_HTTP_AUTH=user:password, and the address without them")
 	}
-	return validPort(cmp.Or(u.Port(), "8500"))
+	if err != nil || u.Hostname() == "" || scheme != "http" && scheme != "https" || u.Path != "" && u.Path != "/" || u.RawQuery+u.Fragment != "" {
+		return "", fmt.Errorf("%q: not [http[s]://]host:port or unix:///path", a)
+	}
+	host := u.Host
+	if u.Port() == "" && scheme == "http" { // behind https there often is something else, on 443
+		host = net.JoinHostPort(u.Hostname(), "8500")
+	} else if err := validPort(cmp.Or(u.Port(), "443")); err != nil {
+		return "", fmt.Errorf("%q: %w", a, err)
+	}
+	if ok {
+		host = scheme + "://" + host
+	}
+	return host, nil
 }
 
 func hostPort(a string) error {

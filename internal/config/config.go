@@ -25,6 +25,7 @@ type Config struct {
 	Tags         []string
 	Meta         map[string]string
 	TTL          time.Duration
+	Interval     time.Duration // of the companion's heartbeats
 	KeyPrefix    string
 	LockDelay    time.Duration
 	WaitTimeout  time.Duration
@@ -46,6 +47,8 @@ type Config struct {
 	Listeners []rabbitconf.Listener // where RabbitMQ is configured to listen
 
 	Management, Prometheus rabbitconf.Listener // where these plugins listen, if they are enabled
+
+	Flags, Variables map[string]string // settings that were given, by their flag's name: as flags, and in the environment
 
 	Args []string `json:"-"` // the command and its arguments
 }

@@ -61,7 +61,7 @@ func Secret(getenv func(string) string, name string) (string, error) {
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("%s_FILE: %w", name, err)
+		return "", fmt.Errorf("%s_FILE: %w, as uid %d: let that uid read it, or correct the path", name, err, os.Geteuid())
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
@@ -87,4 +87,46 @@ func HasPassword(raw string) bool {
 	}
 	_, has := u.User.Password()
 	return has
+}
+
+// WithSecrets reads the files of secrets, then calls drop, by which this process gives up
+// rights, and keeps what it cannot read any more in its environment, instead of the file's
+// name: files of secrets often are root's alone. One that can be read stays a file, which is
+// read again when it has changed. A file that cannot be read before is an error that names it.
+func WithSecrets(drop func() error) error {
+	held := map[string]string{}
+	for _, s := range Secrets {
+		if os.Getenv(s.Env+"_FILE") == "" {
+			continue
+		}
+		text, err := Secret(os.Getenv, s.Env)
+		if err != nil {
+			return err
+		}
+		held[s.Env] = text
+	}
+	if err := drop(); err != nil {
+		return err
+	}
+	for name, text := range held {
+		f, err := os.Open(os.Getenv(name + "_FILE"))
+		if err == nil {
+			_ = f.Close()
+			continue
+		}
+		if err := errors.Join(os.Setenv(name, text), os.Unsetenv(name+"_FILE")); err != nil {
+			return fmt.Errorf("keep what %s_FILE holds: %w", name, err)
+		}
+	}
+	// These stay files: the certificates and the key that Consul's client presents.
+	for _, name := range []string{"CONSUL_CACERT", "CONSUL_CAPATH", "CONSUL_CLIENT_CERT", "CONSUL_CLIENT_KEY"} {
+		if path := os.Getenv(name); path != "" {
+			f, err := os.Open(path)
+			if err != nil {
+				return fmt.Errorf("%s: %w, as uid %d: let that uid read it", name, err, os.Geteuid())
+			}
+			_ = f.Close()
+		}
+	}
+	return nil
 }

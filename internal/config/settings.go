@@ -1,9 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,23 +38,25 @@ func Settings(cfg *Config) []Setting {
 	dur := func(p *time.Duration, def time.Duration) pflag.Value {
 		return value(func(n string) { fs.DurationVar(p, n, def, "") })
 	}
-	boolean := func(p *bool) pflag.Value { return value(func(n string) { fs.BoolVar(p, n, false, "") }) }
+	boolean := func(p *bool) pflag.Value { *p = false; return &yesNo{p: p} }
 	pairs := value(func(n string) { fs.StringToStringVar(&cfg.Meta, n, nil, "") })
 	tags := value(func(n string) { fs.StringSliceVar(&cfg.Tags, n, nil, "") })
 	addrs := value(func(n string) { fs.StringSliceVar(&cfg.Consul, n, []string{"127.0.0.1:8500"}, "") })
 	level := value(func(n string) { fs.TextVar(&cfg.LogLevel, n, slog.LevelInfo, "") })
+	cfg.LongNames = false
 	return []Setting{
 		{"consul", []string{"CONSUL_HTTP_ADDR", "CONSUL_ADDRESS"}, addrs, "Consul agents, comma-separated, tried in this order", "127.0.0.1:8500"},
 		{"service", []string{"RMQ_SERVICE"}, str(&cfg.Service, "rabbitmq"), "service name: nodes with the same one are one cluster", ""},
 		{"dns-server", []string{"RMQ_DNS_SERVER"}, str(&cfg.DNSServer, ""), "DNS server (host:port) that knows Consul's domain", "first of /etc/resolv.conf"},
 		{"dns-domain", []string{"RMQ_DNS_DOMAIN"}, str(&cfg.DNSDomain, "consul"), "Consul's DNS domain", ""},
 		{"node", []string{"RABBITMQ_NODENAME"}, str(&cfg.Node, ""), "node name, name@host", "rabbit@<host name>"},
-		{"long-names", []string{"RABBITMQ_USE_LONGNAME"}, boolean(&cfg.LongNames), "node names carry the full host name", ""},
+		{"long-names", []string{"RABBITMQ_USE_LONGNAME"}, &yesNo{p: &cfg.LongNames, RabbitMQs: true}, "node names carry the full host name", ""},
 		{"advertise", []string{"RMQ_ADVERTISE"}, str(&cfg.Advertise, ""), "IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own", "source of the route to Consul"},
 		{"hosts", []string{"RMQ_HOSTS"}, str(&cfg.Hosts, "off"), "consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them", ""},
 		{"tags", []string{"RMQ_TAGS"}, tags, "tags of the node's services in Consul, comma-separated", "none"},
 		{"meta", []string{"RMQ_META"}, pairs, "meta of the node's services in Consul, key=value, comma-separated", "none"},
 		{"ttl", []string{"RMQ_TTL"}, dur(&cfg.TTL, 15*time.Second), "TTL of the health check and of the lock's session, 10s to 24h", ""},
+		{"interval", []string{"RMQ_INTERVAL"}, dur(&cfg.Interval, 0), "how often the companion looks at the node and tells Consul: 1s to a third of the TTL", "ttl / 3, at most 10s"},
 		{"key-prefix", []string{"RMQ_KEY_PREFIX"}, str(&cfg.KeyPrefix, "rmq-entrypoint"), "prefix of the lock's and the cluster record's keys", ""},
 		{"lock-delay", []string{"RMQ_LOCK_DELAY"}, dur(&cfg.LockDelay, time.Second), "how long the lock stays shut after its holder was lost, 1ms to 60s", ""},
 		{"wait-timeout", []string{"RMQ_WAIT_TIMEOUT"}, dur(&cfg.WaitTimeout, 10*time.Minute), "how long a blank node waits before it exits and is restarted", ""},
@@ -61,7 +66,7 @@ func Settings(cfg *Config) []Setting {
 		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready and /status", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
-		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
+		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
 		{"force-boot", []string{"RMQ_FORCE_BOOT"}, boolean(&cfg.ForceBoot), "carry on from this copy by itself when the majority is gone for good", ""},
 		{"allow-version-jump", []string{"RMQ_ALLOW_VERSION_JUMP"}, boolean(&cfg.AllowJump), "start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members", ""},
 		{"log-level", []string{"RMQ_LOG_LEVEL"}, level, "debug, info, warn or error", "info"},
@@ -111,29 +116,92 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 			return keepOne(s.Env)
 		}
 	}
+	cfg.Flags, cfg.Variables = map[string]string{}, map[string]string{}
 	for _, s := range rows {
 		if given(s.Flag) {
 			if s.Flag == "amqp-url" && HasPassword(cfg.AMQPURL) {
 				return errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
 			}
+			cfg.Flags[s.Flag] = s.text()
+		}
+		name, text, err := s.fromEnvironment(getenv)
+		if err != nil {
+			return err
+		}
+		if s.Flag != "amqp-url" && text != "" { // which may hold a password
+			cfg.Variables[s.Flag] = text
+		}
+		if text == "" || given(s.Flag) {
 			continue
 		}
-		for _, name := range s.Env {
-			text := getenv(name)
-			if s.Flag == "amqp-url" {
-				var err error
-				if text, err = Secret(getenv, name); err != nil {
-					return err
-				}
-			}
-			if text == "" {
-				continue
-			}
-			if err := s.Value.Set(text); err != nil {
-				return fmt.Errorf("%s=%q: %w", name, text, err)
-			}
-			break
+		if err := s.Value.Set(text); err != nil {
+			return fmt.Errorf("%s=%q: %w", name, text, err)
 		}
 	}
 	return cfg.judge(getenv)
+}
+
+// fromEnvironment returns the variable that counts, and its text; "" if there is none.
+func (s Setting) fromEnvironment(getenv func(string) string) (name, text string, err error) {
+	for _, name := range s.Env {
+		switch {
+		case s.Flag == "amqp-url":
+			text, err = Secret(getenv, name)
+		case strings.HasPrefix(name, "RABBITMQ_"):
+			text = RabbitMQs(getenv, name)
+		default:
+			text = getenv(name)
+		}
+		if text != "" || err != nil {
+			return name, text, err
+		}
+	}
+	return "", "", nil
+}
+
+// text is the value as Set takes it.
+func (s Setting) text() string {
+	text := s.Value.String()
+	if _, ok := s.Value.(pflag.SliceValue); ok || s.Value.Type() == "stringToString" {
+		text = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
+	}
+	return text
+}
+
+// RabbitMQs returns a variable of RabbitMQ's, which it also takes without RABBITMQ_ before
+// its name.
+func RabbitMQs(getenv func(string) string, name string) string {
+	return cmp.Or(getenv(name), getenv(strings.TrimPrefix(name, "RABBITMQ_")))
+}
+
+// Yes reports whether RabbitMQ takes text for true.
+func Yes(text string) bool {
+	switch strings.ToLower(strings.TrimSpace(text)) {
+	case "1", "yes", "true":
+		return true
+	}
+	return false
+}
+
+// A yesNo is true or false in the words that people use.
+type yesNo struct {
+	p         *bool
+	RabbitMQs bool // whatever RabbitMQ does not take for true is false, as it is there
+}
+
+func (v *yesNo) String() string {
+	if v.p == nil {
+		return "false"
+	}
+	return strconv.FormatBool(*v.p)
+}
+
+func (v *yesNo) Type() string { return "bool" }
+
+func (v *yesNo) Set(text string) error {
+	no := slices.Contains([]string{"0", "no", "false"}, strings.ToLower(strings.TrimSpace(text)))
+	if *v.p = Yes(text); !*v.p && !no && !v.RabbitMQs {
+		return errors.New("neither true nor false (yes, no, 1 and 0 do, too)")
+	}
+	return nil
 }

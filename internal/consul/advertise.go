@@ -1,10 +1,10 @@
 package consul
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 
@@ -48,12 +48,12 @@ func Advertise(ctx context.Context, c config.Config, consul string) (string, err
 	if c.Advertise != "" {
 		return c.Advertise, nil
 	}
-	host := cmp.Or(consul, c.Consul[0])
-	if _, rest, ok := strings.Cut(host, "://"); ok {
-		host = rest
+	if consul == "" {
+		consul = c.Consul[0]
 	}
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	host := agentHost(consul)
+	if host == "" {
+		return "", nil
 	}
 	conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "udp", net.JoinHostPort(host, "8500")) // sends nothing
 	if err != nil {
@@ -65,4 +65,19 @@ func Advertise(ctx context.Context, c config.Config, consul string) (string, err
 		return "", nil
 	}
 	return ip.String(), nil
+}
+
+// agentHost is the host of an agent's address, "" for a socket, whose agent is on this host.
+func agentHost(address string) string {
+	if strings.HasPrefix(address, "unix://") {
+		return ""
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil { // settings were judged; whatever this is, it has no route
+		return address
+	}
+	return u.Hostname()
 }

@@ -24,6 +24,15 @@ func TestAdvertiseBeforeConsulIsAsked(t *testing.T) {
 	}
 }
 
+// However an agent on this host is addressed, its own address is registered.
+func TestAdvertiseWithAnAgentHere(t *testing.T) {
+	for _, agent := range []string{"unix:///run/consul.sock", "127.0.0.1:8500", "http://localhost:8500", "http://localhost/", "https://127.0.0.1", "[::1]:8500", "http://[::1]/"} {
+		if address, err := Advertise(t.Context(), config.Config{}, agent); err != nil || address != "" {
+			t.Errorf("%s: %q, %v", agent, address, err)
+		}
+	}
+}
+
 func TestAddressOf(t *testing.T) {
 	for _, c := range []struct{ setting, want string }{
 		{"", ""}, {"203.0.113.1", "203.0.113.1"}, {"fd00::1", "fd00::1"},

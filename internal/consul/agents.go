@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -32,6 +33,16 @@ type Agents struct {
 	notAnsweringSince time.Time // since when, zero: it answers
 	notAcceptingSince time.Time // since when it answers, but takes no registration or beat
 	LeftBehind        []Agent   // agents moved away from, where an old registration may be left
+
+	none  round // that found no agent
+	cfg   config.Config
+	token rotating
+}
+
+// A round of questions to all addresses that came to nothing counts for as long as it took.
+type round struct {
+	err   error
+	until time.Time
 }
 
 type Agent struct {
@@ -46,13 +57,14 @@ func (c *Agents) Prefer(addr string) {
 	if i := slices.Index(c.addrs, addr); i > 0 {
 		c.addrs = append([]string{addr}, slices.Delete(slices.Clone(c.addrs), i, i+1)...)
 	}
+	c.token.is = tokenFile()
 	if client, err := c.Dial(addr); err == nil && addr != "" {
 		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience)
 	}
 }
 
 func New(cfg config.Config, log *slog.Logger) *Agents {
-	return &Agents{addrs: cfg.Consul, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+	return &Agents{addrs: cfg.Consul, cfg: cfg, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
 }
 
 // DialConsul builds a client for one address; token, TLS and namespace come from
@@ -75,6 +87,7 @@ func DialConsul(addr string) (*api.Client, error) {
 // Client returns the pinned client, choosing one if there is none or if the one
 // there is has failed for too long. The error says what each address answered.
 func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
+	c.refresh(ctx)
 	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience }
 	if c.Current != nil && !tooLong(c.notAnsweringSince) && !tooLong(c.notAcceptingSince) {
 		return c.Current, nil
@@ -83,25 +96,53 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 	if tooLong(c.notAcceptingSince) && !tooLong(c.notAnsweringSince) { // it would answer again: the last choice
 		addrs = append(slices.DeleteFunc(addrs, func(a string) bool { return a == c.Addr }), c.Addr)
 	}
-	var said []string
-	for _, addr := range addrs {
-		client, err := c.Dial(addr)
-		if err == nil {
-			err = answers(ctx, client)
+	began := time.Now()
+	if began.Before(c.none.until) {
+		return nil, c.none.err
+	}
+	c.token.is = tokenFile()
+	client, addr, err := c.probe(ctx, addrs)
+	if err != nil {
+		if c.none.err = err; ctx.Err() == nil {
+			c.none.until = time.Now().Add(time.Since(began))
 		}
+		return nil, err
+	}
+	if c.Addr != addr && c.Addr != "" {
+		c.log.Warn("moving to another Consul agent", "from", c.Addr, "to", addr)
+		c.LeftBehind = append(c.LeftBehind, Agent{c.Addr, c.Current})
+	}
+	c.LeftBehind = slices.DeleteFunc(c.LeftBehind, func(a Agent) bool { return a.addr == addr }) // what is registered there is ours again
+	c.Current, c.Addr, c.notAnsweringSince, c.notAcceptingSince = client, addr, time.Time{}, time.Time{}
+	return client, nil
+}
+
+// probe asks all addresses at once and returns the first of the list that answers. However
+// many are black holes, it takes no longer than one of them.
+func (c *Agents) probe(ctx context.Context, addrs []string) (*api.Client, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	clients, answer := make([]*api.Client, len(addrs)), make([]chan error, len(addrs))
+	for i, addr := range addrs {
+		client, err := c.Dial(addr)
+		clients[i], answer[i] = client, make(chan error, 1)
 		if err != nil {
-			said = append(said, fmt.Sprintf("%s: %v", addr, err))
+			answer[i] <- err
 			continue
 		}
-		if c.Addr != addr && c.Addr != "" {
-			c.log.Warn("moving to another Consul agent", "from", c.Addr, "to", addr)
-			c.LeftBehind = append(c.LeftBehind, Agent{c.Addr, c.Current})
-		}
-		c.LeftBehind = slices.DeleteFunc(c.LeftBehind, func(a Agent) bool { return a.addr == addr }) // what is registered there is ours again
-		c.Current, c.Addr, c.notAnsweringSince, c.notAcceptingSince = client, addr, time.Time{}, time.Time{}
-		return client, nil
+		asking.Go(func() { answer[i] <- answers(ctx, client) })
 	}
-	return nil, fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
+	var said []string
+	for i, addr := range addrs {
+		err := <-answer[i]
+		if err == nil {
+			return clients[i], addr, nil
+		}
+		said = append(said, fmt.Sprintf("%s: %v", addr, err))
+	}
+	return nil, "", fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
 }
 
 // Answered notes whether the pinned agent answered.
@@ -119,6 +160,9 @@ func (c *Agents) Answered(err error) {
 // takes no registration, or takes it and never brings it into the catalog (measured
 // on 1.22).
 func (c *Agents) Accepted(err error) {
+	if !c.token.registers { // what an earlier process registered has the token of then
+		c.token.registers, c.token.entriesHaveOld = true, c.token.is != ""
+	}
 	switch {
 	case err == nil || Denied(err):
 		c.notAcceptingSince = time.Time{}
@@ -135,8 +179,6 @@ func Denied(err error) bool {
 // answers asks for a leader: an agent without one takes registrations that
 // nobody ever sees.
 func answers(ctx context.Context, client *api.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	leader, err := client.Status().LeaderWithQueryOptions(new(api.QueryOptions).WithContext(ctx))
 	if err != nil {
 		return err

@@ -74,3 +74,41 @@ func TestConsulRemembersWhereItRegistered(t *testing.T) {
 		t.Errorf("with none there: %v", err)
 	}
 }
+
+// Addresses that take connections and never answer cost one of them, once for a moment; the
+// first of the list that answers is taken, however fast the others are.
+func TestProbesAtOnce(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	var hold atomic.Bool
+	hold.Store(true)
+	hole := func(wait time.Duration) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			if hold.Load() {
+				<-r.Context().Done()
+				return
+			}
+			time.Sleep(wait)
+			_, _ = io.WriteString(w, `"127.0.0.1:8300"`)
+		}))
+		t.Cleanup(s.Close)
+		return strings.TrimPrefix(s.URL, "http://")
+	}
+	addrs := []string{hole(300 * time.Millisecond), hole(0), hole(0)}
+	c := New(config.Config{Consul: addrs, TTL: 10 * time.Second}, slog.New(slog.DiscardHandler))
+	began := time.Now()
+	for range 5 {
+		if _, err := c.Client(t.Context()); err == nil || strings.Count(err.Error(), "deadline exceeded") != 3 {
+			t.Errorf("of three black holes one answers: %v", err)
+		}
+	}
+	if took := time.Since(began); took < 2*time.Second || took > 4*time.Second || asked.Load() != 3 { // one address after the other takes 6 s
+		t.Errorf("it took %s and asked %d times", took, asked.Load())
+	}
+	hold.Store(false)
+	time.Sleep(time.Until(c.none.until))
+	if _, err := c.Client(t.Context()); err != nil || c.Addr != addrs[0] {
+		t.Errorf("it uses %s of %v, %v", c.Addr, addrs, err)
+	}
+}

@@ -77,7 +77,7 @@ func Registration(rt statedir.Runtime) peers.Registration {
 	c := rt.Config
 	return peers.Registration{
 		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.Port,
-		TTL: c.TTL, DeregisterAfter: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster,
+		TTL: c.TTL, DeregisterAfter: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster, Queues: rt.Queues,
 		Tags: c.Tags, Meta: c.Meta,
 		Start: peers.Start{Volume: rt.Volume, Boot: rt.Boot, Since: rt.Since, Blank: rt.Role != statedir.Member},
 	}

@@ -20,17 +20,33 @@ import (
 	"rmq-entrypoint/peers"
 )
 
-// decide returns what to start as: a node with data starts as what it is and at
+// decide is Decide with what this host and its image have.
+func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (formation.Plan, error) {
+	rt, cfg := h.rt, h.rt.Config
+	rt.Volume = h.state.Volume
+	return Decide(ctx, formation.Options{
+		Log: log, Runtime: rt, Found: h.state, Image: h.version, Agents: c,
+		DNS: peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
+		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
+		SetWaiting: func(why string) {
+			rt.Waiting = why
+			if err := rt.Write(); err != nil {
+				log.Warn("cannot leave word for the health check", "err", err)
+			}
+		},
+	})
+}
+
+// Decide returns what to start as: a node with data starts as what it is and at
 // once, unless the record positively refuses its volume; a blank one takes part
 // in the formation.
-func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (formation.Plan, error) {
-	rt, cfg, state := h.rt, h.rt.Config, h.state
-	if state.Lost {
-		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Cluster, "directory", cfg.Data)
+func Decide(ctx context.Context, with formation.Options) (formation.Plan, error) {
+	rt, cfg, state, log := with.Runtime, with.Runtime.Config, with.Found, with.Log
+	if state.Lost != "" {
+		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Lost, "directory", cfg.Data)
 	}
 	if state.Role != "" {
-		rt.Volume = state.Volume
-		return WithData(ctx, log, c, state, rt)
+		return withData(ctx, log, with.Agents, state, rt)
 	}
 	if strangers, err := statedir.Of(cfg).ForeignDatabases(); err != nil {
 		return formation.Plan{}, err
@@ -38,36 +54,29 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (fo
 		return formation.Plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
 			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
 	}
-	f := formation.Formation{
-		Log: log, Cfg: cfg, Consul: c, Volume: statedir.Of(cfg), State: state,
-		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		Broker: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
-		Heals: h.version.ForgetsFirst(), Image: h.version,
-		Say: func(why string) {
-			rt.Waiting = why
-			if err := rt.Write(); err != nil {
-				log.Warn("cannot leave word for the health check", "err", err)
-			}
-		},
+	waiting, tell := "", with.SetWaiting
+	with.SetWaiting = func(why string) {
+		waiting = why
+		tell(why)
 	}
-	rt.Volume = state.Volume
-	f.Reg = consul.Registration(rt)
-	f.Say("Consul")
-	if client, err := c.Client(ctx); err == nil {
-		consul.BuryPluginServices(ctx, client, rt, peers.Blank)
+	with.SetWaiting("Consul")
+	if len(consul.PluginServices(rt)) > 0 {
+		if client, err := with.Agents.Client(ctx); err == nil {
+			consul.BuryPluginServices(ctx, client, rt, peers.Blank)
+		}
 	}
 	log.Info("this node is blank: looking for its cluster", "node", cfg.Node, "record", cfg.RecordKey())
-	p, err := f.Run(ctx)
+	p, err := formation.Run(ctx, with)
 	if err != nil && ctx.Err() != nil {
-		return p, fmt.Errorf("stopped while waiting for %s: %w", rt.Waiting, context.Cause(ctx))
+		return p, fmt.Errorf("stopped while waiting for %s: %w", waiting, context.Cause(ctx))
 	}
 	return p, err
 }
 
-// WithData returns what a node with data starts as, unless its volume is positively ruled
+// withData returns what a node with data starts as, unless its volume is positively ruled
 // out, or was never verified and its name is another's: two servers of one name disturb the
 // cluster that one of them is in. A verified member's name is its own.
-func WithData(ctx context.Context, log *slog.Logger, c *consul.Agents, state statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
+func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
 	if err := refused(ctx, log, c, rt.Config, state); err != nil {
 		return formation.Plan{}, err
 	}
@@ -79,7 +88,7 @@ func WithData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 			err = peers.NameFree(ctx, client, consul.Registration(rt), peers.Starting)
 		}
 		if consul.NameTaken(err) {
-			return formation.Plan{}, SecondOfName(rt.Config.Node, err)
+			return formation.Plan{}, secondOfName(rt.Config.Node, err)
 		}
 	}
 	if state.Volume == "" {
@@ -93,7 +102,7 @@ func WithData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 	return formation.Plan{Role: state.Role, Claim: state.Claim, Volume: state.Volume}, nil
 }
 
-func SecondOfName(node string, taken error) error {
+func secondOfName(node string, taken error) error {
 	return fmt.Errorf("not starting a second %s: %w. Two nodes cannot have one name: give this container a host name of its own (or RABBITMQ_NODENAME), or stop that one", node, taken)
 }
 
@@ -104,7 +113,7 @@ func refused(ctx context.Context, log *slog.Logger, c *consul.Agents, cfg config
 	if order, err := statedir.Of(cfg).Maintenance(); err != nil {
 		return err
 	} else if order != nil && order.Leaving && order.Done { // known without Consul
-		return fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.Cluster, order.At.Format(time.RFC3339))
+		return &Refusal{gone, fmt.Errorf("refusing to start: %s left cluster %s for good on %s. To join it again, start with an empty volume; otherwise remove this container", cfg.Node, state.Cluster, order.At.Format(time.RFC3339))}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -163,7 +172,7 @@ func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
 	case why == "":
 		return nil
 	case r.HasLeft(cfg.Node, state.Volume):
-		return fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)
+		return &Refusal{gone, fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)}
 	}
-	return fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())
+	return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())}
 }

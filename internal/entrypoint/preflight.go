@@ -26,7 +26,7 @@ import (
 // Where the user's own configuration lies, unless variables say otherwise.
 const (
 	userConf     = "/etc/rabbitmq/rabbitmq"
-	userConfD    = "/etc/rabbitmq/conf.d"
+	userConfD    = "/etc/rabbitmq/conf.d/*.conf"
 	userAdvanced = "/etc/rabbitmq/advanced.config"
 )
 
@@ -42,7 +42,8 @@ type host struct {
 	rt      statedir.Runtime // settings and identity of this start
 	server  string           // the program to become
 	version rabbitconf.Version
-	doubts  []string // what of the check of versions is not known
+	doubts  []string    // what of the check of versions is not known
+	env     environment // of the server, as RabbitMQ will see it
 	user    rabbitconf.User
 	state   statedir.Found
 	hosts   *hosts.File
@@ -62,6 +63,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if cfg.Advertise, err = consul.AddressOf(cfg.Advertise); err != nil {
 		return h, err
 	}
+	if err := oneVolume(cfg); err != nil { // before any directory is made
+		return h, err
+	}
 	image, doubts, err := refuseJump(ctx, log, cfg)
 	if err != nil {
 		return h, err
@@ -70,10 +74,10 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := stepDown(cfg); err != nil {
 		return h, err
 	}
-	if err := h.inspect(ctx, log, cfg); err != nil {
+	if err := h.inspect(ctx, log, cfg, image.Version); err != nil {
 		return h, err
 	}
-	if err := cfg.Listen(h.user); err != nil {
+	if err := cfg.Listen(h.user, h.env.get); err != nil {
 		return h, err
 	}
 	if h.seat, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
@@ -88,7 +92,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 
 // inspect judges the host's files, and changes nothing but directories of our own, a
 // missing cookie file and the hosts files.
-func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config) error {
+func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config, image rabbitconf.Version) error {
 	if cfg.Hosts == "off" {
 		if err := hosts.Resolves(ctx, cfg.Node); err != nil {
 			return err
@@ -97,14 +101,20 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return err
 	}
-	conf, err := rabbitconf.MainConf(cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILE"), userConf))
+	var err error
+	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
+		return err
+	}
+	conf, err := rabbitconf.MainConf(cmp.Or(config.RabbitMQs(h.env.get, "RABBITMQ_CONFIG_FILE"), userConf))
 	if err != nil {
 		return err
 	}
-	if err := ownEnvConf("/etc/rabbitmq/rabbitmq-env.conf"); err != nil {
-		return err
-	}
-	if h.user, err = rabbitconf.ReadUser(conf, cmp.Or(os.Getenv("RABBITMQ_CONFIG_FILES"), userConfD), cmp.Or(os.Getenv("RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced)); err != nil {
+	h.user, err = rabbitconf.ReadUser(rabbitconf.Files{
+		Conf: conf, ConfD: cmp.Or(config.RabbitMQs(h.env.get, "RABBITMQ_CONFIG_FILES"), userConfD),
+		Advanced: cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced),
+		Version:  image, LookupEnv: h.env.lookup,
+	})
+	if err != nil {
 		return err
 	}
 	if keys := h.user.Ignored(); len(keys) > 0 {
@@ -136,7 +146,7 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 	if len(cfg.Socket()) > 107 {
 		return fmt.Errorf("the state directory's path is too long for a socket (%s): give a shorter --state-dir (RMQ_STATE_DIR) on the volume", cfg.Socket())
 	}
-	if err := cookie(cfg.Home); err != nil {
+	if err := cookie(log, cfg.Home); err != nil {
 		return err
 	}
 	if h.state, err = statedir.Of(cfg).Inspect(); err != nil {
@@ -147,31 +157,6 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config)
 
 func notOurs(dir string, err error) error {
 	return fmt.Errorf("use directory %s as uid %d: %w: give it to that uid (chown), or start the container as root and let it do so (see also --state-dir, RMQ_STATE_DIR, and --config, RMQ_CONFIG_FILE)", dir, os.Geteuid(), err)
-}
-
-// ownEnvConf refuses settings that would make RabbitMQ another node than the one
-// we decide for.
-func ownEnvConf(path string) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	n := 0
-	for line := range strings.Lines(string(b)) {
-		n++
-		name, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
-		if why := rabbitconf.CleanupVariable(name, strings.Trim(value, `"'`)); why != "" {
-			return fmt.Errorf("%s:%d: %s: %s", path, n, name, why)
-		}
-		switch strings.TrimPrefix(name, "RABBITMQ_") {
-		case "NODENAME", "USE_LONGNAME", "MNESIA_BASE", "MNESIA_DIR", "ADVANCED_CONFIG_FILE":
-			return fmt.Errorf("%s sets %s, which this program must know too: set it as environment variable RABBITMQ_%s instead", path, name, strings.TrimPrefix(name, "RABBITMQ_"))
-		}
-	}
-	return nil
 }
 
 // serverVersion takes the image's word for RabbitMQ's version, or asks its CLI.
@@ -189,41 +174,4 @@ func serverVersion(ctx context.Context, cfg config.Config, getenv func(string) s
 		return v, fmt.Errorf("RABBITMQ_VERSION: %w", err)
 	}
 	return v, nil
-}
-
-var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")
-
-// cookie makes sure that there is a shared one, readable by its owner alone.
-func cookie(home string) error {
-	path := filepath.Join(home, ".erlang.cookie")
-	want, err := config.Secret(os.Getenv, "RABBITMQ_ERLANG_COOKIE")
-	if err != nil {
-		return err
-	}
-	have, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && want == "":
-		return errNoCookie
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.WriteFile(path, []byte(want), 0o400); err != nil {
-			return fmt.Errorf("write the cookie file: %w", err)
-		}
-		return nil
-	case err != nil:
-		return fmt.Errorf("read the cookie file: %w", err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("cookie file %s can be read by others (mode %04o), and Erlang refuses that: chmod 400 %s", path, info.Mode().Perm(), path)
-	}
-	if got := strings.TrimSpace(string(have)); want != "" && got != want {
-		return fmt.Errorf("cookie file %s on the volume differs from RABBITMQ_ERLANG_COOKIE: set the variable to what the cluster uses, or remove the file if the variable is right on every node", path)
-	}
-	if strings.TrimSpace(string(have)) == "" {
-		return fmt.Errorf("cookie file %s is empty: remove it and set RABBITMQ_ERLANG_COOKIE", path)
-	}
-	return nil
 }

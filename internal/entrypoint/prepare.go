@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -19,8 +21,8 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
-// makeWay moves aside what RabbitMQ left of an unfinished start, where the plan says so.
-func makeWay(log *slog.Logger, cfg config.Config, p formation.Plan) error {
+// MakeWay moves aside what RabbitMQ left of an unfinished start, where the plan says so.
+func MakeWay(log *slog.Logger, cfg config.Config, p formation.Plan) error {
 	if !p.Aside {
 		return nil
 	}
@@ -35,13 +37,13 @@ func makeWay(log *slog.Logger, cfg config.Config, p formation.Plan) error {
 }
 
 // writeConf writes rabbitmq.config for what the plan makes of this host.
-func writeConf(h host, p formation.Plan, pauseMinority bool) error {
+func writeConf(h host, p formation.Plan, pauseMinority, quorum bool) error {
 	cfg := h.rt.Config
 	opts := rabbitconf.Options{
 		Version: h.version, Node: cfg.Node, Peers: p.Peers, Joining: len(p.Peers) > 0, PauseMinority: pauseMinority, User: h.user,
 	}
 	if cfg.SurvivingQueues() {
-		opts.Extra = rabbitconf.Queues(h.version)
+		opts.Extra = rabbitconf.Queues(h.version, quorum)
 	}
 	conf, err := rabbitconf.Render(opts)
 	if err != nil {
@@ -68,9 +70,9 @@ func (h host) learnHosts(ctx context.Context, log *slog.Logger, client *api.Clie
 	}
 }
 
-// announce registers the node. Its errors forbid the start: any other trouble is the
+// Announce registers the node. Its errors forbid the start: any other trouble is the
 // companion's.
-func announce(ctx context.Context, log *slog.Logger, client *api.Client, state statedir.Found, rt statedir.Runtime) error {
+func Announce(ctx context.Context, log *slog.Logger, client *api.Client, state statedir.Found, rt statedir.Runtime) error {
 	standing := peers.Starting
 	if state.Role == "" {
 		standing = peers.Blank
@@ -83,7 +85,7 @@ func announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 		return err // nobody would ever find it
 	}
 	if state.Cluster == "" && consul.NameTaken(err) {
-		return SecondOfName(rt.Config.Node, err)
+		return secondOfName(rt.Config.Node, err)
 	}
 	if err != nil {
 		log.Warn("not registered yet, the companion goes on trying", "err", err)
@@ -94,6 +96,9 @@ func announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 // serverEnv is the environment in which the server runs as the node that was decided for.
 func serverEnv(cfg config.Config) []string {
 	env := rabbitmq.ServerEnv(os.Environ(), append(hosts.Environment(cfg), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.Socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
+	env = slices.DeleteFunc(env, func(kv string) bool { // whatever they say, a flag may have overruled them
+		return strings.HasPrefix(kv, "RABBITMQ_USE_LONGNAME=") || strings.HasPrefix(kv, "USE_LONGNAME=")
+	})
 	if cfg.LongNames {
 		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}

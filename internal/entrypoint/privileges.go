@@ -15,9 +15,15 @@ import (
 // stepDown does root's duties and becomes rabbitmq: the data directory's
 // ownership, and our output, which a health check must be able to open again.
 func stepDown(cfg config.Config) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
+	return config.WithSecrets(func() error {
+		if os.Geteuid() != 0 {
+			return nil
+		}
+		return becomeUser(cfg)
+	})
+}
+
+func becomeUser(cfg config.Config) error {
 	uid, gid, err := rabbitmq.IDs(rabbitmq.User)
 	if err != nil {
 		return err
@@ -41,6 +47,9 @@ func stepDown(cfg config.Config) error {
 			}
 			return os.Lchown(path, uid, gid)
 		})
+		if errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("give the data directory to %s: %w: what is mounted there read-only must belong to uid %d; a cookie had better come from another place, as RABBITMQ_ERLANG_COOKIE_FILE, which root reads", rabbitmq.User, err, uid)
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("give the data directory to %s: %w: start as root with CAP_CHOWN, or give the volume to uid %d", rabbitmq.User, err, uid)
 		}

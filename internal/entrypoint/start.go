@@ -23,10 +23,16 @@ import (
 	"rmq-entrypoint/internal/statedir"
 )
 
-// Start runs in the process that becomes RabbitMQ. It returns only on failure.
+// Start runs in the process that becomes RabbitMQ. It returns only on failure, with a
+// [Refusal] where no restart would end otherwise.
+func Start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
+	return linger(ctx, log, statedir.Of(cfg), start(ctx, log, cfg))
+}
+
+// start is one try:
 //
 //	preflight → decide (blank: lock → look → Decide) → become (rabbitmq.config → register → companion → exec)
-func Start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
+func start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
 	h, err := preflight(ctx, log, cfg)
 	if err != nil {
 		return err
@@ -49,17 +55,21 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 		}
 	}()
 	rt, cfg := h.rt, h.rt.Config
-	if err := makeWay(log, cfg, p); err != nil {
+	if err := MakeWay(log, cfg, p); err != nil {
 		return err
 	}
 	rt.PauseMinority = max(len(p.Peers)+1, len(h.state.Members)) >= 3
 	rt.UserPartitionHandling = h.user.Sets("cluster_partition_handling")
-	if err := writeConf(h, p, rt.PauseMinority); err != nil {
+	if rt.Queues, err = defaultQueues(log, h, p); err != nil {
+		return err
+	}
+	if err := writeConf(h, p, rt.PauseMinority, rt.Queues == statedir.Quorum); err != nil {
 		return err
 	}
 	client, cerr := agents.Client(ctx) // before agents.Addr is written down: the companion must know where the node is registered
 	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = p.Role, p.Claim, p.Volume, h.state.Cluster, "", agents.Addr
-	if err := statedir.Of(cfg).Remove("out"); err != nil { // a start brings a drained node back
+	dir := statedir.Of(cfg) // a start brings a drained node back
+	if err := errors.Join(dir.Remove("out"), dir.Remove("refused")); err != nil {
 		return err
 	}
 	if cerr == nil {
@@ -77,7 +87,7 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 	}
 	if cerr == nil {
 		h.learnHosts(ctx, log, client)
-		if err := announce(ctx, log, client, h.state, rt); err != nil {
+		if err := Announce(ctx, log, client, h.state, rt); err != nil {
 			return err
 		}
 	}

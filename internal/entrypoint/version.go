@@ -28,8 +28,8 @@ func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config) (image
 		return image, []string{"which RabbitMQ this image has is not known from its files (RABBITMQ_VERSION)"}, nil
 	}
 	why, unknown := statedir.Jump(cfg, image, os.Getenv)
-	bound := lookToJudge
-	if why != "" {
+	bound, forGood := lookToJudge, why != ""
+	if forGood {
 		bound = lookToTell
 	}
 	look, done := context.WithTimeout(ctx, bound)
@@ -52,5 +52,9 @@ func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config) (image
 		log.Error("A JUMP OF VERSIONS IS LET THROUGH (--allow-version-jump, RMQ_ALLOW_VERSION_JUMP): there may be no way back, and other nodes may be taken down", "why", why)
 		return image, nil, nil
 	}
-	return image, nil, formation.RefusedJump(why)
+	err = formation.RefusedJump(why)
+	if forGood { // of the others the versions may change
+		err = &Refusal{Err: err}
+	}
+	return image, nil, err
 }

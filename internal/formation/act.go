@@ -17,6 +17,7 @@ import (
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // lockPatience is how long a node queues for the lock before it looks again: a
@@ -29,73 +30,73 @@ const lockPatience = 3 * time.Second
 const lockTimeout = 15 * time.Second
 
 // act carries out d if what was observed still holds once the lock is held, and
-// reports whether the plan is made.
-func (f *Formation) act(ctx context.Context, o observation, d peers.Decision, p *Plan) (done bool, err error) {
-	client, err := f.Consul.Client(ctx)
+// returns the plan, if that makes one.
+func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p *Plan, err error) {
+	client, err := f.Agents.Client(ctx)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	r := o.Record.Value
 	soon, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	ReleaseEarlier(soon, f.Log, client, r, f.Cfg, f.State)
-	f.Say("the lock " + f.Cfg.LockKey())
-	l, err := lock.Acquire(soon, client, f.lock())
+	ReleaseEarlier(soon, f.Log, client, r, f.cfg, f.volume)
+	f.SetWaiting("the lock " + f.cfg.LockKey())
+	l, err := lock.Acquire(soon, client, f.lockOptions())
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer func() {
-		if !done || d.Action != peers.Claim {
+		if p == nil || d.Action != peers.Claim {
 			err = errors.Join(err, l.Release(ctx))
 		}
 	}()
-	newer, index, err := peers.ReadRecord(ctx, client, f.Cfg.RecordKey())
+	newer, index, err := peers.ReadRecord(ctx, client, f.cfg.RecordKey())
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	if index != o.record { // changed while waiting for the lock: look again, unless another joiner was all that changed
 		o.Record.Value, o.record, r = newer, index, newer
 		if d.Action != peers.Join {
-			return false, nil
+			return nil, nil
 		}
 		if d = f.choose(o.Observation); d.Action != peers.Join {
-			return false, nil
+			return nil, nil
 		}
 	}
 	if err := peers.NameFree(ctx, client, f.registration(), peers.Blank); err != nil { // somebody of this name came back meanwhile
-		return false, err
+		return nil, err
 	}
-	if f.State.Volume == "" {
-		f.State.Volume = peers.NewID()
+	if f.volume.Volume == "" {
+		f.volume.Volume = peers.NewID()
 	}
 	now := time.Now()
 	switch d.Action {
 	case peers.Strike:
-		f.Log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.Cfg.Node, "", now).Names(), ","))
-		struck := r.Struck(f.Cfg.Node, f.State.Volume, now)
-		if struck.Gone[f.Cfg.Node].Unjoined && !f.State.Failed && !f.State.Alone {
+		f.Log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
+		struck := r.Struck(f.cfg.Node, f.volume.Volume, now)
+		if struck.Gone[f.cfg.Node].Unjoined && !f.volume.Failed && !f.volume.Alone {
 			// First on the volume: what is left of that join is no part of the next one.
-			if err := f.Volume.WritePending(statedir.Pending{Role: statedir.Joining, Claim: f.State.Claim, Volume: f.State.Volume, Failed: true}); err != nil {
-				return false, err
+			if err := f.dir.WritePending(statedir.Pending{Role: statedir.Joining, Claim: f.volume.Claim, Volume: f.volume.Volume, Failed: true}); err != nil {
+				return nil, &volumeError{f.dir.State, err}
 			}
-			f.State.Failed, f.State.Joining = true, false
+			f.volume.Failed, f.volume.Joining = true, false
 		}
-		struck = struck.By(f.Cfg.Node, config.OnHost(f.Cfg.Node+", its volume blank,"))
-		_, err := peers.WriteRecord(ctx, client, f.Cfg.RecordKey(), struck, o.record, "", "")
-		return false, err
+		struck = struck.By(f.cfg.Node, config.OnHost(f.cfg.Node+", its volume blank,"))
+		_, err := peers.WriteRecord(ctx, client, f.cfg.RecordKey(), struck, o.record, "", "")
+		return nil, err
 	case peers.Join:
-		return f.join(ctx, client, o, d, p)
+		return f.join(ctx, client, o, d)
 	}
-	known, _, err := peers.Catalog(ctx, client, f.Cfg.Service, f.Cfg.Node)
+	known, _, err := peers.Catalog(ctx, client, f.cfg.Service, f.cfg.Node)
 	if err != nil || r.State == peers.Absent && len(known) > 0 || r.State == peers.Formed && slices.ContainsFunc(known, peers.Peer.Alive) {
-		return false, cmp.Or(err, errRegistered)
+		return nil, cmp.Or(err, errRegistered)
 	}
-	claim := r.Claimed(f.Cfg.Node, f.State.Volume, l.Session(), now)
+	claim := r.Claimed(f.cfg.Node, f.volume.Volume, l.Session(), now)
 	if err := f.pend(statedir.Seeding, claim.Claim); err != nil {
-		return false, err
+		return nil, err
 	}
-	if ok, err := peers.WriteRecord(ctx, client, f.Cfg.RecordKey(), claim, o.record, f.Cfg.LockKey(), l.Session()); err != nil || !ok {
-		return false, err
+	if ok, err := peers.WriteRecord(ctx, client, f.cfg.RecordKey(), claim, o.record, f.cfg.LockKey(), l.Session()); err != nil || !ok {
+		return nil, err
 	}
 	if r.State == peers.Formed {
 		why, by := "all recorded volumes came up blank; if they were only not mounted: stop all nodes, mount them, delete the key in Consul, start them", ""
@@ -104,11 +105,10 @@ func (f *Formation) act(ctx context.Context, o observation, d peers.Decision, p 
 				why, by = "the cluster on record was given up; to have it back all the same: stop all nodes, delete the key in Consul, start those that have its data", g.By
 			}
 		}
-		f.Log.Warn("FOUNDING ANEW: "+why, "key", f.Cfg.RecordKey(), "lost_cluster", r.ClusterID, "gone", strings.Join(goneNames(r), ","), "given_up_by", by)
+		f.Log.Warn("FOUNDING ANEW: "+why, "key", f.cfg.RecordKey(), "lost_cluster", r.ClusterID, "gone", strings.Join(goneNames(r), ","), "given_up_by", by)
 	}
 	f.Log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
-	*p = Plan{Role: statedir.Seeding, Claim: claim.Claim, Volume: f.State.Volume, Lock: l, Aside: !f.State.Alone} // alone it goes on with what it founded
-	return true, nil
+	return &Plan{Role: statedir.Seeding, Claim: claim.Claim, Volume: f.volume.Volume, Lock: l, Aside: !f.volume.Alone}, nil // alone it goes on with what it founded
 }
 
 var errRegistered = errors.New("a node has registered meanwhile")
@@ -127,10 +127,10 @@ func ReleaseEarlier(ctx context.Context, log *slog.Logger, client *api.Client, r
 
 // announce registers the node before it goes on record and lets go of the lock: the next
 // one of its name that takes the lock sees it.
-func (f *Formation) announce(ctx context.Context, client *api.Client) error {
+func (f *formation) announce(ctx context.Context, client *api.Client) error {
 	reg := f.registration()
 	var err error
-	if reg.Address, err = consul.Advertise(ctx, f.Cfg, f.Consul.Addr); err != nil {
+	if reg.Address, err = consul.Advertise(ctx, f.cfg, f.Agents.Addr); err != nil {
 		return err
 	}
 	f.announced = true
@@ -138,63 +138,82 @@ func (f *Formation) announce(ctx context.Context, client *api.Client) error {
 }
 
 // withdraw takes that back when nothing comes of it.
-func (f *Formation) withdraw(ctx context.Context) {
-	if !f.announced || f.Consul.Current == nil {
+func (f *formation) withdraw(ctx context.Context) {
+	if !f.announced || f.Agents.Current == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if err := peers.Withdraw(ctx, f.Consul.Current, f.registration()); err != nil {
+	if err := peers.Withdraw(ctx, f.Agents.Current, f.registration()); err != nil {
 		f.Log.Warn("cannot deregister, the TTL will tell", "err", err)
 	}
 }
 
-// join puts this node on the record, heals what would keep it out, and plans
+// join puts this node on the record, clears away what would keep it out, and plans
 // the join. From here on the record says that this volume may hold data.
-func (f *Formation) join(ctx context.Context, client *api.Client, o observation, d peers.Decision, p *Plan) (bool, error) {
+func (f *formation) join(ctx context.Context, client *api.Client, o observation, d peers.Decision) (*Plan, error) {
 	r := o.Record.Value
 	if err := f.pend(statedir.Joining, r.Claim); err != nil {
-		return false, err
+		return nil, err
 	}
 	if err := f.announce(ctx, client); err != nil {
-		return false, err
+		return nil, err
 	}
-	if r.Members[f.Cfg.Node] != f.State.Volume {
-		joins := r.Joins(f.Cfg.Node, f.State.Volume, time.Now())
-		if d.Named && f.Heals { // what the cluster forgets cannot come back
-			joins = joins.Forgotten(f.Cfg.Node)
+	if r.Members[f.cfg.Node] != f.volume.Volume {
+		joins := r.Joins(f.cfg.Node, f.volume.Volume, time.Now())
+		if d.Named && f.Image.ForgetsFirst() { // what the cluster forgets cannot come back
+			joins = joins.Forgotten(f.cfg.Node)
 		}
-		if ok, err := peers.WriteRecord(ctx, client, f.Cfg.RecordKey(), joins, o.record, "", ""); err != nil || !ok {
-			return false, err
+		if ok, err := peers.WriteRecord(ctx, client, f.cfg.RecordKey(), joins, o.record, "", ""); err != nil || !ok {
+			return nil, err
 		}
 	}
-	if d.Named && f.Heals {
+	if d.Named && f.Image.ForgetsFirst() {
 		f.Log.Info("a blank node under a known name: making the cluster forget its earlier volume", "peer", d.Peers[0])
-		if err := f.Broker.Forget(ctx, d.Peers[0], f.Cfg.Node); err != nil {
-			return false, fmt.Errorf("forget this node's earlier volume at %s: %w", d.Peers[0], err)
+		if err := f.CLI.Forget(ctx, d.Peers[0], f.cfg.Node); err != nil {
+			return nil, fmt.Errorf("forget this node's earlier volume at %s: %w", d.Peers[0], err)
 		}
 	}
 	f.Log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
-	*p = Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.State.Volume, Peers: d.Peers, Aside: f.State.Failed}
-	return true, nil
+	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, Queues: defaultQueues(o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
+}
+
+// defaultQueues is what the members to join say that queues are by default.
+func defaultQueues(all []peers.Peer, join []string) string {
+	unsaid := ""
+	for _, p := range all {
+		if !slices.Contains(join, p.Node) {
+			continue
+		}
+		if p.Queues == statedir.Quorum || p.Queues == statedir.Classic {
+			return p.Queues
+		}
+		if v, err := rabbitconf.ParseVersion(p.Version); err == nil && v.Mirrors() {
+			unsaid = statedir.Classic // a version that has no default to set
+		}
+	}
+	return unsaid
 }
 
 // pend writes what is about to be done to the volume, before anything can do it.
 // What a node that came up alone holds stays known as such until it has joined.
-func (f *Formation) pend(as statedir.Role, claim string) error {
-	if as == statedir.Joining && f.State.Alone {
+func (f *formation) pend(as statedir.Role, claim string) error {
+	if as == statedir.Joining && f.volume.Alone {
 		as = statedir.Alone
 	}
-	pending := statedir.Pending{Role: as, Claim: claim, Volume: f.State.Volume, Failed: as == statedir.Joining && f.State.Failed} // until that is out of the way
-	if err := f.Volume.WritePending(pending); err != nil {
-		return err
+	pending := statedir.Pending{Role: as, Claim: claim, Volume: f.volume.Volume, Failed: as == statedir.Joining && f.volume.Failed} // until that is out of the way
+	err := f.dir.WritePending(pending)
+	if err == nil { // what an earlier life of this blank volume left would speak for it
+		err = errors.Join(f.dir.Remove("member"), f.dir.Remove("carry-on"), f.dir.Remove("out"))
 	}
-	// What an earlier life of this blank volume left would speak for it.
-	return errors.Join(f.Volume.Remove("member"), f.Volume.Remove("carry-on"), f.Volume.Remove("out"))
+	if err != nil {
+		return &volumeError{f.dir.State, err}
+	}
+	return nil
 }
 
-func (f *Formation) lock() lock.Options {
-	o := consul.LockOptions(f.Cfg, f.Log)
+func (f *formation) lockOptions() lock.Options {
+	o := consul.LockOptions(f.cfg, f.Log)
 	o.Patience = lockPatience
 	return o
 }

@@ -20,39 +20,69 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
-// storyEvery is how often a waiting node repeats what it waits for.
-const storyEvery = 10 * time.Second
+// repeatEvery is how often a waiting node repeats what it waits for.
+const repeatEvery = 10 * time.Second
 
-// Formation takes a blank node from "who is there?" to a plan: it observes,
-// lets [peers.Decide] choose, and acts under the lock by compare-and-set. It
-// waits without the lock, on blocking queries.
-type Formation struct {
-	Log    *slog.Logger
-	Cfg    config.Config
-	Consul *consul.Agents
-	Dns    peers.DNS
-	Broker rabbitmq.CLI
-	Hosts  *hosts.File
-	Volume statedir.Dir
-	State  statedir.Found
-	self   string                                 // own address as registered, once known
-	Heals  bool                                   // RabbitMQ refuses a wiped node under its old name until it is forgotten
-	Image  rabbitconf.Version                     // of this node's RabbitMQ; zero: not known, which refuses nobody
-	Say    func(waiting string)                   // keeps the reason where a health check finds it
-	IsDown func(context.Context, peers.Peer) bool // whether a registered node is positively down
-	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Decide func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
+// Options is what a formation is handed. Nothing in it changes meanwhile.
+type Options struct {
+	Log        *slog.Logger
+	Runtime    statedir.Runtime   // settings, and what tells this start from others
+	Found      statedir.Found     // what the volume holds
+	Image      rabbitconf.Version // of this node's RabbitMQ; zero: not known, which refuses nobody
+	Agents     *consul.Agents
+	DNS        peers.DNS
+	CLI        rabbitmq.CLI
+	Hosts      *hosts.File
+	SetWaiting func(why string)                       // keeps the reason where a health check finds it
+	IsDown     func(context.Context, peers.Peer) bool // whether a registered node is positively down
+	Dial       func(ctx context.Context, network, address string) (net.Conn, error)
+	Decide     func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
+}
 
-	gone     string // session of another's claim that was seen gone …
-	goneFrom time.Time
+// formation is one run: what it was handed, and what it remembers from one look to the next.
+type formation struct {
+	Options
+	cfg       config.Config  // Runtime's
+	volume    statedir.Found // Found, and what this run has written since
+	dir       statedir.Dir   // where it writes that
+	self      string         // own address as registered, once known
+	namesakes namesakes
+	lost      lostSession
+	said      said
+	failing   failing
+	foreign   string // entries of others that the log has named
+	announced bool   // this start's entry was made, and is to be withdrawn when nothing comes of it
+	mixes     bool   // the operator allowed versions that cannot run together: they are not compared any more
+}
 
-	Reg       peers.Registration // as this start's entry would be
-	announced bool               // it was made
-	alive     string             // start of a namesake whose check has not lapsed …
-	aliveFrom time.Time
-	buried    []string  // starts whose entries this one removed; the catalog hears of it later
-	freedAt   time.Time // when the last one left the name without having been silent for its TTL
-	named     string    // foreign entries that the log has named
+// said is what the node last said that it waits for, and when. It says so at each change and
+// every repeatEvery.
+type said struct {
+	why string
+	at  time.Time
+}
+
+// due reports whether why is to be said now, and takes it as said.
+func (s *said) due(why string, now time.Time) bool {
+	if why == s.why && now.Sub(s.at) < repeatEvery {
+		return false
+	}
+	*s = said{why, now}
+	return true
+}
+
+// failing is what did not work at the last look. It is told when it begins, not at each look:
+// its words may differ each time, by a port for instance.
+type failing map[string]bool
+
+// news reports whether what ended in err now, and had not the last time.
+func (f *failing) news(what string, err error) bool {
+	if *f == nil {
+		*f = failing{}
+	}
+	was := (*f)[what]
+	(*f)[what] = err != nil
+	return err != nil && !was
 }
 
 // Plan is the decision carried out: what the server is started as.
@@ -61,17 +91,21 @@ type Plan struct {
 	Claim  string
 	Volume string
 	Peers  []string   // to join
+	Queues string     // what queues are by default where those peers are; "": they do not say
 	Aside  bool       // what RabbitMQ left of an unfinished start is in the way
 	Lock   *lock.Lock // held on: by a seed, until its cluster is announced
 }
 
-// Run returns the plan, or an error when ctx ended or the wait timeout passed.
-func (f *Formation) Run(ctx context.Context) (p Plan, err error) {
-	deadline := time.Now().Add(f.Cfg.WaitTimeout)
-	told, toldAt := "", time.Time{}
+// Run takes a blank node from "who is there?" to a plan: it observes, lets [peers.Decide]
+// choose, and acts under the lock by compare-and-set. It waits without the lock, on blocking
+// queries. It returns an error when ctx ended or the wait timeout passed.
+func Run(ctx context.Context, options Options) (p Plan, err error) {
+	cfg := options.Runtime.Config
+	f := formation{Options: options, cfg: cfg, volume: options.Found, dir: statedir.Of(cfg)}
+	deadline := time.Now().Add(cfg.WaitTimeout)
 	why, wayOut := "nothing yet", ""
 	waited := func(err error) error {
-		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", f.Cfg.WaitTimeout, err, wayOut)
+		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", cfg.WaitTimeout, err, wayOut)
 	}
 	outer := ctx
 	defer func() {
@@ -107,7 +141,7 @@ func (f *Formation) Run(ctx context.Context) (p Plan, err error) {
 			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint forget-cluster --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
 		}
 		if d.Action != peers.Wait {
-			done, err := f.act(ctx, o, d, &p)
+			plan, err := f.act(ctx, o, d)
 			if err != nil && outer.Err() == nil && ctx.Err() != nil {
 				return p, waited(err)
 			}
@@ -117,25 +151,41 @@ func (f *Formation) Run(ctx context.Context) (p Plan, err error) {
 			if err != nil && (ctx.Err() != nil || consul.Denied(err)) {
 				return p, err
 			}
-			if done {
-				return p, nil
+			if plan != nil {
+				return *plan, nil
 			}
 			if err == nil {
 				continue
 			}
-			d = peers.Decision{Action: peers.Wait, Why: fmt.Sprintf("Consul or a peer to let it %s: %v", d.Action, err)}
+			d = peers.Decision{Action: peers.Wait, Why: inTheWay(d.Action, err)}
 		}
 		why = d.Why
-		if why != told || time.Since(toldAt) >= storyEvery {
-			f.Say(why) // first: who reads the log may ask the health check next
+		if f.said.due(why, time.Now()) {
+			f.SetWaiting(why) // first: who reads the log may ask the health check next
 			f.Log.Info("waiting", "for", why, "exits_after", time.Until(deadline).Round(time.Second))
-			told, toldAt = why, time.Now()
 		}
 		f.wait(ctx, o)
 	}
 }
 
-func (f *Formation) choose(o peers.Observation) peers.Decision {
+// A volumeError is one of this node's own volume.
+type volumeError struct {
+	dir string
+	err error
+}
+
+func (e *volumeError) Error() string { return fmt.Sprintf("write to %s: %v", e.dir, e.err) }
+func (e *volumeError) Unwrap() error { return e.err }
+
+// inTheWay says what a node waits for that could not act.
+func inTheWay(act peers.Action, err error) string {
+	if own := new(volumeError); errors.As(err, &own) {
+		return fmt.Sprintf("its own volume to take a note before it may %s: make room on it, or make it writable (--state-dir, RMQ_STATE_DIR): %v", act, err)
+	}
+	return fmt.Sprintf("Consul or a peer to let it %s: %v", act, err)
+}
+
+func (f *formation) choose(o peers.Observation) peers.Decision {
 	if f.Decide != nil {
 		return f.Decide(o)
 	}
@@ -143,17 +193,17 @@ func (f *Formation) choose(o peers.Observation) peers.Decision {
 }
 
 // wait returns when something has changed that could change the decision.
-func (f *Formation) wait(ctx context.Context, o observation) {
-	client, err := f.Consul.Client(ctx)
+func (f *formation) wait(ctx context.Context, o observation) {
+	client, err := f.Agents.Client(ctx)
 	if err != nil || !o.Record.Known() || !o.Peers.Known() {
 		pause(ctx, time.Second)
 		return
 	}
 	most := 2 * time.Second // a dead claim, a free lock, a peer that may answer now: nothing to block on
 	if o.Record.Value.State == peers.Formed && len(o.Peers.Value)+len(o.Namesakes.Value) == 0 && o.Freed == 0 {
-		most = storyEvery
+		most = repeatEvery
 	}
-	peers.Changed(ctx, client, f.Cfg.RecordKey(), o.record, f.Cfg.Service, o.catalog, most)
+	peers.Changed(ctx, client, f.cfg.RecordKey(), o.record, f.cfg.Service, o.catalog, most)
 }
 
 // pause waits for d, or less when ctx ends.

@@ -48,31 +48,31 @@ func Reachable(o peers.Observation) error {
 }
 
 // observe looks at everything once. What cannot be read is unknown.
-func (f *Formation) observe(ctx context.Context) (o observation) {
-	o.Me, o.ClaimTimeout, o.TTL, o.Volume = f.Cfg.Node, f.Cfg.ClaimTimeout, f.Cfg.TTL, f.State.Volume
-	client, err := f.Consul.Client(ctx)
+func (f *formation) observe(ctx context.Context) (o observation) {
+	o.Me, o.ClaimTimeout, o.TTL, o.Volume = f.cfg.Node, f.cfg.ClaimTimeout, f.cfg.TTL, f.volume.Volume
+	client, err := f.Agents.Client(ctx)
 	if err != nil {
 		o.Record.Err, o.Peers.Err = err, err
 		return o
 	}
-	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.Cfg.RecordKey())
+	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.cfg.RecordKey())
 	var all []peers.Peer
-	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.Cfg.Service)
-	f.Consul.Answered(errors.Join(o.Record.Err, o.Peers.Err))
+	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.cfg.Service)
+	f.Agents.Answered(errors.Join(o.Record.Err, o.Peers.Err))
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
 	}
-	o.Peers.Value = peers.Others(all, f.Cfg.Node)
+	o.Peers.Value = peers.Others(all, f.cfg.Node)
 	f.lookForNamesakes(ctx, client, all, &o)
 	if f.self == "" {
-		if own, err := consul.Advertise(ctx, f.Cfg, f.Consul.Addr); err == nil {
-			f.self = net.JoinHostPort(own, strconv.Itoa(f.Cfg.Port))
+		if own, err := consul.Advertise(ctx, f.cfg, f.Agents.Addr); err == nil {
+			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
 		}
 	}
 	// The vote that a cluster waits for is that of a join under way on the volume on record.
-	on, listed := o.Record.Value.Members[f.Cfg.Node]
-	o.Joining = f.State.Joining && listed && (on == "" || on == f.State.Volume)
-	if _, err := f.Hosts.Learn(o.Peers.Value); err != nil { // before they are asked
+	on, listed := o.Record.Value.Members[f.cfg.Node]
+	o.Joining = f.volume.Joining && listed && (on == "" || on == f.volume.Volume)
+	if _, err := f.Hosts.Learn(o.Peers.Value); f.failing.news("hosts", err) { // before they are asked
 		f.Log.Warn("cannot write the hosts file", "err", err)
 	}
 	f.nameForeign(ctx, all)
@@ -80,66 +80,16 @@ func (f *Formation) observe(ctx context.Context) (o observation) {
 	case peers.Absent:
 		o.DNS = f.strangersInDNS(ctx, all)
 	case peers.Forming:
-		o.Claim = f.claimGone(ctx, client, r)
+		o.Claim = f.sessionGone(ctx, client, r)
 	case peers.Formed:
 		f.ask(ctx, r, o.Peers.Value)
 	}
 	return o
 }
 
-// lookForNamesakes finds those that have this node's name, and since when one of them
-// has been seen whose check does not lapse. An entry that did is removed: it was an earlier
-// container's, and would be in the way of others.
-func (f *Formation) lookForNamesakes(ctx context.Context, client *api.Client, all []peers.Peer, o *observation) {
-	reg := f.registration()
-	found, err := peers.Namesakes(ctx, client, reg, all)
-	if err != nil {
-		o.Namesakes.Err = err
-		return
-	}
-	alive, lapsed := "", false
-	for _, p := range found {
-		earlier := reg.Volume != "" && p.Volume == reg.Volume
-		switch {
-		case slices.Contains(f.buried, p.Boot):
-			lapsed = true
-		case earlier || p.Lapsed(): // of this volume, or silent for its TTL
-			lapsed = true
-			if boot, err := peers.Bury(ctx, client, reg, peers.Blank); err != nil {
-				f.Log.Warn("cannot remove this node's earlier registration", "err", err)
-			} else if boot != "" {
-				f.buried = append(f.buried, boot)
-			}
-		default:
-			o.Namesakes.Value = append(o.Namesakes.Value, p)
-			alive = p.Boot + p.ID
-		}
-	}
-	if alive != f.alive {
-		f.freedAt = time.Time{}
-		if alive == "" && !lapsed {
-			f.freedAt = time.Now()
-		}
-		f.alive, f.aliveFrom = alive, time.Now()
-	}
-	if !f.freedAt.IsZero() {
-		o.Freed = max(1, time.Since(f.freedAt))
-	}
-	if alive != "" {
-		o.Beating = time.Since(f.aliveFrom)
-	}
-}
-
-// registration is this start's entry, on the volume as it is named by now.
-func (f *Formation) registration() peers.Registration {
-	reg := f.Reg
-	reg.Volume = f.State.Volume
-	return reg
-}
-
 // nameForeign says once which entries of the service's name speak for no node: they
 // stop nobody, and are in the way of those who look the service up.
-func (f *Formation) nameForeign(ctx context.Context, all []peers.Peer) {
+func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 	var named []string
 	for _, p := range all {
 		if p.Foreign() {
@@ -147,10 +97,10 @@ func (f *Formation) nameForeign(ctx context.Context, all []peers.Peer) {
 		}
 	}
 	text := strings.Join(named, ",")
-	if text == f.named {
+	if text == f.foreign {
 		return
 	}
-	f.named = text
+	f.foreign = text
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
 	defer cancel()
 	for _, p := range all {
@@ -168,7 +118,7 @@ func (f *Formation) nameForeign(ctx context.Context, all []peers.Peer) {
 }
 
 // answers says what a connection to address ends in.
-func (f *Formation) answers(ctx context.Context, address string) string {
+func (f *formation) answers(ctx context.Context, address string) string {
 	conn, err := f.Dial(ctx, "tcp", address)
 	if err != nil {
 		return err.Error()
@@ -179,10 +129,12 @@ func (f *Formation) answers(ctx context.Context, address string) string {
 
 // strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
 // failing is said and blocks nothing: it only ever adds caution.
-func (f *Formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
-	found, err := peers.Lookup(ctx, f.Dns, f.Cfg.Service)
-	if err != nil {
+func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
+	found, err := peers.Lookup(ctx, f.DNS, f.cfg.Service)
+	if f.failing.news("DNS", err) {
 		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
+	}
+	if err != nil {
 		return peers.Seen[[]string]{Err: err}
 	}
 	if slices.ContainsFunc(known, func(p peers.Peer) bool {
@@ -197,27 +149,39 @@ func (f *Formation) strangersInDNS(ctx context.Context, known []peers.Peer) peer
 	return peers.Seen[[]string]{Value: found}
 }
 
-// claimGone measures, on this node's own clock, for how long the session in
-// another's claim has been gone.
-func (f *Formation) claimGone(ctx context.Context, client *api.Client, r peers.Record) peers.Seen[time.Duration] {
+// lostSession is a claim whose session is gone, and since when, by this node's own clock;
+// id is "" while the session of the last claim seen lives.
+type lostSession struct {
+	id    string // claim and session
+	since time.Time
+}
+
+// saw takes one look at the claim's session and returns for how long it has been gone.
+func (l *lostSession) saw(r peers.Record, gone bool, now time.Time) time.Duration {
 	id := r.Claim + "/" + r.Session
-	gone, err := peers.SessionGone(ctx, client, r.Session)
 	switch {
-	case err != nil:
-		return peers.Seen[time.Duration]{Err: err}
 	case !gone:
-		f.gone = ""
-		return peers.Seen[time.Duration]{}
-	case f.gone != id:
-		f.gone, f.goneFrom = id, time.Now()
+		*l = lostSession{}
+		return 0
+	case l.id != id:
+		*l = lostSession{id, now}
 	}
-	return peers.Seen[time.Duration]{Value: time.Since(f.goneFrom)}
+	return now.Sub(l.since)
+}
+
+// sessionGone measures for how long the session in another's claim has been gone.
+func (f *formation) sessionGone(ctx context.Context, client *api.Client, r peers.Record) peers.Seen[time.Duration] {
+	gone, err := peers.SessionGone(ctx, client, r.Session)
+	if err != nil {
+		return peers.Seen[time.Duration]{Err: err}
+	}
+	return peers.Seen[time.Duration]{Value: f.lost.saw(r, gone, time.Now())}
 }
 
 // ask gets the view of a passing peer, whose answer speaks for all it sees
 // running. Where none answers the others are asked, too: one that does not serve may see
 // this node's name run, and a half-joined one may be waiting for exactly its vote.
-func (f *Formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
+func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	var answer *peers.View
 	var order []int // those that pass first: one answer of theirs is enough
 	for i := range ps {
@@ -226,7 +190,7 @@ func (f *Formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 		}
 	}
 	for i := range ps {
-		if !ps[i].Passing && (f.State.Joining || ps[i].Alive()) {
+		if !ps[i].Passing && (f.volume.Joining || ps[i].Alive()) {
 			order = append(order, i)
 		}
 	}
@@ -237,7 +201,7 @@ func (f *Formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 		if _, on := r.Members[ps[i].Node]; !on && ps[i].ClusterID != r.ClusterID {
 			continue
 		}
-		v, err := f.Broker.View(ctx, ps[i].Node)
+		v, err := f.CLI.View(ctx, ps[i].Node)
 		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
 		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
 			answer = &v
@@ -257,7 +221,7 @@ func (f *Formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 // askWhoIsNotOnRecord finds out which of the registered nodes, none of which is on
 // record any more, positively do not run: before a founding, that is, which the others
 // hold up.
-func (f *Formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps []peers.Peer) {
+func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	if len(r.Members) > 0 {
 		return
 	}
@@ -265,7 +229,7 @@ func (f *Formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps 
 		if ps[i].Alive() || ps[i].Down {
 			continue
 		}
-		if _, err := f.Broker.View(ctx, ps[i].Node); err != nil {
+		if _, err := f.CLI.View(ctx, ps[i].Node); err != nil {
 			ps[i].Down = f.IsDown(ctx, ps[i])
 		}
 	}

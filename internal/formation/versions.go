@@ -118,18 +118,18 @@ func (o around) Tell() string {
 
 // cannotMix refuses a blank node that would join members beside which it cannot run,
 // before it says anything of itself in Consul: also one whose cluster came up after it.
-func (f *Formation) cannotMix(o peers.Observation) error {
-	if f.Image == (rabbitconf.Version{}) || !o.Record.Known() || !o.Peers.Known() {
+func (f *formation) cannotMix(o peers.Observation) error {
+	if f.mixes || f.Image == (rabbitconf.Version{}) || !o.Record.Known() || !o.Peers.Known() {
 		return nil
 	}
-	a := around{peers: o.Peers.Value, record: o.Record.Value, me: f.Cfg.Node}
+	a := around{peers: o.Peers.Value, record: o.Record.Value, me: f.cfg.Node}
 	why := cmp.Or(a.Mix(statedir.Versions{Version: f.Image}, statedir.Versions{}), a.onMnesia(f.Image))
 	switch {
 	case why == "":
 		return nil
-	case f.Cfg.AllowJump: // refuseJump has said so, or does at the next start
+	case f.cfg.AllowJump: // refuseJump has said so, or does at the next start
 		f.Log.Warn("joining all the same (--allow-version-jump)", "why", why)
-		f.Image = rabbitconf.Version{}
+		f.mixes = true
 		return nil
 	}
 	return RefusedJump(why + a.Tell())

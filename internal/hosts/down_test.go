@@ -155,7 +155,7 @@ func TestDown(t *testing.T) {
 					return new(net.Dialer).DialContext(ctx, network, server)
 				}},
 				names: func() (peers.Names, error) {
-					return peers.Names{Servers: []string{server}, List: new(dns.ClientConfig).NameList, Patience: 200 * time.Millisecond}, nil
+					return peers.Names{Servers: []string{server}, List: new(dns.ClientConfig).NameList, Patience: time.Second}, nil
 				},
 			}
 			if test.epmd != nil {

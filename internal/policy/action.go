@@ -27,10 +27,9 @@ type (
 	// Enroll makes a member of this node: it writes the marker, then the runtime file,
 	// gives up the seed's lock, and, to Enter, puts the cluster's id into its entry.
 	Enroll struct {
-		Marker     Marker
-		Since      time.Time // of the first verification
-		Enter      bool
-		Node, Boot string // whose entry it is
+		Marker Marker
+		Since  time.Time // of the first verification
+		Enter  bool
 	}
 
 	// WritePending writes what the volume is to be taken for at the next start.
@@ -38,6 +37,9 @@ type (
 
 	// StopServer stops this node's server with status 1.
 	StopServer struct{}
+
+	// EndStop ends this node's server at once if it is stopping; otherwise [ErrNotStopping].
+	EndStop struct{}
 
 	// FailJoin marks a volume on which a join is under way: it came to nothing.
 	FailJoin struct{}
@@ -116,6 +118,7 @@ func (SetMirrors) action()       {}
 func (Enroll) action()           {}
 func (WritePending) action()     {}
 func (StopServer) action()       {}
+func (EndStop) action()          {}
 func (FailJoin) action()         {}
 func (ForgetMember) action()     {}
 func (JoinPeer) action()         {}
@@ -155,6 +158,10 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 	case StopServer:
 		if out.Err != nil {
 			t.say(Error, "the server does not stop", "err", out.Err)
+		}
+	case EndStop:
+		if out.Err == nil {
+			t.say(Warn, "the server did not come to the end of its stop: ended, what it has confirmed is on disk", "after", t.Seen.Now.Sub(t.State.Server.StoppedAt).Round(time.Second))
 		}
 	case ForgetMember:
 		switch {

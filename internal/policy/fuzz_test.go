@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"reflect"
 	"slices"
 	"strings"
@@ -69,206 +68,6 @@ func checked(t testing.TB, name string, f func(State, Observation) Verdict, s St
 	return v
 }
 
-// dice makes a world of what bytes say.
-type dice []byte
-
-func (d *dice) next() int {
-	if len(*d) == 0 {
-		return 0
-	}
-	b := (*d)[0]
-	*d = (*d)[1:]
-	return int(b)
-}
-
-func (d *dice) yes() bool  { return d.next()%2 == 1 }
-func (d *dice) rare() bool { return d.next()%8 == 7 }
-
-func pick[T any](d *dice, of ...T) T { return of[d.next()%len(of)] }
-
-// ago is a time that was, or never.
-func (d *dice) ago() time.Time {
-	if since := pick(d, 0, time.Second, 7*time.Second, 12*time.Second, 25*time.Second, time.Minute, 3*time.Minute, 10*time.Minute, time.Hour); since > 0 {
-		return began.Add(-since)
-	}
-	return Never
-}
-
-// some of the names.
-func (d *dice) some(names ...string) (s []string) {
-	b := d.next()
-	for i, n := range names {
-		if b&(1<<i) != 0 {
-			s = append(s, n)
-		}
-	}
-	return s
-}
-
-func (d *dice) err() error {
-	if d.rare() {
-		return errNot
-	}
-	return nil
-}
-
-func (d *dice) view(node string) Fact[peers.View] {
-	if d.rare() {
-		if d.yes() {
-			return Answer(peers.View{Members: d.some("a", "b", "c"), Khepri: true}, errNot) // without its cluster's id
-		}
-		return Answer(peers.View{}, errNot)
-	}
-	v := peers.View{ClusterID: pick(d, "id", "id", "id", "other"), Members: d.some("a", "b", "c", "d"), Khepri: d.yes()}
-	if !slices.Contains(v.Members, node) {
-		v.Members = append([]string{node}, v.Members...)
-		slices.Sort(v.Members)
-	}
-	v.Running = v.Members
-	if d.yes() {
-		v.Running = d.some(v.Members...)
-	}
-	if !v.Khepri && d.rare() {
-		v.Partitions, v.Pauses, v.Sides = d.some("b", "c"), !d.rare(), map[string]peers.Side{}
-		for _, m := range d.some(v.Members...) {
-			v.Sides[m] = peers.Side{With: d.some(v.Members...), From: d.some(v.Members...)}
-		}
-	}
-	return Answer(v, nil)
-}
-
-func (d *dice) record() peers.Record {
-	r := peers.Record{Members: map[string]string{}}
-	switch pick(d, 0, 1, 2, 2, 2, 2, 2, 2) {
-	case 0:
-		return r
-	case 1:
-		r.State, r.Seed, r.Claim = peers.Forming, pick(d, "a", "b"), pick(d, "claim", "another")
-		r.Members[r.Seed] = "v" + r.Seed
-		return r
-	}
-	r.State, r.ClusterID = peers.Formed, pick(d, "id", "id", "id", "other")
-	for _, n := range d.some("a", "b", "c", "d") {
-		r.Members[n] = pick(d, "v"+n, "v"+n, "v"+n, "", "another")
-	}
-	for _, n := range d.some("a", "b", "c", "d") {
-		if _, on := r.Members[n]; on || d.yes() {
-			continue
-		}
-		if r.Gone == nil {
-			r.Gone = map[string]peers.Gone{}
-		}
-		r.Gone[n] = peers.Gone{
-			Volume: pick(d, "v"+n, "another", ""), At: d.ago(), Why: pick(d, "its volume came up blank", "given up by an operator (x)"), By: pick(d, "", n, "alice"),
-			Left: d.rare(), MayReturn: d.yes(), Final: d.rare(), Unjoined: d.rare(),
-		}
-	}
-	if d.rare() {
-		r.Joining, r.Unverified = map[string]string{"a": "va"}, map[string]string{"a": pick(d, "va", "another")}
-	}
-	if d.rare() {
-		r.Replaced = []peers.Replaced{{Node: "a", Gone: peers.Gone{Volume: "va", MayReturn: d.yes()}}}
-	}
-	if d.yes() {
-		r.Versions = map[string]string{"a": version}
-	}
-	return r
-}
-
-func (d *dice) world() *world {
-	w := newWorld()
-	w.set.Version = pick(d, "3.10.8", "3.13.7", version, "4.3.6")
-	w.set.ForceBoot, w.set.Replaced = d.rare(), d.rare()
-	w.set.SurvivingQueues, w.set.OwnPartitionHandling = d.yes(), d.rare()
-	w.health = healthcheck.Result{State: pick(d, healthcheck.Critical, healthcheck.Warning, healthcheck.Passing, healthcheck.Passing), Reason: "answers"}
-	w.record, w.recordErr, w.index = d.record(), d.err(), uint64(d.next()%3)
-	for range d.next() % 4 / 3 * 5 {
-		w.late = append(w.late, d.record())
-	}
-	w.managed = Answer([]healthcheck.Node(nil), errNot)
-	for _, n := range []string{"a", "b", "c", "d"} {
-		w.views[n] = d.view(n)
-		w.leaders[n] = Answer(d.yes(), d.err())
-		w.down[n+":1"] = d.yes()
-	}
-	if v := w.views["a"]; v.Err == nil && d.yes() {
-		w.known(v.Value)
-	}
-	w.s = State{
-		Server:     Server{Phase: pick(d, Serving, Serving, Serving, Booting, Stopped), LastStatus: "booting", Started: d.ago(), StoppedAt: d.ago()},
-		Membership: Membership{Role: pick(d, Member, Member, Joining, Seeding), Claim: "claim"},
-		Entry:      Entry{ClusterID: pick(d, "id", "", "other"), ReportedAt: d.ago(), Lapsed: d.rare()},
-		View:       View{View: pick(d, w.views["a"].Value, viewOf("a", "a"), viewOf("a,b,c", "a,b")), At: d.ago(), RecordIndex: uint64(d.next() % 3), PassingPeers: pick(d, "", "b", "b,c")},
-		Partition:  Partition{RestartedAt: d.ago()},
-		Neighbours: Neighbours{LeaderMissing: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}},
-		Join:       Join{Deadline: pick(d, began.Add(time.Minute), began.Add(-time.Minute))},
-		Upkeep:     Upkeep{PauseMinority: d.yes(), GrowTries: d.next() % 3},
-	}
-	if w.s.Membership.Role == Member && d.yes() {
-		w.s.Membership.ClusterID = "id"
-	}
-	if w.s.Membership.ClusterID != "" && d.yes() {
-		w.s.Membership.VerifiedSince = d.ago()
-	}
-	if w.s.Server.Phase == Serving && w.s.Membership.ClusterID != "" && !w.s.Membership.VerifiedSince.IsZero() {
-		w.s.Membership.Verified = !d.rare()
-	}
-	if d.yes() {
-		w.s.Join.StalledSince, w.s.Join.StalledLooks = began.Add(-time.Minute), 1+d.next()%5
-	}
-	if len(w.s.View.Partitions) > 0 {
-		w.s.Partition.Since, w.s.Fault = began.Add(-time.Minute), Fault{"partitioned from b", d.yes()}
-	}
-	ps := []peers.Peer{}
-	for _, n := range d.some("a", "b", "c", "d") {
-		p := passes(n)
-		p.Passing, p.Beating, p.Blank, p.AgentFailed = d.yes(), d.yes(), d.rare(), d.rare()
-		p.ClusterID, p.Volume = pick(d, "id", "", "other"), pick(d, "v"+n, "another")
-		if n == "a" && d.yes() {
-			p.Boot = w.set.Boot
-		}
-		ps = append(ps, p)
-	}
-	w.catalog = Answer(ps, d.err())
-	w.waits = Answer(Waits{Members: d.some("a", "b", "c"), For: d.some("b", "c"), Paused: d.yes()}, d.err())
-	w.queues = Answer(d.next()%2, d.err())
-	w.oldAgents = d.rare()
-	d.onVolume(w)
-	return w
-}
-
-func (d *dice) onVolume(w *world) {
-	w.volume = Volume{CommandRuns: d.rare(), KhepriFlag: d.rare()}
-	w.volume.Database = peers.Seen[bool]{Value: d.yes(), Err: d.err()}
-	if d.yes() {
-		w.marker(Marker{ClusterID: pick(d, "id", "id", "other"), Volume: "va", Members: list("a"), At: began, Regrow: d.yes()})
-	}
-	if d.rare() {
-		w.drained(Maintenance{Leaving: d.yes(), Drained: d.yes(), Done: d.yes(), At: d.ago()})
-	}
-	if d.rare() {
-		w.order(CarryOn{Lost: d.some("b", "c"), Forced: d.yes()})
-	}
-	if d.rare() {
-		err := errors.New("damaged")
-		switch d.next() % 3 {
-		case 0:
-			w.volume.Maintenance = peers.Seen[*Maintenance]{Err: err}
-		case 1:
-			w.volume.CarryOn = peers.Seen[*CarryOn]{Err: err}
-		default:
-			w.volume.Marker = peers.Seen[*Marker]{Err: err}
-		}
-	}
-	for _, a := range []string{"WriteRecord", "SetMirrors", "Enroll", "WritePending", "StopServer", "FailJoin", "ForgetMember", "JoinPeer", "RestartApp", "ForceBoot",
-		"Settle", "WriteCarryOn", "DropCarryOn", "EndMaintenance", "LeaveAgents", "GrowReplicas", "WriteMarker", "SetPauseMinority"} {
-		if d.rare() {
-			w.fails[a] = pick(d, errNot, ErrNoAnswer, ErrCommandRuns, error(&NotRevivedError{errNot}))
-		}
-	}
-	w.said = pick(d, nil, []Said{{"q", "ok"}}, []Said{{"q", "later"}, {"r", "busy"}})
-}
-
 // FuzzDecide holds beats and events in worlds of any kind against what is promised.
 func FuzzDecide(f *testing.F) {
 	for i := range 64 {
@@ -290,7 +89,7 @@ func TestDecide(t *testing.T) {
 	t.Parallel()
 	spoke := map[string]int{}
 	x := uint64(1)
-	for range 20000 {
+	for range 4000 {
 		b := make([]byte, 300)
 		for j := range b {
 			x = x*6364136223846793005 + 1442695040888963407
@@ -348,8 +147,16 @@ func walk(t testing.TB, d dice) (spoke []string) {
 
 // walkBeat is a beat of which every step is looked at.
 func (w *world) walkBeat(t testing.TB, spoke *[]string) Verdict {
-	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
 	asked := map[string]int{}
+	local, trace := w.local(t)
+	if local.Do != nil || len(local.Log) > 0 || local.Status != "" && local.Status != Critical {
+		t.Errorf("Local does more than to look: %+v", local)
+	}
+	for _, q := range trace {
+		if w.seen.Managed.Asked && strings.HasPrefix(q, "ask managed") || w.seen.Nodes["a"].View.Asked && strings.HasPrefix(q, "ask view") || w.seen.Nodes["a"].Leader.Asked && strings.HasPrefix(q, "ask leader") {
+			asked[q]++
+		}
+	}
 	for range MostSteps {
 		w.seen.Now = w.now
 		v := checked(t, "Decide", func(s State, o Observation) Verdict { return Decide(w.set, s, o) }, w.s, w.seen)
@@ -374,13 +181,22 @@ func (w *world) walkBeat(t testing.TB, spoke *[]string) Verdict {
 			if v.Status != Critical && !v.State.Membership.Verified {
 				wrong("%s, and not verified", v.Status)
 			}
+			if local.Status == Critical && v.Status != Critical && len(w.seen.Did) == 0 && len(w.s.Neighbours.Newcomers) == 0 {
+				wrong("%s: %s, and Local said %s: %s", v.Status, v.Reason, local.Rule, local.Reason)
+			}
 			if v.Rule == "healthy" && w.s.Fault.Reason != "" {
 				wrong("healthy with a fault")
 			}
 			return v
 		}
+		if _, again := v.Do.(Enroll); again && w.seen.enrolled() {
+			wrong("verified twice")
+		}
 		if why := w.forbidden(v); why != "" {
 			wrong("%s", why)
+		}
+		if _, boots := v.Do.(ForceBoot); boots { // what RabbitMQ waited for is news
+			clear(asked)
 		}
 		w.act(v)
 		w.valid(t)
@@ -399,6 +215,8 @@ func (w *world) forbidden(v Verdict) string {
 		return check(m.Role == Member, "only a member restarts", phase == Serving, "RabbitMQ does not run", len(w.s.View.Partitions) > 0, "there is no partition", w.s.View.Pauses, "RabbitMQ is not to pause")
 	case EndMaintenance:
 		return check(phase == Serving, "RabbitMQ does not serve", w.health.State != healthcheck.Critical || a.Revive, "its check fails", !a.Revive || known, "the record is unknown")
+	case EndStop:
+		return check(phase == Stopped && w.now.Sub(w.s.Server.StoppedAt) >= 12*time.Second, "it may come to the end of its stop")
 	case FailJoin:
 		return check(m.Role == Joining && phase != Serving, "only a joiner that does not serve gives up")
 	case StopServer:
@@ -455,4 +273,8 @@ func (w *world) valid(t testing.TB) {
 	if wrong != "" {
 		t.Errorf("%s: %+v", wrong, s)
 	}
+}
+
+func (o Observation) enrolled() bool {
+	return slices.ContainsFunc(o.Did, func(out Outcome) bool { _, ok := out.Action.(Enroll); return ok && out.Err == nil })
 }

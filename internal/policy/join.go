@@ -71,7 +71,7 @@ func votesInVain(t *turn) (bool, *Question) {
 		}
 		return false, &q
 	}
-	others, err, ask := t.others()
+	others, ask, err := t.others()
 	switch {
 	case ask != nil:
 		return q(*ask)

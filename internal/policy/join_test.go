@@ -90,6 +90,14 @@ func TestJoinFails(t *testing.T) {
 		{"the catalog is unknown", with(func(w *world) { w.catalog.Err = errNot }), "ask catalog within 7.5s; " + word, kept},
 		{"nobody beats", with(func(w *world) { w.listed(peers.Peer{Node: "b"}) }), "ask catalog within 7.5s; " + word, kept},
 		{"a second one answers", with(func(w *world) { w.listed(passes("c"), passes("b")) }), "ask catalog within 7.5s; ask view c within 7.5s; ask view b within 7.5s; ask leader b within 7.5s; ask view a within 7.5s; FailJoin*", nil},
+		{"one look a beat", joins(1, ago(time.Minute), counted, no, boots), asks + word, func(w *world) string {
+			w.s.Join.StalledLooks = 1
+			w.stops()
+			w.drained(Maintenance{Leaving: true, Done: true})
+			w.record = formed("a,b").Left("a", "told to", ago(time.Hour))
+			_, trace := w.beat(t)
+			return check(join(trace) == asks+"ask record; StopServer; critical: leaving the cluster for good", join(trace), w.s.Join.StalledLooks == 2, fmt.Sprint(w.s.Join.StalledLooks, " looks"))
+		}},
 		{"it all takes too long", with(func(w *world) {
 			w.lasts = map[string]time.Duration{"catalog": 4 * time.Second, "view": 4 * time.Second}
 		}), "ask catalog within 7.5s; ask view b within 3.5s; " + word, kept},

@@ -87,7 +87,7 @@ func quorumLostMnesia(t *turn, r peers.Record) (loss quorumLoss, q *Question, er
 	}
 	// One that serves brings what this node waits for, and one that is not started may.
 	if len(r.Members) > 1 {
-		others, err, q := t.others()
+		others, q, err := t.others()
 		if q != nil || err != nil {
 			return loss, q, err
 		}
@@ -147,7 +147,7 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	return why + fmt.Sprintf("; %scarry on from %s: rmq-entrypoint force-boot --cluster-id %s", mounted, which, m.Value.ClusterID), Verdict{}
 }
 
-// carryOnWithout gives the order by itself.
+// carryOnWithout gives the order by itself. One that lies there is under way already.
 func carryOnWithout(t *turn, lost []string, why string) (string, Verdict) {
 	id, given := t.State.Membership.ClusterID, t.Seen.Volume.CarryOn.Value
 	switch w := did[WriteCarryOn](t); {
@@ -179,7 +179,7 @@ func waitsForMembers(t *turn) Verdict {
 	if t.State.Membership.Role != Member {
 		return Verdict{}
 	}
-	r, err, q := t.record()
+	r, q, err := t.record()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -197,7 +197,7 @@ func waitsForMembers(t *turn) Verdict {
 	if r.State != peers.Formed {
 		return Verdict{}
 	}
-	others, err, q := t.others()
+	others, q, err := t.others()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -242,7 +242,7 @@ func carryOnOrder(t *turn) Verdict {
 	if v, begun := carryOnBegun(t, *order); begun {
 		return v
 	}
-	r, err, q := t.record()
+	r, q, err := t.record()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -272,7 +272,7 @@ func carryOnOrder(t *turn) Verdict {
 		}
 	}
 	if serving {
-		return settle(t, r.Record, order.ClusterID, names)
+		return settle(t, r.Record, names)
 	}
 	if !t.khepri() { // for this run of the server only, and not before Mnesia runs
 		if f := did[ForceBoot](t); !f.Done {
@@ -311,11 +311,16 @@ func beginCarryOn(t *turn, r peers.Record, order CarryOn, paused bool) Verdict {
 	return do(ForceBoot{Node: t.Node, Lost: order.Lost, Khepri: t.khepri(), Paused: paused, Begins: true})
 }
 
-// carryOnBegun is what follows on the first steps of an order in the beat in which they
-// were done.
+// carryOnBegun is what follows on a step of an order in the beat in which it was done,
+// whatever has become of what it was for.
 func carryOnBegun(t *turn, order CarryOn) (v Verdict, begun bool) {
 	if w := did[WriteRecord](t); w.Done && w.Err != nil {
 		return critical("carry on: %s", wording(w.Err)), true
+	}
+	if s := did[Settle](t); s.Done && s.Err != nil {
+		return critical("carry on: %v", s.Err), true
+	} else if s.Done {
+		return finish(DropCarryOn{ClusterID: order.ClusterID, CarriedOut: true}), true
 	}
 	f := did[ForceBoot](t)
 	if !f.Done || !f.Action.Begins {
@@ -338,16 +343,9 @@ func carryOnBegun(t *turn, order CarryOn) (v Verdict, begun bool) {
 }
 
 // settle makes this copy the cluster. Those that are back on record are not lost any more.
-func settle(t *turn, r peers.Record, id string, names []string) Verdict {
-	s := did[Settle](t)
-	if !s.Done {
-		names = without(names, func(n string) bool { _, on := r.Members[n]; return on })
-		return do(Settle{Lost: names, Shrink: t.atLeast(3, 13) && len(r.Members) == 1, NameUnavailable: !t.atLeast(3, 13)})
-	}
-	if s.Err != nil {
-		return critical("carry on: %v", s.Err)
-	}
-	return finish(DropCarryOn{ClusterID: id, CarriedOut: true})
+func settle(t *turn, r peers.Record, names []string) Verdict {
+	names = without(names, func(n string) bool { _, on := r.Members[n]; return on })
+	return do(Settle{Lost: names, Shrink: t.atLeast(3, 13) && len(r.Members) == 1, NameUnavailable: !t.atLeast(3, 13)})
 }
 
 // settled takes what there is after that, whether it succeeded or not.

@@ -37,7 +37,7 @@ func membership(t *turn) Verdict {
 	// lack it.
 	return do(Enroll{
 		Marker: NewMarker(t.Settings, t.State, t.Seen.Now), Since: since,
-		Enter: t.State.Entry.ClusterID != t.State.View.ClusterID, Node: t.Node, Boot: t.Boot,
+		Enter: t.State.Entry.ClusterID != t.State.View.ClusterID,
 	})
 }
 
@@ -324,7 +324,7 @@ func standDown(t *turn, why, word string) (bool, Verdict) {
 
 // recordChanged keeps the record true while the node serves, and names what must not be.
 func recordChanged(t *turn) Verdict {
-	if !t.State.Membership.Verified || anyDid[Enroll](t) {
+	if !t.State.Membership.Verified {
 		return Verdict{}
 	}
 	w := did[WriteRecord](t) // one a beat, and only that this node is off the record matters

@@ -224,6 +224,7 @@ func TestOffTheRecord(t *testing.T) {
 		}},
 		{"by another's hand, never verified", off(Member, false, peers.Gone{By: "alice"}), back, nil},
 		{"by another's hand, and it went on", off(Member, true, peers.Gone{By: "alice", Final: true}), stays + "a was taken off cluster id on * by alice*", nil},
+		{"by another's hand, and it went on, never verified", off(Member, false, peers.Gone{By: "alice", Final: true}), stays + "a was taken off cluster id on * by alice*", nil},
 		{"by another's hand, and it cannot be put back", func(w *world) { off(Member, true, peers.Gone{By: "alice"})(w); w.fails["WriteRecord"] = errNot }, again + "back on*; " + no + "a was taken off the record on * by alice (its volume came up blank), and cannot be put back: no answer yet", nil},
 		{"by another's hand, and somebody is faster", func(w *world) {
 			off(Member, true, peers.Gone{By: "alice"})(w)
@@ -330,4 +331,16 @@ func TestRecordChanged(t *testing.T) {
 		{"off the record itself, by its own doing before", on("b", gone(peers.Gone{At: ago(time.Hour), By: "a, its volume blank, on host h"}, "a")), quiet + "critical: not verified: a took itself off*", nil},
 		{"off the record, and RabbitMQ does not list it as running", func(w *world) { on("b", gone(peers.Gone{By: "alice"}, "a"))(w); w.judged(viewOf("a,b", "b")) }, quiet + "critical: not verified: RabbitMQ does not list this node as running", nil},
 	})
+}
+
+// RabbitMQ was asked again after the record was written, and is in another cluster now.
+func TestWrittenInVain(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	w.serves(Member)
+	w.s.View.ClusterID = "other"
+	seen := Observation{Record: Answer(Record{Record: w.record}, nil), Did: []Outcome{{Rule: "membership", Action: WriteRecord{}}}}
+	if proven, v := prove(&turn{Settings: w.set, State: w.s, Seen: seen, rule: "membership"}); proven || !matches(v.Reason, "not verified: SPLIT: this node is in cluster other*") {
+		t.Errorf("proven %t: %s", proven, v.Reason)
+	}
 }

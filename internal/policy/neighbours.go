@@ -8,20 +8,62 @@ import (
 
 // noMajority: too few members run to decide anything.
 func noMajority(t *turn) Verdict {
-	v := t.State.View
+	v, n := t.State.View, &t.State.Neighbours
 	// A newcomer votes before it is listed as running, and has no cluster id before it is
 	// verified: a seed is not to flap while the second node joins.
-	up := len(v.Running)
+	n.Newcomers = nil
 	others, _, _ := t.others()
 	for _, p := range others {
 		if p.Beating && p.ClusterID == "" && slices.Contains(v.Members, p.Node) && !slices.Contains(v.Running, p.Node) {
-			up++
+			n.Newcomers = append(n.Newcomers, p.Node)
 		}
 	}
-	if !v.Khepri || 2*up > len(v.Members) {
+	if !v.Khepri || 2*(len(v.Running)+len(n.Newcomers)) > len(v.Members) {
 		return Verdict{}
 	}
-	return recordWrong(t, "no majority: "+t.fewRun())
+	return stands(t, "no majority: "+t.fewRun())
+}
+
+// standsStill is noMajority and noLeader by what RabbitMQ alone tells, for as long as the
+// catalog is not to be had. A newcomer that votes is connected, or one of those given.
+func standsStill(t *turn, newcomers []string) Verdict {
+	v, n := t.State.View, &t.State.Neighbours
+	if !v.Khepri || 2*len(v.Running) > len(v.Members) {
+		n.LeaderMissing = false
+		t.goesOn()
+		return Verdict{}
+	}
+	seen := t.Seen.Nodes[t.Node].View
+	switch {
+	case !seen.Asked: // who is connected changes, and the management port does not tell
+		return ask(Question{What: AskView, Node: t.Node, Within: t.TTL / 5})
+	case seen.Err != nil:
+		return Verdict{}
+	}
+	up := without(v.Members, func(m string) bool {
+		return !slices.Contains(v.Running, m) && !slices.Contains(v.Connected, m) && !slices.Contains(newcomers, m)
+	})
+	if 2*len(up) <= len(v.Members) {
+		return stands(t, "no majority: "+t.fewRun())
+	}
+	word := noLeader(t)
+	if led := t.Seen.Nodes[t.Node].Leader; led.Known() && led.Value {
+		t.goesOn()
+	}
+	return word
+}
+
+// goesOn forgets what was wrong because the members could decide nothing.
+func (t *turn) goesOn() {
+	if t.State.Fault.Reason == t.State.Neighbours.StandsStill {
+		t.State.Fault = Fault{}
+	}
+}
+
+// stands has a verified node out of service because its cluster can decide nothing.
+func stands(t *turn, why string) Verdict {
+	t.State.Neighbours.StandsStill = why
+	return recordWrong(t, why)
 }
 
 func (t *turn) fewRun() string {
@@ -74,5 +116,5 @@ func noLeader(t *turn) Verdict {
 	if n.LeaderMissing = leader.Known() && !leader.Value; !before || !n.LeaderMissing {
 		return Verdict{}
 	}
-	return recordWrong(t, "no leader: "+t.fewRun())
+	return stands(t, "no leader: "+t.fewRun())
 }

@@ -153,6 +153,8 @@ var (
 	ErrChanged = errors.New("another node changed the record first, looking again")
 	// ErrNoAnswer: the order may have been heard.
 	ErrNoAnswer = errors.New("no answer")
+	// ErrNotStopping: the server is not on its way to its end.
+	ErrNotStopping = errors.New("the server is not stopping")
 	// ErrCommandRuns: an operator's command has begun to work on the node.
 	ErrCommandRuns = errors.New("a command works on this node")
 )
@@ -190,15 +192,6 @@ func (o Observation) after(out Outcome) Observation {
 		o.Waits = Fact[Waits]{}
 		o.Nodes = maps.Clone(o.Nodes)
 		delete(o.Nodes, a.Node)
-	case Enroll:
-		if out.Err == nil && a.Enter {
-			o.Catalog.Value = slices.Clone(o.Catalog.Value)
-			for i, p := range o.Catalog.Value {
-				if p.Node == a.Node && p.Boot == a.Boot {
-					o.Catalog.Value[i].ClusterID = a.Marker.ClusterID
-				}
-			}
-		}
 	}
 	return o
 }

@@ -55,7 +55,7 @@ func leaving(t *turn) Verdict {
 	if t.Seen.Volume.Maintenance.Err != nil || order == nil || !order.Leaving {
 		return Verdict{}
 	}
-	r, err, q := t.record()
+	r, q, err := t.record()
 	if q != nil {
 		return ask(*q)
 	}

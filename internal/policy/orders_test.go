@@ -141,7 +141,7 @@ func TestOrdersOfOneThatStopped(t *testing.T) {
 	v.Khepri = true
 	w.known(v)
 	_, trace := w.beat(t)
-	if got, want := join(trace), "ask record; ask view a; WriteRecord(*); ForceBoot(*); WriteCarryOn(*)!; ask view a; critical: maintenance: drained since *"; !matches(got, want) {
+	if got, want := join(trace), "ask record; ask view a; WriteRecord(*); ForceBoot(*); WriteCarryOn(*)!; ask view a; ask catalog; critical: maintenance: drained since *"; !matches(got, want) {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 	// One that it gives itself is carried out with the next beat.

@@ -92,7 +92,7 @@ func partition(t *turn) Verdict {
 	rival := slices.ContainsFunc(v.Partitions, func(m string) bool { return slices.Contains(silent, m) }) // may be one
 	winners := strings.Join(s.survivors(v.Members), ", ")
 	restarts := fmt.Sprintf(": %s go on, RabbitMQ restarts here to be one of them", winners)
-	switch told, done := restarted(t); {
+	switch done, told := restarted(t); {
 	case !v.Pauses:
 		f.Reason += ": restart the smaller side, of two nodes one; or set cluster_partition_handling"
 	case !s.runs(node):
@@ -129,7 +129,7 @@ func partition(t *turn) Verdict {
 
 // restarted reports whether RabbitMQ was told to restart in this beat, and why it was not
 // heard.
-func restarted(t *turn) (told error, done bool) {
+func restarted(t *turn) (done bool, told error) {
 	for _, o := range t.Seen.Did {
 		if _, ok := o.Action.(RestartApp); ok {
 			done = true
@@ -138,7 +138,7 @@ func restarted(t *turn) (told error, done bool) {
 			}
 		}
 	}
-	return told, done
+	return done, told
 }
 
 // restarts: what does not answer in time may have heard it.

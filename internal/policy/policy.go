@@ -31,6 +31,8 @@
 // are asked again from the first on, and come to the same question or further. What an
 // action came to is noted at once by [Ended], whatever cuts the beat short.
 //
+// [Local] is the word before that, by what this host alone tells: it must never wait for Consul.
+//
 // [NextChore] is the same for what a verified node does once it has told Consul how it
 // is. [Heard] and [Closed] are what events make of a [State].
 //
@@ -146,6 +148,7 @@ var phases = map[Phase]phase{
 	Stopped: {all: true, rules: []rule{
 		{"joinTimeout", joinTimeout},
 		{"joinStalled", joinStalled},
+		{"stopHangs", stopHangs},
 		{"maintenance", maintenance},
 		{"leaving", leaving},
 		{"carryOnOrder", carryOnOrder},
@@ -164,6 +167,10 @@ func Decide(set Settings, s State, seen Observation) Verdict {
 	p := phases[t.State.Server.Phase]
 	if t.State.Server.Phase != Stopped {
 		t.State.Majority.Lost = nil
+	}
+	if anyDid[Enroll](t) { // what comes before that has had its say, and has more with the next beat
+		i := slices.IndexFunc(p.rules, func(r rule) bool { return r.name == "membership" })
+		p.rules, t.sought = p.rules[i:], true
 	}
 	var word Verdict
 	for _, r := range p.rules {
@@ -187,6 +194,45 @@ func Decide(set Settings, s State, seen Observation) Verdict {
 		t.State.Entry.MissingSince = Never
 	}
 	return t.verdict(word)
+}
+
+// Rules for what this host alone tells, in order: neither Consul nor another node is asked.
+var local = []rule{
+	{"checkFails", func(t *turn) Verdict {
+		if r := t.Seen.Health; r.State == healthcheck.Critical {
+			return critical("%s", r.Reason)
+		}
+		return Verdict{}
+	}},
+	{"partition", func(t *turn) Verdict {
+		v := partitionAnyway(t)
+		if v.Do != nil { // a beat does it, and says so, too
+			v = critical("%s", t.State.Fault.Reason)
+		}
+		return v
+	}},
+	{"standsStill", func(t *turn) Verdict { return standsStill(t, t.State.Neighbours.Newcomers) }},
+}
+
+// Local is the word on a node that is known to be unfit before Consul is asked, or a question
+// to this node's RabbitMQ on the way to it. The zero Verdict means that nothing is known to be
+// wrong, and never that all is well. A beat comes to its own word with the same answers, so
+// there is nothing to be done, and no state to go on from.
+func Local(set Settings, s State, seen Observation) Verdict {
+	t := &turn{Settings: set, State: s, Seen: seen}
+	if s.Server.Phase != Serving {
+		return Verdict{}
+	}
+	for _, r := range local {
+		t.rule = r.name
+		if v := r.says(t); v.Ask != nil || v.Status == Critical {
+			return Verdict{Rule: r.name, Ask: v.Ask, Status: v.Status, Reason: v.Reason}
+		}
+		if !s.Membership.Verified { // it is unfit as it is
+			break
+		}
+	}
+	return Verdict{}
 }
 
 // turn is one run through the rules.
@@ -216,19 +262,19 @@ func (t *turn) once(what, why string) {
 }
 
 // record returns the record, or the question for it.
-func (t *turn) record() (r Record, err error, ask *Question) {
+func (t *turn) record() (Record, *Question, error) {
 	if !t.Seen.Record.Asked {
-		return Record{}, nil, &Question{What: AskRecord}
+		return Record{}, &Question{What: AskRecord}, nil
 	}
-	return t.Seen.Record.Value, t.Seen.Record.Err, nil
+	return t.Seen.Record.Value, nil, t.Seen.Record.Err
 }
 
 // others returns the entries of other nodes, or the question for them.
-func (t *turn) others() (ps []peers.Peer, err error, ask *Question) {
+func (t *turn) others() ([]peers.Peer, *Question, error) {
 	if !t.Seen.Catalog.Asked {
-		return nil, nil, &Question{What: AskCatalog}
+		return nil, &Question{What: AskCatalog}, nil
 	}
-	return without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == t.Node }), t.Seen.Catalog.Err, nil
+	return without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == t.Node }), nil, t.Seen.Catalog.Err
 }
 
 // A deed is what a rule had done in this beat.

@@ -81,6 +81,25 @@ func (s State) healed() State {
 	return s
 }
 
+// StopUsually is longer than RabbitMQ takes to stop: 2 to 8 s on two cores. stopHangs tries
+// to end a stop that hangs until endStopFor after it began.
+const (
+	StopUsually = 12 * time.Second
+	endStopFor  = time.Minute
+)
+
+// stopHangs ends a server that does not come to the end of its stop. Nodes that stop together
+// lose their majority on the way, and what they still want to change waits for it, until the
+// engine kills them. What a server has confirmed is on disk by then. A server whose application
+// alone was stopped is none that stops.
+func stopHangs(t *turn) Verdict {
+	since := t.Seen.Now.Sub(t.State.Server.StoppedAt)
+	if since < StopUsually || since >= endStopFor || did[EndStop](t).Done {
+		return Verdict{}
+	}
+	return do(EndStop{})
+}
+
 // lastWord is what a node says of itself while RabbitMQ does not run.
 func lastWord(t *turn) Verdict { return critical("%s", t.lastWord()) }
 

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -116,11 +115,38 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// A server that does not come to the end of its stop is ended, and none that is stopped otherwise.
+func TestStopHangs(t *testing.T) {
+	t.Parallel()
+	stopped := func(d time.Duration, f func(*world)) func(*world) {
+		return func(w *world) {
+			w.stops()
+			w.s.Membership.Role, w.s.Server.StoppedAt = Seeding, began.Add(-d)
+			f(w)
+		}
+	}
+	const word = "critical: stopped (stopping)"
+	said := func(want bool) func(*world) string {
+		return func(w *world) string {
+			return check(w.logged("the server did not come to the end of its stop: ended, what it has confirmed is on disk after*") == want, "what the log says of it")
+		}
+	}
+	nothing := func(*world) {}
+	run(t, []row{
+		{"it may end yet", stopped(StopUsually-1, nothing), word, said(false)},
+		{"it hangs", stopped(StopUsually, nothing), "EndStop; " + word, said(true)},
+		{"its application alone was stopped", stopped(StopUsually, func(w *world) { w.fails["EndStop"] = ErrNotStopping }), "EndStop; " + word, said(false)},
+		{"it cannot be asked", stopped(endStopFor-1, func(w *world) { w.fails["EndStop"] = errNot }), "EndStop; " + word, said(false)},
+		{"it was stopped long ago", stopped(endStopFor, nothing), word, said(false)},
+		{"it boots", func(w *world) { w.boots(Seeding); w.s.Server.StoppedAt = began.Add(-StopUsually) }, "critical: Startup in progress", nil},
+	})
+}
+
 func TestStart(t *testing.T) {
 	t.Parallel()
 	set := newWorld().set
 	s := Start(set, Membership{Role: Joining, Claim: "c"}, true, began)
 	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) || !s.Upkeep.PauseMinority {
-		t.Error(fmt.Sprintf("%+v", s))
+		t.Errorf("%+v", s)
 	}
 }

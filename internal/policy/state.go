@@ -132,10 +132,14 @@ type Partition struct {
 
 // Neighbours is what only this node sees of the others. Nothing in it is critical at one
 // look: UnseenSince names members that pass and are not seen running, LeaderMissing is
-// what the last look found.
+// what the last look found. Newcomers are members that the last catalog showed on their way:
+// they vote, and do not run yet. StandsStill is the Fault that RabbitMQ's own view tells of,
+// and so its end, too.
 type Neighbours struct {
 	UnseenSince   map[string]time.Time
 	LeaderMissing bool
+	Newcomers     []string
+	StandsStill   string
 }
 
 // Join is read while the Role is Joining. StalledLooks is above 0 while StalledSince is

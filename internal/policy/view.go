@@ -32,9 +32,13 @@ func unknown(t *turn, err error) Verdict {
 	return v
 }
 
-// unasked is unknown because of Consul, which is not needed to heal a partition.
+// unasked is unknown because of Consul, which is not needed to heal a partition, nor to know
+// that too few members run to decide anything.
 func unasked(t *turn, err error) Verdict {
 	v := partitionAnyway(t)
+	if v.Reason == "" && !v.pending() && t.State.Membership.Verified {
+		v = standsStill(t, nil)
+	}
 	if v.pending() {
 		return v
 	}
@@ -46,7 +50,7 @@ func unasked(t *turn, err error) Verdict {
 }
 
 func recordUnknown(t *turn) Verdict {
-	_, err, q := t.record()
+	_, q, err := t.record()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -57,7 +61,7 @@ func recordUnknown(t *turn) Verdict {
 }
 
 func catalogUnknown(t *turn) Verdict {
-	_, err, q := t.others()
+	_, q, err := t.others()
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -102,7 +106,11 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 		if known && same {
 			v.At, v.PassingPeers, v.RecordIndex = t.Seen.Now, passing, record
 		}
-		if same && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < viewEvery) {
+		every := viewEvery
+		if t.Seen.Record.Err != nil || t.Seen.Catalog.Err != nil { // nobody's check that lapses tells of a change
+			every = min(every, t.TTL)
+		}
+		if same && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < every) {
 			return nil, nil
 		}
 	}

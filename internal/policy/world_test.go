@@ -180,6 +180,26 @@ func (w *world) beat(t testing.TB) (Verdict, []string) {
 	return Verdict{}, nil
 }
 
+// local looks at the node before Consul is asked, and tells what came of it. What was answered
+// is in the observation that a beat begins with.
+func (w *world) local(t testing.TB) (Verdict, []string) {
+	w.seen = Observation{Now: w.now, Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
+	var trace []string
+	for range MostSteps {
+		v := checked(t, "Local", func(s State, o Observation) Verdict { return Local(w.set, s, o) }, w.s, w.seen)
+		if v.Ask == nil {
+			return v, append(trace, v.Status+": "+v.Reason)
+		}
+		before := w.seen
+		if trace = append(trace, w.answer(*v.Ask)); w.seen.Nodes["a"].View.Err != nil || w.seen.Nodes["a"].Leader.Err != nil {
+			w.seen = before // a beat asks again
+			return Verdict{}, append(trace, ": ")
+		}
+	}
+	t.Fatalf("a look without an end: %s", trace)
+	return Verdict{}, nil
+}
+
 // chores has the node do what is left to do.
 func (w *world) chores(t testing.TB) (trace []string) {
 	w.seen.Did = nil
@@ -277,11 +297,20 @@ func (w *world) effect(name string, a Action, out *Outcome) string {
 	case JoinPeer:
 		return fmt.Sprintf("%s(%s)", name, a.Peer)
 	case ForceBoot:
+		if v := w.views["a"]; done && a.Khepri { // it forgets them
+			v.Value.Members = without(v.Value.Members, func(m string) bool { return slices.Contains(a.Lost, m) })
+			w.views["a"] = v
+		}
 		return fmt.Sprintf("%s(%s khepri=%t paused=%t)", name, strings.Join(a.Lost, ","), a.Khepri, a.Paused)
 	case Settle:
 		v := w.views["a"].Value
 		v.Members = without(v.Members, func(m string) bool { return slices.Contains(a.Lost, m) })
 		w.known(v)
+		s := w.s
+		s.View.View = v
+		if m := NewMarker(w.set, s, w.now); done {
+			w.volume.Marker.Value = &m
+		}
 		w.seen.See("a", func(n *Node) { n.View = w.views["a"] })
 		return fmt.Sprintf("%s(%s shrink=%t)", name, strings.Join(a.Lost, ","), a.Shrink)
 	case WriteCarryOn:

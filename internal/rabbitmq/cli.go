@@ -59,7 +59,8 @@ func execute(ctx context.Context, longNames bool, env []string, argv ...string) 
 	name := argv[0]
 	argv = directEval(longNames, argv)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = ServerEnv(os.Environ(), env...)
+	// A flag may have overruled what the environment says.
+	cmd.Env = ServerEnv(os.Environ(), append(slices.Clone(env), fmt.Sprintf("RABBITMQ_USE_LONGNAME=%t", longNames))...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second

@@ -53,6 +53,12 @@ func (b CLI) HaltSoon(ctx context.Context, pid int) error {
 	return terminate(pid)
 }
 
+// EndStop ends the server of this node at once if it is stopping, and reports whether it is.
+func (b CLI) EndStop(ctx context.Context) (bool, error) {
+	out, err := b.Ctl(ctx, b.Node, "eval", erlang("end_stop"))
+	return strings.Contains(out, "stopping|true|"), err
+}
+
 // terminate sends SIGTERM to one process: to kill(2) less than 1 would mean many.
 func terminate(pid int) error {
 	if pid < 1 {

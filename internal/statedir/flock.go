@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -50,4 +51,57 @@ func TryLock(dir, seat string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return f, nil
+}
+
+// A Process is one process for good: another one may get its PID, and not its start time.
+type Process struct {
+	PID     int
+	Started uint64 // in clock ticks since boot
+}
+
+// clockTick is what /proc counts in, on every Linux that Go knows.
+const clockTick = time.Second / 100
+
+// Self is the process that asks.
+func Self() Process { return Process{os.Getpid(), StartTime(os.Getpid())} }
+
+// OlderThan reports how much earlier than q the process was started.
+func (p Process) OlderThan(q Process) time.Duration {
+	return time.Duration(int64(q.Started)-int64(p.Started)) * clockTick
+}
+
+// Kill ends the process, if it is still there, and nobody who came after it.
+func (p Process) Kill() error {
+	found, err := os.FindProcess(p.PID) // holds on to the process, not to its PID
+	if err != nil {
+		return err
+	}
+	defer found.Release()
+	if p.PID <= 1 || StartTime(p.PID) != p.Started {
+		return os.ErrProcessDone
+	}
+	return found.Kill()
+}
+
+// Sign writes into a lock who holds it.
+func Sign(seat *os.File) error {
+	p := Self()
+	text := fmt.Appendf(nil, "%d %d\n", p.PID, p.Started)
+	if _, err := seat.WriteAt(text, 0); err != nil {
+		return fmt.Errorf("write who holds the lock: %w", err)
+	}
+	return seat.Truncate(int64(len(text)))
+}
+
+// Holder returns who signed the lock last.
+func Holder(dir, seat string) (p Process, err error) {
+	f, err := os.Open(filepath.Join(dir, seat))
+	if err != nil {
+		return p, err
+	}
+	defer f.Close()
+	if _, err := fmt.Fscan(io.LimitReader(f, 100), &p.PID, &p.Started); err != nil {
+		return p, fmt.Errorf("read who holds %s: %w", f.Name(), err)
+	}
+	return p, nil
 }

@@ -114,11 +114,12 @@ type Found struct {
 	Volume  string
 	Cluster string   // of a member's marker
 	Members []string // as the marker last knew them
+	Queues  *Queues  // what was decided about queues; nil: nothing
 	Claim   string
-	Alone   bool // blank for the decision, though there is a database
-	Joining bool // blank, and a join was under way
-	Failed  bool // blank, and a join came to nothing
-	Lost    bool // blank, though a marker says there was data
+	Alone   bool   // blank for the decision, though there is a database
+	Joining bool   // blank, and a join was under way
+	Failed  bool   // blank, and a join came to nothing
+	Lost    string // blank, though a marker says that there was this cluster's data
 }
 
 // Inspect reads the volume. "No marker means blank" would wipe a joiner that had
@@ -136,6 +137,9 @@ func (v Dir) Inspect() (c Found, err error) {
 	if err != nil {
 		return c, err
 	}
+	if c.Queues, err = v.Queues(); err != nil {
+		return c, err
+	}
 	if marker != nil && !data {
 		// A marker beside a directory with something in it is data of a kind we do
 		// not know: start. Only nothing at all is a lost directory.
@@ -143,7 +147,9 @@ func (v Dir) Inspect() (c Found, err error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return c, err
 		}
-		data, c.Lost = len(entries) > 0, len(entries) == 0
+		if data = len(entries) > 0; !data {
+			c.Lost = marker.ClusterID
+		}
 	}
 	switch {
 	case data && marker != nil:

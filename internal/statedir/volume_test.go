@@ -94,7 +94,9 @@ func TestInspect(t *testing.T) {
 				default: // blank, but whose it is and what was under way is known
 					want = Found{Volume: "vp", Claim: "c", Alone: dir.database, Joining: as == Joining}
 				}
-				want.Lost = m != nil && dir.empty
+				if m != nil && dir.empty {
+					want.Lost = m.ClusterID
+				}
 
 				got, err := v.Inspect()
 				if err != nil || !reflect.DeepEqual(got, want) {
@@ -151,7 +153,7 @@ func TestInspectFailedJoin(t *testing.T) {
 	marked := testVolume(t) // a member once
 	expect.Must(t, writeJSON(marked.file("member"), Marker{ClusterID: "id", Volume: "vm"}))
 	expect.Must(t, marked.WritePending(Pending{Role: Joining, Claim: "c", Volume: "vp", Failed: true}))
-	if c, err := marked.Inspect(); err != nil || c.Failed || !c.Lost {
+	if c, err := marked.Inspect(); err != nil || c.Failed || c.Lost != "id" {
 		t.Errorf("with a marker: %+v, %v", c, err)
 	}
 	touch(t, filepath.Join(v.Data, "rabbit_serial"))

@@ -149,7 +149,7 @@ func TestNoBroker(t *testing.T) {
 				t.Errorf("%s: it does not say %q: %v", c.args, w, err)
 			}
 		}
-		if took := time.Since(began); took < 300*time.Millisecond || took > 10*time.Second {
+		if took := time.Since(began); took < 300*time.Millisecond || took > expect.Soon {
 			t.Errorf("%s: gave up after %s", c.args, took)
 		}
 		if strings.Contains(err.Error()+log.String(), "pa55") {
@@ -209,7 +209,7 @@ func TestClientsStop(t *testing.T) {
 		if (err == nil) != (name == "consume") { // a message that was not sent is an error
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > dialTimeout {
 			t.Errorf("%s took %s", name, took)
 		}
 	}
@@ -235,139 +235,6 @@ func runClient(t *testing.T, ctx context.Context, args ...string) (out, log stri
 		t.Errorf("the password shows: %s%v", text, err)
 	}
 	return o.String(), l.String(), events, err
-}
-
-func TestProduceOneMessage(t *testing.T) {
-	s := serveStub(t, nil)
-	out, _, events, err := runClient(t, t.Context(), "produce", "--brokers", s.addr, "Hello", "World...")
-	_, _, bodies, _ := s.saw()
-	if err != nil || out != "confirmed: Hello World...\n" || !slices.Equal(bodies, []string{"Hello World..."}) {
-		t.Errorf("%q, %v; the broker has %q", out, err, bodies)
-	}
-	if want := []string{"produce my-queue", "confirmed 1", "end 1"}; !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q", events, want)
-	}
-}
-
-// A confirm that is lost with the connection says nothing of the message, so it is
-// sent again; what was confirmed is not.
-func TestUnconfirmedIsSentAgain(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if c.number > 1 || !call.is(60, 40) {
-			return false
-		}
-		if c.published == 5 { // it has 5, and confirmed 2
-			c.Close()
-		}
-		return c.published > 2
-	})
-	out, log, events, err := runClient(t, t.Context(), "produce", "--brokers", s.addr, "--count", "6", "--rate", "1000")
-	if err != nil || !strings.Contains(out, "6 of 6 messages confirmed") {
-		t.Errorf("%q, %v", out, err)
-	}
-	_, _, bodies, _ := s.saw()
-	if want := []string{"message 1", "message 2", "message 3", "message 4", "message 5", "message 3", "message 4", "message 5", "message 6"}; !slices.Equal(bodies, want) {
-		t.Errorf("the broker has %q, want %q", bodies, want)
-	}
-	if want := []string{"produce my-queue", "confirmed 1", "confirmed 2", "confirmed 3", "confirmed 4", "confirmed 5", "confirmed 6", "end 6"}; !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q", events, want)
-	}
-	if !strings.Contains(log, "confirmed again") {
-		t.Errorf("the log does not say that confirms came again:\n%s", log)
-	}
-}
-
-// A refused message is not a confirmed one.
-func TestRefusedMessageIsSentAgain(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if call.is(60, 40) && c.published == 2 {
-			c.confirm(120, 2)
-			return true
-		}
-		return false
-	})
-	_, _, events, err := runClient(t, t.Context(), "produce", "--brokers", s.addr, "--count", "2", "--rate", "1000")
-	_, _, bodies, _ := s.saw()
-	if want := []string{"message 1", "message 2", "message 2"}; err != nil || !slices.Equal(bodies, want) {
-		t.Errorf("the broker has %q, want %q; %v", bodies, want, err)
-	}
-	if want := []string{"produce my-queue", "confirmed 1", "confirmed 2", "end 2"}; !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q", events, want)
-	}
-}
-
-// A broker confirms a message that no queue took, after it gave it back: the
-// producer declares the queue again and sends it once more.
-func TestMessageThatNoQueueTook(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if c.number == 1 && call.is(60, 40) {
-			c.giveBack(call)
-			c.confirm(80, c.published)
-			return true
-		}
-		return false
-	})
-	_, log, events, err := runClient(t, t.Context(), "produce", "--brokers", s.addr, "--count", "1")
-	_, declared, bodies, _ := s.saw()
-	if want := []string{"message 1", "message 1"}; err != nil || !slices.Equal(bodies, want) || declared != 2 {
-		t.Errorf("the broker has %q, want %q, and declared %d queues; %v", bodies, want, declared, err)
-	}
-	if want := []string{"produce my-queue", "confirmed 1", "end 1"}; !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q", events, want)
-	}
-	if !strings.Contains(log, "is gone") {
-		t.Errorf("the log does not say that the queue is gone:\n%s", log)
-	}
-}
-
-// Nothing is sent while the broker says that it is blocked.
-func TestBlockedProducerWaits(t *testing.T) {
-	unblock := make(chan struct{})
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if call.is(60, 40) && c.published == 1 {
-			c.method(0, 10, 60, short("low on memory"))
-			c.confirm(80, 1)
-			go func() {
-				<-unblock
-				c.method(0, 10, 61, "")
-			}()
-			return true
-		}
-		return false
-	})
-	var meanwhile []string
-	time.AfterFunc(300*time.Millisecond, func() {
-		_, _, meanwhile, _ = s.saw()
-		close(unblock)
-	})
-	_, log, _, err := runClient(t, t.Context(), "produce", "--brokers", s.addr, "--count", "20", "--rate", "200")
-	<-unblock // or nothing kept it waiting
-	_, _, bodies, _ := s.saw()
-	if err != nil || len(meanwhile) > 3 || len(bodies) != 20 { // one or two may be on their way when the word comes
-		t.Errorf("%d messages came while it was blocked, %d in all; %v", len(meanwhile), len(bodies), err)
-	}
-	if !strings.Contains(log, "low on memory") {
-		t.Errorf("the log does not say why:\n%s", log)
-	}
-}
-
-// Told to stop, the producer waits for the confirms that are missing, for --settle
-// at most, and says what it does not know.
-func TestConfirmsThatNeverCome(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool { return call.is(60, 40) && c.published == 2 })
-	ctx, cancel := context.WithCancel(t.Context())
-	began := time.Now()
-	time.AfterFunc(300*time.Millisecond, cancel)
-	_, _, events, err := runClient(t, ctx, "produce", "--brokers", s.addr, "--rate", "100", "--settle", "500ms")
-	if err == nil || !strings.Contains(err.Error(), "never confirmed") || !strings.Contains(err.Error(), "--settle") {
-		t.Errorf("got %v", err)
-	}
-	if took := time.Since(began); took < 800*time.Millisecond || took > 5*time.Second {
-		t.Errorf("took %s", took)
-	}
-	if slices.Contains(events, "confirmed 2") || !slices.Contains(events, "confirmed 1") || !strings.HasPrefix(events[len(events)-1], "end ") {
-		t.Errorf("the ledger has %q", events)
-	}
 }
 
 // What a broker refuses ends the client at once, with its words and the way out.
@@ -425,83 +292,5 @@ func TestRefusalLater(t *testing.T) {
 	_, log, _, err := runClient(t, t.Context(), "produce", "--brokers", s.addr, "--count", "1")
 	if links, _, _, _ := s.saw(); err != nil || links != 3 || !strings.Contains(log, "shutdown") {
 		t.Errorf("%d connections, %v\n%s", links, err, log)
-	}
-}
-
-// Each message is worked on, written down and acknowledged, also one that is none
-// of ours; --count ends it.
-func TestConsume(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if !call.is(60, 20) {
-			return false
-		}
-		c.method(1, 60, 21, call.consumer())
-		c.deliver(call, 1, "a/7", "message 7")
-		c.deliver(call, 2, "", "Hello.")
-		c.deliver(call, 3, "a/8", "message 8")
-		c.deliver(call, 4, "a/9", "message 9")
-		return true
-	})
-	began := time.Now()
-	out, _, events, err := runClient(t, t.Context(), "consume", "--brokers", s.addr, "--count", "3", "--prefetch", "4")
-	if err != nil || !strings.HasPrefix(out, "3 messages received") {
-		t.Errorf("%q, %v", out, err)
-	}
-	if took := time.Since(began); took < time.Second {
-		t.Errorf("a dot was no second of work: %s", took)
-	}
-	if want := []string{"consume my-queue", "received 7", "received 8", "end 3"}; !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q", events, want)
-	}
-	if _, _, _, acks := s.saw(); !slices.Equal(acks, []uint64{1, 2, 3}) {
-		t.Errorf("acknowledged %v, want 1, 2 and 3", acks)
-	}
-}
-
-// A queue that goes away under the consumer, or moves, is looked for again; an idle
-// consumer ends.
-func TestConsumerIsCancelledByTheBroker(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if !call.is(60, 20) {
-			return false
-		}
-		tag := call.consumer()
-		c.method(1, 60, 21, tag)
-		if c.number == 1 {
-			c.method(1, 60, 30, tag+"\x01")
-		} else {
-			c.deliver(call, 1, "a/1", "message 1")
-		}
-		return true
-	})
-	_, log, events, err := runClient(t, t.Context(), "consume", "--brokers", s.addr, "--idle", "300ms")
-	if want := []string{"consume my-queue", "received 1", "end 1"}; err != nil || !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q; %v", events, want, err)
-	}
-	if !strings.Contains(log, "ended the delivery") {
-		t.Errorf("the log does not say it:\n%s", log)
-	}
-}
-
-// Told to stop in the middle of its work, the consumer leaves the message to
-// others.
-func TestUnfinishedWorkIsNotAcknowledged(t *testing.T) {
-	s := serveStub(t, func(c *stubConn, call stubCall) bool {
-		if !call.is(60, 20) {
-			return false
-		}
-		c.method(1, 60, 21, call.consumer())
-		c.deliver(call, 1, "a/1", "message 1.........")
-		return true
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(300*time.Millisecond, cancel)
-	began := time.Now()
-	_, _, events, err := runClient(t, ctx, "consume", "--brokers", s.addr)
-	if want := []string{"consume my-queue", "end 0"}; err != nil || !slices.Equal(events, want) {
-		t.Errorf("the ledger has %q, want %q; %v", events, want, err)
-	}
-	if _, _, _, acks := s.saw(); time.Since(began) > 3*time.Second || len(acks) != 0 {
-		t.Errorf("took %s, acknowledged %v", time.Since(began), acks)
 	}
 }

@@ -137,7 +137,7 @@ func TestFoundNeverEndsWhatRuns(t *testing.T) {
 			}
 			c.Logf("forget-cluster: %s", out)
 			status, out = n1.attempt()
-			if status != 1 || !strings.Contains(out, n1.name+" was taken off cluster "+id) || !strings.Contains(out, "by rmq-entrypoint forget-cluster on host operator") {
+			if status != 78 || !strings.Contains(out, n1.name+" was taken off cluster "+id) || !strings.Contains(out, "by rmq-entrypoint forget-cluster on host operator") {
 				c.Errorf("the volume that was given up: exit %d:\n%s", status, out)
 			}
 		})

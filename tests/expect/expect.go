@@ -1,4 +1,4 @@
-// Package expect is what the tests of several rooms wait for and compare.
+// Package expect is what the tests of several packages wait for and compare.
 package expect
 
 import (
@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 )
+
+// Soon ends what would hang: what it is waited for takes a moment, and some seconds on a
+// machine that is busy.
+const Soon = time.Minute
 
 // Listen0 listens on a free port of 127.0.0.1.
 func Listen0(t testing.TB) net.Listener {

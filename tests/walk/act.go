@@ -117,6 +117,8 @@ func (c *companion) do(seen *policy.Observation, a policy.Action) (said []policy
 	case policy.StopServer:
 		p.whole = true
 		return nil, p.call("stopping the server", 0.2, 0.6, func() error { w.law.stops(c); c.box.server.halt(); return nil })
+	case policy.EndStop:
+		return nil, p.call("ending a stop", 0.2, 0.6, c.endStop)
 	case policy.ForgetMember:
 		return nil, p.call("having "+a.Node+" forgotten", 0.2, 1.5, func() error { return w.forget(c.box.node, a.Asked, a.Node) })
 	case policy.JoinPeer:
@@ -142,6 +144,15 @@ func (c *companion) do(seen *policy.Observation, a policy.Action) (said []policy
 		return []policy.Said{{Name: "q", Word: word}}, p.call("growing replicas", 0.2, 1, c.mustServe)
 	}
 	return nil, nil
+}
+
+// endStop ends a server that is stopping.
+func (c *companion) endStop() error {
+	if s := c.box.server; s == nil || !s.ending {
+		return policy.ErrNotStopping
+	}
+	c.box.close("the server was ended, which did not come to the end of its stop")
+	return nil
 }
 
 func (c *companion) mustServe() error {

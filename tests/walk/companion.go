@@ -79,7 +79,9 @@ func (c *companion) loop() {
 	for {
 		if len(c.inbox) == 0 {
 			c.beating = true
-			c.beat()
+			if seen, ok := c.look(); ok {
+				c.beat(seen)
+			}
 			c.beating, c.p.cut, c.p.whole, c.p.deadline = false, false, false, 0
 		}
 		for len(c.inbox) == 0 && tick <= w.clock.now {
@@ -138,8 +140,37 @@ func (c *companion) show(v policy.Verdict, reason string) {
 	c.p.w.say(c.box.node.who, "is %s: %s", v.Status, reason)
 }
 
-func (c *companion) beat() {
-	seen := c.glance()
+// look looks at this node: at its volume, at AMQP, and at what RabbitMQ alone tells. It is not
+// ok when an event cut it short.
+func (c *companion) look() (seen policy.Observation, ok bool) {
+	seen = c.glance()
+	if c.state.Server.Phase != policy.Stopped {
+		r := c.check()
+		if c.p.cut {
+			return seen, false
+		}
+		seen.Health = c.steady.Next(r)
+	}
+	for range policy.MostSteps {
+		seen.Now = c.p.now()
+		v := policy.Local(c.set, c.state, seen)
+		if v.Ask == nil {
+			if v.Reason != "" {
+				c.show(policy.Verdict{Status: policy.Critical, Lost: c.board.lost, Out: c.board.out}, v.Reason)
+			}
+			break
+		}
+		after := seen
+		c.ask(&after, *v.Ask)
+		if n := after.Nodes[v.Ask.Node]; n.View.Err != nil || n.Leader.Err != nil {
+			break // the heartbeat asks again
+		}
+		seen = after
+	}
+	return seen, !c.p.cut
+}
+
+func (c *companion) beat(seen policy.Observation) {
 	if c.state.Server.Phase == policy.Stopped {
 		if v, ok := c.decide(&seen); ok {
 			c.show(v, v.Reason)
@@ -147,7 +178,6 @@ func (c *companion) beat() {
 		}
 		return
 	}
-	seen.Health = c.steady.Next(c.check())
 	if c.state.Entry.Pending {
 		err := c.announce()
 		c.state.Entry = c.state.Entry.Tried(err == nil)
@@ -163,9 +193,9 @@ func (c *companion) beat() {
 			break
 		}
 		c.state = c.state.EntryLost()
-		health := seen.Health
+		health, began := seen.Health, seen.Began
 		seen = c.glance()
-		seen.Health = health
+		seen.Health, seen.Began = health, began
 		if v, ok = c.decide(&seen); !ok {
 			return
 		}

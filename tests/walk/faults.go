@@ -81,7 +81,7 @@ func (w *World) disturb() (end time.Duration) {
 	if r.IntN(8) == 0 {
 		w.after(w.seconds(5, length.Seconds()), w.consul.lose)
 	}
-	if r.IntN(10) == 0 {
+	if r.IntN(6) == 0 {
 		w.after(w.seconds(20, length.Seconds()), func() { w.forgetCluster(r.IntN(3) > 0) })
 	}
 	for range r.IntN(9) {

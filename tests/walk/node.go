@@ -169,7 +169,9 @@ func (b *box) hear(m message) {
 func (v *volume) inspect() (c statedir.Found) {
 	db := v.data != nil && v.data.db
 	if v.marker != nil && !db {
-		db, c.Lost = v.data != nil, v.data == nil
+		if db = v.data != nil; !db {
+			c.Lost = v.marker.ClusterID
+		}
 	}
 	p := v.pending
 	switch {

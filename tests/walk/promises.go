@@ -40,7 +40,7 @@ var Sights = []string{
 	"stopped its server", "forgot a member", "went on by force", "gave up unfinished data",
 	"policy.WriteRecord", "policy.SetMirrors", "policy.Enroll", "policy.WritePending", "policy.StopServer", "policy.FailJoin",
 	"policy.ForgetMember", "policy.JoinPeer", "policy.RestartApp", "policy.ForceBoot", "policy.Settle", "policy.WriteCarryOn",
-	"policy.DropCarryOn", "policy.EndMaintenance", "policy.GrowReplicas", "policy.WriteMarker", "policy.SetPauseMinority",
+	"policy.DropCarryOn", "policy.EndMaintenance", "policy.EndStop", "policy.GrowReplicas", "policy.WriteMarker", "policy.SetPauseMinority",
 	"rule carryOnOrder", "rule maintenance", "rule leaving", "rule checkFails", "rule recordUnknown", "rule majorityLost",
 	"rule catalogUnknown", "rule viewUnknown", "rule recordChanged", "rule membership", "rule partition", "rule noMajority",
 	"rule unseenMembers", "rule noLeader", "rule healthy", "rule waitsForMembers", "rule lastWord",
@@ -366,10 +366,10 @@ func (w *World) paired(n *node) bool {
 	return slices.ContainsFunc(w.nodes, func(m *node) bool { return m != n && m.name == n.name })
 }
 
-// unheard reports whether nobody can tell that the node runs: it is cut off from Consul, and
-// no other member that is in the same network runs.
+// unheard reports whether nobody could tell that the node runs when the claim was made: it was
+// cut off from Consul, and no other member that is in the same network runs.
 func (w *World) unheard(n *node) bool {
-	if n.box.live != 0 {
+	if n.box.live != 0 && n.box.live < w.law.claimed {
 		return false
 	}
 	torn := slices.ContainsFunc(w.nodes, func(m *node) bool { return m.name == n.name && m.apart })

@@ -67,7 +67,7 @@ func (w *World) settle() (v Verdict) {
 		if settled >= 2 {
 			return v
 		}
-		w.tidy()
+		w.tidy(late)
 		if !slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.gone }) {
 			v.Operator = "nobody is left"
 			return v
@@ -121,12 +121,12 @@ func (w *World) calm() {
 }
 
 // tidy is what people do who have begun something: they end it.
-func (w *World) tidy() {
+func (w *World) tidy(late time.Duration) {
 	for _, n := range w.nodes {
 		if n.gone {
 			continue
 		}
-		if n.left() && n.server() == nil {
+		if n.left() && (n.server() == nil || late > 5*time.Minute) { // Consul may have lost that it left
 			n.down("it left: taken away", false)
 			n.gone = true
 			continue
@@ -201,7 +201,7 @@ func (n *node) says() string {
 // told reports whether a node tells people what they can do about it, or did a moment ago.
 func (w *World) told() bool {
 	return slices.ContainsFunc(w.nodes, func(n *node) bool {
-		return !n.gone && !w.passes(n) && n.asked > 0 && w.clock.now-n.asked < time.Minute
+		return !n.gone && !w.passes(n) && n.asked > 0 && w.clock.now-n.asked < 2*time.Minute
 	})
 }
 
@@ -223,7 +223,7 @@ var waysOut = []string{
 	"not starting a second", "may wait for members that are not up", "restart the smaller side", "no majority: of the members",
 	"this volume (", "this volume holds data of", "announcing no cluster",
 	"may hold data of cluster", "(--join-timeout",
-	"the cluster does not know this data", // RabbitMQ says so
+	"does not list this node as running", "the cluster does not know this data", // RabbitMQ says so
 }
 
 func (w *World) passes(n *node) bool {

@@ -108,8 +108,12 @@ func (s *server) halt() {
 	}
 	s.ending = true
 	s.stops()
-	b := s.box
-	b.node.w.after(b.node.w.seconds(0.5, 2.5), func() { b.close("the server has ended") })
+	b, w := s.box, s.box.node.w
+	d := w.seconds(0.5, 2.5)
+	if w.chance(0.1) { // it hangs, until it is killed
+		d = w.seconds(60, 90)
+	}
+	w.after(d, func() { b.close("the server has ended") })
 }
 
 // stopApp stops the application, and leaves its VM.

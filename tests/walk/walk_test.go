@@ -113,7 +113,7 @@ func (y *tally) judge(t *testing.T) {
 	if few := operatorShare * float64(y.worlds); float64(asked) > max(1.3*few, few+4*math.Sqrt(few)) {
 		t.Errorf("%d of %d worlds ended with a person, %.0f are usual: too many to prove progress", asked, y.worlds, few)
 	}
-	if y.worlds < 1500 {
+	if y.worlds < 3000 {
 		return
 	}
 	for _, what := range Sights {

@@ -1,17 +1,12 @@
-package main
+package sim_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math"
-	"net"
-	"net/http"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -23,28 +18,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
-	"rmq-entrypoint/healthcheck"
-	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
-	"rmq-entrypoint/internal/consul"
-	"rmq-entrypoint/internal/entrypoint"
-	"rmq-entrypoint/internal/formation"
-	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
-	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
 	"rmq-entrypoint/tests/sim"
 )
 
-// The simulator drives the real formation and the real companion, container by
-// container, through the stories of package sim. What start and decide do around
-// them is repeated here, because the real ones become another program.
-
-// simSeeds is how many stories a run tells: RMQ_SIM_SEEDS, from RMQ_SIM_FIRST on.
-func simSeeds(t *testing.T) (first, n uint64) {
+// seeds is how many stories a run tells: RMQ_SIM_SEEDS, from RMQ_SIM_FIRST on.
+func seeds(t *testing.T) (first, n uint64) {
 	t.Helper()
 	number := func(name string, def uint64) uint64 {
 		text := os.Getenv(name)
@@ -57,11 +39,15 @@ func simSeeds(t *testing.T) (first, n uint64) {
 		}
 		return v
 	}
-	return number("RMQ_SIM_FIRST", 1), number("RMQ_SIM_SEEDS", 300)
+	usual := uint64(300)
+	if testing.Short() {
+		usual = 100
+	}
+	return number("RMQ_SIM_FIRST", 1), number("RMQ_SIM_SEEDS", usual)
 }
 
 func TestSimulation(t *testing.T) {
-	first, n := simSeeds(t)
+	first, n := seeds(t)
 	defer debug.SetGCPercent(debug.SetGCPercent(400))
 	begun := time.Now()
 	var next, told, asked, excused, faults, failed atomic.Uint64
@@ -203,7 +189,7 @@ func TestWaitingIsTold(t *testing.T) {
 				began := time.Now()
 				ended := make(chan error)
 				go func() {
-					_, err := c.choose(p.Context(), p, c.consul(p, cfg), statedir.Found{}, &statedir.Runtime{Config: cfg, Version: w.Version})
+					_, err := c.choose(p.Context(), p, c.consul(p, cfg), statedir.Found{}, statedir.Runtime{Config: cfg, Version: w.Version})
 					ended <- err
 				}()
 				at := func(since time.Time, words string) (after []time.Duration) {
@@ -320,197 +306,4 @@ func untimed(groups []string, a slog.Attr) slog.Attr {
 		return slog.Attr{}
 	}
 	return a
-}
-
-// container is one start of the program, as start and companionMain have it.
-type container struct {
-	world  *sim.World
-	box    *sim.Box
-	log    *slog.Logger
-	decide decider
-	work   sync.WaitGroup
-}
-
-func (c *container) config() config.Config {
-	dir, n := c.box.Dir, c.box.Node
-	cfg := config.Config{
-		Consul: []string{"10.0.0.100:8500"}, Service: "rabbitmq", DNSServer: "10.0.0.100:8600", DNSDomain: "consul",
-		Node: n.Name, Advertise: n.Addr, TTL: 15 * time.Second, KeyPrefix: "rmq-entrypoint", LockDelay: time.Second,
-		WaitTimeout: 3 * time.Minute, JoinTimeout: 90 * time.Second, ClaimTimeout: 45 * time.Second,
-		Data: filepath.Join(dir, n.Name), StateDir: filepath.Join(dir, n.Name+"-entrypoint"), Port: 5672,
-	}
-	cfg.ConfigFile = filepath.Join(cfg.StateDir, "rabbitmq.config")
-	return cfg
-}
-
-func (c *container) consul(p *sim.Process, cfg config.Config) *consul.Agents {
-	pinned := consul.New(cfg, c.log)
-	pinned.Dial = func(addr string) (*api.Client, error) {
-		return api.NewClient(&api.Config{Address: addr, HttpClient: &http.Client{Transport: p}})
-	}
-	return pinned
-}
-
-// run returns when the server has ended, or never began.
-func (c *container) run() error {
-	defer c.work.Wait()
-	cfg := c.config()
-	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil {
-		return err
-	}
-	p := c.box.Process("entrypoint")
-	ctx := p.Context()
-	state, err := statedir.Of(cfg).Inspect()
-	if err != nil {
-		return err
-	}
-	rt := statedir.Runtime{Config: cfg, PID: 1, Version: c.world.Version, Boot: peers.NewID(), Since: time.Now()}
-	pinned := c.consul(p, cfg)
-	chosen, err := c.choose(ctx, p, pinned, state, &rt)
-	if err != nil {
-		return err
-	}
-	release := func() {
-		if chosen.Lock != nil {
-			_ = chosen.Lock.Release(ctx)
-		}
-	}
-	if chosen.Aside {
-		if _, err := statedir.Of(cfg).MakeWay(statedir.Pending{Role: chosen.Role, Claim: chosen.Claim, Volume: chosen.Volume}, time.Now()); err != nil {
-			release()
-			return err
-		}
-	}
-	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = chosen.Role, chosen.Claim, chosen.Volume, state.Cluster, "", pinned.Addr
-	client, cerr := pinned.Client(ctx)
-	if cerr == nil {
-		rt.Address, rt.Located = cfg.Advertise, true
-	}
-	if err := rt.Write(); err != nil {
-		release()
-		return err
-	}
-	if cerr == nil {
-		standing := peers.Starting
-		if state.Role == "" {
-			standing = peers.Blank
-		}
-		err := peers.Announce(ctx, client, consul.Registration(rt), standing, "starting as "+string(chosen.Role))
-		if consul.NameTaken(err) && state.Cluster == "" {
-			release()
-			return entrypoint.SecondOfName(cfg.Node, err)
-		}
-		if err != nil {
-			c.log.Warn("not registered yet, the companion goes on trying", "err", err)
-		}
-	}
-	session := ""
-	if chosen.Lock != nil {
-		session = chosen.Lock.Session()
-	}
-	gone := make(chan struct{})
-	first, err := c.companion(rt, session, gone)
-	if err != nil {
-		release()
-		return fmt.Errorf("start the companion: %w", err)
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	claim := ""
-	if chosen.Role == statedir.Seeding {
-		claim = chosen.Claim
-	}
-	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: chosen.Peers})
-	c.work.Go(func() { c.healthchecks(ctx, cfg, first, gone) })
-	<-server.Gone
-	close(gone)
-	return fmt.Errorf("the server has ended")
-}
-
-// choose is decide with the world's broker and name server.
-func (c *container) choose(ctx context.Context, p *sim.Process, pinned *consul.Agents, state statedir.Found, rt *statedir.Runtime) (formation.Plan, error) {
-	cfg := rt.Config
-	if state.Role != "" {
-		rt.Volume = state.Volume
-		return entrypoint.WithData(ctx, c.log, pinned, state, *rt)
-	}
-	version, err := rabbitconf.ParseVersion(rt.Version)
-	if err != nil {
-		return formation.Plan{}, err
-	}
-	f := formation.Formation{
-		Log: c.log, Cfg: cfg, Consul: pinned, Volume: statedir.Of(cfg), State: state,
-		Dns:    peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
-		Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
-		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		Dial:   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
-		Heals:  version.ForgetsFirst(),
-		Say:    func(why string) { rt.Waiting = why },
-	}
-	if c.decide != nil {
-		byAddress := map[string]string{}
-		for _, n := range c.world.Nodes {
-			byAddress[n.Addr+":5672"] = n.Name
-		}
-		f.Decide = c.decide(ctx, f.Dns, byAddress)
-	}
-	rt.Volume = state.Volume
-	f.Reg = consul.Registration(*rt)
-	return f.Run(ctx)
-}
-
-// companion starts one and returns its process once it is in charge.
-func (c *container) companion(rt statedir.Runtime, session string, gone <-chan struct{}) (*sim.Process, error) {
-	p := c.box.Process("companion")
-	cfg := rt.Config
-	around := companion.Surroundings{
-		Log: c.log, Runtime: rt, Consul: c.consul(p, cfg), Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
-		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		Check: func(context.Context) healthcheck.Result {
-			if c.box.Healthy() {
-				return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
-			}
-			return healthcheck.Result{Reason: "does not answer"}
-		},
-		Closed: make(chan healthcheck.Reason), Session: session, Said: p.Listen(), Gone: gone,
-	}
-	begun := make(chan error, 1)
-	c.work.Go(func() {
-		err := companion.Run(p.Context(), around, func(http.Handler) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
-		p.Kill()
-		begun <- err
-	})
-	if err := <-begun; err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// healthchecks replace a companion that was lost, as Docker's do.
-func (c *container) healthchecks(ctx context.Context, cfg config.Config, running *sim.Process, gone <-chan struct{}) {
-	for {
-		select {
-		case <-gone:
-			return
-		case <-ctx.Done():
-			return
-		case <-time.After(10 * time.Second):
-		}
-		if running.Context().Err() == nil {
-			continue
-		}
-		rt, err := statedir.ReadRuntime(cfg.StateDir)
-		if err != nil || rt == nil {
-			continue
-		}
-		rt.Waiting = statedir.Replaced
-		if rt.Write() != nil {
-			continue
-		}
-		c.log.Warn("the companion was gone, a health check starts it again")
-		if p, err := c.companion(*rt, "", gone); err == nil {
-			running = p
-		}
-	}
 }

@@ -1,0 +1,61 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"rmq-entrypoint/tests/expect"
+)
+
+// Files that root alone may read are read before the step down, and what they hold is kept;
+// those that anybody may read stay files. Nobody goes on without one.
+func TestSecretsOverTheStepDown(t *testing.T) {
+	const child = "RMQ_TEST_STEPS_DOWN"
+	if os.Getenv(child) != "" {
+		drop := func() error {
+			if os.Geteuid() != 0 {
+				return nil
+			}
+			return syscall.Setuid(65534)
+		}
+		if os.Getenv(child) == "dropped" {
+			expect.Must(t, drop())
+		}
+		err := WithSecrets(drop)
+		fmt.Printf("err %v; %s %s; %s %s\n", err, os.Getenv("CONSUL_HTTP_TOKEN"), os.Getenv("CONSUL_HTTP_TOKEN_FILE"), os.Getenv("RMQ_AMQP_URL"), os.Getenv("RMQ_AMQP_URL_FILE"))
+		return
+	}
+	dir, err := os.MkdirTemp("", "secrets")
+	expect.Must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	expect.Must(t, os.Chmod(dir, 0o755))
+	file := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		expect.Must(t, os.WriteFile(path, []byte(text), mode))
+		return path
+	}
+	token, url, key := file("token", "t0ken\n", 0o400), file("url", "amqp://a:b@c\n", 0o644), file("key", "k", 0o400)
+	run := func(as string, env ...string) string {
+		t.Helper()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestSecretsOverTheStepDown$")
+		cmd.Env = append(env, child+"="+as, "GOCOVERDIR="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		expect.Must(t, err)
+		line, _, _ := strings.Cut(string(out), "\n")
+		return line
+	}
+	if os.Geteuid() == 0 {
+		if got, want := run("root", "CONSUL_HTTP_TOKEN_FILE="+token, "RMQ_AMQP_URL_FILE="+url), "err <nil>; t0ken ;  "+url; got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+		expect.Says(t, run("root", "CONSUL_CLIENT_KEY="+key), "CONSUL_CLIENT_KEY", key, "permission denied", "uid 65534")
+		expect.Says(t, run("dropped", "CONSUL_HTTP_TOKEN_FILE="+token), "CONSUL_HTTP_TOKEN_FILE", token, "permission denied", "uid 65534")
+	}
+	expect.Says(t, run("root", "RMQ_AMQP_URL_FILE=/nowhere"), "RMQ_AMQP_URL_FILE", "/nowhere", "no such file")
+	expect.Says(t, run("root", "RABBITMQ_ERLANG_COOKIE_FILE="+dir), "RABBITMQ_ERLANG_COOKIE_FILE", dir, "is a directory")
+}

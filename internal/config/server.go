@@ -1,0 +1,29 @@
+package config
+
+import "fmt"
+
+// Of returns the settings of a command about a node whose server was started with those of
+// server: server's, but for what the command itself was given. A variable that the server had,
+// too, was given to both, and counted there or was overruled by a flag. The second result says
+// what differs, for people.
+func (c Config) Of(server Config) (merged Config, differs []string) {
+	rows := Settings(&merged)
+	merged = server
+	merged.Args = c.Args
+	for _, s := range rows {
+		text, flag := c.Flags[s.Flag]
+		if !flag {
+			if text = c.Variables[s.Flag]; text == "" || text == server.Variables[s.Flag] {
+				continue
+			}
+		}
+		was := s.text()
+		if err := s.Value.Set(text); err != nil { // it was taken before
+			continue
+		}
+		if is := s.text(); is != was {
+			differs = append(differs, fmt.Sprintf("--%s is %s here, and %s for the server", s.Flag, is, was))
+		}
+	}
+	return merged, differs
+}

@@ -1,0 +1,101 @@
+package entrypoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/rabbitconf"
+)
+
+var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")
+
+// cookie makes sure that there is a shared one, readable by its owner alone. A file that is
+// empty, or holds the beginning of the cookie, was left by a writer that was cut off.
+func cookie(log *slog.Logger, home string) error {
+	path := filepath.Join(home, ".erlang.cookie")
+	given, err := config.Secret(os.Getenv, "RABBITMQ_ERLANG_COOKIE")
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the cookie file: %w: it must belong to uid %d, which RabbitMQ runs as; or give it as RABBITMQ_ERLANG_COOKIE_FILE from another place, from where it is copied", err, os.Geteuid())
+	}
+	have, given := strings.TrimRight(string(b), "\r\n"), strings.TrimRight(given, "\r\n") // of the file's end, as Erlang reads it
+	want := strings.TrimSpace(given)
+	switch there := err == nil; {
+	case want != "":
+		if err := validCookie(want); err != nil {
+			return fmt.Errorf("RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE): %w", err)
+		}
+	case strings.TrimSpace(have) != "":
+		if err := validCookie(have); err != nil {
+			return fmt.Errorf("cookie file %s: %w", path, err)
+		}
+		return closeCookie(log, path)
+	case there:
+		return fmt.Errorf("cookie file %s is empty: remove it, and set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node", path)
+	default:
+		return errNoCookie
+	}
+	switch {
+	case have == want:
+		return closeCookie(log, path)
+	case have == given && validCookie(have) == nil:
+		// The official image's: with the space it is another cookie, and that of its cluster.
+		log.Warn("the cookie ends or begins with a space, in its file and in RABBITMQ_ERLANG_COOKIE: a node on an empty volume leaves that out, and cannot join this one: take it out of the variable, and remove the file on each node while all are stopped", "file", path)
+		return closeCookie(log, path)
+	case strings.TrimSpace(have) != want && !strings.HasPrefix(want, strings.TrimSpace(have)):
+		return fmt.Errorf("cookie file %s on the volume differs from RABBITMQ_ERLANG_COOKIE: set the variable to what the cluster uses, or remove the file if the variable is right on every node", path)
+	}
+	if err := rabbitconf.WriteMode(path, []byte(want), 0o400); err != nil {
+		return fmt.Errorf("write the cookie file: %w", err)
+	}
+	return nil
+}
+
+// validCookie judges a cookie as Erlang does when it reads its file (measured on OTP 25 and
+// 28). Its errors repeat nothing of it.
+func validCookie(c string) error {
+	if len(c) > 255 {
+		return fmt.Errorf("a cookie of %d characters: Erlang takes up to 255", len(c))
+	}
+	for i, r := range c {
+		if r < ' ' || r > '~' {
+			return fmt.Errorf("character %d of the cookie is a tab, a line break, a control character or outside ASCII: Erlang takes printable ASCII characters", i+1)
+		}
+	}
+	return nil
+}
+
+// closeCookie keeps others from reading a cookie file that is ours. Kubernetes gives all
+// files of a volume with an fsGroup to the group, before each start.
+func closeCookie(log *slog.Logger, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	mode := info.Mode().Perm()
+	if mode&0o077 == 0 {
+		return nil
+	}
+	refused := fmt.Errorf("cookie file %s can be read by others (mode %04o), and Erlang refuses that: chmod 400 %s", path, mode, path)
+	if mode&0o007 != 0 { // by everybody: no kubelet does that, and who else read it is not known
+		return refused
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
+		return refused
+	}
+	if err := os.Chmod(path, 0o400); err != nil {
+		return fmt.Errorf("%w (%w)", refused, err)
+	}
+	log.Info("the cookie file was readable by its group, as a Kubernetes volume with an fsGroup makes it: closed it", "file", path, "was", fmt.Sprintf("%04o", mode))
+	return nil
+}

@@ -1,0 +1,56 @@
+package entrypoint
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/tests/expect"
+)
+
+// What rabbit_env:get_context/0 of 3.10.8, 4.0.5 and 4.3.6 made of rabbitmq-env.conf, after
+// RabbitMQ's script had read it: variables that are exported there win over the environment,
+// others do not.
+func TestServerEnvironment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "env.conf")
+	cfg := config.Config{Node: "rabbit@me", Data: "/d/mnesia/rabbit@me"}
+	own := []string{"PATH=" + os.Getenv("PATH"), "RABBITMQ_CONF_ENV_FILE=" + path, "RABBITMQ_NODENAME=rabbit@me", "RABBITMQ_ADVANCED_CONFIG_FILE=/ours"}
+	if e, err := serverEnvironment(t.Context(), cfg, own); err != nil || e["RABBITMQ_NODENAME"] != "rabbit@me" {
+		t.Errorf("without a file: %v, %v", e, err)
+	}
+	for _, c := range []struct{ file, env, port, ip string }{
+		{file: "NODE_PORT=5999", port: "5999"}, {file: "NODE_PORT=5999", env: "RABBITMQ_NODE_PORT=5888", port: "5888"}, {file: "NODE_PORT=5999", env: "NODE_PORT=5777", port: "5999"},
+		{file: "RABBITMQ_NODE_PORT=5999", env: "RABBITMQ_NODE_PORT=5888", port: "5999"}, {file: "RABBITMQ_NODE_PORT=5999", env: "NODE_PORT=5777", port: "5999"},
+		{file: "export RABBITMQ_NODE_IP_ADDRESS=127.0.0.5", ip: "127.0.0.5"}, {file: "NODE_IP_ADDRESS=\"127.0.0.5\" # x", ip: "127.0.0.5"},
+		{file: "if true; then NODE_PORT=5998; fi", port: "5998"}, {file: "NODE_PORT=$((5000+3))", port: "5003"}, {file: "P=7\nNODE_PORT=600$P", port: "6007"},
+		{file: "false\nNODE_PORT=5999"}, {file: "false\nexport NODE_PORT=5999", port: "5999"}, {file: "NODENAME=rabbit@me\nMNESIA_DIR=/d/mnesia/rabbit@me\nMNESIA_BASE=/d/mnesia\nUSE_LONGNAME=no"},
+		{file: "echo noise; cat; NODE_PORT=1", port: "1"}, {file: "# NODENAME=a@b\n: NODENAME=a@b"},
+	} {
+		expect.Must(t, os.WriteFile(path, []byte(c.file+"\n"), 0o644))
+		list := own
+		if c.env != "" {
+			list = append(list[:len(list):len(list)], c.env)
+		}
+		e, err := serverEnvironment(t.Context(), cfg, list)
+		if port, ip := config.RabbitMQs(e.get, "RABBITMQ_NODE_PORT"), config.RabbitMQs(e.get, "RABBITMQ_NODE_IP_ADDRESS"); err != nil || port != c.port || ip != c.ip {
+			t.Errorf("%q, %s: port %q, address %q, %v; want %q, %q", c.file, c.env, port, ip, err, c.port, c.ip)
+		}
+	}
+	expect.Must(t, os.WriteFile(path, []byte("export AMQP=1\nPLAIN=2\nexport QUOTED='a\nb'\n"), 0o644))
+	e, err := serverEnvironment(t.Context(), cfg, own)
+	if _, plain := e.lookup("PLAIN"); err != nil || plain || e["AMQP"] != "1" || e["QUOTED"] != "a\nb" || e["RABBITMQ_ADVANCED_CONFIG_FILE"] != "/ours" || e["RABBITMQ_NODENAME"] != "rabbit@me" {
+		t.Errorf("%v, %v", e, err)
+	}
+	for file, words := range map[string]string{
+		"NODENAME=a@b": "sets NODENAME", "  export RABBITMQ_USE_LONGNAME=true": "sets USE_LONGNAME", "MNESIA_BASE=/x": "sets MNESIA_BASE", "if true; then NODENAME=a@b; fi": "sets NODENAME",
+		"ADVANCED_CONFIG_FILE=/x": "sets ADVANCED_CONFIG_FILE", "export RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false": "RABBITMQ_CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL=1": "RABBITMQ_CLEANUP_INTERVAL",
+		"export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup", "exit 0": "take exit out",
+	} {
+		expect.Must(t, os.WriteFile(path, []byte(file+"\n"), 0o644))
+		if _, err := serverEnvironment(t.Context(), cfg, own); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%q: %v; want %q", file, err, words)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package entrypoint
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"rmq-entrypoint/internal/config"
+)
+
+// oneVolume refuses a state directory that does not share the fate of RabbitMQ's own: what
+// this program knows of a volume is true of that volume only. Both must lie on one mount, and
+// neither inside the other: RabbitMQ deletes what it finds in its directory at a reset, and
+// takes a blank one with a stranger's entry for its own data.
+func oneVolume(cfg config.Config) error {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil // it cannot be told here
+	}
+	data, state := resolved(cfg.Data), resolved(cfg.StateDir)
+	dataOn, stateOn := mountOf(string(table), data), mountOf(string(table), state)
+	if dataOn.device == stateOn.device && inside(stateOn.within(state), dataOn.within(data)) {
+		return fmt.Errorf("the state directory %s (--state-dir, RMQ_STATE_DIR) lies in RabbitMQ's own, %s, which RabbitMQ deletes at a reset: put it beside that one, on the same volume", cfg.StateDir, cfg.Data)
+	}
+	if dataOn.device == stateOn.device && dataOn.root == stateOn.root {
+		return nil
+	}
+	return fmt.Errorf("RabbitMQ's data in %s is on the volume mounted at %s, and what rmq-entrypoint knows of it would be in %s, on that at %s: whoever replaces one keeps the other, and the node would be refused or lose its cluster. "+
+		"Mount one volume at %s for both (what was mounted at %s goes into %s on it), or set RMQ_STATE_DIR (--state-dir) to a directory beside RabbitMQ's, on the same mount",
+		cfg.Data, dataOn.at, cfg.StateDir, stateOn.at, cfg.Home, dataOn.at, relative(cfg.Home, dataOn.at))
+}
+
+// relative is path below home, or as it is.
+func relative(home, path string) string {
+	if rel, err := filepath.Rel(home, path); err == nil && !strings.HasPrefix(rel, "..") {
+		return rel
+	}
+	return path
+}
+
+// mount is where a directory of a file system, its root, is mounted. One volume may be so at
+// several places, and several volumes of a host may be on one device.
+type mount struct{ at, device, root string }
+
+// within is path as the file system has it.
+func (m mount) within(path string) string {
+	rel, err := filepath.Rel(m.at, path)
+	if err != nil {
+		return path
+	}
+	return filepath.Join(m.root, rel)
+}
+
+// mountOf finds the mount that path lies on in a table as /proc/self/mountinfo: of several at
+// one place the last is on top.
+func mountOf(table, path string) (m mount) {
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line) // id, parent, device, root in the file system, mount point, …
+		if len(f) < 5 {
+			continue
+		}
+		if at := unescape(f[4]); inside(path, at) && len(at) >= len(m.at) {
+			m = mount{at, f[2], unescape(f[3])}
+		}
+	}
+	return m
+}
+
+// unescape undoes the octal escapes of mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+func inside(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// resolved follows the links of a path, as far as it is there.
+func resolved(path string) string {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	dir := filepath.Dir(path)
+	if dir == path {
+		return path
+	}
+	return filepath.Join(resolved(dir), filepath.Base(path))
+}
