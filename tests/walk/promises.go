@@ -330,7 +330,7 @@ func (l *law) mayFound(n *node, id string, was peers.Record) string {
 		return overruled
 	case !c.public && c.recorded == 0 && !l.registered(n):
 		return "a cluster was moved here after another one had been founded"
-	case c.id == l.givenUp && (!n.runs() || !l.registered(n)):
+	case c.id == l.givenUp && (!n.runs() || !l.registered(n) || n.volume.marker == nil): // or never was verified
 		return "an operator gave the cluster up"
 	case n.mounted > l.claimed && id != "", n.mounted > 0 && !l.registered(n):
 		return "a volume was mounted again after its node had struck it"

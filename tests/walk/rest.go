@@ -126,7 +126,10 @@ func (w *World) tidy(late time.Duration) {
 		if n.gone {
 			continue
 		}
-		if n.left() && (n.server() == nil || late > 5*time.Minute) { // Consul may have lost that it left
+		// Consul may have lost that it left, or an operator have given it up meanwhile: it stays
+		// out of service, and a person ends it.
+		stays := n.volume.out != nil && n.volume.out.Leaving && late > 5*time.Minute
+		if n.left() && n.server() == nil || stays {
 			n.down("it left: taken away", false)
 			n.gone = true
 			continue
