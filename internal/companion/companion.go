@@ -67,6 +67,7 @@ type companion struct {
 	looking  worker             // looks at the node
 	working  worker             // does the work of a heartbeat
 	reading  sync.Mutex         // the volume
+	dir      statedir.Dir       // on the volume: never changes, unlike the rest of what Runtime says
 }
 
 // Main is `rmq-entrypoint companion`.
@@ -176,7 +177,7 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 func newCompanion(s Surroundings) *companion {
 	rt, cfg := s.Runtime, s.Runtime.Config
 	reg := consul.Registration(rt)
-	c := &companion{Surroundings: s, settings: policy.Settings{
+	c := &companion{Surroundings: s, dir: statedir.Of(cfg), settings: policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
 		TTL: cfg.TTL, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, RecordKey: cfg.RecordKey(),
 		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,

@@ -278,6 +278,7 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) {
 // which knows better, cut it short.
 func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v policy.Verdict, ok bool) {
 	for range policy.MostSteps {
+		c.listens(seen.Nodes[c.settings.Node].View.Value.Listeners) // the look may have asked
 		seen.Now = time.Now()
 		v = policy.Decide(c.settings, c.state, *seen)
 		if ctx.Err() != nil && !v.Finish {

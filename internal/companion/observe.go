@@ -85,7 +85,7 @@ func (c *companion) glance() policy.Observation {
 func (c *companion) volume() (v policy.Volume) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	dir := statedir.Of(c.Runtime.Config)
+	dir := c.dir
 	order, err := dir.Maintenance()
 	v.Maintenance.Err = err
 	if order != nil {
@@ -132,12 +132,9 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
-		if q.Node == c.settings.Node {
-			c.listens(v.Listeners)
-		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
 	case policy.AskCheck:
-		seen.Health, seen.Rechecked = c.steady.Next(c.Check(ctx)), true
+		seen.Health, seen.Rechecked = c.Check(ctx), true
 	case policy.AskLeader:
 		led, err := c.Broker.HasLeader(ctx, q.Node)
 		seen.See(q.Node, func(n *policy.Node) { n.Leader = policy.Answer(led, err) })

@@ -182,14 +182,14 @@ func (w *World) view(from *node, name string) (v peers.View, err error) {
 	switch {
 	case s.state == running:
 		c := d.cluster
-		v.ClusterID, v.Members, v.Running = c.id, c.names(), n.with(c)
+		v.ClusterID, v.Members, v.Running, v.Pauses = c.id, c.names(), n.with(c), s.pauses
 		for _, m := range v.Members {
 			if o := n.reaches(m); o != nil && o != n && o.server() != nil { // a frozen one stays connected for a minute
 				v.Connected = append(v.Connected, m)
 			}
 		}
 		if len(s.from) > 0 {
-			v.Partitions, v.Pauses, v.Sides = slices.Clone(s.from), s.pauses, w.sides(n, c)
+			v.Partitions, v.Sides = slices.Clone(s.from), w.sides(n, c)
 		}
 		return v, nil
 	case s.state == booting && v.Khepri && d.db && d.cluster != nil: // it waits for its majority

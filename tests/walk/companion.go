@@ -46,7 +46,7 @@ func (b *box) accompany(rt started, lock string, replaced bool) {
 	now := epoch.Add(n.w.clock.now + n.skew)
 	c.state = policy.Start(c.set, policy.Membership{
 		Role: policy.Role(rt.role), ClusterID: rt.cluster, Claim: rt.claim, VerifiedSince: rt.verified,
-	}, rt.pauses, now)
+	}, now)
 	c.board = board{status: policy.Critical, reason: "booting"}
 	b.companion = c
 	n.w.law.deaf(n)
@@ -283,7 +283,7 @@ func (c *companion) tell(v policy.Verdict) (reason string, told, lost bool) {
 	case err != nil:
 		return v.Reason + " (not told to Consul: " + err.Error() + ")", false, false
 	}
-	c.state.Entry = c.state.Entry.Reported(c.p.now())
+	c.state.Entry = c.state.Entry.Reported(v.Status, c.p.now())
 	c.proof.took = c.p.w.clock.now
 	c.renew(v.Status)
 	return v.Reason, true, false
