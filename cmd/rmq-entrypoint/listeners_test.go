@@ -36,7 +36,7 @@ func TestListens(t *testing.T) {
 		{"", "A=b", nil, false, 5672, []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
 		{"", "A=b", []peers.Listener{{IP: "::", Port: 5672}}, false, 5672, []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
 		{"", "A=b", []peers.Listener{{IP: "::", Port: 5672}, {IP: "0.0.0.0", Port: 5672}}, false, 5672, []string{"amqp://guest:guest@127.0.0.1:5672/%2F"}},
-		{"", "RABBITMQ_NODE_IP_ADDRESS=10.0.0.7", []peers.Listener{{IP: "10.0.0.7", Port: 5672}}, true, 5672, []string{"amqp://guest:guest@10.0.0.7:5672/%2F"}},
+		{"", "RABBITMQ_NODE_IP_ADDRESS=10.0.0.7", []peers.Listener{{IP: "10.0.0.7", Port: 5672}}, false, 5672, []string{"amqp://guest:guest@10.0.0.7:5672/%2F"}},
 		{"listeners.tcp.default = $(A)", "A=5677", []peers.Listener{{IP: "::", Port: 5677}}, false, 5677, []string{"amqp://guest:guest@127.0.0.1:5677/%2F"}},
 		{"", "RABBITMQ_DEFAULT_PASS=p", []peers.Listener{{IP: "fd00::7", Port: 1, TLS: true}, {IP: "127.0.0.1", Port: 2}}, true, 1, []string{"amqp://guest:p@127.0.0.1:2/%2F", "amqps://guest:p@[fd00::7]:1/%2F"}},
 		{"", "A=b", []peers.Listener{{IP: "10.0.0.7", Port: 1}, {IP: "10.0.0.7", Port: 5672}, {IP: "::1", Port: 9}}, true, 5672, []string{"amqp://guest:guest@[::1]:9/%2F", "amqp://guest:guest@10.0.0.7:1/%2F", "amqp://guest:guest@10.0.0.7:5672/%2F"}},
