@@ -216,6 +216,7 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	twin.start()
 	twin.logs("its check passing")
 	n.tell("notify STOPPING=1")
+	n.tell("amqp down")
 	n.registered(atOnce, "")
 	twin.logs("which has stopped and may start again")
 	n.registered(testTTL+soon, api.HealthCritical)
@@ -227,6 +228,7 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 		return nil
 	})
 	twin.never(t)
+	n.tell("amqp up")
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
 }
