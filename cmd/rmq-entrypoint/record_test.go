@@ -252,7 +252,7 @@ func testForgottenByHand(t *testing.T, w *world) {
 	c := w.node("c@localhost")
 	c.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "vc", Members: []string{"a@localhost", "b@localhost", "c@localhost"}})
 	c.start()
-	c.refused(soon, "refusing to start", "c@localhost was taken off cluster id-1", "by a@localhost", "RabbitMQ was made to forget it, by hand", "goes on with a@localhost, b@localhost", "start with an empty volume")
+	c.refusedForGood(soon, "refusing to start", "c@localhost was taken off cluster id-1", "by a@localhost", "RabbitMQ was made to forget it, by hand", "goes on with a@localhost, b@localhost", "start with an empty volume")
 	expect.Must(t, os.RemoveAll(c.volume("mnesia")))
 	c.start()
 	c.server(soon)
@@ -307,6 +307,6 @@ func testClusterIDChanges(t *testing.T, w *world) {
 		d := w.node("d" + id + "@localhost")
 		d.hasData(&statedir.Marker{ClusterID: id, Volume: volume, Members: all})
 		d.start()
-		d.refused(soon, "refusing to start")
+		d.refusedForGood(soon, "refusing to start")
 	}
 }
