@@ -153,8 +153,8 @@ func (r Record) Without(node, why string, now time.Time) Record {
 	return r.verified(node)
 }
 
-// Struck returns the record after node, whose volume came up blank, took itself off it.
-func (r Record) Struck(node, volume string, now time.Time) Record {
+// RemovedItself returns the record after node, whose volume came up blank, took itself off it.
+func (r Record) RemovedItself(node, volume string, now time.Time) Record {
 	first := volume != "" && r.Members[node] == volume && r.Joining[node] == volume
 	earlier := slices.IndexFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.MayReturn })
 	if r.NeverVerified(node) && !first && earlier >= 0 { // it is as it was before that one joined

@@ -12,10 +12,10 @@ import (
 type Action string
 
 const (
-	Wait   Action = "wait"   // nothing may be done yet; Why says for what
-	Claim  Action = "claim"  // claim the founding by CAS, then seed
-	Strike Action = "strike" // take myself off the record: my volume came up blank
-	Join   Action = "join"   // add myself to the record, then join Peers
+	Wait   Action = "wait"                                  // nothing may be done yet; Why says for what
+	Claim  Action = "claim"                                 // claim the founding by CAS, then seed
+	Remove Action = "remove itself from the cluster record" // this volume came up blank
+	Join   Action = "join"                                  // add myself to the record, then join Peers
 )
 
 // Observation is everything a blank node looks at before it decides.
@@ -164,7 +164,7 @@ func decideFormed(o Observation, r Record) Decision {
 	case listed && deaf != "": // nor can it tell whether this name runs
 		return waitFor("members of cluster %s to answer, or their checks to lapse, before this node, whose volume is blank, takes itself off the record%s", r.ClusterID, deaf)
 	case listed:
-		return Decision{Action: Strike, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
+		return Decision{Action: Remove, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
 	case len(others) > 0:
 		d := waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
 		d.Members = true

@@ -238,7 +238,7 @@ func TestDecideInvariants(t *testing.T) {
 			if r.State == peers.Formed && len(others) > 0 {
 				wrong("%v may hold data of the cluster on record", others)
 			}
-		case peers.Strike:
+		case peers.Remove:
 			if r.State != peers.Formed || !listed || anyHealthy {
 				wrong("only a member on record without a healthy peer takes itself off")
 			}
@@ -295,7 +295,7 @@ func TestDecideInvariants(t *testing.T) {
 			wrong("no such action")
 		}
 	})
-	for _, action := range []peers.Action{peers.Wait, peers.Claim, peers.Strike, peers.Join} {
+	for _, action := range []peers.Action{peers.Wait, peers.Claim, peers.Remove, peers.Join} {
 		if seen[action] == 0 {
 			t.Errorf("no combination leads to %s: these observations cannot tell anything", action)
 		}
@@ -353,7 +353,7 @@ func TestDecideCells(t *testing.T) {
 		{name: "my name was left in order a moment ago", o: peers.Observation{Record: record("absent"), Freed: 1}, want: peers.Wait, why: "left alone for two TTLs, 30s"},
 		{name: "my name was left in order just less than two TTLs ago", o: peers.Observation{Record: record("formed a"), Freed: 30*time.Second - 1}, want: peers.Wait, why: "may start again"},
 		{name: "my name was left in order two TTLs ago", o: peers.Observation{Record: record("absent"), Freed: 30 * time.Second}, want: peers.Claim},
-		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Strike},
+		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Remove},
 		{name: "a member sees my name run", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, sees me run", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "a member sees my name's Erlang", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, connected to me", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "forming, another's, alive", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["alive"]}, want: peers.Wait, why: b},
@@ -363,26 +363,26 @@ func TestDecideCells(t *testing.T) {
 		{name: "formed, some healthy", o: peers.Observation{Record: record("formed b,c"), Peers: kinds(k("healthy", b), k("passing, silent", c))}, want: peers.Join, peers: []string{b}},
 		{name: "formed, all healthy", o: peers.Observation{Record: record("formed b,c"), Peers: kinds(k("healthy", b), k("healthy", c))}, want: peers.Join, peers: []string{b, c}},
 		{name: "formed, healthy and naming me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
-		{name: "formed, wiped and struck, named by RabbitMQ", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
+		{name: "formed, wiped and removed, named by RabbitMQ", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
 		{name: "formed, wiped, a majority without me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, needs no vote", b))}, want: peers.Join, peers: []string{b}, named: true},
-		{name: "formed, wiped, no majority without me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Strike},
-		{name: "formed, struck, no majority without me", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Wait, why: b},
+		{name: "formed, wiped, no majority without me", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Remove},
+		{name: "formed, removed, no majority without me", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Wait, why: b},
 		{name: "formed, half joined, no majority without me", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("healthy, lacks my vote", b))}, want: peers.Join, peers: []string{b}, named: true},
 		{name: "formed, none healthy, half joined", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Join, peers: []string{b}},
-		{name: "formed, none healthy, named but not half joined", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Strike},
-		{name: "formed, none healthy, named by one not on record", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", c))}, want: peers.Strike},
-		{name: "formed, none healthy, listed", o: peers.Observation{Record: record("formed a,b,c")}, want: peers.Strike, why: ours},
-		{name: "formed, a stale passing, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, silent", b))}, want: peers.Strike},
+		{name: "formed, none healthy, named but not half joined", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("critical, names me", b))}, want: peers.Remove},
+		{name: "formed, none healthy, named by one not on record", o: peers.Observation{Joining: true, Record: record("formed a,b"), Peers: kinds(k("critical, names me", c))}, want: peers.Remove},
+		{name: "formed, none healthy, listed", o: peers.Observation{Record: record("formed a,b,c")}, want: peers.Remove, why: ours},
+		{name: "formed, a stale passing, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, silent", b))}, want: peers.Remove},
 		{name: "formed, none healthy, not listed", o: peers.Observation{Record: record("formed b,c")}, want: peers.Wait, why: b + ", " + c},
 		{name: "formed, a passing one that cannot be asked, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Wait, why: b + " passes, but cannot be asked"},
-		{name: "formed, a passing one that does not run, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, does not run", b))}, want: peers.Strike},
+		{name: "formed, a passing one that does not run, listed", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("passing, does not run", b))}, want: peers.Remove},
 		{name: "formed, a passing one that cannot be asked, not listed", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, cannot be asked", b))}, want: peers.Wait, why: "cookie"},
 		{name: "formed, a passing one of another cluster", o: peers.Observation{Record: record("formed b"), Peers: kinds(k("passing, other id, answers", b))}, want: peers.Wait, why: b},
-		{name: "formed, every member struck", o: peers.Observation{Record: record("formed ")}, want: peers.Claim},
-		{name: "formed, every member struck, one still passes", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Wait, why: b},
-		{name: "formed, every member struck, one passes and does not run", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, does not run", b))}, want: peers.Wait, why: b},
-		{name: "formed, every member struck, a lapsed one that cannot be asked", o: peers.Observation{Record: record("formed "), Peers: kinds(k("critical", b))}, want: peers.Wait, why: "consul services deregister"},
-		{name: "formed, every member struck, a lapsed one that does not run", o: peers.Observation{Record: record("formed "), Peers: kinds(k("lapsed, does not run", b))}, want: peers.Claim},
+		{name: "formed, every member removed", o: peers.Observation{Record: record("formed ")}, want: peers.Claim},
+		{name: "formed, every member removed, one still passes", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, silent", b))}, want: peers.Wait, why: b},
+		{name: "formed, every member removed, one passes and does not run", o: peers.Observation{Record: record("formed "), Peers: kinds(k("passing, does not run", b))}, want: peers.Wait, why: b},
+		{name: "formed, every member removed, a lapsed one that cannot be asked", o: peers.Observation{Record: record("formed "), Peers: kinds(k("critical", b))}, want: peers.Wait, why: "consul services deregister"},
+		{name: "formed, every member removed, a lapsed one that does not run", o: peers.Observation{Record: record("formed "), Peers: kinds(k("lapsed, does not run", b))}, want: peers.Claim},
 	} {
 		t.Run(cell.name, func(t *testing.T) {
 			cell.o.Me, cell.o.ClaimTimeout, cell.o.TTL = a, timeout, 15*time.Second

@@ -90,7 +90,7 @@ func TestRefuses(t *testing.T) {
 		{"so did the next volume", formed.With(c, "vnew").Without(c, "blank again", now.Add(time.Hour)).With(c, "vnewer"), c, "vnew", "id-2", "replaced on 2026-01-02T04:04:05Z (blank again)"},
 		{"on record, volume unknown to the record", formed, b, "vb", "id-2", ""},
 		{"on record, volume without a name", formed, a, "", "id-2", ""},
-		{"struck itself", formed, c, "vc", "id-2", "its volume came up blank"},
+		{"removed itself", formed, c, "vc", "id-2", "its volume came up blank"},
 		{"left for good", formed.Left(a, "asked to", now), a, "va", "id-2", "left cluster id-2 for good"},
 		{"left for good, and came back blank", formed.Left(a, "asked to", now).With(a, "vnew"), a, "va", "id-2", "replaced on 2026-01-02T03:04:05Z (asked to)"},
 		{"never on record", formed, "rabbit@d", "vd", "id-2", "no longer on record"},
@@ -100,8 +100,8 @@ func TestRefuses(t *testing.T) {
 		{"not verified before, on record", formed, a, "va", "", ""},
 		{"not verified before, on record with another volume of the same start", formed, a, "vx", "", ""},
 		{"not verified before, never on record", formed, "rabbit@d", "vd", "", ""},
-		{"not verified before, struck since", formed, c, "vc", "", "its volume came up blank"},
-		{"not verified before, another volume was struck", formed, c, "vx", "", ""},
+		{"not verified before, removed since", formed, c, "vc", "", "its volume came up blank"},
+		{"not verified before, another volume was removed", formed, c, "vx", "", ""},
 		{"not verified before, replaced since", formed.With(c, "vnew"), c, "vc", "", "replaced on 2026-01-02T03:04:05Z"},
 		{"not verified before, while another forms", forming, c, "vc", "", ""},
 		{"while one forms: an unknown cluster", forming, a, "va", "id-9", ""},
@@ -152,18 +152,18 @@ func TestStruck(t *testing.T) {
 		{"first join", joins, "vb", true},
 		{"first join, another volume now", joins, "vx", false},
 		{"first join, started again on another volume", joins.Joins(b, "vx", now), "vx", true},
-		{"after a join that came to nothing", joins.Struck(b, "vb", now).Joins(b, "vb", now), "vb", true},
+		{"after a join that came to nothing", joins.RemovedItself(b, "vb", now).Joins(b, "vb", now), "vb", true},
 		{"after it left for good", r.With(b, "vb").Left(b, "told to", now).Joins(b, "vx", now), "vx", true},
 		{"verified", joins.With(b, "vb"), "vb", false},
 		{"verified, and its volume put back to the day of its join", joins.With(b, "vb").Joins(b, "vb", now), "vb", false},
 		{"a member whose volume was wiped", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now), "vx", false},
-		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now).Struck(b, "vx", now).Joins(b, "vy", now), "vy", false},
+		{"a member whose volume was wiped, twice", r.With(b, "vb").Without(b, "blank", now).Joins(b, "vx", now).RemovedItself(b, "vx", now).Joins(b, "vy", now), "vy", false},
 		{"no volume", r.With(b, ""), "", false},
 	} {
-		struck := test.r.Struck(b, test.volume, now)
+		removed := test.r.RemovedItself(b, test.volume, now)
 		why := map[bool]string{true: "its join came to nothing", false: "its volume came up blank"}[test.want]
-		if g, gone := struck.Gone[b]; !gone || g.Unjoined != test.want || g.Why != why || !g.At.Equal(now) || struck.Members[b] != "" || struck.Joining[b] != "" {
-			t.Errorf("%s: %+v, want %t", test.name, struck, test.want)
+		if g, gone := removed.Gone[b]; !gone || g.Unjoined != test.want || g.Why != why || !g.At.Equal(now) || removed.Members[b] != "" || removed.Joining[b] != "" {
+			t.Errorf("%s: %+v, want %t", test.name, removed, test.want)
 		}
 	}
 	if len(r.Joining) != 0 || len(r.Members) != 1 || joins.Joining[b] != "vb" {
@@ -171,7 +171,7 @@ func TestStruck(t *testing.T) {
 	}
 }
 
-// A volume that a blank one under its node's name struck, or took the place of, may come
+// A volume that a blank one under its node's name removed, or took the place of, may come
 // back until that one was verified, or somebody went on without it.
 func TestReturns(t *testing.T) {
 	t.Parallel()
@@ -184,19 +184,19 @@ func TestReturns(t *testing.T) {
 		off  bool // it is off the record
 	}{
 		{"on record", r, true, false},
-		{"struck", r.Struck(b, "", now), true, true},
-		{"struck, and gone on without", given(r.Struck(b, "", now)), false, true},
-		{"struck, and back", r.Struck(b, "", now).With(b, "vb"), true, false},
+		{"removed", r.RemovedItself(b, "", now), true, true},
+		{"removed, and gone on without", given(r.RemovedItself(b, "", now)), false, true},
+		{"removed, and back", r.RemovedItself(b, "", now).With(b, "vb"), true, false},
 		{"another joins in its place", r.Joins(b, "vx", now), true, false},
 		{"another joined in its place", r.Joins(b, "vx", now).With(b, "vx"), false, false},
-		{"another's join came to nothing", r.Joins(b, "vx", now).Struck(b, "vx", now), true, true},
-		{"and another's after that one", r.Joins(b, "vx", now).Struck(b, "vx", now).Joins(b, "vy", now).Struck(b, "vz", now), true, true},
+		{"another's join came to nothing", r.Joins(b, "vx", now).RemovedItself(b, "vx", now), true, true},
+		{"and another's after that one", r.Joins(b, "vx", now).RemovedItself(b, "vx", now).Joins(b, "vy", now).RemovedItself(b, "vz", now), true, true},
 		{"two others, one after another", r.Joins(b, "vx", now).Joins(b, "vy", now), true, false},
-		{"two others, and one was verified", r.Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now).Struck(b, "vy", now), false, true},
-		{"struck, and another joined in its place", r.Struck(b, "", now).Joins(b, "vx", now).With(b, "vx").Struck(b, "", now), false, true},
+		{"two others, and one was verified", r.Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now).RemovedItself(b, "vy", now), false, true},
+		{"removed, and another joined in its place", r.RemovedItself(b, "", now).Joins(b, "vx", now).With(b, "vx").RemovedItself(b, "", now), false, true},
 		{"another joins in its place, and RabbitMQ forgot it", r.Joins(b, "vx", now).Forgotten(b), false, false},
-		{"that one's join came to nothing", r.Joins(b, "vx", now).Forgotten(b).Struck(b, "vx", now), false, true},
-		{"gone on without, another joined, and a third joins", given(r.Struck(b, "", now)).Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now), false, false},
+		{"that one's join came to nothing", r.Joins(b, "vx", now).Forgotten(b).RemovedItself(b, "vx", now), false, true},
+		{"gone on without, another joined, and a third joins", given(r.RemovedItself(b, "", now)).Joins(b, "vx", now).With(b, "vx").Joins(b, "vy", now), false, false},
 		{"published by another, and another joins", r.With(b, "").Joins(b, "vx", now), true, false},
 		{"it left", r.Left(b, "told to", now), false, true},
 		{"given up, and nobody is back", peers.Record{State: peers.Formed, ClusterID: "id-1", Gone: map[string]peers.Gone{b: {Volume: "vb", Why: "given up by an operator (found)", By: "found on host h"}}}, false, true},
@@ -222,17 +222,17 @@ func TestReturns(t *testing.T) {
 	if len(r.Gone) != 0 || len(r.Replaced) != 0 || len(r.Members) != 2 {
 		t.Errorf("a record was changed: %+v", r)
 	}
-	if unnamed := r.With(b, "").Struck(b, "", now); !unnamed.Returns(b, "vb") || unnamed.Returns(b, "") {
+	if unnamed := r.With(b, "").RemovedItself(b, "", now); !unnamed.Returns(b, "vb") || unnamed.Returns(b, "") {
 		t.Errorf("a volume that another member published does not return: %+v", unnamed)
 	}
-	if struck := r.Struck(b, "", now); struck.Returns(b, "") || struck.Returns(b, "vx") || struck.Returns(a, "va") {
-		t.Errorf("others return, too: %+v", struck)
+	if removed := r.RemovedItself(b, "", now); removed.Returns(b, "") || removed.Returns(b, "vx") || removed.Returns(a, "va") {
+		t.Errorf("others return, too: %+v", removed)
 	}
-	if first := r.With(c, "vc").Struck(c, "vc", now); !first.Returns(c, "vc") {
+	if first := r.With(c, "vc").RemovedItself(c, "vc", now); !first.Returns(c, "vc") {
 		t.Errorf("%+v", first)
 	}
 	// A join that was about to be verified may have been one all the same.
-	if never := r.Joins(c, "vc", now).Struck(c, "vx", now); !never.Returns(c, "vc") || never.Refuses(c, "vc", "") != "" {
+	if never := r.Joins(c, "vc", now).RemovedItself(c, "vx", now); !never.Returns(c, "vc") || never.Refuses(c, "vc", "") != "" {
 		t.Errorf("%+v: %q", never, never.Refuses(c, "vc", ""))
 	}
 }
@@ -240,14 +240,14 @@ func TestReturns(t *testing.T) {
 func TestGaveUp(t *testing.T) {
 	t.Parallel()
 	r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{a: "va"}}
-	struck := r.Without(a, "blank", now)
+	removed := r.Without(a, "blank", now)
 	for name, test := range map[string]struct {
 		r      peers.Record
 		volume string
 		want   time.Time
 	}{
-		"on record": {r, "va", time.Time{}}, "struck": {struck, "va", now}, "another was struck": {struck, "vx", time.Time{}},
-		"replaced": {struck.With(a, "vnew"), "va", now}, "another was replaced": {struck.With(a, "vnew"), "vx", time.Time{}},
+		"on record": {r, "va", time.Time{}}, "removed": {removed, "va", now}, "another was removed": {removed, "vx", time.Time{}},
+		"replaced": {removed.With(a, "vnew"), "va", now}, "another was replaced": {removed.With(a, "vnew"), "vx", time.Time{}},
 		"no volume": {r.With(a, "").Without(a, "blank", now), "", time.Time{}}, "left": {r.Left(a, "told to", now), "va", now},
 	} {
 		if got := test.r.GaveUp(a, test.volume); !got.Equal(test.want) {
@@ -340,7 +340,7 @@ func TestImplausibleRecord(t *testing.T) {
 	}
 	// What the program itself leaves is none of these.
 	r := peers.Record{}.Claimed(a, "va", "s", now).Founded("id", now).Joins(b, "vb", now).With(b, "vb")
-	for _, r := range []peers.Record{r, r.Left(a, "told to", now), r.Struck(a, "va", now).Without(b, "given up", now), r.Claimed(b, "vb", "s", now), peers.Published(peers.View{ClusterID: "id", Members: []string{a, b}}, a, "va", now), r.Without(b, "blank", now).Joins(b, "vc", now)} {
+	for _, r := range []peers.Record{r, r.Left(a, "told to", now), r.RemovedItself(a, "va", now).Without(b, "given up", now), r.Claimed(b, "vb", "s", now), peers.Published(peers.View{ClusterID: "id", Members: []string{a, b}}, a, "va", now), r.Without(b, "blank", now).Joins(b, "vc", now)} {
 		_, index, _ := peers.ReadRecord(t.Context(), consul.Client, recordKey)
 		if index == 0 {
 			if _, err := consul.Client.KV().Delete(recordKey, nil); err != nil {

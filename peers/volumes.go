@@ -19,7 +19,7 @@ func (r Record) Displaced(node, volume string) bool {
 }
 
 // Returns reports whether that volume of node's is off the record and may come back: a
-// blank one struck it, and nobody has gone on without it; or an operator gave the cluster
+// blank one removed it, and nobody has gone on without it; or an operator gave the cluster
 // up, and members that run took that back. One whose name was not on record yet may be any.
 func (r Record) Returns(node, volume string) bool {
 	_, on := r.Members[node]
@@ -42,7 +42,7 @@ func (r Record) HasLeft(node, volume string) bool {
 	return gone && !on && g.Left && g.Volume == volume && volume != ""
 }
 
-// GaveUp returns when that volume of node's was given up: it left, was struck, or
+// GaveUp returns when that volume of node's was given up: it left, was removed, or
 // replaced. The zero time: nothing on record says so.
 func (r Record) GaveUp(node, volume string) time.Time {
 	if g, gone := r.Gone[node]; gone && g.Volume == volume && volume != "" {

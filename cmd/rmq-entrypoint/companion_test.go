@@ -326,7 +326,7 @@ func testCompanionKilled(t *testing.T, w *world) {
 			t.Fatalf("companions %v, want one", was)
 		}
 		n.kill(was[0])
-		expect.Eventually(t, soon, "the killed one has left its seat", func() error { // a check that comes earlier finds it alive
+		expect.Eventually(t, soon, "the killed one has left its held", func() error { // a check that comes earlier finds it alive
 			f, err := statedir.TryLock(filepath.Dir(n.state("any")), statedir.CompanionLock)
 			if err == nil {
 				err = f.Close()

@@ -55,7 +55,7 @@ func testHosts(t *testing.T, w *world) {
 
 	// A companion that a health check starts knows of the file, too.
 	n.kill(w.companions()[0])
-	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) }) // the seat of the killed one is not free at once
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) }) // the lock of the killed one is not free at once
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	moved.Address = "10.9.8.6"
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))

@@ -236,8 +236,8 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 // The name is taken while a node queues for the lock to act in it: it does not act.
 func testNameTakenMeanwhile(t *testing.T, w *world) {
 	for name, r := range map[string]peers.Record{
-		"about to claim":  {},
-		"about to strike": formed("id-1", map[string]string{"rabbit@localhost": "v-old"}),
+		"about to claim":     {},
+		"about to remove it": formed("id-1", map[string]string{"rabbit@localhost": "v-old"}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -265,12 +265,12 @@ func testNameTakenMeanwhile(t *testing.T, w *world) {
 	}
 }
 
-// A volume that a blank one under its node's name struck is on record again before its
+// A volume that a blank one under its node's name removed is on record again before its
 // server starts, unless the cluster went on without it.
 func testComesBack(t *testing.T, w *world) {
 	r := formed("id-1", map[string]string{"a@localhost": "va", "b@localhost": "vb"})
-	struck := r.Struck("a@localhost", "", time.Now()).By("a@localhost", "a@localhost, its volume blank, on host h")
-	gone, _ := struck.GoneOn([]string{"a@localhost"})
+	removed := r.RemovedItself("a@localhost", "", time.Now()).By("a@localhost", "a@localhost, its volume blank, on host h")
+	gone, _ := removed.GoneOn([]string{"a@localhost"})
 	givenUp := formed("id-1", map[string]string{"b@localhost": "vb"})
 	givenUp.Gone = map[string]peers.Gone{"a@localhost": {Volume: "va", Why: peers.GivenUp("rmq-entrypoint forget-cluster"), By: "rmq-entrypoint forget-cluster on host h"}}
 	for name, c := range map[string]struct {
@@ -278,8 +278,8 @@ func testComesBack(t *testing.T, w *world) {
 		back   bool
 		says   string
 	}{
-		"struck":                   {struck, true, "its volume blank, on host h"},
-		"struck, gone on without":  {gone, false, "took itself off cluster id-1"},
+		"removed":                  {removed, true, "its volume blank, on host h"},
+		"removed, gone on without": {gone, false, "took itself off cluster id-1"},
 		"given up, and taken back": {givenUp, true, "by rmq-entrypoint forget-cluster on host h"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -354,7 +354,7 @@ func testVolumeRefused(t *testing.T, w *world) {
 	}{
 		"given up by hand": {formed("id-1", map[string]string{"a@localhost": "v1", "b@localhost": "vb"}).Without("a@localhost", "because", time.Now()).By("a@localhost", "alice"),
 			[]string{"a@localhost was taken off cluster id-1 on", "by alice (because)", "b@localhost"}},
-		"struck": {formed("id-1", map[string]string{"b@localhost": "vb"}).With("a@localhost", "v1").Without("a@localhost", "its volume came up blank", time.Now()),
+		"removed": {formed("id-1", map[string]string{"b@localhost": "vb"}).With("a@localhost", "v1").Without("a@localhost", "its volume came up blank", time.Now()),
 			[]string{"took itself off cluster id-1", "its volume came up blank", "b@localhost"}},
 		"replaced": {formed("id-1", map[string]string{"a@localhost": "v1"}).Without("a@localhost", "blank", time.Now()).With("a@localhost", "v2"),
 			[]string{"was replaced on " + time.Now().UTC().Format("2006-01-02T"), "v2"}},

@@ -35,7 +35,7 @@ type operator struct {
 	out    io.Writer
 	wait   time.Duration // that balancers get to see that the node is out of service
 	force  bool
-	seat   *os.File // held to the end of the command: one at a time
+	held   *os.File // held to the end of the command: one at a time
 
 	patience time.Duration // for replicas that do not move
 }
@@ -60,8 +60,8 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 		return operator{}, fmt.Errorf("nothing to %s: no server was ever started on this volume (%s)", name, cfg.Data)
 	}
 	dir := rt.Config.StateDir
-	seat, err := statedir.TryLock(dir, statedir.OperatorLock)
-	for told := false; errors.Is(err, statedir.ErrLocked) && ctx.Err() == nil; seat, err = statedir.TryLock(dir, statedir.OperatorLock) {
+	held, err := statedir.TryLock(dir, statedir.OperatorLock)
+	for told := false; errors.Is(err, statedir.ErrLocked) && ctx.Err() == nil; held, err = statedir.TryLock(dir, statedir.OperatorLock) {
 		if !told {
 			told = true
 			fmt.Fprintln(out, "waiting for the end of another drain or leave of this node")
@@ -76,7 +76,7 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
 		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
 	}
-	return operator{rt: *rt, broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), out: out, wait: asked.Wait, force: asked.Force, seat: seat, patience: leavePatience}, nil
+	return operator{rt: *rt, broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), out: out, wait: asked.Wait, force: asked.Force, held: held, patience: leavePatience}, nil
 }
 
 // stepDown makes this process the server's user, whom the files on the volume belong to.

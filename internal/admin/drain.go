@@ -25,7 +25,7 @@ func Drain(ctx context.Context, cfg config.Config, asked Request, out io.Writer)
 	if err != nil {
 		return err
 	}
-	defer o.seat.Close()
+	defer o.held.Close()
 	v, err := o.running(ctx)
 	if err != nil {
 		return fmt.Errorf("nothing to drain: %w", err)

@@ -56,14 +56,14 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
 	dir := rt.Config.StateDir
-	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
+	held, err := statedir.TryLock(dir, statedir.CompanionLock)
 	if err == nil {
-		defer seat.Close()
+		defer held.Close()
 		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
 			err = stepped
 		}
 		if err == nil {
-			err = replace(ctx, rt, seat, "the companion was gone")
+			err = replace(ctx, rt, held, "the companion was gone")
 		}
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
@@ -106,10 +106,10 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	if err := hangs.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return r, fmt.Errorf("%w; it cannot be ended: %w", silent, err)
 	}
-	seat, err := statedir.TryLock(dir, statedir.CompanionLock)
+	held, err := statedir.TryLock(dir, statedir.CompanionLock)
 	for until := time.Now().Add(2 * time.Second); errors.Is(err, statedir.ErrLocked) && time.Now().Before(until); {
 		pause(ctx, 20*time.Millisecond)
-		seat, err = statedir.TryLock(dir, statedir.CompanionLock)
+		held, err = statedir.TryLock(dir, statedir.CompanionLock)
 	}
 	switch {
 	case errors.Is(err, statedir.ErrLocked): // by one that another health check started, or a disk keeps it
@@ -117,12 +117,12 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	case err != nil:
 		return r, errors.Join(silent, err)
 	}
-	defer seat.Close()
+	defer held.Close()
 	if rt, err = statedir.ReadRuntime(dir); err == nil {
 		err = stepped
 	}
 	if err == nil {
-		err = replace(ctx, rt, seat, fmt.Sprintf("the companion (pid %d) did not answer and was ended", hangs.PID))
+		err = replace(ctx, rt, held, fmt.Sprintf("the companion (pid %d) did not answer and was ended", hangs.PID))
 	}
 	if err != nil {
 		return r, fmt.Errorf("%w; it was ended and cannot be started again: %w", silent, err)
@@ -131,7 +131,7 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 }
 
 // replace starts the companion again, with the server's own output.
-func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File, why string) error {
+func replace(ctx context.Context, rt *statedir.Runtime, held *os.File, why string) error {
 	rt.Waiting = statedir.Replaced
 	if err := rt.Write(); err != nil {
 		return err
@@ -144,6 +144,6 @@ func replace(ctx context.Context, rt *statedir.Runtime, seat *os.File, why strin
 	}
 	defer out.Close()
 	fmt.Fprintf(out, "rmq-entrypoint: %s, a health check starts it again\n", why)
-	_, err = companion.Spawn(ctx, *rt, nil, seat, out)
+	_, err = companion.Spawn(ctx, *rt, nil, held, out)
 	return err
 }

@@ -40,7 +40,7 @@ func Leave(ctx context.Context, cfg config.Config, asked Request, out io.Writer)
 	if err != nil {
 		return err
 	}
-	defer o.seat.Close()
+	defer o.held.Close()
 	client, err := consul.New(o.rt.Config, slog.New(slog.DiscardHandler)).Client(ctx)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func Leave(ctx context.Context, cfg config.Config, asked Request, out io.Writer)
 	return o.goForGood(context.WithoutCancel(ctx), client, r)
 }
 
-// moveOut does all that can still be taken back, strikes the node from the record
+// moveOut does all that can still be taken back, removes the node from the record
 // and returns that.
 func (o operator) moveOut(ctx context.Context, client *api.Client, r peers.Record) (_ peers.Record, err error) {
 	v, err := o.running(ctx)
@@ -90,7 +90,7 @@ func (o operator) moveOut(ctx context.Context, client *api.Client, r peers.Recor
 		return r, err
 	}
 	o.say("drained, and nothing of the cluster's is left here")
-	return o.strike(ctx, client, r.ClusterID)
+	return o.removeFromRecord(ctx, client, r.ClusterID)
 }
 
 // mayLeave refuses what would leave nobody, or no majority, behind.
@@ -198,8 +198,8 @@ func (o operator) moveReplicas(ctx context.Context) error {
 // it took would be lost with it.
 var errMayBeOff = errors.New("whether the node is off the record cannot be told, and so it stays out of service: when Consul answers, it goes back or the server stops by itself; or run leave again")
 
-// strike takes the node off the record, when what allowed it to leave still holds.
-func (o operator) strike(ctx context.Context, client *api.Client, id string) (left peers.Record, err error) {
+// removeFromRecord takes the node off the record, when what allowed it to leave still holds.
+func (o operator) removeFromRecord(ctx context.Context, client *api.Client, id string) (left peers.Record, err error) {
 	cfg := o.rt.Config
 	tried := false
 	changed := errors.New("the record changed meanwhile, try again")

@@ -85,13 +85,13 @@ func Main(ctx context.Context, cfg config.Config) error {
 	// took is given back, and collecting often costs nothing that shows.
 	debug.SetGCPercent(20)
 	defer time.AfterFunc(time.Minute, debug.FreeOSMemory).Stop()
-	syscall.CloseOnExec(seatFD) // or an orphan of RabbitMQ's command line would hold the lock
+	syscall.CloseOnExec(lockFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
 	// Told to stop it goes, whatever it waits for: a disk, or somebody to read its log.
 	context.AfterFunc(ctx, func() { time.AfterFunc(1700*time.Millisecond, func() { os.Exit(1) }) })
-	seat := os.NewFile(seatFD, statedir.CompanionLock)
-	defer seat.Close() // held to the end
-	if err := statedir.Sign(seat); err != nil {
+	held := os.NewFile(lockFD, statedir.CompanionLock)
+	defer held.Close() // held to the end
+	if err := statedir.Sign(held); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
 	var getenv func(string) string

@@ -49,7 +49,7 @@ func TestGone(t *testing.T) {
 	_ = server.Wait()
 	wait(gone(t.Context(), rt), "a server that ended before")
 
-	server, rt = process()
+	_, rt = process()
 	for _, none := range []bool{false, true} {
 		w := watcher{rt: rt, fd: -1, none: none}
 		defer w.close()

@@ -27,24 +27,24 @@ func signalReady() error {
 // The companion is this same binary, started as "rmq-entrypoint companion" just
 // before the entrypoint becomes RabbitMQ, or by a health check that finds it
 // gone. It inherits two descriptors: on readyFD it writes one byte once it is in
-// charge (EOF instead means that it failed), and seatFD carries the flock that
+// charge (EOF instead means that it failed), and lockFD carries the flock that
 // says who is the companion.
 const (
 	sessionEnv = "RMQ_ENTRYPOINT_SESSION"
 	readyFD    = 3
-	seatFD     = 4
+	lockFD     = 4
 	readyWait  = 15 * time.Second
 )
 
-// inherited reports whether this process inherited the seat.
+// inherited reports whether this process inherited the lock.
 func inherited(dir string) bool {
 	var held, file syscall.Stat_t
-	err := errors.Join(syscall.Fstat(seatFD, &held), syscall.Stat(filepath.Join(dir, statedir.CompanionLock), &file))
+	err := errors.Join(syscall.Fstat(lockFD, &held), syscall.Stat(filepath.Join(dir, statedir.CompanionLock), &file))
 	return err == nil && held.Dev == file.Dev && held.Ino == file.Ino
 }
 
 // Spawn starts the companion and returns once it is in charge.
-func Spawn(ctx context.Context, rt statedir.Runtime, l *lock.Lock, seat, out *os.File) (*os.Process, error) {
+func Spawn(ctx context.Context, rt statedir.Runtime, l *lock.Lock, held, out *os.File) (*os.Process, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func Spawn(ctx context.Context, rt statedir.Runtime, l *lock.Lock, seat, out *os
 		cmd.Env = append(cmd.Env, sessionEnv+"="+l.Session())
 	}
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{w, seat}
+	cmd.ExtraFiles = []*os.File{w, held}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's or a health check's end is not its end
 	err = cmd.Start()
 	w.Close()

@@ -137,7 +137,7 @@ func refused(ctx context.Context, log *slog.Logger, c *consul.Agents, cfg config
 	return nil
 }
 
-// comeBack puts a volume on record again that a blank one under this node's name struck, or
+// comeBack puts a volume on record again that a blank one under this node's name removed, or
 // that was given up with a cluster which others took back, before its server starts: whoever would go on without it sees that it is back, or has
 // said so on the record first.
 func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg config.Config, state statedir.Found) error {

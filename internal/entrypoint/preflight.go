@@ -47,7 +47,7 @@ type host struct {
 	user    rabbitconf.User
 	state   statedir.Found
 	hosts   *hosts.File
-	seat    *os.File // the volume's flock
+	held    *os.File // the volume's flock
 }
 
 // preflight judges all that Consul has no part in, but for what the other members run, and
@@ -81,7 +81,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := cfg.Listen(h.user, h.env.get); err != nil {
 		return h, err
 	}
-	if h.seat, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
+	if h.held, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
 		return h, err
 	}
 	started, err := statedir.StartTime(os.Getpid())

@@ -37,7 +37,7 @@ func start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	defer h.seat.Close() // after exec the companion alone holds it
+	defer h.held.Close() // after exec the companion alone holds it
 	agents := consul.New(h.rt.Config, log)
 	p, err := decide(ctx, log, agents, h)
 	if err != nil {
@@ -90,7 +90,7 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 			return err
 		}
 	}
-	companion, err := companion.Spawn(ctx, rt, p.Lock, h.seat, os.Stderr)
+	companion, err := companion.Spawn(ctx, rt, p.Lock, h.held, os.Stderr)
 	if err != nil {
 		if cerr == nil {
 			wctx, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // a signal may wait

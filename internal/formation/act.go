@@ -71,18 +71,18 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p
 	}
 	now := time.Now()
 	switch d.Action {
-	case peers.Strike:
+	case peers.Remove:
 		f.Log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
-		struck := r.Struck(f.cfg.Node, f.volume.Volume, now)
-		if struck.Gone[f.cfg.Node].Unjoined && !f.volume.Failed && !f.volume.Alone {
+		removed := r.RemovedItself(f.cfg.Node, f.volume.Volume, now)
+		if removed.Gone[f.cfg.Node].Unjoined && !f.volume.Failed && !f.volume.Alone {
 			// First on the volume: what is left of that join is no part of the next one.
 			if err := f.dir.WritePending(statedir.Pending{Role: statedir.Joining, Claim: f.volume.Claim, Volume: f.volume.Volume, Failed: true}); err != nil {
 				return nil, &volumeError{f.dir.State, err}
 			}
 			f.volume.Failed, f.volume.Joining = true, false
 		}
-		struck = struck.By(f.cfg.Node, config.OnHost(f.cfg.Node+", its volume blank,"))
-		_, err := peers.WriteRecord(ctx, client, f.cfg.RecordKey(), struck, o.record, "", "")
+		removed = removed.By(f.cfg.Node, config.OnHost(f.cfg.Node+", its volume blank,"))
+		_, err := peers.WriteRecord(ctx, client, f.cfg.RecordKey(), removed, o.record, "", "")
 		return nil, err
 	case peers.Join:
 		return f.join(ctx, client, o, d)

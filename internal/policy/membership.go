@@ -386,7 +386,7 @@ func recordChanged(t *turn) Verdict {
 			return t.write(r.With(m, ""), "a running member, which RabbitMQ had been made to forget: added "+m)
 		case g.Left || !long:
 		case g.MayReturn: // it will say itself on which volume
-			return t.write(r.With(m, ""), "a running member, which a blank volume under its name struck: added "+m)
+			return t.write(r.With(m, ""), "a running member, which a blank volume under its name removed: added "+m)
 		default:
 			return recordWrong(t, fmt.Sprintf("%s runs in this cluster, but %s", m, strings.TrimPrefix(g.Told(m, "the record"), m+" ")))
 		}

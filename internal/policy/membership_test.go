@@ -237,7 +237,7 @@ func TestOffTheRecord(t *testing.T) {
 			w.drained(Maintenance{Leaving: true, At: after})
 			w.record.Gone["a"] = peers.Gone{Volume: "va", At: after, By: "a", Left: true, Why: "told to"}
 		}, "ask record; StopServer; critical: leaving the cluster for good", nil},
-		{"struck by a blank one", off(Member, false, peers.Gone{MayReturn: true, By: "a"}), again + "this node's volume again: a took itself off the record on *); " + enrolled, func(w *world) string {
+		{"removed by a blank one", off(Member, false, peers.Gone{MayReturn: true, By: "a"}), again + "this node's volume again: a took itself off the record on *); " + enrolled, func(w *world) string {
 			return check(w.record.Members["a"] == "va" && len(w.record.Gone) == 0, fmt.Sprintf("%+v", w.record))
 		}},
 		{"given up, and taken back", off(Member, false, peers.Gone{Why: peers.GivenUp("rmq-entrypoint forget-cluster")}), again + "this node's volume again: *); " + enrolled, nil},
@@ -309,8 +309,8 @@ func TestRecordChanged(t *testing.T) {
 		{"off the record by another's doing, and runs", on("a", b(time.Minute, peers.Gone{By: "alice"})), quiet + "critical: b runs in this cluster, but was taken off the record on * by alice (*)", nil},
 		{"off the record for two TTLs", on("a", b(2*ttl, peers.Gone{})), well, is("a")},
 		{"off the record for longer, and does not run", func(w *world) { on("a", b(time.Minute, peers.Gone{}))(w); w.judged(viewOf("a,b", "a")) }, well, is("a")},
-		{"struck by a blank one, and runs", on("a", b(time.Minute, peers.Gone{MayReturn: true})), quiet + "WriteRecord(a running member, which a blank volume under its name struck: added b); passing: answers", is("a,b")},
-		{"struck by a blank one just now", on("a", b(20*time.Second, peers.Gone{MayReturn: true})), well, is("a")},
+		{"removed by a blank one, and runs", on("a", b(time.Minute, peers.Gone{MayReturn: true})), quiet + "WriteRecord(a running member, which a blank volume under its name removed: added b); passing: answers", is("a,b")},
+		{"removed by a blank one just now", on("a", b(20*time.Second, peers.Gone{MayReturn: true})), well, is("a")},
 		{"left for good, and runs on", on("a", b(time.Minute, peers.Gone{Left: true})), well, is("a")},
 
 		{"off the record itself, by another's doing", on("b", gone(peers.Gone{By: "alice"}, "a")), quiet + "WriteRecord(back on the record, from which this node was taken while it serves); passing: answers", is("a,b")},

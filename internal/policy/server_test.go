@@ -262,6 +262,6 @@ func TestStart(t *testing.T) {
 	set := newWorld().set
 	s := Start(set, Membership{Role: Joining, Claim: "c"}, began)
 	if s.Server != (Server{Phase: Booting, LastStatus: "booting", Started: began}) || s.Membership.Claim != "c" || !s.Join.Deadline.Equal(began.Add(set.JoinTimeout)) {
-		t.Error(fmt.Sprintf("%+v", s))
+		t.Errorf("%+v", s)
 	}
 }

@@ -38,8 +38,8 @@ func WaitLock(ctx context.Context, dir string) (*os.File, error) {
 
 var ErrLocked = errors.New("another rmq-entrypoint holds the volume")
 
-func TryLock(dir, seat string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, seat), os.O_CREATE|os.O_RDWR, 0o644)
+func TryLock(dir, name string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -94,21 +94,21 @@ func (p Process) Kill() error {
 }
 
 // Sign writes into a lock who holds it.
-func Sign(seat *os.File) error {
+func Sign(held *os.File) error {
 	p, err := Self()
 	if err != nil {
 		return err
 	}
 	text := fmt.Appendf(nil, "%d %d\n", p.PID, p.Started)
-	if _, err := seat.WriteAt(text, 0); err != nil {
+	if _, err := held.WriteAt(text, 0); err != nil {
 		return fmt.Errorf("write who holds the lock: %w", err)
 	}
-	return seat.Truncate(int64(len(text)))
+	return held.Truncate(int64(len(text)))
 }
 
 // Holder returns who signed the lock last.
-func Holder(dir, seat string) (p Process, err error) {
-	f, err := os.Open(filepath.Join(dir, seat))
+func Holder(dir, name string) (p Process, err error) {
+	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return p, err
 	}

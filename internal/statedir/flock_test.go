@@ -18,14 +18,14 @@ func TestHolder(t *testing.T) {
 	if p, err := Holder(dir, CompanionLock); err == nil {
 		t.Errorf("without a lock it is %v", p)
 	}
-	seat, err := TryLock(dir, CompanionLock)
+	held, err := TryLock(dir, CompanionLock)
 	expect.Must(t, err)
-	defer seat.Close()
+	defer held.Close()
 	if p, err := Holder(dir, CompanionLock); err == nil {
 		t.Errorf("without a word of its holder it is %v", p)
 	}
 	expect.Must(t, os.WriteFile(filepath.Join(dir, CompanionLock), []byte("12345678 99999999999999 and more\n"), 0o644))
-	expect.Must(t, Sign(seat))
+	expect.Must(t, Sign(held))
 	p, err := Holder(dir, CompanionLock)
 	self, _ := Self()
 	if err != nil || p != self || p.PID != os.Getpid() || p.Started == 0 {

@@ -33,7 +33,7 @@ const (
 	TookOver    = "took over a dead claim"
 	Founded     = "founded the cluster"
 	Listed      = "put itself on record"
-	Struck      = "struck itself off the record"
+	Struck      = "removed itself from the record"
 	ClaimedNew  = "claimed anew, all being blank"
 	Republished = "published a lost record"
 	Overruled   = "overruled a claim beside a cluster"

@@ -234,13 +234,13 @@ func (f *formation) act(o peers.Observation, index uint64, d peers.Decision) (it
 		f.state.Volume = "v-" + p.w.id()[:8]
 	}
 	switch d.Action {
-	case peers.Strike:
-		struck := r.Struck(n.name, f.state.Volume, p.now())
-		if struck.Gone[n.name].Unjoined && !f.state.Failed && !f.state.Alone {
+	case peers.Remove:
+		removed := r.RemovedItself(n.name, f.state.Volume, p.now())
+		if removed.Gone[n.name].Unjoined && !f.state.Failed && !f.state.Alone {
 			f.b.volume.pend(statedir.Pending{Role: statedir.Joining, Claim: f.state.Claim, Volume: f.state.Volume, Failed: true})
 			f.state.Failed, f.state.Joining = true, false
 		}
-		_, err = p.writeRecord(struck.By(n.name, n.name+", its volume blank, on host x"), index, "")
+		_, err = p.writeRecord(removed.By(n.name, n.name+", its volume blank, on host x"), index, "")
 		release()
 		return it, false, err
 	case peers.Join:

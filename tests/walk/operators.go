@@ -170,7 +170,7 @@ func (o *operator) moveOut(r peers.Record) (left peers.Record, err error) {
 		err = o.maintenance()
 	}
 	if err == nil {
-		left, err = o.strike(r.ClusterID)
+		left, err = o.removeFromRecord(r.ClusterID)
 	}
 	if err != nil && !errors.Is(err, errMayBeOff) { // the node serves again
 		o.box.volume.out = nil
@@ -210,8 +210,8 @@ func (o *operator) mayLeave(r peers.Record, v peers.View) error {
 
 var errMayBeOff = errors.New("whether the node is off the record cannot be told")
 
-// strike takes the node off the record under the lock.
-func (o *operator) strike(id string) (left peers.Record, err error) {
+// removeFromRecord takes the node off the record under the lock.
+func (o *operator) removeFromRecord(id string) (left peers.Record, err error) {
 	p, b := o.p, o.box
 	name, volume := b.node.name, b.volume.rt.volume
 	tried := false

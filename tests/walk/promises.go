@@ -333,7 +333,7 @@ func (l *law) mayFound(n *node, id string, was peers.Record) string {
 	case c.id == l.givenUp && (!n.runs() || !l.registered(n) || n.volume.marker == nil): // or never was verified
 		return "an operator gave the cluster up"
 	case n.mounted > l.claimed && id != "", n.mounted > 0 && !l.registered(n):
-		return "a volume was mounted again after its node had struck it"
+		return "a volume was mounted again after its node had removed it"
 	case hasLeft(was, n):
 		return nothingLost
 	case w.paired(n) && id == "":
