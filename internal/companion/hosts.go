@@ -1,6 +1,7 @@
 package companion
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -18,7 +19,7 @@ import (
 func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *hosts.File) {
 	consul := consul.New(rt.Config, slog.New(slog.DiscardHandler)) // the beat tells of a Consul that is away
 	consul.Prefer(rt.Consul)
-	beat := rt.Config.TTL / 3
+	beat := cmp.Or(rt.Config.Interval, rt.Config.TTL/3)
 	var told string
 	for ctx.Err() == nil {
 		client, err := consul.Client(ctx)

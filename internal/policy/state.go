@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"time"
 
 	"rmq-entrypoint/peers"
@@ -17,6 +18,7 @@ type Settings struct {
 	Boot            string // id of this start of the node
 	Version         string // of RabbitMQ
 	TTL             time.Duration
+	Interval        time.Duration // between heartbeats; 0: a third of the TTL
 	DeregisterAfter time.Duration // critical for longer, and Consul removes the entry
 	JoinTimeout     time.Duration
 	RecordKey       string
@@ -27,8 +29,9 @@ type Settings struct {
 	Replaced             bool // an earlier companion of this server was lost
 }
 
-// Beat is a third of the TTL: two beats may be lost before Consul's check lapses.
-func (set Settings) Beat() time.Duration { return set.TTL / 3 }
+// Beat is the time between heartbeats. By a third of the TTL two may be lost before Consul's
+// check lapses.
+func (set Settings) Beat() time.Duration { return cmp.Or(set.Interval, set.TTL/3) }
 
 // atLeast reports whether RabbitMQ is of that version or later.
 func (set Settings) atLeast(major, minor int) bool {
