@@ -279,6 +279,7 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) {
 func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v policy.Verdict, ok bool) {
 	for range policy.MostSteps {
 		c.listens(seen.Nodes[c.settings.Node].View.Value.Listeners) // the look may have asked
+		seen.Made = c.services.reg.Made
 		seen.Now = time.Now()
 		v = policy.Decide(c.settings, c.state, *seen)
 		if ctx.Err() != nil && !v.Finish {

@@ -77,7 +77,7 @@ func (c *companion) local(ctx context.Context, state policy.State, seen *policy.
 // glance looks at what costs nothing: the clock and the volume.
 func (c *companion) glance() policy.Observation {
 	now := time.Now()
-	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: peers.NewID(), Made: c.services.reg.Made}
+	return policy.Observation{Now: now, Began: now, Glance: policy.Glance{Volume: c.volume(), ID: peers.NewID()}}
 }
 
 // volume reads what lies on the volume. One reader at a time: each holds the operator's lock

@@ -25,14 +25,9 @@ func (f Fact[T]) Known() bool { return f.Asked && f.Err == nil }
 
 // Observation is what was looked at in this beat.
 type Observation struct {
-	Now       time.Time
-	Began     time.Time // the first time that a verdict was asked for
-	Health    healthcheck.Result
-	Rechecked bool // Health is of a check that knew where RabbitMQ listens
-	Volume    Volume
-	OldAgents bool   // entries may be left with Consul agents that this node moved away from
-	ID        string // [peers.NewID], for a record that is published anew
-	Made      string // id of the entry that was last made in Consul; "": not known, as where an earlier process made it
+	Now   time.Time
+	Began time.Time // the first time that a verdict was asked for
+	Glance
 
 	Record  Fact[Record]
 	Catalog Fact[[]peers.Peer]       // this node's own entries too
@@ -42,6 +37,16 @@ type Observation struct {
 	Nodes   map[string]Node // that were asked, this one among them
 
 	Did []Outcome // what this beat did, in order, and how it ended
+}
+
+// Glance is what is there without a question.
+type Glance struct {
+	Health    healthcheck.Result
+	Rechecked bool // Health is of a check that knew where RabbitMQ listens
+	Volume    Volume
+	OldAgents bool   // entries may be left with Consul agents that this node moved away from
+	ID        string // [peers.NewID], for a record that is published anew
+	Made      string // id of the entry that was last made in Consul; "": not known, as where an earlier process made it
 }
 
 // Record is the cluster record and where it was read.

@@ -162,7 +162,7 @@ func (w *world) drained(o Maintenance) { w.volume.Maintenance.Value = &o }
 
 // beat looks, decides and acts, and tells what came of it, step by step.
 func (w *world) beat(t testing.TB) (Verdict, []string) {
-	w.seen = Observation{Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh", Made: "made"}
+	w.seen = Observation{Began: w.now, Glance: Glance{Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh", Made: "made"}}
 	var trace []string
 	for range MostSteps {
 		w.seen.Now = w.now
@@ -184,7 +184,7 @@ func (w *world) beat(t testing.TB) (Verdict, []string) {
 // local looks at the node before Consul is asked, and tells what came of it. What was answered
 // is in the observation that a beat begins with.
 func (w *world) local(t testing.TB) (Verdict, []string) {
-	w.seen = Observation{Now: w.now, Began: w.now, Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}
+	w.seen = Observation{Now: w.now, Began: w.now, Glance: Glance{Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh"}}
 	var trace []string
 	for range MostSteps {
 		v := checked(t, "Local", func(s State, o Observation) Verdict { return Local(w.set, s, o) }, w.s, w.seen)

@@ -19,6 +19,7 @@ const (
 // allowed are larger all the same, and why.
 var allowed = map[string]string{
 	"struct config.Config":    "one field a setting",
+	"struct policy.Settings":  "one field a setting",
 	"struct workload.Options": "one field a flag",
 	"struct statedir.Runtime": "a JSON document: the runtime file",
 	"struct companion.Report": "a JSON document: what /status answers",
@@ -26,9 +27,7 @@ var allowed = map[string]string{
 }
 
 // notYet are larger and are to become smaller: this list only shrinks.
-var notYet = []string{
-	"struct policy.Observation",
-}
+var notYet = []string{}
 
 func TestSizes(t *testing.T) {
 	large := map[string]string{} // what is too large, and how large it is

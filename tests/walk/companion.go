@@ -324,7 +324,7 @@ func (c *companion) renew(status string) {
 // glance looks at what costs nothing: the clock and the volume.
 func (c *companion) glance() policy.Observation {
 	now := c.p.now()
-	return policy.Observation{Now: now, Began: now, Volume: c.volume(), ID: c.p.w.id()}
+	return policy.Observation{Now: now, Began: now, Glance: policy.Glance{Volume: c.volume(), ID: c.p.w.id()}}
 }
 
 func (c *companion) volume() (v policy.Volume) {
