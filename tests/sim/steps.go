@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 )
 
@@ -100,6 +101,9 @@ func (w *World) beside(what, id string) {
 			w.excused = "an operator gave the cluster up by force"
 			continue
 		}
+		if w.excused != "" && w.known(id) { // both are there already; one is back on record
+			continue
+		}
 		if w.paired(n) && id == "" { // its claim is overruled
 			continue
 		}
@@ -126,4 +130,9 @@ func (w *World) beside(what, id string) {
 		}
 		w.violation("%s while %s holds data of cluster %s", what, n.Name, c.id)
 	}
+}
+
+// known reports whether the cluster has been on record as formed.
+func (w *World) known(id string) bool {
+	return slices.ContainsFunc(w.clusters, func(c *cluster) bool { return c.id == id && !c.recorded.IsZero() })
 }
