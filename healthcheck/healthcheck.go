@@ -59,6 +59,7 @@ type Result struct {
 	Alarm    string // RabbitMQ's word for the alarm that blocks publishers, as "low on memory"
 	Stopping bool   // the server said that it shuts down, and has not answered since
 	Draining bool   // the server said that it goes into maintenance, and has not answered since
+	Missed   bool   // the last check failed, and State is what the one before it saw: by [Steady]
 }
 
 // A Reason tells why the connection of the check ended.

@@ -377,6 +377,9 @@ func TestSteady(t *testing.T) {
 				if got.State != tt.want[i] {
 					t.Errorf("step %d: got %s, want %s", i, got.State, tt.want[i])
 				}
+				if forgiven := got.State != r.State; got.Missed != forgiven {
+					t.Errorf("step %d: got %+v, want that a miss was forgiven: %v", i, got, forgiven)
+				}
 				if got.State == r.State && got != r {
 					t.Errorf("step %d: got %+v, want %+v", i, got, r)
 				}

@@ -15,6 +15,7 @@ func (s *Steady) Next(r Result) Result {
 	s.missed = r.State == Critical
 	if s.missed && first && s.reported.State != Critical && !r.Stopping && !r.Draining {
 		kept := s.reported
+		kept.Missed = true
 		kept.Reason = line(kept.State.String() + " until a second check fails: " + r.Reason)
 		return kept
 	}

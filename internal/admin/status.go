@@ -56,7 +56,7 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 			if r.Warning != "" {
 				row("warning", "%s", r.Warning)
 			}
-			row("last beat", "%s at Consul %s", when(r.Beat), cmp.Or(r.Consul, "none yet"))
+			row("heartbeat", "%s at Consul %s", when(r.Beat), cmp.Or(r.Consul, "none yet"))
 		}
 	}
 	statusVolume(cfg, row)

@@ -91,11 +91,11 @@ func (c *companion) enroll(ctx context.Context, a policy.Enroll) error {
 	if err := rt.Write(); err != nil {
 		return fmt.Errorf("the runtime file cannot be written: %w", err)
 	}
-	if c.lock != nil {
-		if err := c.lock.Release(ctx); err != nil {
+	if held := c.lock.Load(); held != nil {
+		if err := held.Release(ctx); err != nil {
 			c.Log.Warn("cannot release the lock, its TTL will", "err", err)
 		}
-		c.lock = nil
+		c.lock.Store(nil)
 	}
 	if a.Enter {
 		return c.services.enter(ctx, a.Marker.ClusterID)
@@ -121,7 +121,9 @@ func failJoin(dir statedir.Dir) error {
 
 // endMaintenance removes the operator's order, while no command works on the node.
 func (c *companion) endMaintenance(ctx context.Context, dir statedir.Dir, a policy.EndMaintenance) error {
+	c.reading.Lock() // a look would take this for a command, and this a look
 	held, err := statedir.TryLock(dir.State, statedir.OperatorLock)
+	c.reading.Unlock()
 	switch {
 	case err == nil:
 		defer held.Close()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,15 +60,15 @@ type companion struct {
 	Surroundings
 	settings policy.Settings
 	state    policy.State
-	steady   healthcheck.Steady // forgives one miss of the check
-	services services           // of this node, in Consul
-	lock     *lock.Lock         // a seed's, until its cluster is announced
-	told     string             // what the log was last told of what it is told once
-	board    board              // what /status shows
-	looking  worker             // looks at the node
-	working  worker             // does the work of a heartbeat
-	reading  sync.Mutex         // the volume
-	dir      statedir.Dir       // on the volume: never changes, unlike the rest of what Runtime says
+	steady   healthcheck.Steady        // forgives one miss of the check
+	services services                  // of this node, in Consul
+	lock     atomic.Pointer[lock.Lock] // a seed's, until its cluster is announced
+	told     string                    // what the log was last told of what it is told once
+	board    board                     // what /status shows
+	looking  worker                    // looks at the node
+	working  worker                    // does the work of a heartbeat
+	reading  sync.Mutex                // the volume
+	dir      statedir.Dir              // on the volume: never changes, unlike the rest of what Runtime says
 }
 
 // Main is `rmq-entrypoint companion`.
@@ -160,9 +161,11 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 		if err != nil {
 			return err
 		}
-		if c.lock, err = lock.Adopt(ctx, client, s.Session, consul.LockOptions(s.Runtime.Config, s.Log)); err != nil {
+		held, err := lock.Adopt(ctx, client, s.Session, consul.LockOptions(s.Runtime.Config, s.Log))
+		if err != nil {
 			return err
 		}
+		c.lock.Store(held)
 	}
 	opened, err := begin(c.board.handler())
 	if opened != nil {

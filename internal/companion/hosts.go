@@ -1,7 +1,6 @@
 package companion
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -9,6 +8,7 @@ import (
 
 	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/hosts"
+	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 )
@@ -19,7 +19,7 @@ import (
 func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *hosts.File) {
 	consul := consul.New(rt.Config, slog.New(slog.DiscardHandler)) // the beat tells of a Consul that is away
 	consul.Prefer(rt.Consul)
-	beat := cmp.Or(rt.Config.Interval, rt.Config.TTL/3)
+	beat := policy.Settings{Interval: rt.Config.Interval, TTL: rt.Config.TTL}.Beat()
 	var told string
 	for ctx.Err() == nil {
 		client, err := consul.Client(ctx)

@@ -33,33 +33,19 @@ func (c *companion) loop(ctx context.Context) error {
 		state := known
 		c.looking.start(ctx, func(ctx context.Context) {
 			if seen, ok := c.look(ctx, state); ok {
-				looked <- seen
+				select {
+				case looked <- seen:
+				case <-ctx.Done():
+				}
 			}
 		})
 	}
 	var hangs error
-	// still cuts the work short and waits for its end. False: it is not to be waited for.
-	still := func() bool {
-		for _, w := range c.workers() {
-			for w.cut(); !w.idle(); {
-				select {
-				case <-w.done:
-				case <-c.Gone:
-					return false
-				case <-ctx.Done():
-					return false
-				case <-tick.C:
-					if hangs = c.hangs(); hangs != nil {
-						return false
-					}
-				}
-			}
+	still := func() (ok bool) {
+		if ok, hangs = c.still(ctx, tick.C); ok && len(looked) > 0 {
+			<-looked // before the event
 		}
-		select {
-		case <-looked: // before the event
-		default:
-		}
-		return true
+		return ok
 	}
 	look()
 	for hangs == nil {
@@ -97,6 +83,30 @@ func (c *companion) loop(ctx context.Context) error {
 }
 
 func (c *companion) workers() []*worker { return []*worker{&c.looking, &c.working} }
+
+// still cuts the work short and waits for its end. Not ok: it is not to be waited for, in the
+// end because it hangs.
+func (c *companion) still(ctx context.Context, tick <-chan time.Time) (ok bool, hangs error) {
+	for _, w := range c.workers() {
+		w.cut()
+	}
+	for _, w := range c.workers() {
+		for !w.idle() {
+			select {
+			case <-w.done:
+			case <-c.Gone:
+				return false, nil
+			case <-ctx.Done():
+				return false, nil
+			case <-tick:
+				if hangs = c.hangs(); hangs != nil {
+					return false, hangs
+				}
+			}
+		}
+	}
+	return true, nil
+}
 
 // hangs is called with each tick.
 func (c *companion) hangs() error {
@@ -175,7 +185,7 @@ func (c *companion) checkAnew() {
 func (c *companion) background(ctx context.Context) (end func(time.Duration)) {
 	var work sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
-	if keep := c.lock; keep != nil {
+	if keep := c.lock.Load(); keep != nil {
 		work.Go(func() {
 			if err := keep.Keep(ctx); err != nil {
 				c.Log.Warn("lost the lock while founding the cluster: another node may take over", "err", err)
@@ -187,7 +197,7 @@ func (c *companion) background(ctx context.Context) (end func(time.Duration)) {
 		work.Go(func() { keepHosts(ctx, c.Log, rt, c.hosts) })
 	}
 	return func(most time.Duration) {
-		held := c.lock
+		held := c.lock.Load()
 		within(most, func() {
 			if held != nil {
 				_ = held.Release(ctx)
@@ -354,7 +364,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 	if ctx.Err() != nil {
 		return v.Reason, nil, false
 	}
-	if err == nil && entry.NeverListed(time.Now(), c.settings.Beat()) {
+	if err == nil && entry.NeverListed(time.Now(), c.settings.Patience()) {
 		err = fmt.Errorf("the agent at %s takes %s, and never brings it into the catalog: was it recreated without its data? A name of its own for each agent, or leaving before it goes, avoids that", c.Consul.Addr, s.reg.ID())
 	}
 	taken := consul.NameTaken(err) // Consul answered

@@ -25,13 +25,12 @@ import (
 // known to be wrong then is published at once, whatever the heartbeat before is still at. It
 // is not ok when an event, which knows better, cut it short.
 //
-// It works beside a heartbeat: it goes by the state that it is given, and takes of the
-// companion only what does not change.
+// It works beside a heartbeat, and so goes by the state that it is given.
 func (c *companion) look(ctx context.Context, state policy.State) (seen policy.Observation, ok bool) {
 	c.looking.at("reading the volume", disk)
 	seen = c.glance()
 	stopped := state.Server.Phase == policy.Stopped
-	if !stopped || time.Since(state.Server.StoppedAt) >= c.settings.Beat() { // one that stops is left alone
+	if !stopped || time.Since(state.Server.StoppedAt) >= c.settings.Patience() { // one that stops is left alone
 		c.looking.at("asking: AMQP", usual)
 		r := c.Check(ctx)
 		if ctx.Err() != nil {

@@ -57,7 +57,7 @@ func growReplicas(t *turn) Verdict {
 	if t.SurvivingQueues {
 		few = 3
 	}
-	return do(GrowReplicas{Few: few, Refill: !t.atLeast(3, 13)})
+	return do(GrowReplicas{Few: few, Refill: !t.rabbitMQ().RefillsReplicas()})
 }
 
 // grown is what became of the queues.
@@ -140,7 +140,7 @@ func twoNodes(t *turn) Verdict {
 	case t.Seen.Now.Sub(up.PairSince) < 2*t.TTL:
 	case t.State.View.Khepri:
 		why = "TWO NODES: this cluster does not survive the loss of either, because RabbitMQ 4.2 and later decide by majority: add a third node"
-	case t.atLeast(4, 0) && t.SurvivingQueues:
+	case !t.rabbitMQ().Mirrors() && t.SurvivingQueues:
 		why = "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node, or set --queues (RMQ_QUEUES) to off"
 	}
 	if why != up.Warning {

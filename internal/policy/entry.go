@@ -94,7 +94,7 @@ func missingFromCatalog(t *turn) Verdict {
 	switch {
 	case slices.ContainsFunc(t.Seen.Catalog.Value, told), e.ReportedAt.IsZero():
 		e.MissingSince = Never
-	case slices.ContainsFunc(t.Seen.Catalog.Value, t.mine) && t.Seen.Now.Sub(e.ReportedAt) < t.Beat()/2: // it may be on its way
+	case slices.ContainsFunc(t.Seen.Catalog.Value, t.mine) && t.Seen.Now.Sub(e.ReportedAt) < t.Patience()/2: // it may be on its way
 	case e.MissingSince.IsZero():
 		e.MissingSince = t.Seen.Now
 	}
@@ -116,7 +116,7 @@ func foreignEntry(t *turn) Verdict {
 func ttlLapsed(t *turn) Verdict {
 	e := &t.State.Entry
 	if t.State.Membership.Verified && !e.Lapsed && !e.ReportedAt.IsZero() && t.Seen.Now.Sub(e.ReportedAt) > t.TTL {
-		t.say(Info, "no beat reached Consul for longer than the TTL: verifying anew")
+		t.say(Info, "no heartbeat reached Consul for longer than the TTL: verifying anew")
 		t.State.Membership.Verified, e.Lapsed = false, true
 	}
 	return Verdict{}

@@ -95,7 +95,7 @@ func TestEntry(t *testing.T) {
 		{"not entered yet", func(w *world) { foreign(w); w.s.Entry.ClusterID = "" }, asks + enrolled, nil},
 
 		{"no beat for longer than the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl + 1) }, asks + enrolled, func(w *world) string {
-			return check(w.s.Entry.Lapsed, "it is verified anew each beat", w.logged("no beat reached Consul for longer than the TTL: verifying anew*"), "the log does not say it")
+			return check(w.s.Entry.Lapsed, "it is verified anew each beat", w.logged("no heartbeat reached Consul for longer than the TTL: verifying anew*"), "the log does not say it")
 		}},
 		{"no beat for the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl) }, well, nil},
 		{"no beat for longer, and verified since", func(w *world) { w.s.Entry.ReportedAt, w.s.Entry.Lapsed = ago(time.Minute), true }, well, nil},

@@ -9,7 +9,7 @@ import (
 
 // forgottenAfter is for how long RabbitMQ must not list a member: a list is behind for a
 // moment while it changes.
-func (t *turn) forgottenAfter() time.Duration { return 2 * t.Beat() }
+func (t *turn) forgottenAfter() time.Duration { return 2 * t.Patience() }
 
 // forgottenByHand follows RabbitMQ's list of members, which counts: a member that was
 // verified, that no running member lists, and whose entry does not beat, was forgotten by

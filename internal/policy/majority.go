@@ -23,7 +23,7 @@ func lost(r peers.Record, members []string, now time.Time) []string {
 // khepri reports whether this node's members decide by majority, also while it cannot be
 // asked: from 4.3 on there is nothing else, before it is a feature flag.
 func (t *turn) khepri() bool {
-	return t.State.View.Khepri || t.atLeast(4, 3) || t.Seen.Volume.KhepriFlag
+	return t.State.View.Khepri || t.rabbitMQ().KhepriOnly() || t.Seen.Volume.KhepriFlag
 }
 
 // A quorumLoss is what a node can never end by itself, because the members it needs have
@@ -345,7 +345,8 @@ func carryOnBegun(t *turn, order CarryOn) (v Verdict, begun bool) {
 // settle makes this copy the cluster. Those that are back on record are not lost any more.
 func settle(t *turn, r peers.Record, names []string) Verdict {
 	names = without(names, func(n string) bool { _, on := r.Members[n]; return on })
-	return do(Settle{Lost: names, Shrink: t.atLeast(3, 13) && len(r.Members) == 1, NameUnavailable: !t.atLeast(3, 13)})
+	shrinks := t.rabbitMQ().ShrinksQuorumQueues()
+	return do(Settle{Lost: names, Shrink: shrinks && len(r.Members) == 1, NameUnavailable: !shrinks})
 }
 
 // settled takes what there is after that, whether it succeeded or not.

@@ -103,7 +103,7 @@ func prove(t *turn) (proven bool, v Verdict) {
 	switch {
 	case m.Role == Seeding && r.State == peers.Forming && r.Seed == node && r.Claim == m.Claim:
 		return found(t, r)
-	case m.Role == Seeding && !ours && single:
+	case m.Role == Seeding && !ours && single: // a seed whose claim was taken over
 		return standDown(t, fmt.Sprintf("this node's claim to found the cluster was overtaken: the record is %s", describe(r)), "overtaken")
 	case m.Role == Seeding && !ours:
 		return unproven(t, "%s", split(v0, r))
@@ -150,9 +150,9 @@ func (t *turn) writes() (n int) {
 
 // found announces the cluster that this seed founded.
 func found(t *turn, r peers.Record) (bool, Verdict) {
-	// Members of a cluster whose record Consul lost get a beat to say so first, and what it
-	// takes them to ask RabbitMQ who they are.
-	if left := t.Beat() + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
+	// Members of a cluster whose record Consul lost get a heartbeat to say so first, of the
+	// longest that they may be set to, and what it takes them to ask RabbitMQ who they are.
+	if left := t.TTL/3 + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
 		return unproven(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 	}
 	if why, q := notOnRecord(t, r); q != nil {
@@ -160,7 +160,7 @@ func found(t *turn, r peers.Record) (bool, Verdict) {
 	} else if why != "" {
 		return unproven(t, "%s", why)
 	}
-	if t.SurvivingQueues && !t.atLeast(4, 0) { // announced, it is the user's to change
+	if t.SurvivingQueues && t.rabbitMQ().Mirrors() { // announced, it is the user's to change
 		s := did[SetMirrors](t)
 		if !s.Done {
 			return false, do(SetMirrors{})

@@ -89,7 +89,7 @@ func unseenMembers(t *turn) Verdict {
 			at = t.Seen.Now
 		}
 		since[p.Node] = at
-		if t.Seen.Now.Sub(at) > t.TTL+t.Beat() { // the check of one that died would have lapsed
+		if t.Seen.Now.Sub(at) > t.TTL+t.Patience() { // the check of one that died would have lapsed
 			long = append(long, p.Node)
 		}
 	}

@@ -26,7 +26,7 @@ func (f Fact[T]) Known() bool { return f.Asked && f.Err == nil }
 // Observation is what was looked at in this beat.
 type Observation struct {
 	Now   time.Time
-	Began time.Time // the first time that a verdict was asked for
+	Began time.Time // when the look at the node began
 	Glance
 
 	Record  Fact[Record]

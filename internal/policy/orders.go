@@ -25,8 +25,9 @@ func maintenance(t *turn) Verdict {
 		return Verdict{}
 	}
 	interrupted := !t.Seen.Volume.CommandRuns && !order.Done // nobody works on it any more
-	// A miss shows with the second check.
-	if (order.Drained || interrupted) && t.State.Server.Phase == Serving && t.Seen.Health.State != healthcheck.Critical && t.Seen.Now.Sub(order.At) > 2*t.Beat() {
+	h := t.Seen.Health
+	serves := t.State.Server.Phase == Serving && h.State != healthcheck.Critical && !h.Missed
+	if (order.Drained || interrupted) && serves && t.Seen.Began.Sub(order.At) > 2*t.Patience() {
 		e := did[EndMaintenance](t)
 		switch {
 		case !e.Done:

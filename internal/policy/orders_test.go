@@ -42,6 +42,7 @@ func TestMaintenance(t *testing.T) {
 		{"revived", order(done), ends + "ask record; *" + enrolled, back},
 		{"just drained, a first miss counts as passing", order(Maintenance{Drained: true, Done: true, At: began.Add(-10 * time.Second)}), "critical: maintenance: drained since *", nil},
 		{"and a moment later", order(Maintenance{Drained: true, Done: true, At: began.Add(-11 * time.Second)}), ends + "*" + enrolled, nil},
+		{"a miss that is forgiven", order(done, func(w *world) { w.health.Missed = true }), drained, nil},
 		{"no maintenance mode", order(Maintenance{Done: true, At: long}), drained, nil},
 		{"interrupted, listeners closed", order(Maintenance{At: long}, fails), interrupted, nil},
 		{"interrupted before that", order(Maintenance{At: long}), endsUnwatched + "*" + enrolled, back},

@@ -64,7 +64,7 @@ func partitionAnyway(t *turn) Verdict {
 	if t.State.Membership.Role != Member {
 		return Verdict{}
 	}
-	q, err := refreshView(t, t.State.View.RecordIndex, "")
+	q, err := refreshView(t, t.State.View.RecordIndex, t.State.View.PassingPeers)
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -98,7 +98,7 @@ func partition(t *turn) Verdict {
 	case !s.runs(node):
 		f.Reason += ": its Mnesia has stopped"
 	// A network comes back in steps.
-	case len(silent) > 0 && t.Seen.Now.Sub(p.Since) < 2*t.Beat(), goesOn && rival && !majority:
+	case len(silent) > 0 && t.Seen.Now.Sub(p.Since) < 2*t.Patience(), goesOn && rival && !majority:
 		f.Reason += fmt.Sprintf(", and %s do not answer", strings.Join(silent, ", "))
 		f.Degraded = majority
 	case goesOn: // a check that failed here, too, would leave clients without a node

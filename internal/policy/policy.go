@@ -40,7 +40,8 @@
 // is. [Heard] and [Closed] are what events make of a [State].
 //
 // To add a rule: a function in the file of its theme, a row in a list below, a row in that
-// file's test, and a row in docs/operations.md with what it says and what a person does.
+// file's test, and a row in the table of docs/architecture.md. What a person should do about
+// what it says goes into docs/operations.md.
 package policy
 
 import (

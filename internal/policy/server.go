@@ -122,7 +122,7 @@ func servesUnheard(t *turn) Verdict {
 		server.AnsweredSince = t.Seen.Now
 	}
 	missed := t.Replaced && server.Phase == Booting
-	if !missed && t.Seen.Now.Sub(server.AnsweredSince) <= t.Beat() {
+	if !missed && t.Seen.Now.Sub(server.AnsweredSince) <= t.Patience() {
 		return Verdict{}
 	}
 	view := t.Seen.Nodes[t.Node].View
@@ -176,7 +176,7 @@ func locate(t *turn) *Question {
 	switch heard := len(own.Value.Listeners) > 0; {
 	case t.State.Server.Located:
 	case !own.Asked:
-		return &Question{What: AskView, Node: t.Node, Within: t.Beat()}
+		return &Question{What: AskView, Node: t.Node, Within: t.Patience()}
 	case heard && !t.Seen.Rechecked:
 		return &Question{What: AskCheck}
 	default:

@@ -33,10 +33,14 @@ type Settings struct {
 // check lapses.
 func (set Settings) Beat() time.Duration { return cmp.Or(set.Interval, set.TTL/3) }
 
-// atLeast reports whether RabbitMQ is of that version or later.
-func (set Settings) atLeast(major, minor int) bool {
-	v, err := rabbitconf.ParseVersion(set.Version)
-	return err == nil && v.AtLeast(major, minor)
+// Patience is what others get for what they do once in a heartbeat, and RabbitMQ and networks
+// for what takes them a moment, however short the time between this node's heartbeats is set.
+func (set Settings) Patience() time.Duration { return max(set.Beat(), min(set.TTL/3, 10*time.Second)) }
+
+// rabbitMQ is the version of this node's RabbitMQ; unknown, it is the zero one.
+func (set Settings) rabbitMQ() rabbitconf.Version {
+	v, _ := rabbitconf.ParseVersion(set.Version)
+	return v
 }
 
 // State is what a companion remembers from beat to beat.

@@ -111,7 +111,8 @@ func (w *world) mine() peers.Peer {
 
 func newWorld() *world {
 	w := &world{
-		set: Settings{Node: "a", Volume: "va", Boot: "boot", Version: version, TTL: ttl, DeregisterAfter: 5 * time.Minute, JoinTimeout: 3 * time.Minute, RecordKey: "the/key", SurvivingQueues: true},
+		set: Settings{Node: "a", Volume: "va", Boot: "boot", Version: version, TTL: ttl, DeregisterAfter: 5 * time.Minute, JoinTimeout: 3 * time.Minute, RecordKey: "the/key", SurvivingQueues: true,
+			Interval: time.Second}, // which cuts short no time that others are given
 		now: began, health: healthcheck.Result{State: healthcheck.Passing, Reason: "answers"},
 		record: formed("a,b,c"), index: 7,
 		views: map[string]Fact[peers.View]{}, leaders: map[string]Fact[bool]{}, down: map[string]bool{}, fails: map[string]error{},

@@ -12,7 +12,7 @@ import (
 // of CPU, and most of what a companion does is such a question. A bare Erlang VM with
 // the same settings does it for 0.2 s.
 
-// directEval returns what does the same as an argv of [broker.within] for less. Where RabbitMQ's
+// directEval returns what does the same as an argv of [CLI.Within] for less. Where RabbitMQ's
 // scripts are not as we know them it is the argv itself.
 func directEval(longNames bool, argv []string) []string {
 	if len(argv) != 6 || argv[0] != "rabbitmqctl" || argv[4] != "eval" {
