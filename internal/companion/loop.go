@@ -24,6 +24,9 @@ func (c *companion) loop(ctx context.Context) error {
 	defer tick.Stop()
 	late := time.NewTimer(policy.StopUsually) // of a server that stops
 	late.Stop()
+	soon := time.NewTimer(time.Hour) // before the next tick
+	soon.Stop()
+	defer soon.Stop()
 	looked := make(chan policy.Observation, 1)
 	known := c.state // by the last heartbeat that ended
 	look := func() {
@@ -69,12 +72,18 @@ func (c *companion) loop(ctx context.Context) error {
 				look()
 			}
 		case seen := <-looked:
-			c.working.start(ctx, func(ctx context.Context) { c.beat(ctx, seen) })
+			c.working.start(ctx, func(ctx context.Context) {
+				if again := c.beat(ctx, seen); again > 0 {
+					soon.Reset(again)
+				}
+			})
 		case <-tick.C:
 			if hangs = c.hangs(); hangs == nil && len(looked) == 0 {
 				look()
 			}
 		case <-late.C:
+			look()
+		case <-soon.C:
 			look()
 		}
 	}
@@ -223,35 +232,36 @@ func within(d time.Duration, do func()) bool {
 }
 
 // beat decides on what was seen, acts until nothing is left to ask or to do, and tells
-// Consul, /status and the log.
-func (c *companion) beat(ctx context.Context, seen policy.Observation) {
+// Consul, /status and the log. It returns after how long the node is to be looked at again, if
+// that is before the next tick.
+func (c *companion) beat(ctx context.Context, seen policy.Observation) (again time.Duration) {
 	phase := c.state.Server.Phase
 	if phase == policy.Stopped { // nothing is registered before long
 		v, ok := c.decide(ctx, &seen)
 		if !ok {
-			return
+			return 0
 		}
 		c.showVerdict(v, v.Reason, seen.Began)
 		if c.state.Server.Phase == phase {
 			c.working.at("telling Consul", usual)
 			c.services.present(ctx, &c.state, v.Reason)
 		}
-		return
+		return 0
 	}
 	c.services.missed = nil
 	c.working.at("registering", usual)
 	if err := c.services.ensure(ctx, &c.state); err != nil {
 		c.say([]policy.Line{{Text: "not registered", Attrs: []any{"why", err.Error()}, Once: true}})
 		c.show("not registered: " + err.Error())
-		return
+		return 0
 	}
 	v, ok := c.decide(ctx, &seen)
 	if !ok {
-		return
+		return 0
 	}
 	if c.state.Server.Phase != phase { // it serves and was not heard to say so
 		c.showVerdict(v, v.Reason, seen.Began)
-		return
+		return 0
 	}
 	reason, client := v.Reason, (*api.Client)(nil)
 	for range 2 {
@@ -266,12 +276,12 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) {
 		seen = c.glance()
 		seen.Health, seen.Began = health, began
 		if v, ok = c.decide(ctx, &seen); !ok {
-			return
+			return 0
 		}
 		reason = v.Reason
 	}
 	if client == nil && ctx.Err() != nil {
-		return
+		return 0
 	}
 	c.services.logOutage()
 	c.showVerdict(v, reason, seen.Began)
@@ -282,6 +292,7 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) {
 	if c.state.Membership.Verified && !v.Out {
 		c.upkeep(ctx, seen)
 	}
+	return v.Again
 }
 
 // decide returns a verdict with nothing left to ask or to do. It is not ok when an event,

@@ -153,7 +153,9 @@ func found(t *turn, r peers.Record) (bool, Verdict) {
 	// Members of a cluster whose record Consul lost get a heartbeat to say so first, of the
 	// longest that they may be set to, and what it takes them to ask RabbitMQ who they are.
 	if left := t.TTL/3 + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
-		return unproven(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
+		_, v := unproven(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
+		v.Again = left
+		return false, v
 	}
 	if why, q := notOnRecord(t, r); q != nil {
 		return false, ask(*q)

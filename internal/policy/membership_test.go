@@ -59,7 +59,7 @@ func TestSeed(t *testing.T) {
 		{"two have joined", func(w *world) { seed(w); w.known(viewOf("a,b,c", "a,b")) }, founded, func(w *world) string {
 			return check(maps.Equal(w.record.Members, map[string]string{"a": "va", "b": "", "c": ""}), fmt.Sprint(w.record.Members))
 		}},
-		{"too soon", func(w *world) { seed(w); w.s.Server.Started = began.Add(-6 * time.Second) }, anew + no + "giving members of an earlier cluster 2s more to speak", nil},
+		{"too soon", func(w *world) { seed(w); w.s.Server.Started = began.Add(-6 * time.Second) }, anew + no + "giving members of an earlier cluster 2s more to speak, again after 2s", nil},
 		{"RabbitMQ does not run", func(w *world) { seed(w); w.known(viewOf("a", "")) }, anew + no + "RabbitMQ does not list this node as running", nil},
 		{"somebody beats", func(w *world) { other(w, alive) }, anew + waits, func(w *world) string {
 			return check(w.record.State == peers.Forming, "it is announced", w.logged("not verified*announcing no cluster*consul services deregister -id=rabbitmq-x"), "no way out")

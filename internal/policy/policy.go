@@ -47,6 +47,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/peers"
@@ -79,6 +80,9 @@ type Verdict struct {
 	Lost           []string // members without which this node goes on only by force-boot
 	Out            bool     // of service, by an operator's order
 	Missed         error    // why Consul could not be asked
+
+	// Again is after how long to look again, where that comes before the next heartbeat.
+	Again time.Duration
 }
 
 // pending reports whether something is to be asked or done before there is a word.

@@ -174,7 +174,11 @@ func (w *world) beat(t testing.TB) (Verdict, []string) {
 		}
 		w.s, w.log = v.State, append(w.log, v.Log...)
 		if v.Do == nil {
-			return v, append(trace, v.Status+": "+v.Reason)
+			word := v.Status + ": " + v.Reason
+			if v.Again > 0 {
+				word += ", again after " + v.Again.String()
+			}
+			return v, append(trace, word)
 		}
 		trace = append(trace, w.act(v))
 	}

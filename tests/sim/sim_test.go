@@ -230,6 +230,35 @@ func TestWaitingIsTold(t *testing.T) {
 	}
 }
 
+// A seed announces its cluster as soon as members of an earlier one have had their time to
+// speak, and not with the heartbeat after that.
+func TestFoundingIsPunctual(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sim.New(t.Context(), sim.Options{Seed: 1, Dir: t.TempDir(), Service: "rabbitmq", RecordKey: config.Config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}.RecordKey(), TTL: 15 * time.Second})
+		w.Nodes[0].On()
+		box := w.Nodes[0].Open()
+		var said tellTimes
+		c := container{world: w, box: box, log: slog.New(slog.NewTextHandler(&said, nil))}
+		ended := make(chan error)
+		go func() { ended <- c.run() }()
+		time.Sleep(time.Minute)
+		var claimed, founded time.Time
+		for _, l := range said.lines() {
+			switch {
+			case strings.Contains(l.text, "founding the cluster"):
+				claimed = l.at
+			case strings.Contains(l.text, "the cluster is founded"):
+				founded = l.at
+			}
+		}
+		if took := founded.Sub(claimed); took < 8*time.Second || took > 9*time.Second {
+			t.Errorf("claimed at %s, founded at %s: %s, want a third of the TTL and 3 s", claimed, founded, took)
+		}
+		w.End()
+		<-ended
+	})
+}
+
 // tellTimes is a log that knows when each line was written.
 type tellTimes struct {
 	mu   sync.Mutex
