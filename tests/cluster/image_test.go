@@ -219,7 +219,7 @@ func TestBadInput(t *testing.T) {
 			{name: "no cookie", set: map[string]string{"RABBITMQ_ERLANG_COOKIE": ""}, want: "RABBITMQ_ERLANG_COOKIE"},
 			{name: "cookie for all to read", volume: "echo -n " + c.secrets[0] + " >.erlang.cookie; chmod 444 .erlang.cookie", want: `cookie file /var/lib/rabbitmq/.erlang.cookie can be read by others.*chmod`},
 			{name: "another cookie", volume: "echo -n OTHER >.erlang.cookie; chmod 400 .erlang.cookie", want: `differs from RABBITMQ_ERLANG_COOKIE`},
-			{name: "node name without host", set: map[string]string{"RABBITMQ_NODENAME": "rabbit"}, want: "RABBITMQ_NODENAME.*name@host"},
+			{name: "node name", set: map[string]string{"RABBITMQ_NODENAME": "rab bit@rabbitmq1"}, want: "RABBITMQ_NODENAME.*name@host"},
 			{name: "unresolvable host", set: map[string]string{"RABBITMQ_NODENAME": "rabbit@nowhere"}, want: "RABBITMQ_NODENAME.*no address"},
 			{name: "long name", set: map[string]string{"RABBITMQ_NODENAME": "rabbit@a.b"}, want: "RABBITMQ_USE_LONGNAME"},
 			{name: "another's data directory", user: "rabbitmq", volume: "mkdir mnesia; chown root:root mnesia; chmod 700 mnesia", want: "/var/lib/rabbitmq/mnesia.*chown"},
