@@ -110,7 +110,7 @@ func stopHangs(t *turn) Verdict {
 
 // servesUnheard takes a server for ready that serves and was not heard to say so: READY was
 // lost, or said to an earlier companion, or only its listener was closed. At a boot the
-// listeners open just before READY, and at a stop they close first, so AMQP must have
+// listeners open just before READY, and at a stop they close first as a rule, so AMQP must have
 // answered for longer than a beat, unless READY was certainly missed.
 func servesUnheard(t *turn) Verdict {
 	server := &t.State.Server
@@ -130,6 +130,8 @@ func servesUnheard(t *turn) Verdict {
 	case !view.Asked:
 		return ask(Question{What: AskView, Node: t.Node, Within: t.TTL / 2})
 	case !slices.Contains(view.Value.Running, t.Node): // which it knows before it can read its data
+		return Verdict{}
+	case view.Value.Stops: // and comes to what listens last, or never
 		return Verdict{}
 	}
 	const why = "RabbitMQ serves, and READY was not heard: verifying"

@@ -226,6 +226,12 @@ func TestServesUnheard(t *testing.T) {
 		{"stopped, for a beat", stops(answers(beat)), "*critical: *stopped (stopping)*", out(Stopped)},
 		{"stopped, for longer", stops(answers(beat + 1)), unheard, serves(true)},
 		{"stopped, and drained", stops(func(w *world) { answers(beat + 1)(w); w.drained(Maintenance{Done: true, At: began}) }), unheard, serves(true)},
+		{"it is being stopped, and never comes to its listeners", stops(func(w *world) {
+			answers(time.Minute)(w)
+			v := viewOf("a,b,c", "a,b,c")
+			v.Stops = true
+			w.views["a"] = Answer(v, nil)
+		}), "ask view a within 7.5s; *critical: *stopped (stopping)*", out(Stopped)},
 		{"paused", not("", stops(answers(beat+1))), "ask view a within 7.5s; *critical: *stopped (stopping)*", out(Stopped)},
 	})
 	// It has answered without a break.

@@ -1,11 +1,11 @@
 %% Prints what the asked node knows of its cluster: the cluster's id, its members, those that run,
 %% those this node is partitioned from, whether members decide by majority, the connected nodes,
-%% whether this node pauses in a minority, and where it takes AMQP connections, and whether by the
-%% PROXY protocol only. In a partition it also says of itself and each connected member with whom
+%% whether this node pauses in a minority, whether its server is being stopped, and where it takes
+%% AMQP connections, and whether by the PROXY protocol only. In a partition it also says of itself and each connected member with whom
 %% it runs and from whom it is partitioned; a member that cannot be asked gets no line, and one
 %% whose Mnesia does not run gets empty lists.
 %%
-%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|, then a line
+%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|STOPS|, then a line
 %%   listener|amqp or amqp/ssl|IP|PORT|PROXY| for each, then, if partitioned, a line
 %%   side|NODE|WITH|FROM| for each node; lists have commas
 %% Versions: 3.10 to 4.3. Functions were renamed along the versions: the newer name is tried first.
@@ -23,7 +23,8 @@ K = Any([{rabbit_khepri, is_enabled}]) =:= {ok, true}
   orelse Any([{rabbit_khepri, get_ra_cluster_name}]) =/= none andalso not erlang:function_exported(rabbit_khepri, is_enabled, 0),
 J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
 io:format("view|~s|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K, J(nodes())]),
-io:format("pauses|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority}]),
+io:format("pauses|~s|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority},
+  case init:get_status() of {stopping, _} -> true; _ -> false end]),
 Ls = try rabbit_networking:node_listeners(node()) catch _:_ -> [] end,
 [io:format("listener|~s|~s|~b|~s|~n", [P, inet:ntoa(A), Port, application:get_env(rabbit, proxy_protocol) =:= {ok, true}])
   || {listener, _, P, _, A, Port, _} <- Ls, P =:= amqp orelse P =:= 'amqp/ssl', is_list(inet:ntoa(A))],

@@ -37,7 +37,7 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 				v.Listeners = append(v.Listeners, peers.Listener{IP: f[2], Port: port, TLS: f[1] == "amqp/ssl", Proxy: f[4] == "true"})
 			}
 		case f[0] == "pauses" && len(f) >= 2:
-			v.Pauses = f[1] == "true"
+			v.Pauses, v.Stops = f[1] == "true", len(f) >= 3 && f[2] == "true"
 		case f[0] == "side" && len(f) >= 4:
 			v.Sides[f[1]] = peers.Side{With: list(f[2]), From: list(f[3])}
 		}

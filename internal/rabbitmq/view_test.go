@@ -44,6 +44,15 @@ func TestRabbitMQ(t *testing.T) {
 		expect.Must(t, node.PauseMinority(t.Context(), false))
 		pauses(false)
 	}
+	// A stop that does not come to what listens.
+	m.Exec(t, "rabbitmqctl", "eval", `{ok, _} = supervisor:start_child(rabbit_sup, #{id => never, shutdown => infinity, start => {erlang, apply, [fun() ->
+		{ok, spawn_link(fun() -> process_flag(trap_exit, true), receive never -> ok end end)} end, []]}}), ok.`)
+	says("it runs and does not stop", func(v peers.View) bool { return len(v.Running) == 1 && !v.Stops })
+	m.Exec(t, "rabbitmqctl", "eval", "init:stop(), ok.")
+	says("it stops, and listens", func(v peers.View) bool { return v.Stops && len(v.Listeners) == 1 }) // up to 4.0 it also runs
+	if stopping, err := node.EndStop(t.Context()); err != nil || !stopping {
+		t.Errorf("its stop is ended: %t, %v", stopping, err)
+	}
 }
 
 func TestViewListeners(t *testing.T) {
