@@ -49,7 +49,7 @@ func writeConf(h host, p formation.Plan, pauseMinority, quorum bool) error {
 	if err != nil {
 		return err
 	}
-	if err := rabbitconf.Write(cfg.ConfigFile, conf); err != nil {
+	if err := rabbitconf.Replace(cfg.ConfigFile, conf); err != nil {
 		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
 	}
 	return nil

@@ -43,7 +43,7 @@ func Prepare(ctx context.Context, log *slog.Logger, c config.Config, own string)
 		return nil, nil
 	}
 	h := Of(ctx, c, own)
-	if err := rabbitconf.Write(c.Inetrc(), rabbitconf.Inetrc(h.path)); err != nil {
+	if err := rabbitconf.Replace(c.Inetrc(), rabbitconf.Inetrc(h.path)); err != nil {
 		return nil, fmt.Errorf("tell Erlang of the hosts file (--hosts, RMQ_HOSTS): %w", err)
 	}
 	if name := usersResolver(c); name != "" {
