@@ -51,7 +51,7 @@ func (t *turn) enrolled(e Enroll, err error) {
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
-		t.State.Entry.ClusterID, m.Verified = id, true
+		t.State.Entry.ClusterID, t.State.Entry.Lapse.Owed, m.Verified = id, false, true
 		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", strings.Join(t.State.View.Members, ","))
 	}
 }
