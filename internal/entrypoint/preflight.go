@@ -125,6 +125,9 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	if keys := h.user.Ignored(); len(keys) > 0 {
 		log.Warn("these keys do nothing: they are for RabbitMQ's other discovery backends, and rmq-entrypoint asks Consul itself", "keys", strings.Join(keys, ", "))
 	}
+	if err := statedir.Of(cfg).Make(); err != nil {
+		return notOurs(cfg.StateDir, err)
+	}
 	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return notOurs(dir, err)
