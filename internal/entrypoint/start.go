@@ -122,10 +122,12 @@ func Exec(cfg config.Config, meant string) error {
 		}
 		return fmt.Errorf("%q is neither a subcommand (rmq-entrypoint --help lists them) nor a program: %w", cfg.Args[0], err)
 	}
+	env := os.Environ()
 	if strings.HasPrefix(filepath.Base(cfg.Args[0]), "rabbitmq") {
+		env = rabbitmq.WithoutDotErlang(env)
 		if err := errors.Join(rabbitmq.RefuseDeprecated(os.Getenv), rabbitmq.DropTo(rabbitmq.User)); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.Args, os.Environ()))
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.Args, env))
 }

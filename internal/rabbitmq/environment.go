@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,8 +94,45 @@ func IDs(name string) (uid, gid int, err error) {
 	return uid, gid, errors.Join(uerr, gerr)
 }
 
+// noDotErlang starts Erlang without .erlang, a file of commands that it runs as whoever starts
+// it, from his home directory: in RabbitMQ's image that is one where everybody may put files.
+// Of several -boot the first counts (measured on OTP 25, 27 and 29), so it is put before all
+// others. What start_sasl starts besides, RabbitMQ starts by itself.
+const noDotErlang = "-boot no_dot_erlang"
+
+// WithoutDotErlang is env, in which no Erlang runs a .erlang, where that Erlang has the boot
+// file for it.
+func WithoutDotErlang(env []string) []string {
+	if !bootsWithoutDotErlang() {
+		return env
+	}
+	flags := noDotErlang
+	rest := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		value, found := strings.CutPrefix(kv, "ERL_AFLAGS=")
+		if value = strings.TrimSpace(strings.TrimPrefix(value, noDotErlang)); found && value != "" {
+			flags = noDotErlang + " " + value
+		}
+		return found
+	})
+	return append(rest, "ERL_AFLAGS="+flags)
+}
+
+// bootsWithoutDotErlang reports whether the Erlang on PATH has the boot file: it lies beside
+// the program itself.
+func bootsWithoutDotErlang() bool {
+	erl, err := exec.LookPath("erl")
+	if err == nil {
+		erl, err = filepath.EvalSymlinks(erl)
+	}
+	if err == nil {
+		_, err = os.Stat(filepath.Join(filepath.Dir(erl), "no_dot_erlang.boot"))
+	}
+	return err == nil
+}
+
 // ServerEnv is env without what the server must not see, and with set, each
-// variable once: of two, a shell takes the last and a C program the first.
+// variable once: of two, a shell takes the last and a C program the first. No Erlang that gets
+// it runs a .erlang.
 func ServerEnv(env []string, set ...string) []string {
 	out := slices.Clone(set)
 	for _, kv := range env {
@@ -108,5 +147,5 @@ func ServerEnv(env []string, set ...string) []string {
 			out = append(out, kv)
 		}
 	}
-	return out
+	return WithoutDotErlang(out)
 }
