@@ -66,15 +66,15 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := oneVolume(cfg); err != nil { // before any directory is made
 		return h, err
 	}
+	warnOf(log, cfg, os.Getenv)
+	if err := stepDown(cfg); err != nil {
+		return h, err
+	}
 	image, doubts, err := refuseJump(ctx, log, cfg)
 	if err != nil {
 		return h, err
 	}
 	h.doubts = doubts
-	warnOf(log, cfg, os.Getenv)
-	if err := stepDown(cfg); err != nil {
-		return h, err
-	}
 	if err := h.inspect(ctx, log, cfg, image.Version); err != nil {
 		return h, err
 	}

@@ -26,7 +26,11 @@ import (
 // Start runs in the process that becomes RabbitMQ. It returns only on failure, with a
 // [Refusal] where no restart would end otherwise.
 func Start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
-	return linger(ctx, log, statedir.Of(cfg), start(ctx, log, cfg))
+	err := start(ctx, log, cfg)
+	if os.Geteuid() == 0 { // it came to no stepping down: as root nothing is done on the volume
+		return err
+	}
+	return linger(ctx, log, statedir.Of(cfg), err)
 }
 
 // start is one try:

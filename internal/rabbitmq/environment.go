@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -55,10 +57,12 @@ func RefuseCleanup(environ []string) error {
 	return nil
 }
 
-// DropTo gives up root for name: groups, gid, uid and HOME. Others keep theirs.
+// DropTo gives up root for name: groups, gid, uid and HOME. Others keep theirs. Whoever it is
+// then, neither this process nor what it starts gets other rights by what it executes, as by the
+// setuid programs of an image.
 func DropTo(name string) error {
 	if os.Geteuid() != 0 {
-		return nil
+		return noNewPrivileges()
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -78,10 +82,33 @@ func DropTo(name string) error {
 			groups = append(groups, n)
 		}
 	}
-	if err := errors.Join(syscall.Setgroups(groups), syscall.Setgid(gid), syscall.Setuid(uid)); err != nil {
-		return fmt.Errorf("become %s: %w", name, err)
+	err = syscall.Setgroups(groups)
+	if err == nil {
+		err = syscall.Setgid(gid)
 	}
-	return os.Setenv("HOME", u.HomeDir)
+	if err == nil { // last: who has the user's id and root's groups has too much of both
+		err = syscall.Setuid(uid)
+	}
+	if err != nil {
+		return fmt.Errorf("become %s: %w: this takes CAP_SETUID and CAP_SETGID; without them run the container as that user (user: %s, --user)", name, err, name)
+	}
+	return errors.Join(noNewPrivileges(), os.Setenv("HOME", u.HomeDir))
+}
+
+// noNewPrivileges sets no_new_privs in all threads, since any of them may be the one that starts
+// a program. A program that cgo is part of can only set it in one.
+func noNewPrivileges() error {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if errno == syscall.ENOTSUP {
+		errno = 0
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no_new_privs: %w", err)
+		}
+	}
+	if errno != 0 {
+		return fmt.Errorf("set no_new_privs: %w", errno)
+	}
+	return nil
 }
 
 func IDs(name string) (uid, gid int, err error) {

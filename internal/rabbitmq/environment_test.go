@@ -1,9 +1,14 @@
 package rabbitmq
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 
 	"rmq-entrypoint/tests/expect"
@@ -56,5 +61,33 @@ func TestServerEnvironment(t *testing.T) {
 	})
 	if want := []string{"PATH=/bin", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Once it stepped down, also as the user that it was from the start, nothing that it executes gains other rights.
+func TestNoNewPrivileges(t *testing.T) {
+	const child = "RMQ_TEST_NO_NEW_PRIVS"
+	if os.Getenv(child) != "" {
+		runtime.LockOSThread() // with cgo it is so in this thread alone
+		fmt.Println(DropTo("rabbitmq"))
+		out, err := exec.Command("grep", "NoNewPrivs", "/proc/self/status").Output()
+		fmt.Printf("%s%v\n", out, err)
+		os.Exit(0)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestNoNewPrivileges$")
+	cmd.Env = append(os.Environ(), child+"=1", "GOCOVERDIR="+t.TempDir())
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		self, err := os.ReadFile(os.Args[0]) // it lies in a directory of root's alone
+		expect.Must(t, err)
+		dir, err := os.MkdirTemp("", "privs")
+		expect.Must(t, err)
+		defer os.RemoveAll(dir)
+		cmd.Path = filepath.Join(dir, "test")
+		expect.Must(t, errors.Join(os.Chmod(dir, 0o755), os.WriteFile(cmd.Path, self, 0o755)))
+	}
+	out, err := cmd.CombinedOutput()
+	if want := "<nil>\nNoNewPrivs:\t1\n<nil>\n"; err != nil || string(out) != want {
+		t.Errorf("%v, %q, want %q", err, out, want)
 	}
 }
