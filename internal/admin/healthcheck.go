@@ -33,7 +33,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		}
 		return nil
 	}
-	stepped := asServersUser() // Docker asks as root, who opens no file of another's
+	stepped := AsServersUser() // Docker asks as root, who opens no file of another's
 	rt, err := statedir.OfServer(cfg)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
 	dir := rt.Config.StateDir
-	held, err := statedir.TryLock(dir, statedir.CompanionLock)
+	held, err := seat(dir, stepped)
 	if err == nil {
 		defer held.Close()
 		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
@@ -68,7 +68,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
 		}
-	} else if !errors.Is(err, statedir.ErrLocked) {
+	} else if !errors.Is(err, statedir.ErrLocked) && !errors.Is(err, errStaysRoot) {
 		return err
 	}
 	r, err := companion.Ask(ctx, rt.Config.HTTP)
@@ -87,6 +87,17 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
 }
 
+var errStaysRoot = errors.New("cannot step down from root")
+
+// seat takes the companion's lock. Root, where it could not step down, has none: it would write
+// where rabbitmq may have put links, and the companion would be root's. It only asks.
+func seat(dir string, stepped error) (*os.File, error) {
+	if stepped != nil && os.Geteuid() == 0 {
+		return nil, errStaysRoot
+	}
+	return statedir.TryLock(dir, statedir.CompanionLock)
+}
+
 // young is a companion that may not answer yet.
 const young = 30 * time.Second
 
@@ -100,6 +111,9 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	}
 	hangs, err := statedir.Holder(dir, statedir.CompanionLock)
 	self, serr := statedir.Self()
+	if stepped != nil && os.Geteuid() == 0 {
+		err = errors.Join(err, errStaysRoot, stepped)
+	}
 	if err = errors.Join(err, serr); err != nil || hangs.OlderThan(self) < young {
 		return r, errors.Join(silent, err)
 	}

@@ -23,7 +23,7 @@ import (
 // Status prints what an operator asks at 3 a.m.: this node, the volume, the
 // record, who holds the lock, and what the catalog says.
 func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
-	_ = asServersUser() // or what cannot be read is told as unknown
+	_ = AsServersUser() // or what cannot be read is told as unknown
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
