@@ -35,7 +35,10 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	}
 	stepped := asServersUser() // Docker asks as root, who opens no file of another's
 	rt, err := statedir.OfServer(cfg)
-	if err != nil {
+	switch {
+	case statedir.Exhausted(err):
+		return say(q == Alive, "it cannot be looked at: %v", err)
+	case err != nil:
 		return err
 	}
 	if rt == nil || !rt.Alive() {
@@ -68,6 +71,8 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
 		}
+	} else if statedir.Exhausted(err) {
+		return say(q == Alive, "it cannot be looked at: %v", err)
 	} else if !errors.Is(err, statedir.ErrLocked) {
 		return err
 	}
@@ -95,7 +100,7 @@ const young = 30 * time.Second
 func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (companion.Report, error) {
 	addr, dir := rt.Config.HTTP, rt.Config.StateDir
 	r, silent := companion.Ask(ctx, addr)
-	if !errors.As(silent, new(*url.Error)) || ctx.Err() != nil { // it answers, whatever it says
+	if !errors.As(silent, new(*url.Error)) || statedir.Exhausted(silent) || ctx.Err() != nil { // it answers, whatever it says, or nobody could ask
 		return r, silent
 	}
 	hangs, err := statedir.Holder(dir, statedir.CompanionLock)

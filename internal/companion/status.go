@@ -111,6 +111,13 @@ func (b *board) read() Report {
 	return r
 }
 
+// age is how long ago the node was looked at.
+func (b *board) age() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.looked)
+}
+
 // look notes that the node was looked at.
 func (b *board) look(now time.Time) {
 	b.mu.Lock()
@@ -149,28 +156,20 @@ func (b *board) write(r Report, began time.Time) (was string, now Report) {
 // for people and our own health check.
 func (b *board) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, req *http.Request) {
+		asks(req)
 		r := b.read()
 		if !r.Ready() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		fmt.Fprintf(w, "%s: %s\n", r.Status, r.Reason)
 	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, req *http.Request) {
+		asks(req)
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
 		_ = enc.Encode(b.read())
 	})
 	return mux
-}
-
-func serve(addr string, h http.Handler) (*http.Server, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	go func() { _ = s.Serve(l) }()
-	return s, nil
 }
