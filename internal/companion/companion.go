@@ -149,18 +149,18 @@ func Main(ctx context.Context, cfg config.Config) error {
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
 		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: &managementPort{ask: ask, log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
-	}, func(status http.Handler) (io.Closer, error) {
-		serve, err := serve(rt.Config.HTTP, status, log)
+	}, func(ready, status http.Handler) (io.Closer, error) {
+		opened, err := open(rt.Config, ready, status, log)
 		if err != nil {
-			return nil, fmt.Errorf("--http (RMQ_HTTP): %w", err)
+			return nil, err
 		}
-		return serve, signalReady()
+		return opened, signalReady()
 	})
 }
 
 // Run works until the server is gone or ctx ends. What begin opens, once the companion has
-// what it needs, is closed in the end; status answers /ready and /status.
-func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (io.Closer, error)) error {
+// what it needs, is closed in the end; ready answers /ready, and status /status.
+func Run(ctx context.Context, s Surroundings, begin func(ready, status http.Handler) (io.Closer, error)) error {
 	c := newCompanion(s)
 	c.show("booting")
 	if s.Session != "" {
@@ -174,7 +174,7 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 		}
 		c.lock.Store(held)
 	}
-	opened, err := begin(c.board.handler())
+	opened, err := begin(c.board.ready(), c.board.status())
 	if opened != nil {
 		defer opened.Close()
 	}

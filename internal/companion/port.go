@@ -6,14 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
+
+	"rmq-entrypoint/internal/config"
 )
 
 // The port of /ready is open to whoever reaches it, and asks nobody for a password. So what it
@@ -25,13 +30,49 @@ const (
 	tellEvery       = time.Minute     // the log hears of what was no question once in that time
 )
 
-// serve answers questions at addr until it is closed.
-func serve(addr string, h http.Handler, log *slog.Logger) (io.Closer, error) {
-	l, err := net.Listen("tcp", addr)
+// open answers at the port of /ready, and at the socket of this program's own commands, until
+// what it returns is closed.
+func open(cfg config.Config, ready, status http.Handler, log *slog.Logger) (io.Closer, error) {
+	l, err := net.Listen("tcp", cfg.HTTP)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--http (RMQ_HTTP): %w", err)
 	}
-	d := &door{Listener: l, log: log, shut: make(chan struct{})}
+	port := serve(l, ready, "the port of /ready", log)
+	if l, err = listenOwn(cfg.StatusSocket()); err != nil {
+		return nil, errors.Join(err, port.Close())
+	}
+	return closers{port, serve(l, status, "the socket of /status", log)}, nil
+}
+
+type closers []io.Closer
+
+func (all closers) Close() (err error) {
+	for _, c := range all {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+// listenOwn listens at a socket that no other user but root reaches, from its first moment on. One
+// that was left there is replaced: who holds the companion's lock is alone.
+func listenOwn(path string) (net.Listener, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("make way for the companion's socket: %w", err)
+	}
+	ours := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }) // bind makes the file with it
+		return errors.Join(ctl, err)
+	}}
+	l, err := ours.Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for this program's own commands: %w", err)
+	}
+	return l, nil
+}
+
+// serve answers questions at l until it is closed.
+func serve(l net.Listener, h http.Handler, place string, log *slog.Logger) io.Closer {
+	d := &door{Listener: l, place: place, log: log, shut: make(chan struct{})}
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: askWithin, ReadTimeout: askWithin, WriteTimeout: askWithin, IdleTimeout: askWithin, MaxHeaderBytes: mostHeader,
 		ErrorLog:    stdlog.New(io.Discard, "", 0), // a line for each: the door tells once a minute
@@ -39,7 +80,7 @@ func serve(addr string, h http.Handler, log *slog.Logger) (io.Closer, error) {
 	}
 	s.SetKeepAlivesEnabled(false)
 	go func() { _ = s.Serve(d) }()
-	return s, nil
+	return closers{d, s} // the server does not know of its door before its goroutine runs
 }
 
 // A door lets in as many as there is room for. Who comes when it is full takes the place of
@@ -47,9 +88,10 @@ func serve(addr string, h http.Handler, log *slog.Logger) (io.Closer, error) {
 // but itself.
 type door struct {
 	net.Listener
-	log  *slog.Logger
-	shut chan struct{}
-	once sync.Once
+	place string // for people
+	log   *slog.Logger
+	shut  chan struct{}
+	once  sync.Once
 
 	mu     sync.Mutex
 	guests []*guest // the oldest first
@@ -76,8 +118,9 @@ func (d *door) Accept() (net.Conn, error) {
 }
 
 func (d *door) Close() error {
-	d.once.Do(func() { close(d.shut) })
-	return d.Listener.Close()
+	var err error
+	d.once.Do(func() { close(d.shut); err = d.Listener.Close() })
+	return err
 }
 
 func (d *door) admit(conn net.Conn) net.Conn {
@@ -145,7 +188,7 @@ func (d *door) left(g *guest) {
 	if len(said) > 0 {
 		sent = fmt.Sprintf("%q", said)
 	}
-	d.log.Warn("a connection to the port of /ready asked nothing that is answered there", "from", g.RemoteAddr().String(), "sent", sent,
+	d.log.Warn("a connection to "+d.place+" asked nothing that is answered there", "from", g.RemoteAddr().String(), "sent", sent,
 		"held", now.Sub(g.came).Round(time.Millisecond).String(), "such_connections", d.untold)
 	d.told, d.untold = now, 0
 }

@@ -6,9 +6,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -46,8 +49,9 @@ func opened(t *testing.T) (addr string, log *lines) {
 	addr = net.JoinHostPort(expect.Loopback(t), "15690")
 	c := companionFor(config.Config{TTL: time.Hour}, statedir.Runtime{}, nil)
 	c.show("booting")
-	s, err := serve(addr, c.board.handler(), slog.New(slog.NewTextHandler(log, nil)))
+	l, err := net.Listen("tcp", addr)
 	expect.Must(t, err)
+	s := serve(l, c.board.ready(), "the port of /ready", slog.New(slog.NewTextHandler(log, nil)))
 	t.Cleanup(func() { _ = s.Close() })
 	return addr, log
 }
@@ -217,4 +221,55 @@ func TestUnknownKeepsTheWord(t *testing.T) {
 	look(healthcheck.Critical, "not looked at for 16s: passing when last looked at")
 	saw = healthcheck.Result{State: healthcheck.Warning, Reason: "low on memory"}
 	look(healthcheck.Warning, "low on memory")
+}
+
+// The port answers /ready alone. The rest is told at a socket that is its user's, which replaces
+// what an earlier companion left, and which no proxy keeps anybody from.
+func TestOwnSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "rmq") // shorter than t.TempDir: a socket's path takes 107 characters
+	expect.Must(t, err)
+	defer os.RemoveAll(dir)
+	cfg := config.Config{Node: "rabbit@a", TTL: time.Hour, StateDir: dir, HTTP: net.JoinHostPort(expect.Loopback(t), "15690")}
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	t.Setenv("ALL_PROXY", "http://127.0.0.1:1")
+	c := companionFor(cfg, statedir.Runtime{}, nil)
+	c.show("booting")
+	for _, left := range []func(){
+		func() {},
+		func() {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: cfg.StatusSocket()})
+			expect.Must(t, err)
+			l.SetUnlinkOnClose(false)
+			expect.Must(t, l.Close())
+		},
+		func() { expect.Must(t, os.WriteFile(cfg.StatusSocket(), []byte("a file"), 0o666)) },
+		func() { expect.Must(t, os.Symlink("/dev/null", cfg.StatusSocket())) },
+	} {
+		left()
+		s, err := open(cfg, c.board.ready(), c.board.status(), slog.New(slog.DiscardHandler))
+		expect.Must(t, err)
+		info, err := os.Lstat(cfg.StatusSocket())
+		if err != nil || info.Mode() != fs.ModeSocket|0o600 {
+			t.Errorf("the socket is %v, %v", info.Mode(), err)
+		}
+		if r, err := Ask(t.Context(), cfg.StatusSocket()); err != nil || r.Reason != "booting" || r.Companion != os.Getpid() {
+			t.Errorf("it says %+v, %v", r, err)
+		}
+		for _, path := range []string{"/status", "/", "/metrics", "/ready/", "/debug/pprof/", "/ready/../status"} {
+			if got := asked(t, dial(t, cfg.HTTP, "127.0.0.1"), "GET "+path+" HTTP/1.0\r\n\r\n"); got != 404 && got != 301 && got != 307 {
+				t.Errorf("%s at the port: %d", path, got)
+			}
+		}
+		expect.Must(t, s.Close())
+	}
+	if _, err := Ask(t.Context(), cfg.StatusSocket()); err == nil {
+		t.Error("somebody answers")
+	}
+	expect.Must(t, os.MkdirAll(filepath.Join(cfg.StatusSocket(), "full"), 0o755))
+	if s, err := open(cfg, nil, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "status.sock") {
+		t.Errorf("%v, %v", s, err)
+	}
+	l, err := net.Listen("tcp", cfg.HTTP) // was given up, too
+	expect.Must(t, err)
+	expect.Must(t, l.Close())
 }
