@@ -61,6 +61,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "healthcheck":
 		return admin.Healthcheck(ctx, cfg, cmd.ask, out)
 	case "status":
+		if cmd.json {
+			return admin.StatusJSON(ctx, cfg, out)
+		}
 		return admin.Status(ctx, cfg, out)
 	case "drain":
 		return admin.Drain(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)

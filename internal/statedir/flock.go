@@ -152,3 +152,9 @@ func Holder(dir, name string) (p Process, err error) {
 	}
 	return p, nil
 }
+
+// Exhausted reports whether an error says that this process, or this host, has no file
+// descriptor left: it tells nothing of what was to be looked at.
+func Exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
