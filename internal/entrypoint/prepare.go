@@ -61,9 +61,13 @@ func (h host) learnHosts(ctx context.Context, log *slog.Logger, client *api.Clie
 	if h.hosts == nil {
 		return
 	}
-	catalog, _, err := peers.Catalog(ctx, client, h.rt.Config.Service, h.rt.Config.Node)
+	record, _, err := peers.ReadRecord(ctx, client, h.rt.Config.RecordKey())
+	var catalog []peers.Peer
 	if err == nil {
-		_, err = h.hosts.Learn(catalog)
+		catalog, _, err = peers.Catalog(ctx, client, h.rt.Config.Service, h.rt.Config.Node)
+	}
+	if err == nil {
+		_, err = h.hosts.Learn(catalog, hosts.Known{Record: record, Members: h.state.Members})
 	}
 	if err != nil {
 		log.Warn("starting with the addresses of other nodes that are known, if any", "err", err)

@@ -49,8 +49,7 @@ func Prepare(ctx context.Context, log *slog.Logger, c config.Config, own string)
 	if name := usersResolver(c); name != "" {
 		log.Warn("RabbitMQ resolves host names by an inetrc that the user set, which wins over --hosts consul (RMQ_HOSTS): leave it out, or let it say what ours does", "set_by", name, "ours", c.Inetrc())
 	}
-	_, err := h.Learn(nil)
-	return h, err
+	return h, h.Tidy()
 }
 
 // Resolves checks that the node's host name has an address: without one the
