@@ -43,6 +43,29 @@ setting() {
     fi
 }
 
+# --- secrets
+
+# shellcheck disable=SC2034 # for the scripts that source this
+nodes_of_compose=(rabbitmq1 rabbitmq2 rabbitmq3 rabbitmq4 rabbitmq5)
+
+# secrets_dir prints the directory of secrets, as an absolute path.
+secrets_dir() {
+    local dir=${RMQ_SECRETS:-$root/compose/secrets}
+    [[ $dir == /* ]] || dir=$PWD/$dir
+    printf '%s\n' "$dir"
+}
+
+# secure COMMAND… makes certificates and secrets, with Go's own library.
+secure() {
+    secure_built
+    "$cache/bin/secure" "$@"
+}
+secure_built() {
+    command -v go >/dev/null || die 'go is missing: install the version that go.mod names, or a newer one'
+    mkdir -p "$cache/bin"
+    (cd "$root" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$cache/bin/secure" ./scripts/secure)
+}
+
 # container SERVICE [OPTION…] prints the name of the project's container for a service.
 container() {
     docker ps --format '{{.Names}}' --filter "label=com.docker.compose.project=$(setting COMPOSE_PROJECT_NAME)" \
