@@ -152,7 +152,7 @@ func set(list List, k Atom, value Term) List {
 	return out
 }
 
-var node = regexp.MustCompile(`^[A-Za-z0-9_-]+@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
+var node = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]*@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
 
 // ValidNode returns an error unless name is name@host, as Erlang and DNS allow
 // it: at most 255 characters, the longest atom.
