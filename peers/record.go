@@ -180,7 +180,7 @@ func (r Record) plausible() error {
 }
 
 // nodeName is name@host, as Erlang and DNS allow it.
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9_-]+@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]*@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
 
 // WriteRecord replaces the record read at index (0: there was none) and reports
 // whether it did; false means that somebody else was faster, so decide anew. With

@@ -311,10 +311,8 @@ func consulAddress(a string) (string, error) {
 	if a == "" {
 		return "", errors.New("empty address; give host:port, comma-separated")
 	}
-	if rest, ok := strings.CutPrefix(a, "unix://"); ok {
-		if !filepath.IsAbs(rest) {
-			return "", fmt.Errorf("%q: not unix:///path", a)
-		}
+	socket, local := strings.CutPrefix(a, "unix://")
+	if local && filepath.IsAbs(socket) {
 		return a, nil
 	}
 	scheme, rest, ok := strings.Cut(a, "://")
@@ -324,6 +322,9 @@ func consulAddress(a string) (string, error) {
 	u, err := url.Parse(scheme + "://" + rest)
 	if strings.Contains(rest, "@") {
 		return "", errors.New("an address with a user or a password in it, which logs would show: give them as CONSUL_HTTP_AUTH=user:password, and the address without them")
+	}
+	if local {
+		return "", fmt.Errorf("%q: not unix:///path", a)
 	}
 	if err != nil || u.Hostname() == "" || scheme != "http" && scheme != "https" || u.Path != "" && u.Path != "/" || u.RawQuery+u.Fragment != "" {
 		return "", fmt.Errorf("%q: not [http[s]://]host:port or unix:///path", a)
@@ -343,7 +344,10 @@ func consulAddress(a string) (string, error) {
 func hostPort(a string) error {
 	_, port, err := net.SplitHostPort(a)
 	if err == nil {
-		err = validPort(port)
+		return validPort(port)
+	}
+	if wrong := new(net.AddrError); errors.As(err, &wrong) { // which repeats the address as it is
+		return errors.New(wrong.Err)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/pflag"
 )
@@ -134,11 +135,21 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 		if text == "" || given(s.Flag) {
 			continue
 		}
-		if err := s.Value.Set(text); err != nil {
-			return fmt.Errorf("%s=%q: %w", name, text, err)
+		if err := s.Value.Set(text); err != nil { // some of these errors repeat the text as it is
+			return fmt.Errorf("%s=%q: %s", name, text, plain(err.Error()))
 		}
 	}
 	return cfg.judge(getenv)
+}
+
+// plain is a text without what a terminal would act on.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }
 
 // fromEnvironment returns the variable that counts, and its text; "" if there is none.

@@ -159,7 +159,7 @@ func (h *File) read() (map[string]string, error) {
 	}
 	known := map[string]string{}
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 2 && net.ParseIP(f[0]) != nil {
+		if f := strings.Fields(line); len(f) == 2 && net.ParseIP(f[0]) != nil && rabbitconf.ValidNode("x@"+f[1]) == nil {
 			known[f[1]] = f[0]
 		}
 	}

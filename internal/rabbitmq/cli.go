@@ -98,11 +98,13 @@ func firstLine(s string) string {
 	return "no output"
 }
 
-func list(s string) []string {
-	if s == "" {
-		return nil
+// list reads names with commas between them; what has no name is no node.
+func list(s string) (names []string) {
+	for name := range strings.SplitSeq(s, ",") {
+		if name != "" {
+			names = append(names, name)
+		}
 	}
-	l := strings.Split(s, ",")
-	slices.Sort(l)
-	return l
+	slices.Sort(names)
+	return names
 }
