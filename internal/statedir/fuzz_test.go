@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"bytes"
 	"os"
 	"reflect"
 	"strings"
@@ -62,6 +63,9 @@ func FuzzFiles(f *testing.F) {
 			t.Fatalf("%s is whole: %v", name, ierr)
 		}
 		if reflect.ValueOf(is).IsNil() {
+			if name == "runtime.json" && len(bytes.Trim(text, "\x00")) == 0 { // as a crash of the machine leaves it
+				return
+			}
 			t.Fatalf("%s is there, and was read as nothing", name)
 		}
 		expect.Must(t, writeJSON(v.file(name), is))
