@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
@@ -127,6 +129,9 @@ func (cfg *Config) judgeOwn() error {
 	}
 	if err := hostPort(cfg.HTTP); err != nil {
 		return fmt.Errorf("--http (RMQ_HTTP) %q is not [host]:port: %w", cfg.HTTP, err)
+	}
+	if n := cfg.ClusterName; n != "" && (len(n) > 255 || !utf8.ValidString(n) || strings.ContainsFunc(n, unicode.IsControl) || strings.TrimSpace(n) != n) {
+		return fmt.Errorf("--cluster-name (RMQ_CLUSTER_NAME) %.300q: up to 255 bytes of text, without control characters and without blanks at its ends", n)
 	}
 	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
 		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)

@@ -36,6 +36,7 @@ type Config struct {
 	ConfigFile   string
 	StateDir     string
 	Queues       string
+	ClusterName  string
 	ForceBoot    bool `json:"CarryOn"`
 	AllowJump    bool
 	LogLevel     slog.Level
@@ -68,6 +69,15 @@ func (cfg Config) RecordKey() string { return cfg.KeyPrefix + "/" + cfg.Service 
 // SurvivingQueues reports whether we see to it that queues survive the loss of a
 // node, where the user has not decided it.
 func (cfg Config) SurvivingQueues() bool { return cfg.Queues == "auto" }
+
+// Called returns what RabbitMQ is to call the cluster; "": what it is called already. The founding
+// gives it the service's name: members would each undo a name that was given later.
+func (cfg Config) Called(founds bool) string {
+	if cfg.ClusterName == "" && founds {
+		return cfg.Service
+	}
+	return cfg.ClusterName
+}
 
 // OnHost says who writes what others will read, and where.
 func OnHost(who string) string {
