@@ -205,24 +205,27 @@ func TestGiveWithoutRights(t *testing.T) {
 	}
 }
 
-// rabbitmq's home, open to all in the image, is closed to the others, and to nobody who needs it.
-func TestCloseHome(t *testing.T) {
+// A directory of rabbitmq's, open to all in the image, is closed to the others, and to nobody who needs it.
+func TestCloseToOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for was, want := range map[fs.FileMode]fs.FileMode{0o777 | fs.ModeSticky: 0o775 | fs.ModeSticky, 0o755: 0o755, 0o777 | fs.ModeSetgid: 0o775 | fs.ModeSetgid} {
 		expect.Must(t, os.Chmod(dir, was))
-		expect.Must(t, closeHome(dir))
+		expect.Must(t, closeToOthers(dir))
 		info, err := os.Stat(dir)
 		expect.Must(t, err)
 		if got := info.Mode() &^ fs.ModeDir; got != want {
 			t.Errorf("%v became %v, want %v", was, got, want)
 		}
 	}
-	expect.Must(t, closeHome("/nowhere"))
-	if os.Geteuid() == 0 { // a home that is another's is his to open
+	expect.Must(t, closeToOthers("/nowhere"))
+	if os.Geteuid() == 0 { // one that is another's is his to open
 		expect.Must(t, os.Chmod(dir, 0o777))
 		expect.Must(t, os.Chown(dir, nobody, nobody))
-		expect.Must(t, closeHome(dir))
+		expect.Must(t, closeToOthers(dir))
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o777 {
+			t.Errorf("another's became %v, %v", info.Mode(), err)
+		}
 	}
 }
 
