@@ -36,7 +36,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	stepped := AsServersUser() // Docker asks as root, who opens no file of another's
 	rt, err := statedir.OfServer(cfg)
 	if err != nil {
-		return err
+		return errors.Join(err, stepped)
 	}
 	if rt == nil || !rt.Alive() {
 		if pid := aServer(); pid > 0 {
