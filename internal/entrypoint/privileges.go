@@ -29,9 +29,7 @@ func stepDown(cfg config.Config) error {
 		return err
 	}
 	for _, dir := range []string{cfg.Home, userDir, filepath.Join(userDir, "conf.d")} {
-		if err := closeToOthers(dir); err != nil {
-			return err
-		}
+		closeToOthers(dir)
 	}
 	return nil
 }
@@ -70,17 +68,13 @@ func notGiven(err error, uid int) error {
 
 // closeToOthers lets nobody but rabbitmq put files into a directory of rabbitmq's: the image leaves
 // open to all where programs look for what to do, a .erlang or a rabbitmq-env.conf, which a shell
-// runs.
-func closeToOthers(dir string) error {
+// runs. A file system that is read-only, or keeps no modes, stays as it is.
+func closeToOthers(dir string) {
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode()&0o002 == 0 {
-		return nil // whether it is there is for others to judge
+		return // whether it is there is for others to judge
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
-		return nil
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+		_ = os.Chmod(dir, info.Mode()&^0o002)
 	}
-	if err := os.Chmod(dir, info.Mode()&^0o002); err != nil && !errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("close %s to other users: %w", dir, err)
-	}
-	return nil
 }
