@@ -39,7 +39,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	case statedir.Exhausted(err):
 		return say(q == Alive, "it cannot be looked at: %v", err)
 	case err != nil:
-		return err
+		return errors.Join(err, stepped)
 	}
 	if rt == nil || !rt.Alive() {
 		if pid := aServer(); pid > 0 {
