@@ -65,6 +65,7 @@ func TestEntrypoint(t *testing.T) {
 		"shut out":                          testShutOut,
 		"two misses":                        testTwoMisses,
 		"out of descriptors":                testOutOfDescriptors,
+		"login waits for READY":             testLoginWaitsForReady,
 		"seed with hosts ends":              testSeedWithHostsEnds,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,
