@@ -66,6 +66,7 @@ func TestEntrypoint(t *testing.T) {
 		"two misses":                        testTwoMisses,
 		"out of descriptors":                testOutOfDescriptors,
 		"login waits for READY":             testLoginWaitsForReady,
+		"companion keeps secrets":           testCompanionKeepsSecrets,
 		"seed with hosts ends":              testSeedWithHostsEnds,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,
