@@ -134,6 +134,9 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 		if text == "" || given(s.Flag) {
 			continue
 		}
+		if s.Flag == "consul" && holdsUser(text) { // before any error repeats it
+			return errConsulUser
+		}
 		if err := s.Value.Set(text); err != nil {
 			return fmt.Errorf("%s=%q: %w", name, text, err)
 		}
