@@ -49,6 +49,7 @@ type View struct {
 	Stops      bool     // the server is being stopped, though RabbitMQ may still run and listen
 
 	Listeners []Listener // where this node takes AMQP connections; none: it does not say, or is in maintenance mode
+	Web       []int      // ports where this node takes HTTP connections, as for management
 
 	// Only when the node is partitioned: what each node that answers sees of it, this one
 	// among them.

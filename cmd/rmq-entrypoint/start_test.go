@@ -66,6 +66,8 @@ func TestEntrypoint(t *testing.T) {
 		"shut out":                          testShutOut,
 		"two misses":                        testTwoMisses,
 		"out of descriptors":                testOutOfDescriptors,
+		"login waits for READY":             testLoginWaitsForReady,
+		"companion keeps secrets":           testCompanionKeepsSecrets,
 		"seed with hosts ends":              testSeedWithHostsEnds,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,

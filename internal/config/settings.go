@@ -136,6 +136,9 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 		if text == "" || given(s.Flag) {
 			continue
 		}
+		if s.Flag == "consul" && holdsUser(text) { // before any error repeats it
+			return errConsulUser
+		}
 		if err := s.Value.Set(text); err != nil { // some of these errors repeat the text as it is
 			return fmt.Errorf("%s=%q: %s", name, text, plain(err.Error()))
 		}
