@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
@@ -76,7 +75,7 @@ func (o around) Mix(image, last statedir.Versions) string {
 		return ""
 	}
 	first := running[against[0]]
-	why := fmt.Sprintf("%s in this image and RabbitMQ %s of %s cannot run in one cluster", image, first, strings.Join(against, ", "))
+	why := fmt.Sprintf("%s in this image and RabbitMQ %s of %s cannot run in one cluster", image, first, peers.Some(against))
 	path := rabbitconf.Path(image.Version, first)
 	switch {
 	case last.Version == (rabbitconf.Version{}):
@@ -113,7 +112,7 @@ func (o around) Tell() string {
 	for _, n := range slices.Sorted(maps.Keys(said)) {
 		all = append(all, said[n])
 	}
-	return ". The other members: " + strings.Join(all, ", ")
+	return ". The other members: " + peers.Some(all)
 }
 
 // cannotMix refuses a blank node that would join members beside which it cannot run,
