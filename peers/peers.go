@@ -111,6 +111,27 @@ func (p Peer) Newer(other Peer) bool {
 	return p.index > other.index
 }
 
+// Compare is above 0 where p rather than other, an entry of the same node too, speaks for that
+// node by what is on record, below 0 the other way round, and 0 where that does not tell: the one
+// that passes with the cluster's id counts, then that of the volume on record, then the one whose
+// companion beats. So nobody takes a live member's name by a later entry.
+func (r Record) Compare(p, other Peer) int {
+	for _, rule := range []func(Peer) bool{
+		func(p Peer) bool { return p.Passing && r.ClusterID != "" && p.ClusterID == r.ClusterID },
+		func(p Peer) bool { return p.Passing },
+		func(p Peer) bool { on := r.Members[p.Node]; return on == "" || on == p.Volume },
+		func(p Peer) bool { return p.Beating },
+	} {
+		switch is, others := rule(p), rule(other); {
+		case is && !others:
+			return 1
+		case others && !is:
+			return -1
+		}
+	}
+	return 0
+}
+
 // DecidesWithout reports whether the cluster can take decisions, as a join is
 // one, without that member: on Khepri the vote of a wiped node is lost.
 func (v View) DecidesWithout(node string) bool {

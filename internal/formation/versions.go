@@ -42,13 +42,14 @@ func LookAround(ctx context.Context, c config.Config, log *slog.Logger) (o aroun
 }
 
 // running returns the other nodes of the cluster on record that run, by the version they
-// say they have.
+// say they have. Until there is a record, any entry may be such a node's.
 func (o around) running() map[string]rabbitconf.Version {
 	m, newest := map[string]rabbitconf.Version{}, map[string]peers.Peer{}
 	for _, p := range o.peers {
 		ours := p.ClusterID == "" || o.record.ClusterID == "" || p.ClusterID == o.record.ClusterID
+		_, on := o.record.Members[p.Node]
 		other, twice := newest[p.Node] // with the agent that it had before
-		if !p.Beating || p.AgentFailed || !ours || twice && !p.Newer(other) {
+		if !p.Beating || p.AgentFailed || !ours || o.record.State == peers.Formed && !on || twice && !o.speaks(p, other) {
 			continue
 		}
 		newest[p.Node] = p
@@ -57,6 +58,19 @@ func (o around) running() map[string]rabbitconf.Version {
 		}
 	}
 	return m
+}
+
+// speaks reports whether p rather than other says what that node runs: where the entries are
+// alike, the one that says what it was verified with.
+func (o around) speaks(p, other peers.Peer) bool {
+	if c := o.record.Compare(p, other); c != 0 {
+		return c > 0
+	}
+	last := o.record.Versions[p.Node]
+	if as := p.Version == last; as != (other.Version == last) {
+		return as
+	}
+	return p.Newer(other)
 }
 
 // Mix says beside which nodes that run this image's server must not, and what to do, or "".
