@@ -24,7 +24,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		if !errors.Is(err, admin.ErrSaid) {
-			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", err)
+			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", config.OneLine(err))
 		}
 		os.Exit(status(err))
 	}

@@ -106,6 +106,8 @@ func TestEntrypoint(t *testing.T) {
 		"record nobody wrote":               testRecordNobodyWrote,
 		"nobody on record but registered":   testNobodyOnRecordButRegistered,
 		"foreign entries":                   testForeignEntries,
+		"stranger in DNS":                   testStrangerInDNS,
+		"words of others":                   testWordsOfOthers,
 		"announcement waits":                testAnnouncementWaits,
 		"given up while it serves":          testGivenUpWhileItServes,
 		"given up while it boots":           testGivenUpWhileItBoots,

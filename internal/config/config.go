@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -108,3 +110,8 @@ func (c Config) StatusSocket() string { return filepath.Join(c.StateDir, "status
 
 // Socket is where RabbitMQ says that it is ready, or stopping.
 func (c Config) Socket() string { return filepath.Join(c.StateDir, "notify.sock") }
+
+// OneLine is an error as one line for a terminal: words of others may be in it.
+func OneLine(err error) string {
+	return peers.Plain(strings.ReplaceAll(err.Error(), "\n", "; "))
+}
