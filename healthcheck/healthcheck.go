@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -60,6 +61,7 @@ type Result struct {
 	Stopping bool   // the server said that it shuts down, and has not answered since
 	Draining bool   // the server said that it goes into maintenance, and has not answered since
 	Missed   bool   // the last check failed, and State is what the one before it saw: by [Steady]
+	Unknown  bool   // nothing was seen: this process, or this host, has no file descriptor left
 }
 
 // A Reason tells why the connection of the check ended.
@@ -157,7 +159,8 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 //     in since [Checker.Ready]: then clients do not get in either. It tries again after
 //     a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
 //     [Checker.Move] give a reason to. In between it only looks whether somebody listens.
-//   - Critical: no answer, or an answer that is not a running node's.
+//   - Critical: no answer, or an answer that is not a running node's. It is Unknown what
+//     there is where no connection could be made for want of a file descriptor.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -247,7 +250,7 @@ func (c *Checker) tried(ctx context.Context, r Result) {
 	case r.State == Warning:
 		c.pauses.Refused(c.now())
 		c.refused = r
-	case ctx.Err() == nil: // not one that was cut short
+	case ctx.Err() == nil && !r.Unknown: // not one that was cut short, or never was
 		c.pauses = Pauses{}
 	}
 }
@@ -270,6 +273,8 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 		}
 		var word *amqp.Error
 		switch {
+		case (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && !c.last.Stopping && !c.last.Draining:
+			return nil, Result{Unknown: true, Reason: line(t.label + ": " + text(err))}
 		case errors.Is(err, amqp.ErrSASL), errors.As(err, &word) && word.Server && word.Code == amqp.AccessRefused:
 			return nil, Result{State: Warning, Reason: line(fmt.Sprintf(
 				"%s: login refused for user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS, or RMQ_AMQP_URL: %s",

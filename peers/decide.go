@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -133,13 +134,10 @@ func decideForming(o Observation, r Record) Decision {
 
 func decideFormed(o Observation, r Record) Decision {
 	d := Decision{Action: Join}
-	deaf := ""        // a member that passes, but does not tell us what it sees
+	deaf := unanswered(o.Peers.Value)
 	var vote []string // running members that count me in: their majority lacks my vote
 	for _, p := range o.Peers.Value {
 		v := p.View.Value
-		if p.Passing && !p.Down && !p.View.Known() && !errors.Is(p.View.Err, ErrNotAsked) && deaf == "" {
-			deaf = fmt.Sprintf("; %s passes, but cannot be asked (the same cookie everywhere? ports 4369 and 25672 open?): %v", p.Node, p.View.Err)
-		}
 		if !p.View.Known() || v.ClusterID != r.ClusterID || !slices.Contains(v.Running, p.Node) {
 			continue
 		}
@@ -181,6 +179,25 @@ func decideFormed(o Observation, r Record) Decision {
 		}
 	}
 	return Decision{Action: Claim, Why: fmt.Sprintf("every member of cluster %s came up with a blank volume and took itself off the record", r.ClusterID)}
+}
+
+// unanswered says which members pass, but do not tell us what they see.
+func unanswered(ps []Peer) string {
+	var deaf []string
+	var why error
+	for _, p := range ps {
+		if p.Passing && !p.Down && !p.View.Known() && !errors.Is(p.View.Err, ErrNotAsked) {
+			deaf, why = append(deaf, p.Node), cmp.Or(why, p.View.Err)
+		}
+	}
+	if len(deaf) == 0 {
+		return ""
+	}
+	passes := "passes"
+	if len(deaf) > 1 {
+		passes = "pass"
+	}
+	return fmt.Sprintf("; %s %s, but cannot be asked (the same cookie everywhere? ports 4369 and 25672 open?): %v", Some(deaf), passes, why)
 }
 
 // Alive reports whether the entry passes or its companion beats. What an agent that failed

@@ -207,7 +207,7 @@ func TestRenderRefusesNames(t *testing.T) {
 		"", "rabbit", "@host", "rabbit@", "rabbit@a@b", "rabbit@a b", " rabbit@a", "rabbit@a\n", "rabbit@a\x00",
 		"rabbit@a'],disc}},{default_pass,<<\"x\">>},{x,{['", `rabbit@a\`, `rabbit@a\'`, `rabbit@"a"`, "rabbit@a%b", "rabbit@a,b", "rabbit@a}b",
 		"rabbit@ä", "räbbit@a", "rabbit@$(reboot)", "rab.bit@a", "rabbit@.a", "rabbit@a.", "rabbit@a..b", "rabbit@-a", "rabbit@a-",
-		"rabbit@" + strings.Repeat("a", 249),
+		"-n@a", "--offline@a", "rabbit@" + strings.Repeat("a", 249),
 	} {
 		if err := ValidNode(name); err == nil {
 			t.Errorf("ValidNode(%q) = nil", name)

@@ -26,21 +26,82 @@ need_docker() {
 
 # compose runs Compose on the project's file: v2 where there is one, docker-compose 1.29 otherwise.
 compose() {
+    local project
+    project=$(setting COMPOSE_PROJECT_NAME) # of a file that Compose may not have
     if docker compose version >/dev/null 2>&1; then
-        (cd "$root/compose" && docker compose "$@")
+        (cd "$root/compose" && docker compose -p "$project" "$@")
     else
-        (cd "$root/compose" && docker-compose "$@")
+        (cd "$root/compose" && docker-compose -p "$project" "$@")
     fi
 }
 have_compose() { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
 
-# setting NAME prints a variable as Compose sees it: the environment first, then compose/.env.
+# setting NAME prints a variable as Compose sees it: the environment first, then compose/.env, and what that begins as.
 setting() {
+    local file
     if [[ -n ${!1:-} ]]; then
         printf '%s\n' "${!1}"
-    else
-        sed -n "s/^$1=//p" "$root/compose/.env" | tail -n 1
+        return
     fi
+    for file in .env example.env; do
+        if [[ -e $root/compose/$file ]] && grep -q "^$1=" "$root/compose/$file"; then
+            sed -n "s/^$1=//p" "$root/compose/$file" | tail -n 1
+            return
+        fi
+    done
+}
+
+# --- secrets
+
+# shellcheck disable=SC2034 # for the scripts that source this
+nodes_of_compose=(rabbitmq1 rabbitmq2 rabbitmq3 rabbitmq4 rabbitmq5)
+
+# example_secrets makes compose/.env, with a cookie and a user that nobody else has, or adds them to one that lacks them.
+# It is nobody else's to read. Of two scripts that make it at once, the first one's stays.
+secret_settings=(RABBITMQ_ERLANG_COOKIE RABBITMQ_DEFAULT_USER RABBITMQ_DEFAULT_PASS)
+example_secrets() {
+    local file=$root/compose/.env from=$root/compose/example.env new name value missing=()
+    new=$file.new-$$
+    [[ ! -e $file ]] || from=$file # looked at before what it holds: another script may make it meanwhile
+    for name in "${secret_settings[@]}"; do
+        [[ -n $(setting "$name") ]] || missing+=("$name")
+    done
+    ((${#missing[@]})) || return 0
+    rm -f "$new"
+    # The redirection is within: a file is made with the umask of who opens it.
+    (
+        umask 077
+        {
+            cat "$from"
+            printf '\n# Made by %s; whoever knows the cookie or the password controls the cluster.\n' "$program"
+            for name in "${missing[@]}"; do
+                value='admin'
+                [[ $name == *_USER ]] || value=$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n')
+                printf '%s=%s\n' "$name" "$value"
+            done
+        } >"$new"
+    )
+    if [[ $from == "$file" ]]; then mv "$new" "$file"; else ln "$new" "$file" 2>/dev/null || true; fi
+    rm -f "$new"
+    say "$program: made ${missing[*]}, in compose/.env"
+}
+
+# secrets_dir prints the directory of secrets, as an absolute path.
+secrets_dir() {
+    local dir=${RMQ_SECRETS:-$root/compose/secrets}
+    [[ $dir == /* ]] || dir=$PWD/$dir
+    printf '%s\n' "$dir"
+}
+
+# secure COMMAND… makes certificates and secrets, with Go's own library.
+secure() {
+    secure_built
+    "$cache/bin/secure" "$@"
+}
+secure_built() {
+    command -v go >/dev/null || die 'go is missing: install the version that go.mod names, or a newer one'
+    mkdir -p "$cache/bin"
+    (cd "$root" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$cache/bin/secure" ./scripts/secure)
 }
 
 # container SERVICE [OPTION…] prints the name of the project's container for a service.
@@ -51,10 +112,8 @@ container() {
 
 # balanced prints how many nodes the balancer gives AMQP connections to, as its statistics page tells.
 balanced() {
-    local bind
-    bind=$(setting BIND)
     {
-        exec 3<>"/dev/tcp/${bind/#0.0.0.0/127.0.0.1}/$(setting HAPROXY_STATS_PORT)" &&
+        exec 3<>"/dev/tcp/127.0.0.1/$(setting HAPROXY_STATS_PORT)" &&
             printf 'GET /;csv HTTP/1.0\r\n\r\n' >&3 && cat <&3
     } 2>/dev/null | awk -F, '$1 == "amqp" && $2 != "FRONTEND" && $2 != "BACKEND" && $18 ~ /^UP/ { n++ } END { print n + 0 }' || true
 }

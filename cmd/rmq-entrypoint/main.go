@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"rmq-entrypoint/internal/admin"
@@ -46,6 +47,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		_, err := io.WriteString(out, cmd.text)
 		return err
 	}
+	if worksOnNode(cmd) {
+		_ = admin.AsServersUser() // who needs the error asks again
+	}
 	switch cmd.name {
 	case "version":
 		_, err := fmt.Fprintln(out, "rmq-entrypoint", version())
@@ -57,6 +61,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "healthcheck":
 		return admin.Healthcheck(ctx, cfg, cmd.ask, out)
 	case "status":
+		if cmd.json {
+			return admin.StatusJSON(ctx, cfg, out)
+		}
 		return admin.Status(ctx, cfg, out)
 	case "drain":
 		return admin.Drain(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)
@@ -74,6 +81,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return workload.Compare(*cmd.client, cfg.Args, out)
 	}
 	return entrypoint.Start(ctx, config.Logger(cfg), cfg)
+}
+
+// worksOnNode reports whether a command reads what lies on a node's volume. Start and exec step
+// down in their own time, the clients speak with brokers alone.
+func worksOnNode(cmd command) bool {
+	return cmd.client == nil && !slices.Contains([]string{"start", "exec", "version"}, cmd.name)
 }
 
 // revision is set by scripts/images (-ldflags -X), which builds without Go's stamp of the repository's state.

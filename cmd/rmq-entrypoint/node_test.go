@@ -246,12 +246,7 @@ func (n *node) kill(pid int) {
 
 // report is what the companion says of the node.
 func (n *node) report() (r companion.Report, err error) {
-	resp, err := http.Get("http://" + n.ip + ":15690/status")
-	if err != nil {
-		return r, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	return r, json.NewDecoder(resp.Body).Decode(&r)
+	return companion.Ask(n.t.Context(), n.state("status.sock"))
 }
 
 // reports waits until the companion gives the status, for a reason with the words.

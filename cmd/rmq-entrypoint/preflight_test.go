@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"rmq-entrypoint/internal/workload"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -106,4 +107,17 @@ func (n *node) putSealed(dir string) {
 	n.own()
 	expect.Must(n.t, os.Chmod(dir, 0o555))
 	n.t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
+}
+
+// Docker and people start commands as root: each that works on a node steps down first, whichever is added.
+func TestCommandsStepDown(t *testing.T) {
+	for _, row := range subcommands {
+		name, _, _ := strings.Cut(row.use, " ")
+		if got := worksOnNode(command{name: name}); got != (name != "version") {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if worksOnNode(command{name: "start"}) || worksOnNode(command{name: "exec"}) || worksOnNode(command{name: "produce", client: new(workload.Options)}) {
+		t.Error("what steps down in its own time, or is of no node, does so here, too")
+	}
 }

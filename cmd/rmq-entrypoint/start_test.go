@@ -30,6 +30,7 @@ func TestEntrypoint(t *testing.T) {
 		"nothing beside":                    testNothingBeside,
 		"hosts":                             testHosts,
 		"hosts of a member":                 testHostsOfMember,
+		"hosts of strangers":                testHostsOfStrangers,
 		"hosts of a member without Consul":  testHostsWithoutConsul,
 		"hosts by a user's inetrc":          testUsersInetrc,
 		"tags and meta":                     testTagsAndMeta,

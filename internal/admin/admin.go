@@ -81,12 +81,17 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 
 // stepDown makes this process the server's user, whom the files on the volume belong to.
 func stepDown() error {
-	return config.WithSecrets(func() error { return rabbitmq.DropTo(rabbitmq.User) })
+	uid, gid, err := rabbitmq.IDs(rabbitmq.User)
+	if err != nil && os.Geteuid() == 0 {
+		return err
+	}
+	return config.WithSecrets(uid, gid, func() error { return rabbitmq.DropTo(rabbitmq.User) })
 }
 
-// asServersUser steps down where that can be, also if a file of a secret cannot be read: its
-// error matters to who needs that.
-func asServersUser() error {
+// AsServersUser steps down where that can be, also if a file of a secret cannot be read: its
+// error matters to who needs that. Docker and people start commands as root, and what these
+// look at is rabbitmq's, who may have put links there.
+func AsServersUser() error {
 	err := stepDown()
 	if err != nil {
 		_ = rabbitmq.DropTo(rabbitmq.User)

@@ -45,7 +45,7 @@ func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer)
 		return awaitForceBoot(ctx, cfg, out)
 	}
 	err = underLock(ctx, cfg, id, func(_ *api.Client, _ string, r peers.Record, _ uint64) error {
-		said, err := companion.Ask(ctx, cfg.HTTP)
+		said, err := companion.Ask(ctx, cfg.StatusSocket())
 		if err != nil {
 			return fmt.Errorf("the companion does not answer: is this node started? %w", err)
 		}
@@ -77,7 +77,7 @@ func awaitForceBoot(ctx context.Context, cfg config.Config, out io.Writer) error
 			return err
 		}
 		given = order != nil
-		r, err := companion.Ask(ctx, cfg.HTTP)
+		r, err := companion.Ask(ctx, cfg.StatusSocket())
 		if err == nil && order == nil && r.Ready() {
 			fmt.Fprintf(out, "done: %s: %s\n", r.Status, r.Reason)
 			return nil

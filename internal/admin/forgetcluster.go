@@ -22,7 +22,7 @@ import (
 // that cluster serves, and unless forced while that cannot be told: what is down is
 // for a [witness] to say. Nothing on any volume is touched.
 func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool, out io.Writer) error {
-	_ = asServersUser() // or Consul, which needs the token, tells
+	_ = AsServersUser() // or Consul, which needs the token, tells
 	cfg, err := ofServer(cfg, toldOn(out))
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		}
 		var unsure []string
 		for _, n := range nodes {
-			v, err := rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).View(ctx, n)
+			v, err := askRecorded(ctx, cfg, r, n)
 			if blank[n] && (err != nil || !r.Is(v.ClusterID)) {
 				continue
 			}
@@ -98,4 +98,14 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data. A member that runs all the same takes this back\n", id)
 		return nil
 	})
+}
+
+// askRecorded asks a node for its view if it is on record, as a member or gone. Whoever else
+// registers gets no word of the cookie: epmd tells whether it runs.
+func askRecorded(ctx context.Context, cfg config.Config, r peers.Record, node string) (peers.View, error) {
+	_, on := r.Members[node]
+	if _, gone := r.Gone[node]; !on && !gone {
+		return peers.View{}, errors.New("it is not on record, and is not asked itself")
+	}
+	return rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).View(ctx, node)
 }

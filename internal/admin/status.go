@@ -20,10 +20,31 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
+// StatusJSON prints what the companion of this node says of it, as JSON.
+func StatusJSON(ctx context.Context, cfg config.Config, out io.Writer) error {
+	_ = AsServersUser()
+	rt, err := statedir.OfServer(cfg)
+	switch {
+	case err != nil:
+		return err
+	case rt == nil:
+		return fmt.Errorf("no server was ever started on this volume (%s)", cfg.Data)
+	case !rt.Alive():
+		return fmt.Errorf("the server (pid %d) does not run", rt.PID)
+	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
+		return fmt.Errorf("the server is not started, it waits for %s", rt.Waiting)
+	}
+	r, err := companion.Ask(ctx, rt.Config.StatusSocket())
+	if err != nil {
+		return fmt.Errorf("the companion does not answer: %w", err)
+	}
+	return r.Print(out)
+}
+
 // Status prints what an operator asks at 3 a.m.: this node, the volume, the
 // record, who holds the lock, and what the catalog says.
 func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
-	_ = asServersUser() // or what cannot be read is told as unknown
+	_ = AsServersUser() // or what cannot be read is told as unknown
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
@@ -47,7 +68,7 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 		row("server", "not started: waiting for %s", rt.Waiting)
 	default:
 		row("server", "RabbitMQ %s, pid %d, role %s", rt.Version, rt.PID, rt.Role)
-		if r, err := companion.Ask(ctx, rt.Config.HTTP); err != nil {
+		if r, err := companion.Ask(ctx, rt.Config.StatusSocket()); err != nil {
 			row("check", "unknown: the companion does not answer: %v", err)
 		} else {
 			row("check", "%s since %s: %s", r.Status, when(r.Since), r.Reason)

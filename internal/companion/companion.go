@@ -67,8 +67,15 @@ type companion struct {
 	board    board                     // what /status shows
 	looking  worker                    // looks at the node
 	working  worker                    // does the work of a heartbeat
-	reading  sync.Mutex                // the volume
-	dir      statedir.Dir              // on the volume: never changes, unlike the rest of what Runtime says
+	files    files                     // on the volume
+}
+
+// files are what the volume holds for the companion. One reader at a time: each holds the
+// operator's lock for a moment, which the other would take for a command.
+type files struct {
+	reading sync.Mutex
+	dir     statedir.Dir   // never changes, unlike the rest of what Runtime says
+	known   *policy.Volume // when they could be opened last; nil: never
 }
 
 // Main is `rmq-entrypoint companion`.
@@ -142,18 +149,18 @@ func Main(ctx context.Context, cfg config.Config) error {
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
 		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: &managementPort{ask: ask, log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
-	}, func(status http.Handler) (io.Closer, error) {
-		serve, err := serve(rt.Config.HTTP, status)
+	}, func(ready, status http.Handler) (io.Closer, error) {
+		opened, err := open(rt.Config, ready, status, log)
 		if err != nil {
-			return nil, fmt.Errorf("--http (RMQ_HTTP): %w", err)
+			return nil, err
 		}
-		return serve, signalReady()
+		return opened, signalReady()
 	})
 }
 
 // Run works until the server is gone or ctx ends. What begin opens, once the companion has
-// what it needs, is closed in the end; status answers /ready and /status.
-func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (io.Closer, error)) error {
+// what it needs, is closed in the end; ready answers /ready, and status /status.
+func Run(ctx context.Context, s Surroundings, begin func(ready, status http.Handler) (io.Closer, error)) error {
 	c := newCompanion(s)
 	c.show("booting")
 	if s.Session != "" {
@@ -167,7 +174,7 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 		}
 		c.lock.Store(held)
 	}
-	opened, err := begin(c.board.handler())
+	opened, err := begin(c.board.ready(), c.board.status())
 	if opened != nil {
 		defer opened.Close()
 	}
@@ -180,7 +187,7 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 func newCompanion(s Surroundings) *companion {
 	rt, cfg := s.Runtime, s.Runtime.Config
 	reg := consul.Registration(rt)
-	c := &companion{Surroundings: s, dir: statedir.Of(cfg), settings: policy.Settings{
+	c := &companion{Surroundings: s, files: files{dir: statedir.Of(cfg)}, settings: policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
 		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, RecordKey: cfg.RecordKey(),
 		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,

@@ -40,7 +40,12 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 			seen.Health = c.steady.Next(r)
 		}
 	}
-	c.board.look(time.Now())
+	if age := c.board.age(); !seen.Health.Unknown {
+		c.board.look(time.Now())
+	} else if age > c.settings.TTL { // what was seen holds for no longer than that
+		seen.Health.State = healthcheck.Critical
+		seen.Health.Reason = fmt.Sprintf("not looked at for %s: %s", age.Round(time.Second), seen.Health.Reason)
+	}
 	word := c.local(ctx, state, &seen)
 	if ctx.Err() != nil {
 		return seen, false
@@ -79,34 +84,41 @@ func (c *companion) glance() policy.Observation {
 	return policy.Observation{Now: now, Began: now, Glance: policy.Glance{Volume: c.volume(), ID: peers.NewID()}}
 }
 
-// volume reads what lies on the volume. One reader at a time: each holds the operator's lock
-// for a moment, which the other would take for a command.
+// volume reads what lies on the volume. Where no file can be opened, for want of a descriptor,
+// the volume is as it was.
 func (c *companion) volume() (v policy.Volume) {
-	c.reading.Lock()
-	defer c.reading.Unlock()
-	dir := c.dir
-	order, err := dir.Maintenance()
+	f := &c.files
+	f.reading.Lock()
+	defer f.reading.Unlock()
+	order, err := f.dir.Maintenance()
 	v.Maintenance.Err = err
+	var other error
 	if order != nil {
 		v.Maintenance.Value = &policy.Maintenance{Leaving: order.Leaving, Drained: order.Drained, Done: order.Done, At: order.At}
-		held, err := statedir.TryLock(dir.State, statedir.OperatorLock)
+		held, err := statedir.TryLock(f.dir.State, statedir.OperatorLock)
 		if v.CommandRuns = err != nil; err == nil {
 			held.Close()
 		}
+		other = err
 	}
-	given, err := dir.CarryOn()
+	given, err := f.dir.CarryOn()
 	v.CarryOn.Err = err
 	if given != nil {
 		v.CarryOn.Value = &policy.CarryOn{ClusterID: given.ClusterID, Lost: given.Lost, Forced: given.Forced}
 	}
-	marker, err := dir.Marker()
+	marker, err := f.dir.Marker()
 	v.Marker.Err = err
 	if marker != nil {
 		v.Marker.Value = &policy.Marker{ClusterID: marker.ClusterID, Volume: marker.Volume, Members: marker.Members, At: marker.At, Regrow: marker.Regrow}
 	}
-	v.Database.Value, v.Database.Err = statedir.HasDatabase(dir.Data)
-	flags, err := os.ReadFile(dir.Data + "-feature_flags")
+	v.Database.Value, v.Database.Err = statedir.HasDatabase(f.dir.Data)
+	flags, err := os.ReadFile(f.dir.Data + "-feature_flags")
 	v.KhepriFlag = err == nil && strings.Contains(string(flags), "khepri_db")
+	if !statedir.Exhausted(errors.Join(other, err, v.Maintenance.Err, v.CarryOn.Err, v.Marker.Err, v.Database.Err)) {
+		f.known = &v
+	} else if f.known != nil {
+		return *f.known
+	}
 	return v
 }
 
@@ -133,7 +145,10 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		v, err := c.Broker.View(ctx, q.Node)
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
 	case policy.AskCheck:
-		seen.Health, seen.Rechecked = c.Check(ctx), true
+		if r := c.Check(ctx); !r.Unknown {
+			seen.Health = r
+		}
+		seen.Rechecked = true
 	case policy.AskLeader:
 		led, err := c.Broker.HasLeader(ctx, q.Node)
 		seen.See(q.Node, func(n *policy.Node) { n.Leader = policy.Answer(led, err) })

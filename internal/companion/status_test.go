@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -24,7 +25,8 @@ func TestReportHasAnAge(t *testing.T) {
 		c := companionFor(config.Config{TTL: 15 * time.Second}, statedir.Runtime{}, nil)
 		ask := func(path string) (int, string) {
 			w := httptest.NewRecorder()
-			c.board.handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+			h := map[string]http.Handler{"/ready": c.board.ready(), "/status": c.board.status()}[path]
+			h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 			b, err := io.ReadAll(w.Body)
 			expect.Must(t, err)
 			return w.Code, string(b)

@@ -370,3 +370,18 @@ func LoopbackName(node string) bool {
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback() || strings.HasPrefix(host, "localhost.") || strings.HasSuffix(host, ".localhost")
 }
+
+// AgentHost is the host of an agent's address, "" for a socket, whose agent is on this host.
+func AgentHost(address string) string {
+	if strings.HasPrefix(address, "unix://") {
+		return ""
+	}
+	if !strings.Contains(address, "://") {
+		address = "http://" + address
+	}
+	u, err := url.Parse(address)
+	if err != nil { // settings were judged; whatever this is, it has no route
+		return address
+	}
+	return u.Hostname()
+}

@@ -92,5 +92,9 @@ func Logger(cfg Config) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
 }
 
+// StatusSocket is where the companion answers this program's own commands. Its path is as long as
+// that of [Config.Socket], which is judged at the start.
+func (c Config) StatusSocket() string { return filepath.Join(c.StateDir, "status.sock") }
+
 // Socket is where RabbitMQ says that it is ready, or stopping.
 func (c Config) Socket() string { return filepath.Join(c.StateDir, "notify.sock") }

@@ -122,10 +122,17 @@ func HasPassword(raw string) bool {
 // rights, and keeps what it cannot read any more in its environment, instead of the file's
 // name: files of secrets often are root's alone. One that can be read stays a file, which is
 // read again when it has changed. A file that cannot be read before is an error that names it.
-func WithSecrets(drop func() error) error {
+//
+// uid and gid are whom this process becomes. Root reads no file that he could replace by a link:
+// he would find in his environment what it holds.
+func WithSecrets(uid, gid int, drop func() error) error {
 	held := map[string]string{}
 	for _, s := range Secrets {
-		if os.Getenv(s.Env+"_FILE") == "" {
+		file := os.Getenv(s.Env + "_FILE")
+		if file == "" {
+			continue
+		}
+		if to, err := PathFor(file, uid, gid); os.Geteuid() == 0 && err == nil && len(to.Rest) > 0 && !to.Free {
 			continue
 		}
 		text, err := Secret(os.Getenv, s.Env)

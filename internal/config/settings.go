@@ -64,7 +64,7 @@ func Settings(cfg *Config) []Setting {
 		{"join-timeout", []string{"RMQ_JOIN_TIMEOUT"}, dur(&cfg.JoinTimeout, 5*time.Minute), "how long a joiner may take to get ready before it is stopped and decides afresh", ""},
 		{"claim-timeout", []string{"RMQ_CLAIM_TIMEOUT"}, dur(&cfg.ClaimTimeout, 0), "how long a dead seed's claim is left alone, over twice the TTL", "3 × ttl"},
 		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
-		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready and /status", ""},
+		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
 		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},

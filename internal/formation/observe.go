@@ -15,6 +15,7 @@ import (
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/hosts"
 	"rmq-entrypoint/peers"
 )
 
@@ -26,11 +27,11 @@ type observation struct {
 
 // Reachable refuses a cluster of a node whose host name every host takes for itself and of
 // one on another host: neither could ever reach the other. Several such nodes are on one
-// host.
+// host. Where there is a record, it alone says who is in the cluster.
 func Reachable(o peers.Observation) error {
 	var there []string
 	for _, p := range o.Peers.Value {
-		if !p.Lapsed() {
+		if !p.Lapsed() && o.Record.Value.State == peers.Absent {
 			there = append(there, p.Node)
 		}
 	}
@@ -72,7 +73,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	// The vote that a cluster waits for is that of a join under way on the volume on record.
 	on, listed := o.Record.Value.Members[f.cfg.Node]
 	o.Joining = f.volume.Joining && listed && (on == "" || on == f.volume.Volume)
-	if _, err := f.Hosts.Learn(o.Peers.Value); f.failing.news("hosts", err) { // before they are asked
+	if _, err := f.Hosts.Learn(o.Peers.Value, hosts.Known{Record: o.Record.Value}); f.failing.news("hosts", err) { // before they are asked
 		f.Log.Warn("cannot write the hosts file", "err", err)
 	}
 	f.nameForeign(ctx, all)
@@ -175,62 +176,5 @@ func (f *formation) sessionGone(ctx context.Context, client *api.Client, r peers
 	if err != nil {
 		return peers.Seen[time.Duration]{Err: err}
 	}
-	return peers.Seen[time.Duration]{Value: f.lost.saw(r, gone, time.Now())}
-}
-
-// ask gets the view of a passing peer, whose answer speaks for all it sees
-// running. Where none answers the others are asked, too: one that does not serve may see
-// this node's name run, and a half-joined one may be waiting for exactly its vote.
-func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
-	var answer *peers.View
-	var order []int // those that pass first: one answer of theirs is enough
-	for i := range ps {
-		if ps[i].Passing {
-			order = append(order, i)
-		}
-	}
-	for i := range ps {
-		if !ps[i].Passing && (f.volume.Joining || ps[i].Alive()) {
-			order = append(order, i)
-		}
-	}
-	for _, i := range order {
-		if answer != nil {
-			break
-		}
-		if _, on := r.Members[ps[i].Node]; !on && ps[i].ClusterID != r.ClusterID {
-			continue
-		}
-		v, err := f.CLI.View(ctx, ps[i].Node)
-		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
-		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
-			answer = &v
-		}
-	}
-	if answer == nil {
-		f.askWhoIsNotOnRecord(ctx, r, ps)
-		return
-	}
-	for i := range ps {
-		if slices.Contains(answer.Running, ps[i].Node) {
-			ps[i].View = peers.Seen[peers.View]{Value: *answer}
-		}
-	}
-}
-
-// askWhoIsNotOnRecord finds out which of the registered nodes, none of which is on
-// record any more, positively do not run: before a founding, that is, which the others
-// hold up.
-func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps []peers.Peer) {
-	if len(r.Members) > 0 {
-		return
-	}
-	for i := range ps {
-		if ps[i].Alive() || ps[i].Down {
-			continue
-		}
-		if _, err := f.CLI.View(ctx, ps[i].Node); err != nil {
-			ps[i].Down = f.IsDown(ctx, ps[i])
-		}
-	}
+	return peers.Seen[time.Duration]{Value: f.waits.lost.saw(r, gone, time.Now())}
 }

@@ -65,10 +65,7 @@ func WitnessOf(c config.Config, nodes []string) (witness, error) {
 		w.others = append(w.others, host)
 	}
 	for _, addr := range c.Consul {
-		if _, rest, ok := strings.Cut(addr, "://"); ok {
-			addr = rest
-		}
-		if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host) == nil && host != "localhost" {
+		if host := config.AgentHost(addr); host != "" && net.ParseIP(host) == nil && host != "localhost" {
 			w.others = append(w.others, host)
 		}
 	}
@@ -152,6 +149,16 @@ func (w witness) lookUp(ctx context.Context, host string, registered []string) (
 		}
 		return []string{ip}, "", nil
 	}
+	if w.hosts != nil && len(registered) > 0 { // nobody learns where a node is that is not on record: Erlang would go by this
+		for _, addr := range registered {
+			if ip, _, _ := net.SplitHostPort(addr); net.ParseIP(ip) != nil {
+				addrs = append(addrs, ip)
+			}
+		}
+		if slices.Sort(addrs); len(addrs) > 0 {
+			return slices.Compact(addrs), "", nil
+		}
+	}
 	soon, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	addrs, err = w.resolver.LookupHost(soon, host)
@@ -196,8 +203,12 @@ func (w witness) unlisted(ctx context.Context, ip, name string) error {
 	return nil
 }
 
+// listens reports whether something listens at addr, or that cannot be looked at.
 func listens(ctx context.Context, addr string) bool {
 	conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // nobody looked
+		return true
+	}
 	return err == nil && conn.Close() == nil
 }
 

@@ -170,57 +170,6 @@ func majorityLost(t *turn) Verdict {
 	return critical("%s", why)
 }
 
-// bootsUsually is longer than a boot takes.
-const bootsUsually = 30 * time.Second
-
-// waitsForMembers: a member that does not serve waits for nodes that will never bring what
-// it waits for, or for which it may wait.
-func waitsForMembers(t *turn) Verdict {
-	if t.State.Membership.Role != Member {
-		return Verdict{}
-	}
-	r, q, err := t.record()
-	switch {
-	case q != nil:
-		return ask(*q)
-	case err != nil:
-		return Verdict{}
-	}
-	why, v := lossOf(t, r.Record)
-	if v.pending() {
-		return v
-	}
-	if why != "" {
-		t.once("cannot go on alone", why)
-		return critical("%s", why)
-	}
-	if r.State != peers.Formed {
-		return Verdict{}
-	}
-	others, q, err := t.others()
-	switch {
-	case q != nil:
-		return ask(*q)
-	case err != nil:
-		return Verdict{}
-	}
-	down := without(r.Names(), func(m string) bool {
-		return m == t.Node || slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating })
-	})
-	switch {
-	case len(down) > 0:
-		v = critical("%s; RabbitMQ may wait for members that are not up: %s", t.lastWord(), strings.Join(down, ", "))
-	case t.State.Majority.Unknown != nil:
-		v = critical("%s; whether RabbitMQ waits for members that came up blank cannot be told yet: %v", t.lastWord(), t.State.Majority.Unknown)
-	default:
-		return Verdict{}
-	}
-	if t.Seen.Now.Sub(t.State.Server.Started) > bootsUsually {
-		t.once("not ready yet", v.Reason)
-	}
-	return v
-}
-
 // carryOnOrder carries out an order found on the volume, and says what it is at.
 func carryOnOrder(t *turn) Verdict {
 	m := t.State.Membership

@@ -51,7 +51,7 @@ func (t *turn) enrolled(e Enroll, err error) {
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
-		t.State.Entry.ClusterID, m.Verified = id, true
+		t.State.Entry.ClusterID, t.State.Entry.Lapse.Owed, m.Verified = id, false, true
 		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", strings.Join(t.State.View.Members, ","))
 	}
 }
@@ -211,15 +211,11 @@ func notOnRecord(t *turn, r peers.Record) (string, *Question) {
 			continue
 		}
 		if !p.Alive() {
-			n := t.Seen.Nodes[p.Node]
-			if !n.View.Asked {
-				return "", &Question{What: AskView, Node: p.Node}
-			}
-			down, asked := n.Down[p.Address]
-			if n.View.Err != nil && !asked {
+			down, asked := t.Seen.Nodes[p.Node].Down[p.Address]
+			if !asked { // not by RabbitMQ's command line: a stranger would learn of the cookie
 				return "", &Question{What: AskDown, Node: p.Node, Address: p.Address}
 			}
-			p.Down = n.View.Err != nil && down
+			p.Down = down
 		}
 		if p.MayLive() {
 			return fmt.Sprintf("announcing no cluster while a node that is not in it is registered, which may have data of an earlier one: %s; %s", p.Describe(), p.WayOut()), nil

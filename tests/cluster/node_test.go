@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -251,7 +250,7 @@ func (n *node) follow(ctx context.Context, re *regexp.Regexp) (string, error) {
 	return "", nil
 }
 
-// A view is what the companion's /status says.
+// A view is what `status --json` says.
 type view struct {
 	Node      string    `json:"node"`
 	Role      string    `json:"role"`
@@ -261,17 +260,16 @@ type view struct {
 	Members   []string  `json:"members"`
 	Running   []string  `json:"running"`
 	Since     time.Time `json:"since"`
+	Beat      time.Time `json:"last_beat"`
 	Companion int       `json:"companion_pid"`
 }
 
 func (n *node) view() (v view, err error) {
-	client := http.Client{Timeout: slow(3 * time.Second)}
-	resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/status", n.httpPort))
+	out, err := n.tryExec("rmq-entrypoint", "status", "--json")
 	if err != nil {
-		return v, err
+		return v, fmt.Errorf("%w: %s", err, out)
 	}
-	defer resp.Body.Close()
-	return v, json.NewDecoder(resp.Body).Decode(&v)
+	return v, json.Unmarshal([]byte(out), &v)
 }
 
 // companions returns the companions' PIDs inside the container, and fails if one runs as root.

@@ -23,6 +23,8 @@ type demo struct {
 	project string
 	ports   map[string]int // by variable, without _PORT
 	env     []string
+
+	password string // of the user "operator"
 }
 
 // Two nodes from scripts/up to scripts/down --volumes: what is in the way is named, what is there is kept, and nothing
@@ -104,7 +106,7 @@ func newDemo(t *testing.T, name string) *demo {
 		}
 	}
 	c := &cluster{T: t, id: fmt.Sprintf("%06x", rand.IntN(1<<24)), subnet: fmt.Sprintf("10.%d.%d", 200+rand.IntN(50), rand.IntN(256))}
-	d := &demo{cluster: c, project: label + "-" + name, ports: map[string]int{}}
+	d := &demo{cluster: c, project: label + "-" + name, ports: map[string]int{}, password: "password" + c.id}
 	// The label lets sweep take the containers and volumes of an interrupted run.
 	override := filepath.Join(t.TempDir(), "label.yml")
 	var b strings.Builder
@@ -122,7 +124,8 @@ func newDemo(t *testing.T, name string) *demo {
 		t.Fatal(err)
 	}
 	d.env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+d.project, "COMPOSE_FILE=docker-compose.yml:"+override, "SUBNET="+c.subnet, "BIND=127.0.0.1",
-		"RABBITMQ_IMAGE=", "RMQ_ENTRYPOINT_IMAGE=", "RABBITMQ_ERLANG_COOKIE=cookie"+c.id, fmt.Sprintf("UP_TIMEOUT=%.0f", slow(300*time.Second).Seconds()))
+		"RABBITMQ_IMAGE=", "RMQ_ENTRYPOINT_IMAGE=", "RABBITMQ_ERLANG_COOKIE=cookie-that-is-long-enough-"+c.id,
+		"RABBITMQ_DEFAULT_USER=operator", "RABBITMQ_DEFAULT_PASS="+d.password, fmt.Sprintf("UP_TIMEOUT=%.0f", slow(300*time.Second).Seconds()))
 	ports := []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS"}
 	for _, rabbit := range rabbits {
 		ports = append(ports, strings.ToUpper(rabbit), strings.ToUpper(rabbit)+"_MANAGEMENT")

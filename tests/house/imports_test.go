@@ -28,7 +28,7 @@ var (
 // folder is where a package of that name lies.
 func folder(name string) string {
 	switch name {
-	case "lock", "peers", "rabbitconf", "healthcheck", "cmd/rmq-entrypoint":
+	case "lock", "peers", "rabbitconf", "healthcheck", "cmd/rmq-entrypoint", "scripts/secure":
 		return name
 	}
 	return "internal/" + strings.TrimPrefix(name, "internal/")

@@ -37,21 +37,24 @@ func main() {
 	management := flag.String("management", "http://127.0.0.1:15670", "management UI, through the balancer")
 	consul := flag.String("consul", "http://127.0.0.1:8500", "Consul's UI")
 	balancer := flag.String("balancer", "http://127.0.0.1:8404", "the balancer's statistics")
-	user := flag.String("user", "guest:guest", "who logs in to the management UI")
+	env := flag.String("env", "../../compose/.env", "file with the user who logs in to the management UI")
 	flag.Parse()
+	name, password, err := login(*env)
+	if err != nil {
+		log.Fatalf("pictures: %v: scripts/up makes it", err)
+	}
 
 	nodes, instances := []string{}, []string{}
 	for _, host := range []string{"rabbitmq1", "rabbitmq2", "rabbitmq3"} {
 		nodes, instances = append(nodes, "rabbit@"+host), append(instances, "rabbitmq-rabbit-"+host)
 	}
-	name, password, _ := strings.Cut(*user, ":")
-	login := []chromedp.Action[chromedp.Void]{
+	enter := []chromedp.Action[chromedp.Void]{
 		chromedp.SendKeys(`input[name=username]`, name),
 		chromedp.SendKeys(`input[name=password]`, password),
 		chromedp.Click(`input[type=submit]`),
 	}
 	pages := []page{
-		{"management", *management + "/", login, append(nodes, "Overview", "Totals"), 900},
+		{"management", *management + "/", enter, append(nodes, "Overview", "Totals"), 900},
 		{"queues", *management + "/#/queues", nil, []string{"my-queue", "running"}, 500},
 		{"consul", *consul + "/ui/dc1/services/rabbitmq/instances", nil, append(instances, "All service checks passing"), 900},
 		{"balancer", *balancer + "/", nil, []string{"amqp", "management", "UP", "rmq3"}, 900},
@@ -59,6 +62,23 @@ func main() {
 	if err := visit(*out, pages); err != nil {
 		log.Fatalf("pictures: %v", err)
 	}
+}
+
+// login returns the user and the password that are in the file of the example's settings.
+func login(file string) (name, password string, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); key {
+		case "RABBITMQ_DEFAULT_USER":
+			name = value
+		case "RABBITMQ_DEFAULT_PASS":
+			password = value
+		}
+	}
+	return name, password, nil
 }
 
 func visit(out string, pages []page) error {

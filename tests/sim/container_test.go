@@ -166,7 +166,7 @@ func (c *container) companion(rt statedir.Runtime, session string, gone <-chan s
 	}
 	begun := make(chan error, 1)
 	c.work.Go(func() {
-		err := companion.Run(p.Context(), around, func(http.Handler) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
+		err := companion.Run(p.Context(), around, func(_, _ http.Handler) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
 		p.Kill()
 		begun <- err
 	})
