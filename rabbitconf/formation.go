@@ -136,7 +136,7 @@ func setIn(list List, path []Atom, value Term) List {
 		}
 		value = setIn(inner, path[1:], value)
 	}
-	return set(list, path[0], value)
+	return set(list, path[0], value) // #nosec G602 -- a path has a key
 }
 
 func atLeast(least int64) func(string) (Term, error) {

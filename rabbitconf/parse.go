@@ -247,7 +247,7 @@ func (p *parser) binary() Term {
 				bytes = append(bytes, s...)
 			} else {
 				for _, r := range s {
-					bytes = append(bytes, byte(r))
+					bytes = append(bytes, byte(r)) // #nosec G115 -- as Erlang cuts it off
 				}
 			}
 		} else {
@@ -261,7 +261,7 @@ func (p *parser) binary() Term {
 			if !ok {
 				p.fail("expected a string or a byte in a binary, found %s", p.found())
 			}
-			bytes = append(bytes, byte(i))
+			bytes = append(bytes, byte(i)) // #nosec G115 -- as Erlang cuts it off
 		}
 		if p.accept(">>") {
 			return bytes

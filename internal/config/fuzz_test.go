@@ -25,9 +25,10 @@ func unprintable(s string) bool {
 func FuzzSettings(f *testing.F) {
 	var cfg Config
 	rows := Settings(&cfg)
+	texts := []string{"", "x", "1", "true", "20s", "-1s", "9999h", "9223372036854775807ns", "127.0.0.1:8500", ":0", "[::1]:99999", "a=b,c=d", "rabbit@a-1", "consul", "a\x00b", "\u202e", "%zz", "a,\"b", "é"}
 	for i := range rows {
-		for _, text := range []string{"", "x", "1", "true", "20s", "-1s", "9999h", "9223372036854775807ns", "127.0.0.1:8500", ":0", "[::1]:99999", "a=b,c=d", "rabbit@a-1", "consul", "a\x00b", "\u202e", "%zz", "a,\"b", "é"} {
-			f.Add(uint8(i), text, uint8(i+1), text)
+		for j := range 4 {
+			f.Add(uint8(i), texts[(i+5*j)%len(texts)], uint8(i+1), "\u202e")
 		}
 	}
 	f.Add(uint8(10), "24h", uint8(15), "73h")

@@ -9,9 +9,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/pflag"
+
+	"rmq-entrypoint/peers"
 )
 
 // Setting is one row of the contract: flag over environment over default.
@@ -140,20 +141,10 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 			return errConsulUser
 		}
 		if err := s.Value.Set(text); err != nil { // some of these errors repeat the text as it is
-			return fmt.Errorf("%s=%q: %s", name, text, plain(err.Error()))
+			return fmt.Errorf("%s=%q: %s", name, text, peers.Plain(err.Error()))
 		}
 	}
 	return cfg.judge(getenv)
-}
-
-// plain is a text without what a terminal would act on.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
 }
 
 // fromEnvironment returns the variable that counts, and its text; "" if there is none.

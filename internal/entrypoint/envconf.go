@@ -126,13 +126,18 @@ func sourced(ctx context.Context, env environment, path, script string) (environ
 	if len(out) == 0 && strings.Contains(script, "env -0") {
 		return nil, errors.New("it ends the shell that reads it, and so would RabbitMQ's script: take exit out")
 	}
+	return variables(out), nil
+}
+
+// variables reads NAME=value, each ended by a zero; what has no name is none.
+func variables(out []byte) environment {
 	var list []string
-	for kv := range bytes.SplitSeq(bytes.TrimSuffix(out, []byte{0}), []byte{0}) {
-		if len(kv) > 0 {
+	for kv := range bytes.SplitSeq(out, []byte{0}) {
+		if bytes.IndexByte(kv, '=') > 0 {
 			list = append(list, string(kv))
 		}
 	}
-	return environmentOf(list), nil
+	return environmentOf(list)
 }
 
 // ownIdentity refuses what the file says of the node, unless it is what is decided for.

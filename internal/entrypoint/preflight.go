@@ -130,7 +130,7 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 		return notOurs(cfg.StateDir, err)
 	}
 	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := os.MkdirAll(dir, 0o755); err != nil { // #nosec G301 -- the state directory is made and closed already
 			return notOurs(dir, err)
 		}
 		if err := syscall.Access(dir, mayWrite|maySearch); err != nil {

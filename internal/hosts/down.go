@@ -230,7 +230,7 @@ func portOf(epmd io.ReadWriter, name string) (bool, error) {
 	if len(name) > mostName {
 		return false, fmt.Errorf("%.60q… is longer than a node's name", name)
 	}
-	request := append([]byte{0, byte(1 + len(name)), portPlease2}, name...)
+	request := append([]byte{0, byte(1 + len(name)), portPlease2}, name...) // #nosec G115 -- at most 255
 	if _, err := epmd.Write(request); err != nil {
 		return false, err
 	}

@@ -315,3 +315,33 @@ func (w *world) valid(t testing.TB) {
 func (o Observation) enrolled() bool {
 	return slices.ContainsFunc(o.Did, func(out Outcome) bool { _, ok := out.Action.(Enroll); return ok && out.Err == nil })
 }
+
+// FuzzHeard: whatever is sent to the notify socket is ready, a stop, or a word for people.
+func FuzzHeard(f *testing.F) {
+	for _, text := range []string{"READY=1", "READY=0", "STOPPING=1\n", "STATUS=Startup in progress", "STATUS=x\nREADY=1", "READY=1\nSTOPPING=1", "READY", " READY=1 ", "X_RMQ_ENTRYPOINT=order", "STATUS", "STOPPING", "", "\x00", "STATUS=\x1b[31m"} {
+		for phase := range uint8(3) {
+			f.Add(text, phase)
+		}
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, text string, phase uint8) {
+		var s State
+		s.Server.Phase = []Phase{Booting, Serving, Stopped}[phase%3]
+		was := copied(s)
+		is, event := Heard(Settings{}, s, text, now)
+		if !reflect.DeepEqual(s, was) {
+			t.Fatal("it changed what it was given")
+		}
+		has := func(line string) bool {
+			return slices.ContainsFunc(strings.Split(text, "\n"), func(l string) bool { return strings.TrimSpace(l) == line })
+		}
+		switch {
+		case event.Ready != has("READY=1"), event.Ready && is.Server.Phase != Serving:
+			t.Fatalf("%q: %+v, %d", text, event, is.Server.Phase)
+		case is.Server.Phase == Stopped && s.Server.Phase != Stopped && !has("STOPPING=1") && !(s.Server.Phase == Serving && strings.Contains(text, "STATUS=")):
+			t.Fatalf("%q stops a server that is %d", text, s.Server.Phase)
+		case !event.Ready && s.Server.Phase != Serving && is.Server.Phase == Serving:
+			t.Fatalf("%q: it serves", text)
+		}
+	})
+}

@@ -23,7 +23,8 @@ func Heard(set Settings, s State, text string, now time.Time) (State, Event) {
 	serving := s.Server.Phase == Serving
 	ready, stopping, word := false, false, ""
 	for line := range strings.Lines(text) {
-		switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); {
+		switch key, value, said := strings.Cut(strings.TrimSpace(line), "="); {
+		case !said:
 		case key == "READY" && value == "1":
 			ready = true
 		case key == "STOPPING" && value == "1":

@@ -61,7 +61,7 @@ func Of(c config.Config) Dir { return Dir{c.Data, c.StateDir} }
 // could hold its locks and read what lies there. One that was left open is closed, if it is
 // this user's.
 func (v Dir) Make() error {
-	if err := os.MkdirAll(filepath.Dir(v.State), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(v.State), 0o755); err != nil { // #nosec G301 -- RabbitMQ's own directory, as it makes it
 		return err
 	}
 	if err := os.Mkdir(v.State, 0o750); !errors.Is(err, fs.ErrExist) {

@@ -49,7 +49,7 @@ func createLedger(path string) (*ledger, error) {
 		return l, nil
 	}
 	var err error
-	l.file, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
+	l.file, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644) // #nosec G302 -- numbers, for people to read
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("--ledger %s exists, and a ledger is never overwritten: name another file, or move it away", path)
 	}

@@ -91,7 +91,7 @@ func open(dir string) error {
 // write replaces a file at once, and never writes into one that is there. The directory of a container is open to the
 // container's user, who is not the one that made it: dir itself keeps others out.
 func write(path string, data []byte, mode fs.FileMode) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // #nosec G301 -- dir itself keeps others out
 		return fmt.Errorf("make a directory of secrets: %w", err)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")

@@ -25,7 +25,7 @@ var (
 	heading = regexp.MustCompile(`^#{1,6} +(.*?) *$`)
 	// Nothing in such a line can be broken.
 	linkAlone = regexp.MustCompile(`^[-*\d. ]*!?\[[^\]]*\]\([^()\s]+\)[.,:]?$`)
-	mentioned = regexp.MustCompile(`\b(?:README|CONTRIBUTING|CHANGELOG|docs/[a-z-]+)\.md(?:#[\w-]+)?`)
+	mentioned = regexp.MustCompile(`\b(?:README|CONTRIBUTING|CHANGELOG|SECURITY|docs/[a-z-]+)\.md(?:#[\w-]+)?`)
 )
 
 // A document is a Markdown file without its blocks of code, which keep their lines but are empty.

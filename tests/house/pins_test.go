@@ -1,0 +1,76 @@
+package house
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	fromLine = regexp.MustCompile(`(?m)^FROM +(?:--\S+ +)?(\S+)(?: +AS +(\S+))?\s*$`)
+	argLine  = regexp.MustCompile(`(?m)^ARG +([A-Z_]+)(?:=(\S+))?\s*$`)
+	pinned   = regexp.MustCompile(`^[a-z0-9./-]+(?::[0-9]+\.[0-9]+[A-Za-z0-9._-]*)?(?:@sha256:[0-9a-f]{64})?$`)
+)
+
+// Every image that a Dockerfile begins with is an argument, so that whoever builds names a digest;
+// its default, if it has one, is a version or a digest, and no tag that moves from version to
+// version.
+func TestBaseImagesArePinned(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := tracked(t, root, "*Dockerfile", "*Dockerfile.*")
+	if len(names) < 5 {
+		t.Fatalf("Dockerfiles: %q", names)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, why := range unpinned(string(text)) {
+			t.Errorf("%s: %s", name, why)
+		}
+	}
+}
+
+func unpinned(text string) (why []string) {
+	args, stages := map[string]string{}, map[string]bool{"scratch": true}
+	for _, m := range argLine.FindAllStringSubmatch(text, -1) {
+		args[m[1]] = m[2]
+	}
+	for _, m := range fromLine.FindAllStringSubmatch(text, -1) {
+		stage := stages[m[1]]
+		if m[2] != "" {
+			stages[m[2]] = true
+		}
+		if stage {
+			continue
+		}
+		arg, ok := strings.CutPrefix(strings.TrimSuffix(m[1], "}"), "${")
+		byDefault, declared := args[arg]
+		switch {
+		case !ok || !declared:
+			why = append(why, "FROM "+m[1]+" is no argument: ARG NAME=image:version, and FROM ${NAME}")
+		case byDefault != "" && (!pinned.MatchString(byDefault) || !strings.ContainsAny(byDefault, ":@")):
+			why = append(why, "ARG "+arg+"="+byDefault+" is neither a version nor a digest")
+		}
+	}
+	return why
+}
+
+func TestUnpinned(t *testing.T) {
+	digest := "@sha256:" + strings.Repeat("a", 64)
+	for text, want := range map[string]int{
+		"FROM nginx": 1, "FROM nginx:1.28": 1, "ARG A=nginx\nFROM ${A}": 1, "ARG A=nginx:latest\nFROM ${A}": 1, "ARG A=nginx:1\nFROM ${A}": 1, "FROM ${B}": 1, "ARG A=nginx@sha256:abc\nFROM ${A}": 1,
+		"ARG A\nFROM ${A}": 0, "ARG A=nginx:1.28-alpine\nFROM ${A} AS b\nFROM b": 0, "ARG A=rabbitmq:4.3-management" + digest + "\nFROM --platform=linux/arm64 ${A}": 0,
+		"ARG A=nginx" + digest + "\nFROM ${A}": 0, "FROM scratch": 0, "ARG A=nginx:1.28\nFROM ${A} AS b\nFROM debian": 1,
+	} {
+		if why := unpinned(text); len(why) != want {
+			t.Errorf("%q: %q", text, why)
+		}
+	}
+}
