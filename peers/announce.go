@@ -97,8 +97,15 @@ func ValidMeta(meta map[string]string) error {
 
 const metaLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// ID is the registration's service id, one per node.
-func (r Registration) ID() string { return r.Service + "-" + strings.ReplaceAll(r.Node, "@", "-") }
+// ID is the registration's service id, one per node: with a dash for the @, which stays where
+// rabbit-a@b would be taken for rabbit@a-b.
+func (r Registration) ID() string {
+	name, host, _ := strings.Cut(r.Node, "@")
+	if strings.Contains(name, "-") {
+		return r.Service + "-" + r.Node
+	}
+	return r.Service + "-" + name + "-" + host
+}
 
 func (r Registration) check() string { return checkID(r.ID(), r.Boot) }
 

@@ -96,12 +96,22 @@ func TestRefuses(t *testing.T) {
 		{"never on record", formed, "rabbit@d", "vd", "id-2", "no longer on record"},
 		{"another cluster", formed, a, "va", "id-9", "id-9"},
 		{"a cluster that was replaced", formed, a, "va", "id-1", "replaced on"},
-		{"data that never knew this program", formed, a, "", "", ""},
+		{"data that never knew this program, and a volume that nobody knows", formed, b, "", "", ""},
+		{"data that never knew this program, never on record", formed, "rabbit@d", "", "", ""},
+		{"data that never knew this program, on record with a volume", formed, a, "", "", "(which has no id yet) was never verified as a member, and rabbit@a is on record with another one, va"},
+		{"data that never knew this program, no cluster yet", forming, b, "", "", ""},
+		{"data that never knew this program, another volume was removed", formed, c, "", "", "rabbit@c was on record with another one, vc"},
 		{"not verified before, on record", formed, a, "va", "", ""},
-		{"not verified before, on record with another volume of the same start", formed, a, "vx", "", ""},
+		{"not verified before, on record with another volume", formed, a, "vx", "", "this volume (vx) was never verified as a member, and rabbit@a is on record with another one, va, in cluster id-2"},
+		{"neither verified before", formed.Joins("rabbit@d", "v1", now).Joins("rabbit@d", "v2", now), "rabbit@d", "v1", "", ""},
+		{"not verified before, and the one that joined over it was", formed.Joins("rabbit@d", "v1", now).Joins("rabbit@d", "v2", now).With("rabbit@d", "v2"), "rabbit@d", "v1", "", "is on record with another one, v2"},
+		{"not verified before, and the one that joined over it gave up", formed.Joins("rabbit@d", "v1", now).Joins("rabbit@d", "v2", now).RemovedItself("rabbit@d", "v2", now), "rabbit@d", "v1", "", "was on record with another one, v2: rabbit@d took itself off"},
+		{"not verified before, and the one that joined over it left", formed.With("rabbit@d", "v2").Left("rabbit@d", "told to", now), "rabbit@d", "v1", "", "another one, v2"},
+		{"not verified before, and another was given up by somebody else", formed.Without(a, "gone", now).By(a, "alice"), a, "vx", "", ""},
+		{"not verified before, and its node, whose volume nobody knew, removed itself", formed.RemovedItself(b, "", now), b, "vx", "", ""},
 		{"not verified before, never on record", formed, "rabbit@d", "vd", "", ""},
 		{"not verified before, removed since", formed, c, "vc", "", "its volume came up blank"},
-		{"not verified before, another volume was removed", formed, c, "vx", "", ""},
+		{"not verified before, another volume was removed", formed, c, "vx", "", "was on record with another one, vc"},
 		{"not verified before, replaced since", formed.With(c, "vnew"), c, "vc", "", "replaced on 2026-01-02T03:04:05Z"},
 		{"not verified before, while another forms", forming, c, "vc", "", ""},
 		{"while one forms: an unknown cluster", forming, a, "va", "id-9", ""},
@@ -382,9 +392,9 @@ func TestRecordIsPruned(t *testing.T) {
 	}
 	mustWrite(t, consul.Client, r, 0, true)
 	got, _ := mustRead(t, consul.Client)
-	_, oldest := got.Gone["rabbit@h1299"]
-	_, kept := got.Gone["rabbit@h1300"]
-	if _, lost := got.Gone[b]; len(got.Gone) != 201 || oldest || !kept || !lost || len(r.Gone) != 1501 {
+	_, oldest := got.Gone["rabbit@h1399"]
+	_, kept := got.Gone["rabbit@h1400"]
+	if _, lost := got.Gone[b]; len(got.Gone) != 101 || oldest || !kept || !lost || len(r.Gone) != 1501 {
 		t.Errorf("%d are left, of %d; the one with data %t", len(got.Gone), len(r.Gone), lost)
 	}
 }

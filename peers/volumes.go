@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,17 +59,16 @@ func (r Record) GaveUp(node, volume string) time.Time {
 
 // Refuses says why node's volume, which holds data of the cluster clusterID, must
 // not be started beside this record, or "" when nothing on record speaks against
-// it. An empty volume or cluster id is data that never knew this program: only
-// the record of another cluster could refuse it, and RabbitMQ will tell.
+// it. No cluster id is data that never was verified: it may be of any cluster, and is refused
+// where the name is another volume's. An empty volume id is data that never knew this program.
 func (r Record) Refuses(node, volume, clusterID string) string {
-	if r.State == Absent || clusterID == "" && volume == "" {
+	if r.State == Absent {
 		return ""
 	}
 	on, member := r.Members[node]
-	if clusterID == "" { // not verified before: ruled out only where its very volume is
-		replaced := slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume })
-		if r.Returns(node, volume) || r.Gone[node].Volume != volume && !(replaced && on != volume) {
-			return ""
+	if clusterID == "" {
+		if why, told := r.refusesUnverified(node, volume); told {
+			return why
 		}
 		clusterID = r.ClusterID
 	}
@@ -98,14 +98,39 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	case r.Returns(node, volume):
 		return ""
 	case gone && g.Left:
-		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, Some(r.Names()))
 	case gone && g.Forgotten && len(r.Members) > 0:
-		return fmt.Sprintf("%s; the cluster goes on with %s, which do not know this volume any more", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s; the cluster goes on with %s, which do not know this volume any more", g.Told(node, "cluster "+clusterID), Some(r.Names()))
 	case gone && len(r.Members) == 0:
 		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
 	case gone:
-		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), Some(r.Names()))
 	default:
 		return fmt.Sprintf("%s is no longer on record as a member of cluster %s, on record since %s", node, r.describe(), r.Since.Format(time.RFC3339))
 	}
+}
+
+// refusesUnverified is [Record.Refuses] of data that never was verified, where the record tells
+// without knowing its cluster. What verification would stop, with each start anew, is refused.
+func (r Record) refusesUnverified(node, volume string) (why string, told bool) {
+	on, member := r.Members[node]
+	g, gone := r.Gone[node]
+	named := "which has no id yet"
+	if volume != "" {
+		named = volume
+	}
+	replaced := volume != "" && slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.Volume == volume })
+	switch {
+	case r.State != Formed, r.Returns(node, volume):
+		return "", true
+	case volume != "" && gone && g.Volume == volume, replaced && on != volume:
+		return "", false // it is of this cluster, and known
+	case member && on != "" && on != volume && !r.NeverVerified(node): // of two that never were, the one counts that RabbitMQ lets in
+		return fmt.Sprintf("this volume (%s) was never verified as a member, and %s is on record with another one, %s, in cluster %s, on record since %s",
+			named, node, on, r.describe(), r.Since.Format(time.RFC3339)), true
+	case gone && !member && g.Volume != "" && !g.Another(node):
+		return fmt.Sprintf("this volume (%s) was never verified as a member, and %s was on record with another one, %s: %s; on record without it: %s",
+			named, node, g.Volume, g.Told(node, "cluster "+r.ClusterID), cmp.Or(strings.Join(r.Names(), ", "), "nobody")), true
+	}
+	return "", true
 }

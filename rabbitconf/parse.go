@@ -327,7 +327,7 @@ func (p *parser) escape() rune {
 		}
 		n, err := strconv.ParseUint(digits, 16, 31)
 		if err != nil || !utf8.ValidRune(rune(n)) {
-			p.fail(`\x{%s} is not a character`, digits)
+			p.fail(`what follows \x is not a character`) // not quoted: it may be half of a password
 		}
 		return rune(n)
 	}
@@ -412,7 +412,7 @@ func (p *parser) number() Term {
 			n = integer(number, base)
 		}
 		if n == nil {
-			p.fail("%s#%s is not a number", digits, number)
+			p.fail("%.10s#%.40s is not a number", digits, number)
 		}
 		return n
 	case p.peek(0) == '.' && isDigit(p.peek(1)):
@@ -427,7 +427,7 @@ func (p *parser) number() Term {
 		}
 		f, err := strconv.ParseFloat(digits, 64)
 		if err != nil || math.IsInf(f, 0) {
-			p.fail("%s is not a number", digits)
+			p.fail("%.40s is not a number", digits)
 		}
 		return Float(f)
 	}

@@ -40,6 +40,15 @@ type Options struct {
 	User          User      // what the user's own files say
 }
 
+// ClusterName returns the setting by which RabbitMQ calls the cluster name from the next boot on;
+// "": none, it stays what it is.
+func ClusterName(name string) []Setting {
+	if name == "" {
+		return nil
+	}
+	return []Setting{{Key: "cluster_name", Value: Binary(name)}}
+}
+
 // A Setting is a key of the application rabbit.
 type Setting struct {
 	Key   Atom   // its name in Erlang terms
@@ -152,7 +161,7 @@ func set(list List, k Atom, value Term) List {
 	return out
 }
 
-var node = regexp.MustCompile(`^[A-Za-z0-9_-]+@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
+var node = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_-]*@[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
 
 // ValidNode returns an error unless name is name@host, as Erlang and DNS allow
 // it: at most 255 characters, the longest atom.

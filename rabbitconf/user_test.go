@@ -282,33 +282,6 @@ func TestMainConf(t *testing.T) {
 	}
 }
 
-// Settings from any file never stop the program, and never change their place.
-func FuzzReadUser(f *testing.F) {
-	f.Add("a = 1\ncluster_formation.lock_retry_limit = 5", "[{rabbit,[{a,b}]}].")
-	f.Add("f = 'over\ntwo' # x\r\ninclude *", "[{rabbit,[{cluster_formation,[a,{b}]}]},{kernel,[]}].")
-	f.Fuzz(func(t *testing.T, conf, advanced string) {
-		user, err := read(t, conf, "", advanced)
-		if err != nil {
-			return
-		}
-		out, err := Render(Options{Node: "rabbit@b", Peers: []string{"rabbit@a"}, Joining: true, User: user})
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "ours")
-		if err := os.WriteFile(path, out, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		merged, err := readAdvanced(path)
-		if err != nil {
-			t.Fatalf("read what was rendered: %v\n%s", err, out)
-		}
-		if again := (User{advanced: merged}); !again.Sets("cluster_nodes") || !strings.Contains(string(out), "{discovery_retry_limit,1000000}") {
-			t.Fatalf("not ours:\n%s", out)
-		}
-	})
-}
-
 func TestListeners(t *testing.T) {
 	for _, test := range []struct {
 		conf, advanced string

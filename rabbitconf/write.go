@@ -16,7 +16,15 @@ import (
 func Write(path string, data []byte) error { return WriteMode(path, data, 0o640) }
 
 // WriteMode is Write with another mode, whatever the umask.
-func WriteMode(path string, data []byte, mode fs.FileMode) (err error) {
+func WriteMode(path string, data []byte, mode fs.FileMode) error {
+	return write(path, data, mode, true)
+}
+
+// Replace is Write for what every start writes anew: it does not wait for the disk, so that
+// after a crash of the machine the file may be an older one, or empty.
+func Replace(path string, data []byte) error { return write(path, data, 0o640, false) }
+
+func write(path string, data []byte, mode fs.FileMode, lasting bool) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", path, err)
@@ -42,14 +50,19 @@ func WriteMode(path string, data []byte, mode fs.FileMode) (err error) {
 	if err := f.Chmod(mode); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
+	if lasting {
+		if err := f.Sync(); err != nil {
+			return err
+		}
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return err
+	}
+	if !lasting {
+		return nil
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -32,8 +32,12 @@ func TestWrite(t *testing.T) {
 	path := filepath.Join(dir, "rabbitmq.config")
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
-	for _, content := range []string{"first", "second, longer", "3"} {
-		if err := Write(path, []byte(content)); err != nil {
+	for i, content := range []string{"first", "second, longer", "3", "fourth"} {
+		write := Write
+		if i%2 == 1 {
+			write = Replace
+		}
+		if err := write(path, []byte(content)); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)

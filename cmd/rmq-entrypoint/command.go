@@ -20,6 +20,7 @@ type command struct {
 	id     string            // --cluster-id
 	ok     bool              // --force of drain, leave and forget-cluster
 	ask    admin.Question    // of healthcheck
+	json   bool              // --json of status
 	wait   time.Duration     // --wait of drain and leave
 	client *workload.Options // of produce, consume and compare
 	text   string            // what help and completion print

@@ -50,6 +50,7 @@ func testHosts(t *testing.T, w *world) {
 	n.hosts(testBeat+late, n.ip+" here.invalid\n10.9.8.7 there.invalid\n")
 	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, moved))
 	newcomer := w.neighbour(third, "id-1", third)
+	w.joins(third, "v3")
 	n.hosts(testBeat+late, n.ip+" here.invalid\n10.9.8.7 there.invalid\n"+newcomer.ip+" third.invalid\n")
 	n.logs("third.invalid")
 
@@ -60,6 +61,41 @@ func testHosts(t *testing.T, w *world) {
 	moved.Address = "10.9.8.6"
 	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, moved, peers.Starting, ""))
 	n.hosts(testBeat+soon, n.ip+" here.invalid\n10.9.8.6 there.invalid\n"+newcomer.ip+" third.invalid\n")
+}
+
+// joins puts a node on record, as it does before its server starts.
+func (w *world) joins(name, volume string) {
+	w.t.Helper()
+	r, index, err := peers.ReadRecord(w.t.Context(), w.consul.Client, w.recordKey())
+	expect.Must(w.t, err)
+	ok, err := peers.WriteRecord(w.t.Context(), w.consul.Client, w.recordKey(), r.Joins(name, volume, time.Now()), index, "", "")
+	if expect.Must(w.t, err); !ok {
+		w.t.Fatal("the record changed meanwhile")
+	}
+}
+
+// Whoever may only register a service renames no host for RabbitMQ, is asked nothing, and takes
+// no member's name; what an earlier version of this program learned goes.
+func testHostsOfStrangers(t *testing.T, w *world) {
+	const there, here = "rabbit@there", "rabbit@here"
+	w.putRecord(formed("id-1", map[string]string{there: "v1"}))
+	for _, name := range []string{"rabbit@localhost", "rabbit@ldap.corp.example", "x@auth-service", "rabbit@consul", "rabbit@127.0.0.1", "evil@evilhost"} {
+		w.neighbour(name, "id-1", name, there)
+	}
+	peer := w.neighbour(there, "id-1", there)
+	expect.Must(t, w.consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "taker", Name: w.service, Address: "10.6.6.6", Port: 5672, Meta: map[string]string{"node": there}}))
+	n := w.node(here, "RMQ_HOSTS=consul")
+	n.put(n.state("hosts"), "# old\n10.6.6.6 auth-service\n10.6.6.6 ldap.corp.example\n10.6.6.6 localhost\n")
+	n.start()
+	n.server(soon)
+	n.hosts(0, n.ip+" here\n"+peer.ip+" there\n")
+	asked, err := os.ReadFile(n.path("ctl.hosts"))
+	expect.Must(t, err)
+	for line := range strings.Lines(string(asked)) {
+		if !strings.HasPrefix(line, there+" ") {
+			t.Errorf("a stranger was asked: %s", line)
+		}
+	}
 }
 
 // hosts waits until the node's hosts file has these lines.
@@ -77,8 +113,9 @@ func (n *node) hosts(within time.Duration, want string) {
 // A member that starts has the others' addresses when its server starts.
 func testHostsOfMember(t *testing.T, w *world) {
 	peer := w.neighbour("rabbit@there.invalid", "id-1", "rabbit@there.invalid")
+	w.putRecord(formed("id-1", map[string]string{"rabbit@here.invalid": "v0", "rabbit@there.invalid": "v1"}))
 	n := w.node("rabbit@here.invalid", "RABBITMQ_USE_LONGNAME=true", "RMQ_HOSTS=consul")
-	n.hasData(nil)
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v0", Members: []string{n.name}})
 	n.start()
 	n.server(soon)
 	n.hosts(0, n.ip+" here.invalid\n"+peer.ip+" there.invalid\n")

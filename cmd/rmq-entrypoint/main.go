@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"rmq-entrypoint/internal/admin"
@@ -23,7 +24,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		if !errors.Is(err, admin.ErrSaid) {
-			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", err)
+			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", config.OneLine(err))
 		}
 		os.Exit(status(err))
 	}
@@ -38,6 +39,12 @@ func status(err error) int {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
+	config.Seclude()
+	if len(args) > 0 && args[0] == "companion" {
+		if err := companion.Inherit(); err != nil {
+			return err
+		}
+	}
 	cfg, cmd, err := parse(args, os.Getenv)
 	if err != nil {
 		return err
@@ -45,6 +52,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if cmd.text != "" {
 		_, err := io.WriteString(out, cmd.text)
 		return err
+	}
+	if worksOnNode(cmd) {
+		_ = admin.AsServersUser() // who needs the error asks again
 	}
 	switch cmd.name {
 	case "version":
@@ -57,6 +67,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "healthcheck":
 		return admin.Healthcheck(ctx, cfg, cmd.ask, out)
 	case "status":
+		if cmd.json {
+			return admin.StatusJSON(ctx, cfg, out)
+		}
 		return admin.Status(ctx, cfg, out)
 	case "drain":
 		return admin.Drain(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)
@@ -74,6 +87,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return workload.Compare(*cmd.client, cfg.Args, out)
 	}
 	return entrypoint.Start(ctx, config.Logger(cfg), cfg)
+}
+
+// worksOnNode reports whether a command reads what lies on a node's volume. Start and exec step
+// down in their own time, the clients speak with brokers alone.
+func worksOnNode(cmd command) bool {
+	return cmd.client == nil && !slices.Contains([]string{"start", "exec", "version"}, cmd.name)
 }
 
 // revision is set by scripts/images (-ldflags -X), which builds without Go's stamp of the repository's state.

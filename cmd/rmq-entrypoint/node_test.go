@@ -42,7 +42,7 @@ func (w *world) node(name string, env ...string) *node {
 	}
 	n.env = append([]string{
 		"PATH=" + filepath.Join(w.root, "bin") + ":/usr/bin:/bin", "RMQ_TEST_ROOT=" + w.root, "RMQ_TEST_DIR=" + n.dir,
-		"RABBITMQ_DATA_DIR=" + n.volume(""), "RABBITMQ_NODENAME=" + name, "RABBITMQ_VERSION=4.0.5", "RABBITMQ_ERLANG_COOKIE=crumbs",
+		"RABBITMQ_DATA_DIR=" + n.volume(""), "RABBITMQ_NODENAME=" + name, "RABBITMQ_VERSION=4.0.5", "RABBITMQ_ERLANG_COOKIE=crumbs-of-a-cookie-for-all",
 		"RABBITMQ_CONFIG_FILE=" + n.path("rabbitmq"), "RABBITMQ_CONFIG_FILES=" + n.path("conf.d"), "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.path("advanced.config"),
 		"RMQ_SERVICE=" + w.service, "RMQ_TTL=" + testTTL.String(), "RMQ_ADVERTISE=" + n.ip,
 		"RMQ_TEST_AMQP=amqp://" + n.ip + ":5672", "RMQ_HTTP=" + n.ip + ":15690", "RMQ_AMQP_URL=amqp://alice:wonder@" + n.ip + ":5672",
@@ -246,12 +246,7 @@ func (n *node) kill(pid int) {
 
 // report is what the companion says of the node.
 func (n *node) report() (r companion.Report, err error) {
-	resp, err := http.Get("http://" + n.ip + ":15690/status")
-	if err != nil {
-		return r, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	return r, json.NewDecoder(resp.Body).Decode(&r)
+	return companion.Ask(n.t.Context(), n.state("status.sock"))
 }
 
 // reports waits until the companion gives the status, for a reason with the words.

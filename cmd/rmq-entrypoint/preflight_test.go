@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"rmq-entrypoint/internal/workload"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -26,7 +27,7 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 			say: []string{"RABBITMQ_ERLANG_COOKIE_FILE", "/nowhere/cookie"}},
 		"another cookie": {prep: func(n *node) { n.putCookie("stale", 0o400) },
 			say: []string{".erlang.cookie", "differs from RABBITMQ_ERLANG_COOKIE", "remove the file"}},
-		"cookie for all to read": {prep: func(n *node) { n.putCookie("crumbs", 0o444) }, say: []string{".erlang.cookie", "0444", "chmod 400"}},
+		"cookie for all to read": {prep: func(n *node) { n.putCookie("crumbs-of-a-cookie-for-all", 0o444) }, say: []string{".erlang.cookie", "0444", "chmod 400"}},
 		"empty cookie": {env: []string{"RABBITMQ_ERLANG_COOKIE="}, prep: func(n *node) { n.putCookie("\n", 0o400) },
 			say: []string{".erlang.cookie", "empty", "RABBITMQ_ERLANG_COOKIE"}},
 		"host without address": {env: []string{"RABBITMQ_NODENAME=rabbit@nowhere-at-all"},
@@ -106,4 +107,17 @@ func (n *node) putSealed(dir string) {
 	n.own()
 	expect.Must(n.t, os.Chmod(dir, 0o555))
 	n.t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
+}
+
+// Docker and people start commands as root: each that works on a node steps down first, whichever is added.
+func TestCommandsStepDown(t *testing.T) {
+	for _, row := range subcommands {
+		name, _, _ := strings.Cut(row.use, " ")
+		if got := worksOnNode(command{name: name}); got != (name != "version") {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if worksOnNode(command{name: "start"}) || worksOnNode(command{name: "exec"}) || worksOnNode(command{name: "produce", client: new(workload.Options)}) {
+		t.Error("what steps down in its own time, or is of no node, does so here, too")
+	}
 }

@@ -26,7 +26,7 @@ type note func(asked *command) error
 // subcommands are those that have a node's flags, too.
 var subcommands = []subcommand{
 	{"healthcheck [--started|--ready]", "is this container alive, was the node a member since its start, is it fit to serve?", questionFlags},
-	{"status", "show node, volume, cluster record, lock and catalog", nil},
+	{"status [--json]", "show node, volume, cluster record, lock and catalog", statusFlags},
 	{"drain [--force] [--wait 5s]", "take the node out of service before it is stopped", outOfServiceFlags},
 	{"leave [--force] [--wait 5s]", "take the node out of the cluster for good", outOfServiceFlags},
 	{"force-boot --cluster-id ID", "carry on from this node's copy when the majority is gone for good", clusterFlag},
@@ -57,6 +57,14 @@ func questionFlags(own *pflag.FlagSet) note {
 		case *ready:
 			asked.ask = admin.Ready
 		}
+		return nil
+	}
+}
+
+func statusFlags(own *pflag.FlagSet) note {
+	machine := own.Bool("json", false, "print what the companion says of this node as JSON, and nothing else")
+	return func(asked *command) error {
+		asked.json = *machine
 		return nil
 	}
 }

@@ -81,12 +81,17 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 
 // stepDown makes this process the server's user, whom the files on the volume belong to.
 func stepDown() error {
-	return config.WithSecrets(func() error { return rabbitmq.DropTo(rabbitmq.User) })
+	uid, gid, err := rabbitmq.IDs(rabbitmq.User)
+	if err != nil && os.Geteuid() == 0 {
+		return err
+	}
+	return config.WithSecrets(uid, gid, func() error { return rabbitmq.DropTo(rabbitmq.User) })
 }
 
-// asServersUser steps down where that can be, also if a file of a secret cannot be read: its
-// error matters to who needs that.
-func asServersUser() error {
+// AsServersUser steps down where that can be, also if a file of a secret cannot be read: its
+// error matters to who needs that. Docker and people start commands as root, and what these
+// look at is rabbitmq's, who may have put links there.
+func AsServersUser() error {
 	err := stepDown()
 	if err != nil {
 		_ = rabbitmq.DropTo(rabbitmq.User)
@@ -115,7 +120,9 @@ func toldOn(out io.Writer) func(string) {
 	}
 }
 
-func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
+func (o operator) say(format string, args ...any) {
+	fmt.Fprintln(o.out, peers.Plain(fmt.Sprintf(format, args...)))
+}
 
 func (o operator) volume() statedir.Dir { return statedir.Of(o.rt.Config) }
 
@@ -164,7 +171,7 @@ func underLock(ctx context.Context, cfg config.Config, id string, do func(client
 func onRecord(r peers.Record, id string) error {
 	if r.State != peers.Formed || !r.Is(id) {
 		return fmt.Errorf("--cluster-id %s is not the cluster on record, which is %s (members %s): see rmq-entrypoint status",
-			id, cmp.Or(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
+			id, cmp.Or(r.ClusterID, "none"), peers.Some(r.Names()))
 	}
 	return nil
 }

@@ -132,7 +132,7 @@ func (o operator) outOfService(ctx context.Context, order statedir.Maintenance) 
 	patience := o.rt.Config.TTL + 5*time.Second
 	deadline := time.Now().Add(patience)
 	for {
-		r, err := companion.Ask(ctx, o.rt.Config.HTTP)
+		r, err := companion.Ask(ctx, o.rt.Config.StatusSocket())
 		if err == nil && r.Out {
 			if r.Beat.Before(order.At) {
 				o.say("out of service; Consul could not be told: %s", r.Reason)

@@ -45,12 +45,12 @@ func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer)
 		return awaitForceBoot(ctx, cfg, out)
 	}
 	err = underLock(ctx, cfg, id, func(_ *api.Client, _ string, r peers.Record, _ uint64) error {
-		said, err := companion.Ask(ctx, cfg.HTTP)
+		said, err := companion.Ask(ctx, cfg.StatusSocket())
 		if err != nil {
 			return fmt.Errorf("the companion does not answer: is this node started? %w", err)
 		}
 		if len(said.Lost) == 0 {
-			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, strings.Join(r.Names(), ", "))
+			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, peers.Some(r.Names()))
 		}
 		order := statedir.CarryOn{ClusterID: id, Lost: said.Lost}
 		if err := statedir.Of(cfg).WriteCarryOn(order); err != nil {
@@ -77,7 +77,7 @@ func awaitForceBoot(ctx context.Context, cfg config.Config, out io.Writer) error
 			return err
 		}
 		given = order != nil
-		r, err := companion.Ask(ctx, cfg.HTTP)
+		r, err := companion.Ask(ctx, cfg.StatusSocket())
 		if err == nil && order == nil && r.Ready() {
 			fmt.Fprintf(out, "done: %s: %s\n", r.Status, r.Reason)
 			return nil

@@ -32,7 +32,7 @@ func TestServerOfAnotherStart(t *testing.T) {
 		return
 	}
 	v := testVolume(t)
-	cfg := config.Config{Data: v.Data, StateDir: v.State, HTTP: "127.0.0.1:1"}
+	cfg := config.Config{Data: v.Data, StateDir: v.State}
 	run := func(argv ...string) func() {
 		t.Helper()
 		cmd := &exec.Cmd{Path: "/bin/sh", Args: append([]string{argv[0], "-c", "sleep 600; :"}, argv[1:]...)}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -22,7 +21,7 @@ import (
 // that cluster serves, and unless forced while that cannot be told: what is down is
 // for a [witness] to say. Nothing on any volume is touched.
 func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool, out io.Writer) error {
-	_ = asServersUser() // or Consul, which needs the token, tells
+	_ = AsServersUser() // or Consul, which needs the token, tells
 	cfg, err := ofServer(cfg, toldOn(out))
 	if err != nil {
 		return err
@@ -58,7 +57,7 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		}
 		var unsure []string
 		for _, n := range nodes {
-			v, err := rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).View(ctx, n)
+			v, err := askRecorded(ctx, cfg, r, n)
 			if blank[n] && (err != nil || !r.Is(v.ClusterID)) {
 				continue
 			}
@@ -66,6 +65,7 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
 			}
 			down, seen := w.Down(ctx, n, registered[n])
+			seen = peers.Plain(seen)
 			if at, beats := beating[n]; down && beats {
 				down, seen = false, fmt.Sprintf("its entry in Consul, at %s, has not lapsed: it may be starting, or something else keeps that entry", at)
 			}
@@ -80,10 +80,10 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case len(unsure) > 0 && !force:
-			return fmt.Errorf("whether the cluster runs cannot be told, and one that runs is not given up: %s. Ask from a container that reaches these nodes; if they are gone for good, add --force", strings.Join(unsure, "; "))
+			return fmt.Errorf("whether the cluster runs cannot be told, and one that runs is not given up: %s. Ask from a container that reaches these nodes; if they are gone for good, add --force", peers.SomeWith(unsure, "; "))
 		case len(unsure) > 0:
 			command += " --force"
-			fmt.Fprintf(out, "forced, though it cannot be told: %s\n", strings.Join(unsure, "; "))
+			fmt.Fprintf(out, "forced, though it cannot be told: %s\n", peers.SomeWith(unsure, "; "))
 		}
 		for _, n := range r.Names() {
 			r = r.Without(n, peers.GivenUp(command), time.Now()).By(n, config.OnHost(command))
@@ -98,4 +98,14 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		fmt.Fprintf(out, "cluster %s is given up: the next blank node founds a new one; volumes of the old one are refused and keep their data. A member that runs all the same takes this back\n", id)
 		return nil
 	})
+}
+
+// askRecorded asks a node for its view if it is on record, as a member or gone. Whoever else
+// registers gets no word of the cookie: epmd tells whether it runs.
+func askRecorded(ctx context.Context, cfg config.Config, r peers.Record, node string) (peers.View, error) {
+	_, on := r.Members[node]
+	if _, gone := r.Gone[node]; !on && !gone {
+		return peers.View{}, errors.New("it is not on record, and is not asked itself")
+	}
+	return rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).View(ctx, node)
 }

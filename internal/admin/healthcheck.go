@@ -12,6 +12,7 @@ import (
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 )
 
 // A Question is what a health check asks.
@@ -27,16 +28,19 @@ const (
 // that was lost again.
 func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writer) error {
 	say := func(ok bool, format string, args ...any) error {
-		fmt.Fprintf(out, format+"\n", args...)
+		fmt.Fprintln(out, peers.Plain(fmt.Sprintf(format, args...)))
 		if !ok {
 			return ErrSaid
 		}
 		return nil
 	}
-	stepped := asServersUser() // Docker asks as root, who opens no file of another's
+	stepped := AsServersUser() // Docker asks as root, who opens no file of another's
 	rt, err := statedir.OfServer(cfg)
-	if err != nil {
-		return err
+	switch {
+	case statedir.Exhausted(err):
+		return say(q == Alive, "it cannot be looked at: %v", err)
+	case err != nil:
+		return errors.Join(err, stepped)
 	}
 	if rt == nil || !rt.Alive() {
 		if pid := aServer(); pid > 0 {
@@ -56,7 +60,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
 	dir := rt.Config.StateDir
-	held, err := statedir.TryLock(dir, statedir.CompanionLock)
+	held, err := seat(dir, stepped)
 	if err == nil {
 		defer held.Close()
 		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
@@ -68,10 +72,12 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		if err != nil {
 			return say(false, "the companion was gone and cannot be started again: %v", err)
 		}
-	} else if !errors.Is(err, statedir.ErrLocked) {
+	} else if statedir.Exhausted(err) {
+		return say(q == Alive, "it cannot be looked at: %v", err)
+	} else if !errors.Is(err, statedir.ErrLocked) && !errors.Is(err, errStaysRoot) {
 		return err
 	}
-	r, err := companion.Ask(ctx, rt.Config.HTTP)
+	r, err := companion.Ask(ctx, rt.Config.StatusSocket())
 	if err != nil {
 		r, err = askAgain(ctx, rt, stepped)
 	}
@@ -87,19 +93,33 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
 }
 
+var errStaysRoot = errors.New("cannot step down from root")
+
+// seat takes the companion's lock. Root, where it could not step down, has none: it would write
+// where rabbitmq may have put links, and the companion would be root's. It only asks.
+func seat(dir string, stepped error) (*os.File, error) {
+	if stepped != nil && os.Geteuid() == 0 {
+		return nil, errStaysRoot
+	}
+	return statedir.TryLock(dir, statedir.CompanionLock)
+}
+
 // young is a companion that may not answer yet.
 const young = 30 * time.Second
 
 // askAgain asks a companion that did not answer once more. One that hangs, or was stopped, is
 // ended then, and another started in its place: it holds the node's word, and says nothing.
 func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (companion.Report, error) {
-	addr, dir := rt.Config.HTTP, rt.Config.StateDir
-	r, silent := companion.Ask(ctx, addr)
-	if !errors.As(silent, new(*url.Error)) || ctx.Err() != nil { // it answers, whatever it says
+	socket, dir := rt.Config.StatusSocket(), rt.Config.StateDir
+	r, silent := companion.Ask(ctx, socket)
+	if !errors.As(silent, new(*url.Error)) || statedir.Exhausted(silent) || ctx.Err() != nil { // it answers, whatever it says, or nobody could ask
 		return r, silent
 	}
 	hangs, err := statedir.Holder(dir, statedir.CompanionLock)
 	self, serr := statedir.Self()
+	if stepped != nil && os.Geteuid() == 0 {
+		err = errors.Join(err, errStaysRoot, stepped)
+	}
 	if err = errors.Join(err, serr); err != nil || hangs.OlderThan(self) < young {
 		return r, errors.Join(silent, err)
 	}
@@ -113,7 +133,7 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	}
 	switch {
 	case errors.Is(err, statedir.ErrLocked): // by one that another health check started, or a disk keeps it
-		return companion.Ask(ctx, addr)
+		return companion.Ask(ctx, socket)
 	case err != nil:
 		return r, errors.Join(silent, err)
 	}
@@ -127,7 +147,7 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	if err != nil {
 		return r, fmt.Errorf("%w; it was ended and cannot be started again: %w", silent, err)
 	}
-	return companion.Ask(ctx, addr)
+	return companion.Ask(ctx, socket)
 }
 
 // replace starts the companion again, with the server's own output.

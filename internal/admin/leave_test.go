@@ -3,10 +3,10 @@ package admin
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -145,14 +145,17 @@ func TestLeaveUnheard(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v, link := testVolume(t), consultest.Proxy(t, c.Addr)
-			shows := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				expect.Must(t, json.NewEncoder(w).Encode(companion.Report{Out: true}))
-			}))
-			defer shows.Close()
 			cfg := config.Config{Consul: []string{link.Addr}, Service: "s", KeyPrefix: rand.Text(), Node: "b@h", TTL: 10 * time.Second, LockDelay: time.Millisecond,
-				HTTP: strings.TrimPrefix(shows.URL, "http://"), Data: v.Data, StateDir: v.State}
+				Data: v.Data, StateDir: v.State}
+			socket, err := net.Listen("unix", cfg.StatusSocket())
+			expect.Must(t, err)
+			shows := &httptest.Server{Listener: socket, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				expect.Must(t, companion.Report{Out: true}.Print(w))
+			})}}
+			shows.Start()
+			defer shows.Close()
 			r := peers.Record{State: peers.Formed, ClusterID: "id-1", Members: map[string]string{"a@h": "va", "b@h": "vb", "c@h": "vc"}}
-			_, err := peers.WriteRecord(t.Context(), c.Client, cfg.RecordKey(), r, 0, "", "")
+			_, err = peers.WriteRecord(t.Context(), c.Client, cfg.RecordKey(), r, 0, "", "")
 			expect.Must(t, err)
 			asked := 0
 			run := func(_ context.Context, argv ...string) (string, error) {

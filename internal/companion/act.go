@@ -121,9 +121,9 @@ func failJoin(dir statedir.Dir) error {
 
 // endMaintenance removes the operator's order, while no command works on the node.
 func (c *companion) endMaintenance(ctx context.Context, dir statedir.Dir, a policy.EndMaintenance) error {
-	c.reading.Lock() // a look would take this for a command, and this a look
+	c.files.reading.Lock() // a look would take this for a command, and this a look
 	held, err := statedir.TryLock(dir.State, statedir.OperatorLock)
-	c.reading.Unlock()
+	c.files.reading.Unlock()
 	switch {
 	case err == nil:
 		defer held.Close()

@@ -34,9 +34,9 @@ type Surroundings struct {
 	Runtime statedir.Runtime
 	Consul  *consul.Agents
 	Broker  rabbitmq.CLI
-	IsDown  func(context.Context, peers.Peer) bool // whether a registered node is positively down
-	Check   func(ctx context.Context) healthcheck.Result
-	Closed  <-chan healthcheck.Reason // connections of the check that RabbitMQ closed
+	IsDown  func(context.Context, peers.Peer) bool                   // whether a registered node is positively down
+	Check   func(ctx context.Context, login bool) healthcheck.Result // without a login: whether somebody listens
+	Closed  <-chan healthcheck.Reason                                // connections of the check that RabbitMQ closed
 	ports   ports
 	hosts   *hosts.File
 	Session string          // of the lock that a seed founds under; "": none
@@ -67,8 +67,15 @@ type companion struct {
 	board    board                     // what /status shows
 	looking  worker                    // looks at the node
 	working  worker                    // does the work of a heartbeat
-	reading  sync.Mutex                // the volume
-	dir      statedir.Dir              // on the volume: never changes, unlike the rest of what Runtime says
+	files    files                     // on the volume
+}
+
+// files are what the volume holds for the companion. One reader at a time: each holds the
+// operator's lock for a moment, which the other would take for a command.
+type files struct {
+	reading sync.Mutex
+	dir     statedir.Dir   // never changes, unlike the rest of what Runtime says
+	known   *policy.Volume // when they could be opened last; nil: never
 }
 
 // Main is `rmq-entrypoint companion`.
@@ -95,42 +102,11 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if err := statedir.Sign(held); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
-	var getenv func(string) string
-	read := func() { // not in the runtime file, which holds no secrets
-		user, err := config.UserFiles(os.Getenv, rt.RabbitMQ())
-		if err != nil { // written since the start
-			log.Warn("cannot read RabbitMQ's files: the check goes by the environment alone", "err", err)
-		}
-		getenv = config.Defaults(os.Getenv, user)
-	}
-	read()
-	urls, err := config.AMQPURLs(rt.Config, getenv)
+	checker, ports, err := logins(*rt, log)
 	if err != nil {
 		return err
-	}
-	checker, err := healthcheck.New(healthcheck.Options{URLs: urls, Timeout: min(3*time.Second, rt.Config.TTL/5), Log: log})
-	if err != nil {
-		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	defer within(300*time.Millisecond, checker.Close)
-	move := func(cfg config.Config) error {
-		urls, err := config.AMQPURLs(cfg, getenv)
-		if err != nil {
-			return err
-		}
-		return checker.Move(urls, listed(cfg))
-	}
-	if err := move(rt.Config); err != nil {
-		return err
-	}
-	ready := func(cfg config.Config) error {
-		read()
-		checker.Ready()
-		return move(cfg)
-	}
-	ask := func(ctx context.Context) ([]healthcheck.Node, error) {
-		return managementNodes(ctx, config.DefaultUser(getenv), rt.Config.Management)
-	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
@@ -140,20 +116,20 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: &managementPort{ask: ask, log: log}},
+		Check: checksOf(checker), Closed: checker.Closed(), ports: ports,
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
-	}, func(status http.Handler) (io.Closer, error) {
-		serve, err := serve(rt.Config.HTTP, status)
+	}, func(ready, status http.Handler) (io.Closer, error) {
+		opened, err := open(rt.Config, ready, status, log)
 		if err != nil {
-			return nil, fmt.Errorf("--http (RMQ_HTTP): %w", err)
+			return nil, err
 		}
-		return serve, signalReady()
+		return opened, signalReady()
 	})
 }
 
 // Run works until the server is gone or ctx ends. What begin opens, once the companion has
-// what it needs, is closed in the end; status answers /ready and /status.
-func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (io.Closer, error)) error {
+// what it needs, is closed in the end; ready answers /ready, and status /status.
+func Run(ctx context.Context, s Surroundings, begin func(ready, status http.Handler) (io.Closer, error)) error {
 	c := newCompanion(s)
 	c.show("booting")
 	if s.Session != "" {
@@ -167,7 +143,7 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 		}
 		c.lock.Store(held)
 	}
-	opened, err := begin(c.board.handler())
+	opened, err := begin(c.board.ready(), c.board.status())
 	if opened != nil {
 		defer opened.Close()
 	}
@@ -180,7 +156,7 @@ func Run(ctx context.Context, s Surroundings, begin func(status http.Handler) (i
 func newCompanion(s Surroundings) *companion {
 	rt, cfg := s.Runtime, s.Runtime.Config
 	reg := consul.Registration(rt)
-	c := &companion{Surroundings: s, dir: statedir.Of(cfg), settings: policy.Settings{
+	c := &companion{Surroundings: s, files: files{dir: statedir.Of(cfg)}, settings: policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
 		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, RecordKey: cfg.RecordKey(),
 		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,

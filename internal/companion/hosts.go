@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/hosts"
@@ -13,13 +12,14 @@ import (
 	"rmq-entrypoint/peers"
 )
 
-// keepHosts keeps the file current until ctx ends: by a blocking query, and every beat.
-// While Consul is away it stays as it is. The client is its own: the beat's must
-// not be used by two.
+// keepHosts keeps the file current until ctx ends: by blocking queries, and every beat.
+// While Consul is away it stays as it is, as while the record cannot be read. The client is
+// its own: the beat's must not be used by two.
 func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *hosts.File) {
 	consul := consul.New(rt.Config, slog.New(slog.DiscardHandler)) // the beat tells of a Consul that is away
 	consul.Prefer(rt.Consul)
 	beat := policy.Settings{Interval: rt.Config.Interval, TTL: rt.Config.TTL}.Beat()
+	dir := statedir.Of(rt.Config)
 	var told string
 	for ctx.Err() == nil {
 		client, err := consul.Client(ctx)
@@ -27,20 +27,29 @@ func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *ho
 			pause(ctx, beat)
 			continue
 		}
-		catalog, index, err := peers.Catalog(ctx, client, rt.Config.Service, "")
+		record, recordIndex, err := peers.ReadRecord(ctx, client, rt.Config.RecordKey())
+		var catalog []peers.Peer
+		var index uint64
+		if err == nil {
+			catalog, index, err = peers.Catalog(ctx, client, rt.Config.Service, "")
+		}
 		consul.Answered(err)
 		if err != nil {
 			pause(ctx, beat)
 			continue
 		}
-		changed, err := h.Learn(catalog)
+		known := hosts.Known{Record: record}
+		if marker, err := dir.Marker(); err == nil && marker != nil {
+			known.Members = marker.Members
+		}
+		changed, err := h.Learn(catalog, known)
 		switch text := fmt.Sprint(err); {
 		case err != nil && text != told:
 			log.Warn("cannot keep the hosts file current", "err", err)
 			told = text
 		case err == nil && len(changed) > 0:
-			log.Info("learned addresses of nodes", "hosts", strings.Join(changed, ","))
+			log.Info("learned addresses of nodes", "hosts", peers.SomeWith(changed, ","))
 		}
-		peers.Changed(ctx, client, "", 0, rt.Config.Service, index, beat)
+		peers.Changed(ctx, client, rt.Config.RecordKey(), recordIndex, rt.Config.Service, index, beat)
 	}
 }

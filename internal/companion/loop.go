@@ -363,6 +363,7 @@ func (c *companion) upkeep(ctx context.Context, seen policy.Observation) {
 func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, told *api.Client, lost bool) {
 	s, entry := &c.services, &c.state.Entry
 	client, err := c.Consul.Client(ctx)
+	sent := time.Now()
 	if err == nil {
 		err = peers.Report(ctx, client, s.reg, v.Status, v.Reason)
 	}
@@ -391,7 +392,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.missed = err
 		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
 	}
-	*entry = entry.Reported(v.Status, time.Now())
+	*entry = entry.Reported(v.Status, sent)
 	s.renew(ctx, client, entry, v.Status, v.Reason)
 	return v.Reason, client, false
 }

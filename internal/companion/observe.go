@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 	stopped := state.Server.Phase == policy.Stopped
 	if !stopped || time.Since(state.Server.StoppedAt) >= c.settings.Patience() { // one that stops is left alone
 		c.looking.at("asking: AMQP", usual)
-		r := c.Check(ctx)
+		r := c.Check(ctx, mayLogIn(state))
 		if ctx.Err() != nil {
 			return seen, false
 		}
@@ -40,7 +41,12 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 			seen.Health = c.steady.Next(r)
 		}
 	}
-	c.board.look(time.Now())
+	if age := c.board.age(); !seen.Health.Unknown {
+		c.board.look(time.Now())
+	} else if age > c.settings.TTL { // what was seen holds for no longer than that
+		seen.Health.State = healthcheck.Critical
+		seen.Health.Reason = fmt.Sprintf("not looked at for %s: %s", age.Round(time.Second), seen.Health.Reason)
+	}
 	word := c.local(ctx, state, &seen)
 	if ctx.Err() != nil {
 		return seen, false
@@ -50,6 +56,10 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 	}
 	return seen, true
 }
+
+// mayLogIn reports whether the password may be told to what listens at RabbitMQ's port: until
+// RabbitMQ said that it is ready, and once it stops, that may be anybody's.
+func mayLogIn(s policy.State) bool { return s.Server.Phase == policy.Serving }
 
 // local returns why the node is known to be unfit by what it tells itself, or "". What it does
 // not tell within a beat is asked again by the heartbeat.
@@ -79,34 +89,41 @@ func (c *companion) glance() policy.Observation {
 	return policy.Observation{Now: now, Began: now, Glance: policy.Glance{Volume: c.volume(), ID: peers.NewID()}}
 }
 
-// volume reads what lies on the volume. One reader at a time: each holds the operator's lock
-// for a moment, which the other would take for a command.
+// volume reads what lies on the volume. Where no file can be opened, for want of a descriptor,
+// the volume is as it was.
 func (c *companion) volume() (v policy.Volume) {
-	c.reading.Lock()
-	defer c.reading.Unlock()
-	dir := c.dir
-	order, err := dir.Maintenance()
+	f := &c.files
+	f.reading.Lock()
+	defer f.reading.Unlock()
+	order, err := f.dir.Maintenance()
 	v.Maintenance.Err = err
+	var other error
 	if order != nil {
 		v.Maintenance.Value = &policy.Maintenance{Leaving: order.Leaving, Drained: order.Drained, Done: order.Done, At: order.At}
-		held, err := statedir.TryLock(dir.State, statedir.OperatorLock)
+		held, err := statedir.TryLock(f.dir.State, statedir.OperatorLock)
 		if v.CommandRuns = err != nil; err == nil {
 			held.Close()
 		}
+		other = err
 	}
-	given, err := dir.CarryOn()
+	given, err := f.dir.CarryOn()
 	v.CarryOn.Err = err
 	if given != nil {
 		v.CarryOn.Value = &policy.CarryOn{ClusterID: given.ClusterID, Lost: given.Lost, Forced: given.Forced}
 	}
-	marker, err := dir.Marker()
+	marker, err := f.dir.Marker()
 	v.Marker.Err = err
 	if marker != nil {
 		v.Marker.Value = &policy.Marker{ClusterID: marker.ClusterID, Volume: marker.Volume, Members: marker.Members, At: marker.At, Regrow: marker.Regrow}
 	}
-	v.Database.Value, v.Database.Err = statedir.HasDatabase(dir.Data)
-	flags, err := os.ReadFile(dir.Data + "-feature_flags")
+	v.Database.Value, v.Database.Err = statedir.HasDatabase(f.dir.Data)
+	flags, err := os.ReadFile(f.dir.Data + "-feature_flags")
 	v.KhepriFlag = err == nil && strings.Contains(string(flags), "khepri_db")
+	if !statedir.Exhausted(errors.Join(other, err, v.Maintenance.Err, v.CarryOn.Err, v.Marker.Err, v.Database.Err)) {
+		f.known = &v
+	} else if f.known != nil {
+		return *f.known
+	}
 	return v
 }
 
@@ -131,9 +148,15 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
+		if q.Node == c.settings.Node && err == nil {
+			c.ports.managed.listensAt(v.Web)
+		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
 	case policy.AskCheck:
-		seen.Health, seen.Rechecked = c.Check(ctx), true
+		if r := c.Check(ctx, mayLogIn(c.state)); !r.Unknown {
+			seen.Health = r
+		}
+		seen.Rechecked = true
 	case policy.AskLeader:
 		led, err := c.Broker.HasLeader(ctx, q.Node)
 		seen.See(q.Node, func(n *policy.Node) { n.Leader = policy.Answer(led, err) })
@@ -204,9 +227,20 @@ func (c *companion) record(ctx context.Context) (policy.Record, error) {
 // command line takes a second of CPU.
 type managementPort struct {
 	log    *slog.Logger
-	mu     sync.Mutex
+	port   int
 	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none
+	mu     sync.Mutex
 	pauses healthcheck.Pauses
+	open   bool // RabbitMQ says that it listens there, and it has answered since
+}
+
+// listensAt notes at which ports RabbitMQ says that it takes HTTP connections.
+func (m *managementPort) listensAt(ports []int) {
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.open = slices.Contains(ports, m.port)
+	}
 }
 
 // begin ends a pause: RabbitMQ is ready anew.
@@ -214,11 +248,11 @@ func (m *managementPort) begin() {
 	if m != nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.pauses = healthcheck.Pauses{}
+		m.pauses, m.open = healthcheck.Pauses{}, false
 	}
 }
 
-// nodes asks the port. When it tells nothing, because it is disabled or the login is refused,
+// nodes asks the port, once RabbitMQ says that it listens there: the password is for nobody else. When it tells nothing, because it is disabled or the login is refused,
 // which RabbitMQ logs each time, it is left alone for a while.
 func (m *managementPort) nodes(ctx context.Context, now time.Time) ([]healthcheck.Node, error) {
 	if m == nil {
@@ -232,8 +266,12 @@ func (m *managementPort) nodes(ctx context.Context, now time.Time) ([]healthchec
 	if !m.pauses.Over(now) {
 		return nil, fmt.Errorf("the management port told nothing, and is asked again later")
 	}
+	if !m.open {
+		return nil, fmt.Errorf("RabbitMQ has not said that its management listens at port %d", m.port)
+	}
 	nodes, err := m.ask(ctx)
 	if err != nil {
+		m.open = false
 		m.log.Debug("the management port tells nothing", "err", err)
 		if !errors.Is(ctx.Err(), context.Canceled) { // by an event: nobody refused
 			m.pauses.Refused(now)

@@ -1,10 +1,10 @@
 package companion
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,26 +17,29 @@ import (
 	"rmq-entrypoint/internal/statedir"
 )
 
-// Ask reads /status of the companion of this node.
-func Ask(ctx context.Context, addr string) (Report, error) {
+// Ask reads what the companion of this node says of it, at its socket ([config.Config.StatusSocket]).
+// No proxy comes between.
+func Ask(ctx context.Context, socket string) (Report, error) {
 	var r Report
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return r, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // two of these fit into Docker's health check
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(cmp.Or(host, "127.0.0.1"), port)+"/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://companion/status", nil)
 	if err != nil {
 		return r, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	resp, err := client.Do(req)
 	if err != nil {
 		return r, err
 	}
 	defer resp.Body.Close()
-	return r, json.NewDecoder(resp.Body).Decode(&r)
+	return r, json.NewDecoder(io.LimitReader(resp.Body, mostReport)).Decode(&r)
 }
+
+// mostReport is more than a report of any cluster has, in bytes.
+const mostReport = 8 << 20
 
 // Report is the companion's word on the node: the same truth as the TTL check.
 type Report struct {
@@ -111,6 +114,13 @@ func (b *board) read() Report {
 	return r
 }
 
+// age is how long ago the node was looked at.
+func (b *board) age() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.looked)
+}
+
 // look notes that the node was looked at.
 func (b *board) look(now time.Time) {
 	b.mu.Lock()
@@ -145,32 +155,35 @@ func (b *board) write(r Report, began time.Time) (was string, now Report) {
 	return was, r
 }
 
-// handler answers /ready (200, or 503 and the reason) for balancers and probes, and /status
-// for people and our own health check.
-func (b *board) handler() http.Handler {
+// ready answers /ready (200, or 503 and the reason) for balancers and probes: whoever reaches the
+// port may ask.
+func (b *board) ready() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, req *http.Request) {
+		asks(req)
 		r := b.read()
 		if !r.Ready() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		fmt.Fprintf(w, "%s: %s\n", r.Status, r.Reason)
 	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	return mux
+}
+
+// status answers /status, for this program's own commands.
+func (b *board) status() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, req *http.Request) {
+		asks(req)
 		w.Header().Set("Content-Type", "application/json")
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(b.read())
+		_ = b.read().Print(w)
 	})
 	return mux
 }
 
-func serve(addr string, h http.Handler) (*http.Server, error) {
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	go func() { _ = s.Serve(l) }()
-	return s, nil
+// Print writes the report as JSON.
+func (r Report) Print(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -24,7 +25,8 @@ func TestReportHasAnAge(t *testing.T) {
 		c := companionFor(config.Config{TTL: 15 * time.Second}, statedir.Runtime{}, nil)
 		ask := func(path string) (int, string) {
 			w := httptest.NewRecorder()
-			c.board.handler().ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+			h := map[string]http.Handler{"/ready": c.board.ready(), "/status": c.board.status()}[path]
+			h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 			b, err := io.ReadAll(w.Body)
 			expect.Must(t, err)
 			return w.Code, string(b)
@@ -153,7 +155,7 @@ func TestLoopEnds(t *testing.T) {
 				c := companionFor(cfg, statedir.Runtime{Config: cfg, Role: statedir.Member, Located: true}, nil)
 				said, gone, free := make(chan string, 1), make(chan struct{}), make(chan struct{})
 				c.Said, c.Gone = said, gone
-				c.Check = func(context.Context) healthcheck.Result {
+				c.Check = func(context.Context, bool) healthcheck.Result {
 					return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
 				}
 				c.state.Server.Phase, c.state.Membership.Verified = policy.Serving, true
@@ -189,7 +191,7 @@ func TestLoopEnds(t *testing.T) {
 
 // hungCheck is a check that no context ends.
 func hungCheck(s *Surroundings, until <-chan struct{}) {
-	s.Check = func(context.Context) healthcheck.Result { <-until; return healthcheck.Result{} }
+	s.Check = func(context.Context, bool) healthcheck.Result { <-until; return healthcheck.Result{} }
 }
 
 // hungTools are tools of RabbitMQ that no context ends.

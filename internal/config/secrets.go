@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -95,6 +97,12 @@ func Secret(getenv func(string) string, name string) (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
+// Seclude keeps other processes of this one's user from reading its memory and its environment.
+// What it executes is not secluded.
+func Seclude() {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // no kernel refuses
+}
+
 func keepOne(name string) error {
 	return fmt.Errorf("both %s and %s_FILE are set: keep one", name, name)
 }
@@ -122,10 +130,17 @@ func HasPassword(raw string) bool {
 // rights, and keeps what it cannot read any more in its environment, instead of the file's
 // name: files of secrets often are root's alone. One that can be read stays a file, which is
 // read again when it has changed. A file that cannot be read before is an error that names it.
-func WithSecrets(drop func() error) error {
+//
+// uid and gid are whom this process becomes. Root reads no file that he could replace by a link:
+// he would find in his environment what it holds.
+func WithSecrets(uid, gid int, drop func() error) error {
 	held := map[string]string{}
 	for _, s := range Secrets {
-		if os.Getenv(s.Env+"_FILE") == "" {
+		file := os.Getenv(s.Env + "_FILE")
+		if file == "" {
+			continue
+		}
+		if to, err := PathFor(file, uid, gid); os.Geteuid() == 0 && err == nil && len(to.Rest) > 0 && !to.Free {
 			continue
 		}
 		text, err := Secret(os.Getenv, s.Env)

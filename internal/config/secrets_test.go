@@ -26,7 +26,7 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 		if os.Getenv(child) == "dropped" {
 			expect.Must(t, drop())
 		}
-		err := WithSecrets(drop)
+		err := WithSecrets(65534, 65534, drop)
 		fmt.Printf("err %v; %s %s; %s %s\n", err, os.Getenv("CONSUL_HTTP_TOKEN"), os.Getenv("CONSUL_HTTP_TOKEN_FILE"), os.Getenv("RMQ_AMQP_URL"), os.Getenv("RMQ_AMQP_URL_FILE"))
 		return
 	}
@@ -54,6 +54,16 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 			t.Errorf("%s; want %s", got, want)
 		}
 		expect.Says(t, run("root", "CONSUL_CLIENT_KEY="+key), "CONSUL_CLIENT_KEY", key, "permission denied", "uid 65534")
+		// What its directory's owner could lead elsewhere, root does not read for him.
+		theirs := filepath.Join(dir, "theirs")
+		expect.Must(t, os.Mkdir(theirs, 0o755))
+		expect.Must(t, os.Symlink(token, filepath.Join(theirs, "token")))
+		expect.Must(t, os.Symlink(url, filepath.Join(theirs, "url")))
+		expect.Must(t, os.Chown(theirs, 65534, 65534))
+		linked := "CONSUL_HTTP_TOKEN_FILE=" + filepath.Join(theirs, "token")
+		if got, want := run("root", linked, "RMQ_AMQP_URL_FILE="+filepath.Join(theirs, "url")), "err <nil>;  "+filepath.Join(theirs, "token")+";  "+filepath.Join(theirs, "url"); got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
 		expect.Says(t, run("dropped", "CONSUL_HTTP_TOKEN_FILE="+token), "CONSUL_HTTP_TOKEN_FILE", token, "permission denied", "uid 65534")
 	}
 	expect.Says(t, run("root", "RMQ_AMQP_URL_FILE=/nowhere"), "RMQ_AMQP_URL_FILE", "/nowhere", "no such file")

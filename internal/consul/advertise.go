@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 
@@ -51,7 +50,7 @@ func Advertise(ctx context.Context, c config.Config, consul string) (string, err
 	if consul == "" {
 		consul = c.Consul[0]
 	}
-	host := agentHost(consul)
+	host := config.AgentHost(consul)
 	if host == "" {
 		return "", nil
 	}
@@ -65,19 +64,4 @@ func Advertise(ctx context.Context, c config.Config, consul string) (string, err
 		return "", nil
 	}
 	return ip.String(), nil
-}
-
-// agentHost is the host of an agent's address, "" for a socket, whose agent is on this host.
-func agentHost(address string) string {
-	if strings.HasPrefix(address, "unix://") {
-		return ""
-	}
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil { // settings were judged; whatever this is, it has no route
-		return address
-	}
-	return u.Hostname()
 }

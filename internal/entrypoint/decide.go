@@ -1,6 +1,7 @@
 package entrypoint
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -126,7 +127,7 @@ func refused(ctx context.Context, log *slog.Logger, c *consul.Agents, cfg config
 		log.Warn("this node has data and starts; Consul cannot be asked whether the volume is still on record", "err", err)
 		return nil
 	}
-	if err := ruledOut(r, cfg, state); err != nil {
+	if err := ruledOut(r, cfg, state, lastSeen(ctx, client, cfg)); err != nil {
 		return err
 	}
 	if r.Returns(cfg.Node, state.Volume) {
@@ -145,7 +146,7 @@ func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg con
 		r, index, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
 		ok := false
 		if err == nil && !r.Returns(cfg.Node, state.Volume) {
-			return ruledOut(r, cfg, state)
+			return ruledOut(r, cfg, state, lastSeen(ctx, client, cfg))
 		}
 		if err == nil {
 			back := r.With(cfg.Node, state.Volume)
@@ -165,14 +166,37 @@ func comeBack(ctx context.Context, log *slog.Logger, client *api.Client, cfg con
 	}
 }
 
-// ruledOut returns an error when the record positively rules the volume out.
-func ruledOut(r peers.Record, cfg config.Config, state statedir.Found) error {
+// ruledOut returns an error when the record positively rules the volume out. Seen says where
+// the volume on record for this node's name was seen.
+func ruledOut(r peers.Record, cfg config.Config, state statedir.Found, seen func(volume string) string) error {
 	why := r.Refuses(cfg.Node, state.Volume, state.Cluster)
 	switch {
 	case why == "":
 		return nil
 	case r.HasLeft(cfg.Node, state.Volume):
 		return &Refusal{gone, fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)}
+	case state.Cluster == "" && (state.Volume == "" || r.GaveUp(cfg.Node, state.Volume).IsZero()):
+		on := cmp.Or(r.Members[cfg.Node], r.Gone[cfg.Node].Volume)
+		return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start, nothing was changed: %s; %s. "+
+			"If this volume is another node's, give the container that node's host name (or RABBITMQ_NODENAME). If that volume is the right one, mount it here, or start with an empty one. "+
+			"If this one is, as where only %s was lost: stop whoever has the other, delete the key %s in Consul while another member runs (it is published anew, and every node fills in its volume; where none is left, just delete it), and start this node again",
+			why, seen(on), cfg.StateDir, cfg.RecordKey())}
 	}
 	return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start beside the cluster: %s. Its data is kept. To join that cluster, start with an empty volume; to go back to this volume's cluster, stop the other nodes, delete the key %s in Consul and start this node first", why, cfg.RecordKey())}
+}
+
+// lastSeen returns what the catalog says of the node of this name on a volume.
+func lastSeen(ctx context.Context, client *api.Client, cfg config.Config) func(volume string) string {
+	return func(volume string) string {
+		all, _, err := peers.Entries(ctx, client, cfg.Service)
+		if err != nil {
+			return fmt.Sprintf("where that volume is cannot be told (%v)", err)
+		}
+		for _, p := range all {
+			if p.Node == cfg.Node && p.Volume == volume {
+				return "its node is " + p.Describe()
+			}
+		}
+		return "no node is registered with that volume now"
+	}
 }

@@ -25,6 +25,7 @@ import (
 
 // Where the user's own configuration lies, unless variables say otherwise.
 const (
+	userDir      = "/etc/rabbitmq"
 	userConf     = "/etc/rabbitmq/rabbitmq"
 	userConfD    = "/etc/rabbitmq/conf.d/*.conf"
 	userAdvanced = "/etc/rabbitmq/advanced.config"
@@ -66,15 +67,15 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := oneVolume(cfg); err != nil { // before any directory is made
 		return h, err
 	}
+	warnOf(log, cfg, os.Getenv)
+	if err := stepDown(cfg); err != nil {
+		return h, err
+	}
 	image, doubts, err := refuseJump(ctx, log, cfg)
 	if err != nil {
 		return h, err
 	}
 	h.doubts = doubts
-	warnOf(log, cfg, os.Getenv)
-	if err := stepDown(cfg); err != nil {
-		return h, err
-	}
 	if err := h.inspect(ctx, log, cfg, image.Version); err != nil {
 		return h, err
 	}
@@ -124,6 +125,9 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	}
 	if keys := h.user.Ignored(); len(keys) > 0 {
 		log.Warn("these keys do nothing: they are for RabbitMQ's other discovery backends, and rmq-entrypoint asks Consul itself", "keys", strings.Join(keys, ", "))
+	}
+	if err := statedir.Of(cfg).Make(); err != nil {
+		return notOurs(cfg.StateDir, err)
 	}
 	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

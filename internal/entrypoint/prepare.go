@@ -45,11 +45,12 @@ func writeConf(h host, p formation.Plan, pauseMinority, quorum bool) error {
 	if cfg.SurvivingQueues() {
 		opts.Extra = rabbitconf.Queues(h.version, quorum)
 	}
+	opts.Extra = append(opts.Extra, rabbitconf.ClusterName(cfg.Called(p.Role == statedir.Seeding))...)
 	conf, err := rabbitconf.Render(opts)
 	if err != nil {
 		return err
 	}
-	if err := rabbitconf.Write(cfg.ConfigFile, conf); err != nil {
+	if err := rabbitconf.Replace(cfg.ConfigFile, conf); err != nil {
 		return fmt.Errorf("write rabbitmq.config (--config, RMQ_CONFIG_FILE): %w", err)
 	}
 	return nil
@@ -61,9 +62,13 @@ func (h host) learnHosts(ctx context.Context, log *slog.Logger, client *api.Clie
 	if h.hosts == nil {
 		return
 	}
-	catalog, _, err := peers.Catalog(ctx, client, h.rt.Config.Service, h.rt.Config.Node)
+	record, _, err := peers.ReadRecord(ctx, client, h.rt.Config.RecordKey())
+	var catalog []peers.Peer
 	if err == nil {
-		_, err = h.hosts.Learn(catalog)
+		catalog, _, err = peers.Catalog(ctx, client, h.rt.Config.Service, h.rt.Config.Node)
+	}
+	if err == nil {
+		_, err = h.hosts.Learn(catalog, hosts.Known{Record: record, Members: h.state.Members})
 	}
 	if err != nil {
 		log.Warn("starting with the addresses of other nodes that are known, if any", "err", err)

@@ -12,55 +12,69 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 )
 
-// stepDown does root's duties and becomes rabbitmq: the data directory's
-// ownership, and our output, which a health check must be able to open again.
+// stepDown does root's duties and becomes rabbitmq. Until then nothing of rabbitmq's is read:
+// what lies in his directories may be a link, or a pipe that nobody writes into.
 func stepDown(cfg config.Config) error {
-	return config.WithSecrets(func() error {
-		if os.Geteuid() != 0 {
-			return nil
-		}
-		return becomeUser(cfg)
-	})
-}
-
-func becomeUser(cfg config.Config) error {
 	uid, gid, err := rabbitmq.IDs(rabbitmq.User)
+	if err != nil && os.Geteuid() == 0 {
+		return err
+	}
+	err = config.WithSecrets(uid, gid, func() error {
+		if os.Geteuid() != 0 {
+			return rabbitmq.DropTo(rabbitmq.User)
+		}
+		return becomeUser(cfg, giver{uid, gid})
+	})
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{cfg.Home, cfg.Data, cfg.StateDir, filepath.Dir(cfg.ConfigFile)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make directory: %w", err)
+	for _, dir := range []string{cfg.Home, userDir, filepath.Join(userDir, "conf.d")} {
+		closeToOthers(dir)
+	}
+	return nil
+}
+
+// becomeUser gives rabbitmq the data directory, and our output, and then gives up root.
+func becomeUser(cfg config.Config, g giver) error {
+	for _, dir := range []string{cfg.Home, cfg.Data, cfg.StateDir} {
+		if err := g.tree(dir); err != nil {
+			return notGiven(err, g.uid)
 		}
 	}
-	for _, root := range []string{cfg.Home, cfg.Data, cfg.StateDir} { // not what they lie in, which may be the host's
-		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
-				return err
-			}
-			info, err := d.Info()
-			if err != nil {
-				return err
-			}
-			if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == uid {
-				return nil
-			}
-			return os.Lchown(path, uid, gid)
-		})
-		if errors.Is(err, syscall.EROFS) {
-			return fmt.Errorf("give the data directory to %s: %w: what is mounted there read-only must belong to uid %d; a cookie had better come from another place, as RABBITMQ_ERLANG_COOKIE_FILE, which root reads", rabbitmq.User, err, uid)
+	dirs := []string{config.RabbitMQs(os.Getenv, "RABBITMQ_MNESIA_BASE")} // RabbitMQ writes beside its directory, too
+	if _, err := os.Lstat(filepath.Dir(cfg.ConfigFile)); errors.Is(err, fs.ErrNotExist) {
+		dirs = append(dirs, filepath.Dir(cfg.ConfigFile)) // one that is there may be the host's
+	}
+	for _, dir := range dirs {
+		if dir == "" {
+			continue
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("give the data directory to %s: %w: start as root with CAP_CHOWN, or give the volume to uid %d", rabbitmq.User, err, uid)
+		if err := g.alone(dir); err != nil {
+			return notGiven(err, g.uid)
 		}
 	}
-	if base := os.Getenv("RABBITMQ_MNESIA_BASE"); base != "" { // RabbitMQ writes beside its directory, too
-		if err := os.Lchown(base, uid, gid); err != nil {
-			return fmt.Errorf("give RABBITMQ_MNESIA_BASE=%s to %s: %w", base, rabbitmq.User, err)
-		}
-	}
-	for _, f := range []*os.File{os.Stdout, os.Stderr} {
-		_ = f.Chown(uid, gid) // a terminal or a pipe of the engine; without it a replaced companion is silent in docker logs
-	}
+	g.output(os.Stdout)
+	g.output(os.Stderr)
 	return rabbitmq.DropTo(rabbitmq.User)
+}
+
+func notGiven(err error, uid int) error {
+	err = fmt.Errorf("give the data directory to %s: %w", rabbitmq.User, err)
+	if errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: what is mounted there read-only must belong to uid %d; a cookie had better come from another place, as RABBITMQ_ERLANG_COOKIE_FILE, which root reads", err, uid)
+	}
+	return fmt.Errorf("%w: start as root with CAP_CHOWN, and with CAP_DAC_OVERRIDE while things of other users lie in directories that are closed to root, or give the volume to uid %d", err, uid)
+}
+
+// closeToOthers lets nobody but rabbitmq put files into a directory of rabbitmq's: the image leaves
+// open to all where programs look for what to do, a .erlang or a rabbitmq-env.conf, which a shell
+// runs. A file system that is read-only, or keeps no modes, stays as it is.
+func closeToOthers(dir string) {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode()&0o002 == 0 {
+		return // whether it is there is for others to judge
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+		_ = os.Chmod(dir, info.Mode()&^0o002)
+	}
 }

@@ -26,7 +26,11 @@ import (
 // Start runs in the process that becomes RabbitMQ. It returns only on failure, with a
 // [Refusal] where no restart would end otherwise.
 func Start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
-	return linger(ctx, log, statedir.Of(cfg), start(ctx, log, cfg))
+	err := start(ctx, log, cfg)
+	if os.Geteuid() == 0 { // it came to no stepping down: as root nothing is done on the volume
+		return err
+	}
+	return linger(ctx, log, statedir.Of(cfg), err)
 }
 
 // start is one try:
@@ -122,10 +126,12 @@ func Exec(cfg config.Config, meant string) error {
 		}
 		return fmt.Errorf("%q is neither a subcommand (rmq-entrypoint --help lists them) nor a program: %w", cfg.Args[0], err)
 	}
+	env := os.Environ()
 	if strings.HasPrefix(filepath.Base(cfg.Args[0]), "rabbitmq") {
+		env = rabbitmq.WithoutDotErlang(env)
 		if err := errors.Join(rabbitmq.RefuseDeprecated(os.Getenv), rabbitmq.DropTo(rabbitmq.User)); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.Args, os.Environ()))
+	return fmt.Errorf("exec %s: %w", path, syscall.Exec(path, cfg.Args, env))
 }

@@ -47,7 +47,7 @@ type formation struct {
 	dir       statedir.Dir   // where it writes that
 	self      string         // own address as registered, once known
 	namesakes namesakes
-	lost      lostSession
+	waits     waits
 	said      said
 	failing   failing
 	foreign   string // entries of others that the log has named
@@ -55,11 +55,42 @@ type formation struct {
 	mixes     bool   // the operator allowed versions that cannot run together: they are not compared any more
 }
 
-// said is what the node last said that it waits for, and when. It says so at each change and
-// every repeatEvery.
+// waits is what tells from one look to the next for how long something has been as it is.
+type waits struct {
+	lost   lostSession
+	dns    time.Time      // since when DNS gives what nobody else knows; zero: it does not
+	silent map[string]int // of the members that were asked: how often in a row they did not answer
+}
+
+// heard notes whether a member that was asked answered.
+func (w *waits) heard(node string, answered bool) {
+	if w.silent == nil {
+		w.silent = map[string]int{}
+	}
+	if w.silent[node]++; answered {
+		delete(w.silent, node)
+	}
+}
+
+// strangers takes one look, at which DNS gave what nobody else knows or not, and returns for
+// how long it has.
+func (w *waits) strangers(some bool, now time.Time) time.Duration {
+	switch {
+	case !some:
+		w.dns = time.Time{}
+		return 0
+	case w.dns.IsZero():
+		w.dns = now
+	}
+	return now.Sub(w.dns)
+}
+
+// said is what the node last said that it waits for, when, and until when it waits. It says
+// so at each change and every repeatEvery.
 type said struct {
-	why string
-	at  time.Time
+	why   string
+	at    time.Time
+	until time.Time
 }
 
 // due reports whether why is to be said now, and takes it as said.
@@ -67,7 +98,7 @@ func (s *said) due(why string, now time.Time) bool {
 	if why == s.why && now.Sub(s.at) < repeatEvery {
 		return false
 	}
-	*s = said{why, now}
+	s.why, s.at = why, now
 	return true
 }
 
@@ -102,8 +133,9 @@ type Plan struct {
 func Run(ctx context.Context, options Options) (p Plan, err error) {
 	cfg := options.Runtime.Config
 	f := formation{Options: options, cfg: cfg, volume: options.Found, dir: statedir.Of(cfg)}
-	deadline := time.Now().Add(cfg.WaitTimeout)
-	why, wayOut := "nothing yet", ""
+	f.said.why = "an answer of Consul" // until the first look has come to something
+	wayOut, deadline := "", time.Now().Add(cfg.WaitTimeout)
+	f.said.until = deadline
 	waited := func(err error) error {
 		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", cfg.WaitTimeout, err, wayOut)
 	}
@@ -120,7 +152,7 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			return p, context.Cause(outer)
 		}
 		if ctx.Err() != nil {
-			return p, waited(errors.New(why))
+			return p, waited(errors.New(f.said.why))
 		}
 		o := f.observe(ctx)
 		if ctx.Err() != nil {
@@ -159,12 +191,16 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			}
 			d = peers.Decision{Action: peers.Wait, Why: inTheWay(d.Action, err)}
 		}
-		why = d.Why
-		if f.said.due(why, time.Now()) {
-			f.SetWaiting(why) // first: who reads the log may ask the health check next
-			f.Log.Info("waiting", "for", why, "exits_after", time.Until(deadline).Round(time.Second))
-		}
+		f.tell(d.Why)
 		f.wait(ctx, o)
+	}
+}
+
+// tell says what the node waits for, if that is due.
+func (f *formation) tell(why string) {
+	if f.said.due(why, time.Now()) {
+		f.SetWaiting(why) // first: who reads the log may ask the health check next
+		f.Log.Info("waiting", "for", why, "exits_after", time.Until(f.said.until).Round(time.Second))
 	}
 }
 

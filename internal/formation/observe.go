@@ -15,6 +15,7 @@ import (
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/hosts"
 	"rmq-entrypoint/peers"
 )
 
@@ -26,11 +27,11 @@ type observation struct {
 
 // Reachable refuses a cluster of a node whose host name every host takes for itself and of
 // one on another host: neither could ever reach the other. Several such nodes are on one
-// host.
+// host. Where there is a record, it alone says who is in the cluster.
 func Reachable(o peers.Observation) error {
 	var there []string
 	for _, p := range o.Peers.Value {
-		if !p.Lapsed() {
+		if !p.Lapsed() && o.Record.Value.State == peers.Absent {
 			there = append(there, p.Node)
 		}
 	}
@@ -72,13 +73,16 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	// The vote that a cluster waits for is that of a join under way on the volume on record.
 	on, listed := o.Record.Value.Members[f.cfg.Node]
 	o.Joining = f.volume.Joining && listed && (on == "" || on == f.volume.Volume)
-	if _, err := f.Hosts.Learn(o.Peers.Value); f.failing.news("hosts", err) { // before they are asked
+	if _, err := f.Hosts.Learn(o.Peers.Value, hosts.Known{Record: o.Record.Value}); f.failing.news("hosts", err) { // before they are asked
 		f.Log.Warn("cannot write the hosts file", "err", err)
 	}
 	f.nameForeign(ctx, all)
 	switch r := o.Record.Value; r.State {
 	case peers.Absent:
 		o.DNS = f.strangersInDNS(ctx, all)
+		if f.failing.news("DNS and the catalog", overdue(o.Observation)) {
+			f.Log.Warn("DNS gives addresses that the catalog does not know, and has for the claim timeout (--claim-timeout, RMQ_CLAIM_TIMEOUT): going by the catalog alone. Look at what answers as DNS", "addresses", peers.SomeWith(o.DNS.Value.Addresses, ","))
+		}
 	case peers.Forming:
 		o.Claim = f.sessionGone(ctx, client, r)
 	case peers.Formed:
@@ -103,11 +107,15 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 	f.foreign = text
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
 	defer cancel()
+	told := 0
 	for _, p := range all {
 		host, _, _ := net.SplitHostPort(p.Address)
 		own, _, _ := net.SplitHostPort(f.self)
+		if p.Foreign() {
+			told++
+		}
 		switch {
-		case !p.Foreign():
+		case !p.Foreign() || told > mostForeign:
 		case own != "" && host == own:
 			f.Log.Info("an entry of this service at this node's own address, made by something else (a scheduler?), counts for nothing", "id", p.ID, "address", p.Address)
 		default:
@@ -115,7 +123,13 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 				"id", p.ID, "address", p.Address, "answers", f.answers(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
 		}
 	}
+	if told > mostForeign {
+		f.Log.Warn("more entries of this service count for nothing", "more", told-mostForeign)
+	}
 }
+
+// mostForeign is how many entries that speak for no node the log names.
+const mostForeign = 10
 
 // answers says what a connection to address ends in.
 func (f *formation) answers(ctx context.Context, address string) string {
@@ -128,14 +142,14 @@ func (f *formation) answers(ctx context.Context, address string) string {
 }
 
 // strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
-// failing is said and blocks nothing: it only ever adds caution.
-func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
+// failing is said and blocks nothing: it only ever adds caution, and for the claim timeout.
+func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[peers.InDNS] {
 	found, err := peers.Lookup(ctx, f.DNS, f.cfg.Service)
 	if f.failing.news("DNS", err) {
 		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
 	}
 	if err != nil {
-		return peers.Seen[[]string]{Err: err}
+		return peers.Seen[peers.InDNS]{Err: err}
 	}
 	if slices.ContainsFunc(known, func(p peers.Peer) bool {
 		host, _, _ := net.SplitHostPort(p.Address)
@@ -146,7 +160,15 @@ func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peer
 	found = slices.DeleteFunc(found, func(a string) bool {
 		return a == f.self || slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Address == a })
 	})
-	return peers.Seen[[]string]{Value: found}
+	return peers.Seen[peers.InDNS]{Value: peers.InDNS{Addresses: found, For: f.waits.strangers(len(found) > 0, time.Now())}}
+}
+
+// overdue returns an error when DNS has held up a founding for as long as it may.
+func overdue(o peers.Observation) error {
+	if dns := o.DNS.Value; len(dns.Addresses) == 0 || dns.For < o.ClaimTimeout {
+		return nil
+	}
+	return errors.New("they do not agree")
 }
 
 // lostSession is a claim whose session is gone, and since when, by this node's own clock;
@@ -175,62 +197,5 @@ func (f *formation) sessionGone(ctx context.Context, client *api.Client, r peers
 	if err != nil {
 		return peers.Seen[time.Duration]{Err: err}
 	}
-	return peers.Seen[time.Duration]{Value: f.lost.saw(r, gone, time.Now())}
-}
-
-// ask gets the view of a passing peer, whose answer speaks for all it sees
-// running. Where none answers the others are asked, too: one that does not serve may see
-// this node's name run, and a half-joined one may be waiting for exactly its vote.
-func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
-	var answer *peers.View
-	var order []int // those that pass first: one answer of theirs is enough
-	for i := range ps {
-		if ps[i].Passing {
-			order = append(order, i)
-		}
-	}
-	for i := range ps {
-		if !ps[i].Passing && (f.volume.Joining || ps[i].Alive()) {
-			order = append(order, i)
-		}
-	}
-	for _, i := range order {
-		if answer != nil {
-			break
-		}
-		if _, on := r.Members[ps[i].Node]; !on && ps[i].ClusterID != r.ClusterID {
-			continue
-		}
-		v, err := f.CLI.View(ctx, ps[i].Node)
-		ps[i].View = peers.Seen[peers.View]{Value: v, Err: err}
-		if err == nil && ps[i].Passing && v.ClusterID == r.ClusterID {
-			answer = &v
-		}
-	}
-	if answer == nil {
-		f.askWhoIsNotOnRecord(ctx, r, ps)
-		return
-	}
-	for i := range ps {
-		if slices.Contains(answer.Running, ps[i].Node) {
-			ps[i].View = peers.Seen[peers.View]{Value: *answer}
-		}
-	}
-}
-
-// askWhoIsNotOnRecord finds out which of the registered nodes, none of which is on
-// record any more, positively do not run: before a founding, that is, which the others
-// hold up.
-func (f *formation) askWhoIsNotOnRecord(ctx context.Context, r peers.Record, ps []peers.Peer) {
-	if len(r.Members) > 0 {
-		return
-	}
-	for i := range ps {
-		if ps[i].Alive() || ps[i].Down {
-			continue
-		}
-		if _, err := f.CLI.View(ctx, ps[i].Node); err != nil {
-			ps[i].Down = f.IsDown(ctx, ps[i])
-		}
-	}
+	return peers.Seen[time.Duration]{Value: f.waits.lost.saw(r, gone, time.Now())}
 }

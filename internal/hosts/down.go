@@ -3,7 +3,6 @@ package hosts
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -66,10 +65,7 @@ func WitnessOf(c config.Config, nodes []string) (witness, error) {
 		w.others = append(w.others, host)
 	}
 	for _, addr := range c.Consul {
-		if _, rest, ok := strings.Cut(addr, "://"); ok {
-			addr = rest
-		}
-		if host, _, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host) == nil && host != "localhost" {
+		if host := config.AgentHost(addr); host != "" && net.ParseIP(host) == nil && host != "localhost" {
 			w.others = append(w.others, host)
 		}
 	}
@@ -153,6 +149,16 @@ func (w witness) lookUp(ctx context.Context, host string, registered []string) (
 		}
 		return []string{ip}, "", nil
 	}
+	if w.hosts != nil && len(registered) > 0 { // nobody learns where a node is that is not on record: Erlang would go by this
+		for _, addr := range registered {
+			if ip, _, _ := net.SplitHostPort(addr); net.ParseIP(ip) != nil {
+				addrs = append(addrs, ip)
+			}
+		}
+		if slices.Sort(addrs); len(addrs) > 0 {
+			return slices.Compact(addrs), "", nil
+		}
+	}
 	soon, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
 	addrs, err = w.resolver.LookupHost(soon, host)
@@ -197,27 +203,39 @@ func (w witness) unlisted(ctx context.Context, ip, name string) error {
 	return nil
 }
 
+// listens reports whether something listens at addr, or that cannot be looked at.
 func listens(ctx context.Context, addr string) bool {
 	conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) { // nobody looked
+		return true
+	}
 	return err == nil && conn.Close() == nil
 }
 
-// epmdLists asks epmd for the port of the node of that name (PORT_PLEASE2_REQ): its answer
-// is PORT2_RESP and 0, or another number where it has no such node.
+// epmdLists asks epmd for the port of the node of that name.
 func epmdLists(ctx context.Context, addr, name string) (bool, error) {
-	const portPlease2, port2Resp = 122, 119
 	conn, err := (&net.Dialer{Timeout: 3 * time.Second}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return false, err
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
-	request := binary.BigEndian.AppendUint16(nil, uint16(1+len(name)))
-	if _, err := conn.Write(append(append(request, portPlease2), name...)); err != nil {
+	return portOf(conn, name)
+}
+
+// portOf asks epmd (PORT_PLEASE2_REQ): its answer is PORT2_RESP and 0, or another number where
+// it has no such node.
+func portOf(epmd io.ReadWriter, name string) (bool, error) {
+	const portPlease2, port2Resp = 122, 119
+	if len(name) > mostName {
+		return false, fmt.Errorf("%.60q… is longer than a node's name", name)
+	}
+	request := append([]byte{0, byte(1 + len(name)), portPlease2}, name...)
+	if _, err := epmd.Write(request); err != nil {
 		return false, err
 	}
 	var answer [2]byte
-	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+	if _, err := io.ReadFull(epmd, answer[:]); err != nil {
 		return false, err
 	}
 	if answer[0] != port2Resp {
@@ -225,3 +243,5 @@ func epmdLists(ctx context.Context, addr, name string) (bool, error) {
 	}
 	return answer[1] == 0, nil
 }
+
+const mostName = 254 // characters that fit before an @ and a host into the longest atom

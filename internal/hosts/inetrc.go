@@ -43,14 +43,13 @@ func Prepare(ctx context.Context, log *slog.Logger, c config.Config, own string)
 		return nil, nil
 	}
 	h := Of(ctx, c, own)
-	if err := rabbitconf.Write(c.Inetrc(), rabbitconf.Inetrc(h.path)); err != nil {
+	if err := rabbitconf.Replace(c.Inetrc(), rabbitconf.Inetrc(h.path)); err != nil {
 		return nil, fmt.Errorf("tell Erlang of the hosts file (--hosts, RMQ_HOSTS): %w", err)
 	}
 	if name := usersResolver(c); name != "" {
 		log.Warn("RabbitMQ resolves host names by an inetrc that the user set, which wins over --hosts consul (RMQ_HOSTS): leave it out, or let it say what ours does", "set_by", name, "ours", c.Inetrc())
 	}
-	_, err := h.Learn(nil)
-	return h, err
+	return h, h.Tidy()
 }
 
 // Resolves checks that the node's host name has an address: without one the

@@ -13,10 +13,19 @@ type Entry struct {
 	Pending       bool   // the node serves again and is not registered
 	ClusterID     string // that this companion has put into it
 	ReportedAt    time.Time
-	Status        string    // that Consul last took
-	Lapsed        bool      // that is longer ago than the TTL, and passing was earned anew
+	Status        string // that Consul last took
+	Lapse         Lapse
 	MissingSince  time.Time // since when the catalog lacks the entry that the agent says it has, or the status that it took
 	CriticalSince time.Time // since when Consul counts the time until it removes the entry
+}
+
+// Lapse is what a node owes whose check lapsed, so that others took it for gone. Owed is set until
+// passing was earned anew for it; EarnedAt is when it was for the lapse that is Seen, which ends
+// with the next report that Consul takes.
+type Lapse struct {
+	Seen     bool
+	Owed     bool
+	EarnedAt time.Time
 }
 
 // Tried is the entry after the node that serves again was, or could not be, registered.
@@ -28,9 +37,10 @@ func (e Entry) Tried(done bool) Entry {
 	return e
 }
 
-// Reported is the entry after Consul took a report.
-func (e Entry) Reported(status string, now time.Time) Entry {
-	e.ReportedAt, e.Status, e.Lapsed = now, status, false
+// Reported is the entry after Consul took a report that was sent at that time: its TTL began no
+// earlier. What is owed for a lapse stays.
+func (e Entry) Reported(status string, sent time.Time) Entry {
+	e.ReportedAt, e.Status, e.Lapse.Seen = sent, status, false
 	return e
 }
 
@@ -111,13 +121,46 @@ func foreignEntry(t *turn) Verdict {
 	return Verdict{}
 }
 
-// ttlLapsed: others took the node for gone. Not before Consul is back: until then a node
-// that serves stays ready.
+// ttlLapsed: the check lapsed, so others took the node for gone, and passing is earned anew. By
+// this node's clock no report reached Consul for a TTL, or Consul says so: a clock stands still
+// while its machine sleeps. Not before Consul is back, and not before RabbitMQ says who its cluster
+// is: a Consul that was away makes this due on all nodes at once, and a node that was verified, and
+// of which nothing else is known, stays what it was.
 func ttlLapsed(t *turn) Verdict {
 	e := &t.State.Entry
-	if t.State.Membership.Verified && !e.Lapsed && !e.ReportedAt.IsZero() && t.Seen.Now.Sub(e.ReportedAt) > t.TTL {
+	if !t.State.Membership.Verified {
+		return Verdict{}
+	}
+	if now := t.Seen.Now; t.lapsed() && (!e.Lapse.Seen || now.Sub(e.Lapse.EarnedAt) > t.TTL) {
+		e.Lapse = Lapse{Seen: true, Owed: true, EarnedAt: now}
+	}
+	if !e.Lapse.Owed {
+		return Verdict{}
+	}
+	switch view, q := t.viewOf(t.Node); {
+	case q != nil:
+		return ask(*q)
+	case view.Err != nil:
+		t.once("no heartbeat reached Consul for longer than the TTL: verifying anew when RabbitMQ says who its cluster is", view.Err.Error())
+	default:
 		t.say(Info, "no heartbeat reached Consul for longer than the TTL: verifying anew")
-		t.State.Membership.Verified, e.Lapsed = false, true
+		t.State.Membership.Verified = false
 	}
 	return Verdict{}
+}
+
+// lapsed reports whether the check of this node's entry has lapsed since Consul last took a
+// report that it is fit.
+func (t *turn) lapsed() bool {
+	e := t.State.Entry
+	switch {
+	case e.ReportedAt.IsZero():
+		return false
+	case t.Seen.Now.Sub(e.ReportedAt) > t.TTL:
+		return true
+	}
+	// The catalog brings the words of a check that was critical before only minutes later.
+	return e.Status != Critical && slices.ContainsFunc(t.Seen.Catalog.Value, func(p peers.Peer) bool {
+		return t.mine(p) && (t.Seen.Made == "" || p.Made == t.Seen.Made) && p.Lapsed() && p.Status == Critical
+	})
 }

@@ -21,7 +21,7 @@ func TestEntry(t *testing.T) {
 		}
 	}
 	const well = quiet + "passing: answers"
-	const asks = "ask record; ask catalog; ask view a; "
+	const asks, lapsed = "ask record; ask catalog; ask view a; ", "ask record; ask catalog; ask view a within 7.5s; "
 	named := func(want bool) func(w *world) string {
 		return func(w *world) string {
 			return check(want == w.logged("another container has this node's name, and an entry in Consul: give it another one why a at a:1*"), fmt.Sprint(w.log))
@@ -94,11 +94,37 @@ func TestEntry(t *testing.T) {
 		{"an older one is left with a dead agent", func(w *world) { foreign(w); w.catalog.Value = append(w.catalog.Value, w.mine()) }, well, nil},
 		{"not entered yet", func(w *world) { foreign(w); w.s.Entry.ClusterID = "" }, asks + enrolled, nil},
 
-		{"no beat for longer than the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl + 1) }, asks + enrolled, func(w *world) string {
-			return check(w.s.Entry.Lapsed, "it is verified anew each beat", w.logged("no heartbeat reached Consul for longer than the TTL: verifying anew*"), "the log does not say it")
+		{"no beat for longer than the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl + 1) }, lapsed + enrolled, func(w *world) string {
+			return check(w.s.Entry.Lapse.Seen && !w.s.Entry.Lapse.Owed, "it is verified anew each beat", w.logged("no heartbeat reached Consul for longer than the TTL: verifying anew*"), "the log does not say it")
 		}},
+		{"no beat for longer, and RabbitMQ does not say who its cluster is", func(w *world) {
+			w.s.Entry.ReportedAt = ago(ttl + 1)
+			w.views["a"] = Answer(peers.View{}, errNot)
+		}, lapsed + "passing: answers; not checked against the record: no answer yet", func(w *world) string {
+			return check(w.s.Membership.Verified && w.s.Entry.Lapse.Owed, "it is not verified anew with the next beat", w.logged("*verifying anew when RabbitMQ says who its cluster is*"), "the log does not say it")
+		}},
+		{"the same, and it says so with the next beat", func(w *world) { w.s.Entry.Lapse = Lapse{Owed: true, EarnedAt: began} }, lapsed + enrolled, func(w *world) string {
+			return check(!w.s.Entry.Lapse.Owed, "it is verified anew each beat")
+		}},
+		{"the same, and RabbitMQ is no longer in its cluster", func(w *world) {
+			w.s.Entry.Lapse.Owed = true
+			w.views["a"] = Answer(viewOf("a,b,c", "b,c"), nil)
+		}, lapsed + no + "RabbitMQ does not list this node as running", nil},
+		{"its check lapsed, as Consul says", listed(func(p *peers.Peer) { p.Passing, p.Beating, p.Status = false, false, Critical }), lapsed + enrolled, func(w *world) string {
+			return check(w.s.Entry.Lapse.Seen, "it is verified anew each beat")
+		}},
+		{"the catalog has not heard yet that it beats again", func(w *world) {
+			listed(func(p *peers.Peer) { p.Passing, p.Beating, p.Status = false, false, Critical })(w)
+			w.s.Entry.Status = Critical
+		}, well, nil},
+		{"an earlier entry's check lapsed", listed(func(p *peers.Peer) { p.Made, p.Passing, p.Beating, p.Status = "earlier", false, false, Critical }), well, nil},
 		{"no beat for the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl) }, well, nil},
-		{"no beat for longer, and verified since", func(w *world) { w.s.Entry.ReportedAt, w.s.Entry.Lapsed = ago(time.Minute), true }, well, nil},
+		{"no beat for longer, and verified since", func(w *world) {
+			w.s.Entry.ReportedAt, w.s.Entry.Lapse = ago(time.Minute), Lapse{Seen: true, EarnedAt: ago(ttl)}
+		}, well, nil},
+		{"no beat for longer, and verified a TTL ago", func(w *world) {
+			w.s.Entry.ReportedAt, w.s.Entry.Lapse = ago(time.Minute), Lapse{Seen: true, EarnedAt: ago(ttl + 1)}
+		}, lapsed + enrolled, nil},
 		{"no beat yet", func(w *world) { w.s.Entry.ReportedAt = Never }, well, nil},
 		{"no beat, and Consul is away", func(w *world) { w.s.Entry.ReportedAt, w.recordErr = ago(time.Minute), errNot }, "ask record; ask managed within 1s; passing: *", nil},
 	})
@@ -107,14 +133,14 @@ func TestEntry(t *testing.T) {
 // What reports and registrations make of the entry.
 func TestEntryTold(t *testing.T) {
 	t.Parallel()
-	e := Entry{Pending: true, ClusterID: "id", MissingSince: began, Lapsed: true}
+	e := Entry{Pending: true, ClusterID: "id", MissingSince: began, Lapse: Lapse{Seen: true, Owed: true}}
 	if next := e.Tried(true); next.Pending || next.Status != Critical || !next.MissingSince.IsZero() {
 		t.Errorf("%+v", next)
 	}
 	if next := e.Tried(false); next.Pending || next.MissingSince.IsZero() || next.Status != e.Status {
 		t.Errorf("%+v", next)
 	}
-	if next := e.Reported(Warning, began); next.Lapsed || next.Status != Warning || !next.ReportedAt.Equal(began) {
+	if next := e.Reported(Warning, began); next.Lapse.Seen || !next.Lapse.Owed || next.Status != Warning || !next.ReportedAt.Equal(began) {
 		t.Errorf("%+v", next)
 	}
 	for after, want := range map[time.Duration]bool{0: false, 7500 * time.Millisecond: false, 7501 * time.Millisecond: true} {

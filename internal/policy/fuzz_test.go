@@ -224,6 +224,12 @@ func (w *world) forbidden(v Verdict) string {
 		switch {
 		case strings.HasPrefix(v.Rule, "join"):
 			return check(m.Role == Joining && phase != Serving, "only a joiner that does not serve gives up")
+		case v.Rule == "leaving" && w.volume.Maintenance.Value.Done: // the volume says so, whatever the record does
+			at := w.volume.Maintenance.Value.At
+			if g.Left && !on && g.Volume == "va" {
+				at = g.At
+			}
+			return check(w.now.Sub(at) >= leaveGrace, "it has just left")
 		case !known:
 			return "the record is unknown"
 		case v.Rule == "leaving":

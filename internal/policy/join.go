@@ -82,6 +82,15 @@ func votesInVain(t *turn) (bool, *Question) {
 		if !p.Beating {
 			continue
 		}
+		record := t.Seen.Record
+		switch _, on := record.Value.Members[p.Node]; {
+		case !record.Asked:
+			return q(Question{What: AskRecord})
+		case record.Err != nil:
+			return false, nil
+		case !on: // whoever else registers is asked nothing
+			continue
+		}
 		n := t.Seen.Nodes[p.Node]
 		v := n.View.Value
 		switch {
@@ -152,7 +161,7 @@ func joinExplicitly(t *turn, r peers.Record) (bool, Verdict) {
 	}
 	others, _, _ := t.others()
 	for _, p := range others {
-		if !p.Passing || p.ClusterID != r.ClusterID {
+		if _, on := r.Members[p.Node]; !on || !p.Passing || p.ClusterID != r.ClusterID {
 			continue
 		}
 		switch v := t.Seen.Nodes[p.Node].View; {

@@ -47,9 +47,9 @@ func TestJoinFails(t *testing.T) {
 		v.Khepri = true
 		return v
 	}
-	const asks, word = "ask catalog within 7.5s; ask view b within 7.5s; ask leader b within 7.5s; ask view a within 7.5s; ", "critical: Startup in progress"
+	const asks, word = "ask catalog within 7.5s; ask record within 7.5s; ask view b within 7.5s; ask leader b within 7.5s; ask view a within 7.5s; ", "critical: Startup in progress"
 	const late, vain = "not ready within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT)", "the cluster counts this node in since a join that came to nothing, and has no leader without its vote, which it cannot give any more"
-	two := "ask catalog within 7.5s; ask view b within 7.5s; "
+	two := "ask catalog within 7.5s; ask record within 7.5s; ask view b within 7.5s; "
 	run(t, []row{
 		{"late", with(func(w *world) { w.s.Join.Deadline = ago(time.Second) }), "FailJoin; StopServer!; " + word, given(late)},
 		{"late, and cannot be marked", with(func(w *world) { w.s.Join.Deadline = ago(time.Second); w.fails["FailJoin"] = errNot }), "FailJoin; StopServer!; " + word, func(w *world) string {
@@ -77,7 +77,7 @@ func TestJoinFails(t *testing.T) {
 			return check(w.s.Join.StalledLooks == 1 && w.s.Join.StalledSince.Equal(began), fmt.Sprintf("%+v", w.s.Join))
 		}},
 		{"before a join takes longer than usual", with(func(w *world) { w.s.Server.Started = ago(joinUsually - time.Second) }), word, kept},
-		{"it may have data", with(func(w *world) { w.volume.Database.Value = true }), word, kept},
+		{"it may have data", with(func(w *world) { w.volume.Database.Value = true }), "ask record; ask catalog; " + word + "; RabbitMQ may wait for members that are not up: c", kept},
 		{"whether it has data is unknown", with(func(w *world) { w.volume.Database.Err = errNot }), word, kept},
 		{"not counted in", with(func(w *world) { v := counted; v.Members = list("b"); w.views["b"] = Answer(v, nil) }), two + word, reset},
 		{"a majority without it", with(func(w *world) { w.views["b"] = Answer(others(), nil) }), two + word, reset},
@@ -89,18 +89,20 @@ func TestJoinFails(t *testing.T) {
 		{"nobody can be asked", joins(stalledLooks, ago(time.Minute), peers.View{}, no, boots), two + word, kept},
 		{"the catalog is unknown", with(func(w *world) { w.catalog.Err = errNot }), "ask catalog within 7.5s; " + word, kept},
 		{"nobody beats", with(func(w *world) { w.listed(peers.Peer{Node: "b"}) }), "ask catalog within 7.5s; " + word, kept},
-		{"a second one answers", with(func(w *world) { w.listed(passes("c"), passes("b")) }), "ask catalog within 7.5s; ask view c within 7.5s; ask view b within 7.5s; ask leader b within 7.5s; ask view a within 7.5s; FailJoin*", nil},
+		{"a second one answers", with(func(w *world) { w.listed(passes("c"), passes("b")) }), "ask catalog within 7.5s; ask record within 7.5s; ask view c within 7.5s; ask view b within 7.5s; ask leader b within 7.5s; ask view a within 7.5s; FailJoin*", nil},
 		{"one look a beat", joins(1, ago(time.Minute), counted, no, boots), asks + word, func(w *world) string {
 			w.s.Join.StalledLooks = 1
 			w.stops()
 			w.drained(Maintenance{Leaving: true, Done: true})
 			w.record = formed("a,b").Left("a", "told to", ago(time.Hour))
 			_, trace := w.beat(t)
-			return check(join(trace) == asks+"ask record; StopServer; critical: leaving the cluster for good", join(trace), w.s.Join.StalledLooks == 2, fmt.Sprint(w.s.Join.StalledLooks, " looks"))
+			return check(join(trace) == asks+"StopServer; critical: left the cluster for good: the server stops", join(trace), w.s.Join.StalledLooks == 2, fmt.Sprint(w.s.Join.StalledLooks, " looks"))
 		}},
 		{"it all takes too long", with(func(w *world) {
 			w.lasts = map[string]time.Duration{"catalog": 4 * time.Second, "view": 4 * time.Second}
-		}), "ask catalog within 7.5s; ask view b within 3.5s; " + word, kept},
+		}), "ask catalog within 7.5s; ask record within 3.5s; ask view b within 3.5s; " + word, kept},
+		{"a stranger beats", with(func(w *world) { w.record = formed("c") }), "ask catalog within 7.5s; ask record within 7.5s; " + word, kept},
+		{"the record is unknown", with(func(w *world) { w.recordErr = errNot }), "ask catalog within 7.5s; ask record within 7.5s; " + word, kept},
 	})
 }
 
@@ -148,6 +150,10 @@ func TestJoinExplicitly(t *testing.T) {
 			w.listed(p, passes("c"))
 		}), anew + "ask queues; ask view c; WritePending(joining); JoinPeer(c)!; *", nil},
 		{"the first peer does not pass", alone(func(w *world) { w.views["c"] = w.views["b"]; w.listed(beats("b"), passes("c")) }), anew + "ask queues; ask view c; WritePending(joining); JoinPeer(c)!; *", nil},
+		{"a stranger passes with the cluster's id", alone(func(w *world) {
+			w.views["x"] = w.views["b"]
+			w.listed(passes("x"))
+		}), anew + "ask queues; " + stops + "alone", nil},
 		{"nobody answers", alone(func(w *world) { w.listed() }), anew + "ask queues; " + stops + "alone", func(w *world) string {
 			return check(w.logged("stopping the server: its restart decides afresh why came up alone, and no member answers to be joined"), "the log does not say it")
 		}},

@@ -115,7 +115,7 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	if t.State.Majority.Unknown = err; err != nil || len(loss.lost) == 0 {
 		return "", Verdict{}
 	}
-	names := strings.Join(loss.lost, ", ")
+	names := peers.Some(loss.lost)
 	all := func(f func(peers.Gone) bool) bool {
 		return !slices.ContainsFunc(loss.lost, func(n string) bool { return !f(r.Gone[n]) })
 	}
@@ -135,7 +135,7 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	if loss.otherCopies {
 		which = "the newest copy"
 		copies := without(r.Names(), func(n string) bool { return t.khepri() && !slices.Contains(t.State.View.Members, n) })
-		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(copies, ", "), m.Value.At.Format(time.RFC3339))
+		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", peers.Some(copies), m.Value.At.Format(time.RFC3339))
 		if t.khepri() {
 			return why + "; " + mounted + "wipe all copies but the newest, which then says how to carry on", Verdict{}
 		}
@@ -168,57 +168,6 @@ func majorityLost(t *turn) Verdict {
 	t.once("cannot go on alone", why)
 	t.State.Fault = Fault{Reason: why}
 	return critical("%s", why)
-}
-
-// bootsUsually is longer than a boot takes.
-const bootsUsually = 30 * time.Second
-
-// waitsForMembers: a member that does not serve waits for nodes that will never bring what
-// it waits for, or for which it may wait.
-func waitsForMembers(t *turn) Verdict {
-	if t.State.Membership.Role != Member {
-		return Verdict{}
-	}
-	r, q, err := t.record()
-	switch {
-	case q != nil:
-		return ask(*q)
-	case err != nil:
-		return Verdict{}
-	}
-	why, v := lossOf(t, r.Record)
-	if v.pending() {
-		return v
-	}
-	if why != "" {
-		t.once("cannot go on alone", why)
-		return critical("%s", why)
-	}
-	if r.State != peers.Formed {
-		return Verdict{}
-	}
-	others, q, err := t.others()
-	switch {
-	case q != nil:
-		return ask(*q)
-	case err != nil:
-		return Verdict{}
-	}
-	down := without(r.Names(), func(m string) bool {
-		return m == t.Node || slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating })
-	})
-	switch {
-	case len(down) > 0:
-		v = critical("%s; RabbitMQ may wait for members that are not up: %s", t.lastWord(), strings.Join(down, ", "))
-	case t.State.Majority.Unknown != nil:
-		v = critical("%s; whether RabbitMQ waits for members that came up blank cannot be told yet: %v", t.lastWord(), t.State.Majority.Unknown)
-	default:
-		return Verdict{}
-	}
-	if t.Seen.Now.Sub(t.State.Server.Started) > bootsUsually {
-		t.once("not ready yet", v.Reason)
-	}
-	return v
 }
 
 // carryOnOrder carries out an order found on the volume, and says what it is at.

@@ -182,6 +182,19 @@ func TestWaitsForMembers(t *testing.T) {
 	}
 	off := func(w *world) { w.record.Gone = gone(peers.Gone{}, "b") }
 	const progress = "critical: Startup in progress"
+	away := func(version, members, running string) func(*world) {
+		return func(w *world) {
+			boots(version, members)(w)
+			w.recordErr = errNot
+			v := viewOf(members, running)
+			v.Khepri = version == "4.3.6"
+			w.views["a"] = Answer(v, nil)
+		}
+	}
+	joined := func(w *world) {
+		w.s.Membership.Role, w.volume.Database, w.s.Join.Deadline = Joining, peers.Seen[bool]{Value: true}, began.Add(time.Minute)
+		w.volume.Marker = peers.Seen[*Marker]{}
+	}
 	run(t, []row{
 		{"all are up", boots("4.3.6", "a,b", beats("b")), "ask record; ask catalog; " + progress, nil},
 		{"one is not", boots("4.3.6", "a,b,c", beats("b")), "ask record; ask catalog; " + progress + "; RabbitMQ may wait for members that are not up: c", func(w *world) string {
@@ -198,10 +211,44 @@ func TestWaitsForMembers(t *testing.T) {
 			boots(version, "a,c")(w)
 			off(w)
 			w.waits, w.catalog = Answer(Waits{Members: list("a,b"), For: list("b")}, nil), Answer([]peers.Peer(nil), errNot)
-		}, "ask record; ask waits; ask catalog; " + progress, nil},
+		}, "ask record; ask waits; ask catalog; " + progress + "; RabbitMQ may wait for b, of the members a, b:*once the catalog can be read again*", nil},
 		{"a joiner", func(w *world) { boots("4.3.6", "a,b")(w); w.s.Membership.Role = Seeding }, progress, nil},
-		{"Consul is away", func(w *world) { boots("4.3.6", "a,b")(w); w.recordErr = errNot }, "ask record; " + progress, nil},
-		{"no cluster is on record", func(w *world) { boots("4.3.6", "a,b")(w); w.record = forming("b", "theirs") }, "ask record; " + progress, nil},
+		{"Consul is away", away("4.3.6", "a,b,c", "a"), "ask record; ask view a within 7.5s; " + progress + "; no majority: RabbitMQ waits for b, c, of the members a, b, c: start them; " +
+			"if they are gone for good, start blank nodes under their names: once the record can be read again (no answer yet), the check here names rmq-entrypoint force-boot", func(w *world) string {
+			return check(w.logged("not ready yet*no majority"), "the log does not say it")
+		}},
+		{"Consul is away, and a majority is up", away("4.3.6", "a,b,c", "a,b"), "ask record; ask view a within 7.5s; " + progress, nil},
+		{"Consul is away, and half is up", away("4.3.6", "a,b,c,d", "a,b"), "ask record; ask view a within 7.5s; " + progress + "; no majority: RabbitMQ waits for c, d,*", nil},
+		{"Consul is away, and RabbitMQ does not say", func(w *world) {
+			away("4.3.6", "a,b", "a")(w)
+			w.views["a"] = Answer(peers.View{}, errNot)
+			w.volume.Marker = peers.Seen[*Marker]{Value: &Marker{ClusterID: "id", Volume: "va", Members: list("a,b,x")}}
+		}, "ask record; ask view a within 7.5s; " + progress + "; RabbitMQ may wait for b, x, of the members a, b, x: start them;*", nil},
+		{"Consul is away for less than a boot", func(w *world) {
+			away("4.3.6", "a,b", "a")(w)
+			w.s.Server.Started = began.Add(-30 * time.Second)
+		}, "ask record; " + progress, nil},
+		{"Consul is away, on Mnesia", func(w *world) {
+			away(version, "a,b,c", "a")(w)
+			w.waits = Answer(Waits{Members: list("a,b,c"), For: list("c")}, nil)
+		}, "ask record; ask waits within 7.5s; " + progress + "; RabbitMQ may wait for c, of the members a, b, c: start them; if*force-boot", nil},
+		{"Consul is away, and Mnesia waits for nobody", func(w *world) { away(version, "a,b,c", "a")(w); w.waits = Answer(Waits{Members: list("a,b,c")}, nil) }, "ask record; ask waits within 7.5s; " + progress, nil},
+		{"the catalog cannot be read", func(w *world) { away("4.3.6", "a,b", "a")(w); w.recordErr, w.catalog.Err = nil, errNot }, "ask record; ask catalog; ask view a within 7.5s; " + progress + "; no majority*the catalog can be read again*force-boot", nil},
+		{"no cluster is on record", func(w *world) { away("4.3.6", "a,b", "a")(w); w.recordErr, w.record = nil, peers.Record{} }, "ask record; ask view a within 7.5s; " + progress + "; no majority*the key the/key in Consul*from a backup*", nil},
+		{"a cluster is being founded", func(w *world) { away("4.3.6", "a,b", "a")(w); w.recordErr, w.record = nil, forming("b", "theirs") }, "ask record; ask view a within 7.5s; " + progress + "; no majority*", nil},
+		{"a joiner on its first boot", func(w *world) { boots(version, "a,b")(w); joined(w); w.volume.Database.Value = false }, "ask catalog within 7.5s; " + progress, nil},
+		{"a copy that joined and never was verified", func(w *world) { boots(version, "a,b")(w); joined(w) }, "ask record; ask catalog; " + progress + "; RabbitMQ may wait for members that are not up: b", nil},
+		{"the same, and who it waits for is off the record", func(w *world) {
+			boots(version, "a")(w)
+			joined(w)
+			off(w)
+			w.waits = Answer(Waits{Members: list("a,b"), For: list("b")}, nil)
+		}, "ask record; ask catalog; ask waits within 7.5s; " + progress + "; RabbitMQ may wait for b, of the members a, b: start them; this copy joined and never was verified: if they are gone for good, start it with an empty volume", nil},
+		{"the same, and Consul is away", func(w *world) {
+			away(version, "a,b", "a")(w)
+			joined(w)
+			w.waits = Answer(Waits{Members: list("a,b"), For: list("b")}, nil)
+		}, "ask record; ask waits within 7.5s; " + progress + "; RabbitMQ may wait for b,*never was verified*", nil},
 		{"stopped", func(w *world) { boots("4.3.6", "a,b")(w); w.stops() }, "ask record; ask catalog; critical: stopped (stopping); RabbitMQ may wait for members that are not up: b", nil},
 		{"RabbitMQ restarts for a partition", func(w *world) {
 			boots("4.3.6", "a,b", beats("b"))(w)

@@ -51,8 +51,8 @@ func (t *turn) enrolled(e Enroll, err error) {
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
-		t.State.Entry.ClusterID, m.Verified = id, true
-		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", strings.Join(t.State.View.Members, ","))
+		t.State.Entry.ClusterID, t.State.Entry.Lapse.Owed, m.Verified = id, false, true
+		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", peers.SomeWith(t.State.View.Members, ","))
 	}
 }
 
@@ -211,15 +211,11 @@ func notOnRecord(t *turn, r peers.Record) (string, *Question) {
 			continue
 		}
 		if !p.Alive() {
-			n := t.Seen.Nodes[p.Node]
-			if !n.View.Asked {
-				return "", &Question{What: AskView, Node: p.Node}
-			}
-			down, asked := n.Down[p.Address]
-			if n.View.Err != nil && !asked {
+			down, asked := t.Seen.Nodes[p.Node].Down[p.Address]
+			if !asked { // not by RabbitMQ's command line: a stranger would learn of the cookie
 				return "", &Question{What: AskDown, Node: p.Node, Address: p.Address}
 			}
-			p.Down = n.View.Err != nil && down
+			p.Down = down
 		}
 		if p.MayLive() {
 			return fmt.Sprintf("announcing no cluster while a node that is not in it is registered, which may have data of an earlier one: %s; %s", p.Describe(), p.WayOut()), nil
@@ -412,12 +408,12 @@ func membersOnRecord(t *turn) Verdict {
 }
 
 func split(v peers.View, r peers.Record) string {
-	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, strings.Join(v.Members, ", "), describe(r))
+	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, peers.Some(v.Members), describe(r))
 }
 
 func describe(r peers.Record) string {
 	if r.State == peers.Absent {
 		return "gone"
 	}
-	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, strings.Join(r.Names(), ", "))
+	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, peers.Some(r.Names()))
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -49,8 +50,10 @@ func maintenance(t *turn) Verdict {
 }
 
 // leaving: the node goes for good. What is left to do when the command is gone is done
-// here. Off the record, the server stops, and the others forget the node. Before that
-// nothing is lost, and it stays.
+// here. Off the record, the server stops, and the others forget the node: the volume says so, too,
+// when the record does not any more. Before that nothing is lost, and the node stays, whatever the
+// record says of it: that somebody else took it off, or that Consul lost its data, is for the
+// rules of membership.
 func leaving(t *turn) Verdict {
 	order := t.Seen.Volume.Maintenance.Value
 	if t.Seen.Volume.Maintenance.Err != nil || order == nil || !order.Leaving {
@@ -61,18 +64,26 @@ func leaving(t *turn) Verdict {
 		return ask(*q)
 	}
 	interrupted := !t.Seen.Volume.CommandRuns && !order.Done
-	volume, on := r.Members[t.Node]
+	off := err == nil && r.HasLeft(t.Node, t.Volume)
+	since := order.At
+	if off {
+		since = r.Gone[t.Node].At
+	}
 	switch {
-	case err != nil:
-	case r.HasLeft(t.Node, t.Volume):
-		if t.Seen.Now.Sub(r.Gone[t.Node].At) >= leaveGrace && !did[StopServer](t).Done {
+	case off || order.Done:
+		if t.Seen.Now.Sub(since) >= leaveGrace && !did[StopServer](t).Done {
 			t.say(Warn, "this node left the cluster for good: stopping the server")
 			return do(StopServer{})
 		}
-	case interrupted && t.State.Server.Phase == Serving && on && (volume == t.Volume || volume == ""): // or published anew meanwhile
+		return outOfService(t, "left the cluster for good: the server stops")
+	case interrupted && err != nil:
+		return outOfService(t, fmt.Sprintf("leaving the cluster for good: the command was interrupted, and whether the node is off the record cannot be told: %v", err))
+	case interrupted && t.State.Server.Phase == Serving:
 		if !did[EndMaintenance](t).Done {
 			return do(EndMaintenance{Revive: true, Unwatched: true})
 		}
+	case interrupted:
+		return outOfService(t, "leaving the cluster for good: the command was interrupted, and the node stays when RabbitMQ serves again")
 	}
 	return outOfService(t, "leaving the cluster for good")
 }

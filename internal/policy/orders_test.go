@@ -89,6 +89,7 @@ func TestLeaving(t *testing.T) {
 	left := func(ago time.Duration) peers.Record { return formed("a,b").Left("a", "told to", began.Add(-ago)) }
 	cannot := func(err error) func(*world) { return func(w *world) { w.fails["EndMaintenance"] = err } }
 	here, gone := Maintenance{}, Maintenance{Done: true}
+	const went = "critical: left the cluster for good: the server stops"
 	const leaves, ends = "critical: leaving the cluster for good", "ask record; EndMaintenance(revive=true unwatched=true); "
 	says := func(words string) func(w *world) string {
 		return func(w *world) string { return check(w.logged(words), fmt.Sprint(w.log)) }
@@ -96,23 +97,29 @@ func TestLeaving(t *testing.T) {
 	silent := func(w *world) string { return check(len(w.log) == 0, fmt.Sprint(w.log)) }
 	run(t, []row{
 		{"its command runs", order(here, formed("a,b"), busy), "ask record; " + leaves, nil},
-		{"off the record just now", order(gone, left(leaveGrace-time.Second)), "ask record; " + leaves, silent},
-		{"off the record for long", order(gone, left(leaveGrace)), "ask record; StopServer; " + leaves, says("this node left the cluster for good: stopping the server*")},
-		{"off the record for long, stopped", order(gone, left(leaveGrace), (*world).stops), "ask record; StopServer; *" + leaves, nil},
-		{"off the record for long, and its command runs", order(here, left(leaveGrace), busy), "ask record; StopServer; " + leaves, nil},
-		{"it does not stop", order(gone, left(leaveGrace), func(w *world) { w.fails["StopServer"] = errNot }), "ask record; StopServer; " + leaves, says("the server does not stop err no answer yet")},
+		{"off the record just now", order(gone, left(leaveGrace-time.Second)), "ask record; " + went, silent},
+		{"off the record for long", order(gone, left(leaveGrace)), "ask record; StopServer; " + went, says("this node left the cluster for good: stopping the server*")},
+		{"off the record for long, stopped", order(gone, left(leaveGrace), (*world).stops), "ask record; StopServer; *" + went, nil},
+		{"off the record for long, and its command runs", order(here, left(leaveGrace), busy), "ask record; StopServer; " + went, nil},
+		{"it does not stop", order(gone, left(leaveGrace), func(w *world) { w.fails["StopServer"] = errNot }), "ask record; StopServer; " + went, says("the server does not stop err no answer yet")},
 		{"another volume left", order(gone, func() peers.Record {
 			r := left(time.Hour)
 			r.Gone["a"] = peers.Gone{Volume: "other", Left: true}
 			return r
-		}()), "ask record; " + leaves, nil},
+		}()), "ask record; StopServer; " + went, nil},
+		{"the volume says that it left, and the record cannot be read", order(gone, formed("a,b"), func(w *world) { w.recordErr = errNot }), "ask record; StopServer; " + went, nil},
+		{"the volume says that it left, and Consul lost its data", order(gone, peers.Record{}), "ask record; StopServer; " + went, nil},
+		{"the volume says that it left just now", order(gone, peers.Record{}, func(w *world) { w.volume.Maintenance.Value.At = began.Add(time.Second - leaveGrace) }), "ask record; " + went, silent},
 		{"interrupted", order(here, formed("a,b")), ends + "*" + enrolled, says("leave was interrupted before the node was off the record: back in service*")},
 		{"interrupted, published anew meanwhile", order(here, formed("b").With("a", "")), ends + "*" + enrolled, nil},
-		{"interrupted, and its name is another's", order(here, formed("b").With("a", "other")), "ask record; " + leaves, nil},
-		{"interrupted, and not on record", order(here, formed("b")), "ask record; " + leaves, nil},
-		{"interrupted, stopped", order(here, formed("a,b"), (*world).stops), "ask record; *" + leaves, nil},
-		{"done, and on record", order(gone, formed("a,b")), "ask record; " + leaves, nil},
-		{"interrupted, Consul is away", order(here, formed("a,b"), func(w *world) { w.recordErr = errNot }), "ask record; " + leaves, nil},
+		{"interrupted, and its name is another's", order(here, formed("b").With("a", "other")), ends + "*critical: not verified: this volume (va) was replaced*", nil},
+		{"interrupted, and not on record", order(here, formed("b")), ends + "*" + enrolled, nil},
+		{"interrupted, and Consul lost its data", order(here, peers.Record{}), ends + "*WriteRecord(*" + enrolled, nil},
+		{"interrupted, and the cluster was given up by force", order(here, formed("b").With("a", "va").Without("a", peers.GivenUp("rmq-entrypoint forget-cluster --force"), began).By("a", "rmq-entrypoint forget-cluster --force on host h")), ends + "*WriteRecord(*" + enrolled, nil},
+		{"given up by force while it works on the node", order(here, peers.Record{State: peers.Formed, ClusterID: "id", Gone: map[string]peers.Gone{"a": {Volume: "va", By: "x on host h"}}}, busy), "ask record; " + leaves, nil},
+		{"interrupted, stopped", order(here, formed("a,b"), (*world).stops), "ask record; *critical: leaving the cluster for good: the command was interrupted, and the node stays when RabbitMQ serves again", nil},
+		{"done, and on record", order(gone, formed("a,b")), "ask record; StopServer; " + went, nil},
+		{"interrupted, Consul is away", order(here, formed("a,b"), func(w *world) { w.recordErr = errNot }), "ask record; " + leaves + ": the command was interrupted, and whether the node is off the record cannot be told: no answer yet", nil},
 		{"interrupted, and it cannot be revived", order(here, formed("a,b"), cannot(fmt.Errorf("x: %w", &NotRevivedError{errNot}))), ends + leaves, says("leave was interrupted, and RabbitMQ stays in maintenance mode err no answer yet")},
 		{"interrupted, and the order cannot be removed", order(here, formed("a,b"), cannot(errNot)), ends + leaves, says("leave was interrupted, and its order cannot be removed err no answer yet")},
 		{"interrupted, and a command has begun", order(here, formed("a,b"), cannot(ErrCommandRuns)), ends + leaves, silent},

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"rmq-entrypoint/rabbitconf"
 )
 
 // CLITimeout bounds one call of RabbitMQ's command line: 0.7 s on an idle
@@ -38,8 +40,18 @@ func (b CLI) Ctl(ctx context.Context, node string, argv ...string) (string, erro
 	return b.Within(ctx, CLITimeout, node, argv...)
 }
 
-// Within runs rabbitmqctl against node for at most d.
+// Within runs rabbitmqctl against node for at most d. A name that is none of a node's, here or
+// among the arguments, gets on no command line.
 func (b CLI) Within(ctx context.Context, d time.Duration, node string, argv ...string) (string, error) {
+	named := append([]string{node}, argv[min(1, len(argv)):]...)
+	if argv[0] == "eval" { // the rest is Erlang, in which names are atoms that were judged
+		named = named[:1]
+	}
+	for _, n := range named {
+		if err := rabbitconf.ValidNode(n); err != nil && n != b.Node { // its own was judged with the settings
+			return "", err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	full := []string{"rabbitmqctl", "-q", "-n", node}
@@ -86,11 +98,13 @@ func firstLine(s string) string {
 	return "no output"
 }
 
-func list(s string) []string {
-	if s == "" {
-		return nil
+// list reads names with commas between them; what has no name is no node.
+func list(s string) (names []string) {
+	for name := range strings.SplitSeq(s, ",") {
+		if name != "" {
+			names = append(names, name)
+		}
 	}
-	l := strings.Split(s, ",")
-	slices.Sort(l)
-	return l
+	slices.Sort(names)
+	return names
 }

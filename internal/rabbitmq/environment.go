@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"rmq-entrypoint/rabbitconf"
 )
@@ -53,10 +57,12 @@ func RefuseCleanup(environ []string) error {
 	return nil
 }
 
-// DropTo gives up root for name: groups, gid, uid and HOME. Others keep theirs.
+// DropTo gives up root for name: groups, gid, uid and HOME. Others keep theirs. Whoever it is
+// then, neither this process nor what it starts gets other rights by what it executes, as by the
+// setuid programs of an image.
 func DropTo(name string) error {
 	if os.Geteuid() != 0 {
-		return nil
+		return noNewPrivileges()
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -76,10 +82,33 @@ func DropTo(name string) error {
 			groups = append(groups, n)
 		}
 	}
-	if err := errors.Join(syscall.Setgroups(groups), syscall.Setgid(gid), syscall.Setuid(uid)); err != nil {
-		return fmt.Errorf("become %s: %w", name, err)
+	err = syscall.Setgroups(groups)
+	if err == nil {
+		err = syscall.Setgid(gid)
 	}
-	return os.Setenv("HOME", u.HomeDir)
+	if err == nil { // last: who has the user's id and root's groups has too much of both
+		err = syscall.Setuid(uid)
+	}
+	if err != nil {
+		return fmt.Errorf("become %s: %w: this takes CAP_SETUID and CAP_SETGID; without them run the container as that user (user: %s, --user)", name, err, name)
+	}
+	return errors.Join(noNewPrivileges(), os.Setenv("HOME", u.HomeDir))
+}
+
+// noNewPrivileges sets no_new_privs in all threads, since any of them may be the one that starts
+// a program. A program that cgo is part of can only set it in one.
+func noNewPrivileges() error {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if errno == syscall.ENOTSUP {
+		errno = 0
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no_new_privs: %w", err)
+		}
+	}
+	if errno != 0 {
+		return fmt.Errorf("set no_new_privs: %w", errno)
+	}
+	return nil
 }
 
 func IDs(name string) (uid, gid int, err error) {
@@ -92,8 +121,45 @@ func IDs(name string) (uid, gid int, err error) {
 	return uid, gid, errors.Join(uerr, gerr)
 }
 
+// noDotErlang starts Erlang without .erlang, a file of commands that it runs as whoever starts
+// it, from his home directory: in RabbitMQ's image that is one where everybody may put files.
+// Of several -boot the first counts (measured on OTP 25, 27 and 29), so it is put before all
+// others. What start_sasl starts besides, RabbitMQ starts by itself.
+const noDotErlang = "-boot no_dot_erlang"
+
+// WithoutDotErlang is env, in which no Erlang runs a .erlang, where that Erlang has the boot
+// file for it.
+func WithoutDotErlang(env []string) []string {
+	if !bootsWithoutDotErlang() {
+		return env
+	}
+	flags := noDotErlang
+	rest := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		value, found := strings.CutPrefix(kv, "ERL_AFLAGS=")
+		if value = strings.TrimSpace(strings.TrimPrefix(value, noDotErlang)); found && value != "" {
+			flags = noDotErlang + " " + value
+		}
+		return found
+	})
+	return append(rest, "ERL_AFLAGS="+flags)
+}
+
+// bootsWithoutDotErlang reports whether the Erlang on PATH has the boot file: it lies beside
+// the program itself.
+func bootsWithoutDotErlang() bool {
+	erl, err := exec.LookPath("erl")
+	if err == nil {
+		erl, err = filepath.EvalSymlinks(erl)
+	}
+	if err == nil {
+		_, err = os.Stat(filepath.Join(filepath.Dir(erl), "no_dot_erlang.boot"))
+	}
+	return err == nil
+}
+
 // ServerEnv is env without what the server must not see, and with set, each
-// variable once: of two, a shell takes the last and a C program the first.
+// variable once: of two, a shell takes the last and a C program the first. No Erlang that gets
+// it runs a .erlang.
 func ServerEnv(env []string, set ...string) []string {
 	out := slices.Clone(set)
 	for _, kv := range env {
@@ -103,10 +169,10 @@ func ServerEnv(env []string, set ...string) []string {
 		}
 		switch name {
 		case "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "RABBITMQ_ERLANG_COOKIE", "RABBITMQ_ERLANG_COOKIE_FILE",
-			"CONSUL_HTTP_AUTH", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "NOTIFY_SOCKET", "RMQ_ENTRYPOINT_SESSION":
+			"CONSUL_HTTP_AUTH", "RMQ_AMQP_URL", "RMQ_AMQP_URL_FILE", "RMQ_BROKERS", "NOTIFY_SOCKET", "RMQ_ENTRYPOINT_SESSION":
 		default:
 			out = append(out, kv)
 		}
 	}
-	return out
+	return WithoutDotErlang(out)
 }

@@ -26,10 +26,7 @@ func directEval(longNames bool, argv []string) []string {
 	if err == nil {
 		_, err = os.Stat(env)
 	}
-	if err == nil {
-		_, err = exec.LookPath("erl")
-	}
-	if err != nil {
+	if err != nil || !bootsWithoutDotErlang() {
 		return argv
 	}
 	return bareErlang(env, longNames, argv[3], argv[5])
@@ -50,7 +47,7 @@ func bareErlang(env string, longNames bool, node, expr string) []string {
 // bareScript starts the VM as RabbitMQ's command line does, with the settings that
 // rabbitmq-env ($0) has from the environment and the user's rabbitmq-env.conf, as for
 // TLS between nodes. ERL_FLAGS is replaced there, too. Of two equal flags the last one
-// counts, so the user's are behind ours.
+// counts, so the user's are behind ours; of two -boot the first one.
 const bareScript = `set -a; . "$0"; expr=$1 ERL_CRASH_DUMP_SECONDS=0; shift
-ERL_FLAGS="+S 1:1 +SDio 1 +sbwt none -boot start_clean $RABBITMQ_CTL_ERL_ARGS -kernel inet_dist_listen_min $RABBITMQ_CTL_DIST_PORT_MIN -kernel inet_dist_listen_max $RABBITMQ_CTL_DIST_PORT_MAX"
+ERL_FLAGS="+S 1:1 +SDio 1 +sbwt none ` + noDotErlang + ` $RABBITMQ_CTL_ERL_ARGS -kernel inet_dist_listen_min $RABBITMQ_CTL_DIST_PORT_MIN -kernel inet_dist_listen_max $RABBITMQ_CTL_DIST_PORT_MAX"
 exec erl +B -noinput -hidden -eval "$expr" -extra "$@"`

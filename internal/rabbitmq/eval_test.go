@@ -70,6 +70,10 @@ func TestBareErlang(t *testing.T) {
 		}
 	}
 
+	// Whatever another user of the container leaves in RabbitMQ's home, it is not run, also not by the Erlang that brings
+	// epmd up.
+	m.Exec(t, "sh", "-c", `mkdir -p $HOME/.config/erlang; for f in $HOME/.erlang $HOME/.config/erlang/.erlang; do echo 'os:cmd("id >>/tmp/owned").' >$f; chmod 644 $f; done`)
+
 	// A node that only waits has no epmd yet.
 	m.Exec(t, "sh", "-c", `for p in /proc/[0-9]*; do [ "$(cat $p/comm)" != epmd ] || kill -9 ${p#/proc/}; done`)
 	if out, err := ask("rabbit@node1", "ok."); err == nil || !strings.Contains(out, "it does not run, says epmd") {
@@ -80,6 +84,13 @@ func TestBareErlang(t *testing.T) {
 		out, err := ask("rabbit@node1", "ok.")
 		return out, err == nil
 	})
+	if out := m.Exec(t, "sh", "-c", "cat /tmp/owned 2>/dev/null || echo none"); out != "none" {
+		t.Errorf("a bare Erlang runs .erlang: %s", out)
+	}
+	if out := m.Exec(t, "sh", "-c", "erl -noinput -s erlang halt; cat /tmp/owned || true"); !strings.Contains(out, "uid=0(root)") {
+		t.Errorf("a plain Erlang runs no .erlang, so nothing was shown: %s", out)
+	}
+	m.Exec(t, "sh", "-c", "rm -rf $HOME/.erlang $HOME/.config")
 
 	// The user's settings of the command line, from the environment and from rabbitmq-env.conf.
 	if out, err := eval("env", "RABBITMQ_CTL_ERL_ARGS=-setcookie wrong"); err == nil || !strings.Contains(out, "another Erlang cookie") {
@@ -147,6 +158,8 @@ func TestBare(t *testing.T) {
 	expect.Must(t, os.WriteFile(filepath.Join(sbin, "rabbitmq-env"), nil, 0o755))
 	same("no Erlang", eval)
 	expect.Must(t, os.WriteFile(filepath.Join(bin, "erl"), nil, 0o755))
+	same("an Erlang that would run .erlang", eval)
+	expect.Must(t, os.WriteFile(filepath.Join(bin, "no_dot_erlang.boot"), nil, 0o644))
 	same("another command", []string{"rabbitmqctl", "-q", "-n", "rabbit@a.b", "forget_cluster_node", "eval"})
 	same("another program", []string{"rabbitmq-queues", "-q", "-n", "rabbit@a.b", "eval", "ok."})
 	for _, c := range []struct {

@@ -53,3 +53,25 @@ func TestForceBoot(t *testing.T) {
 		}
 	}
 }
+
+// Whatever the catalog or the record says, only a node's name gets on a command line.
+func TestNamesOnTheCommandLine(t *testing.T) {
+	b := CLI{Node: "a@h", Run: func(_ context.Context, argv ...string) (string, error) {
+		t.Errorf("run: %q", argv)
+		return "", nil
+	}}
+	for _, name := range []string{"", "rabbit", "--offline@x", "-n@x", "b@h;reboot", "b@h\n", "b@h --offline", "b@../etc"} {
+		if _, err := b.View(t.Context(), name); err == nil {
+			t.Errorf("%q was asked", name)
+		}
+		if err := b.Forget(t.Context(), name, "c@h"); err == nil {
+			t.Errorf("%q was told", name)
+		}
+		if err := b.Forget(t.Context(), "c@h", name); err == nil {
+			t.Errorf("%q was forgotten", name)
+		}
+		if err := b.ForgetLost(t.Context(), name); err == nil {
+			t.Errorf("%q was forgotten here", name)
+		}
+	}
+}

@@ -17,11 +17,12 @@ func (b CLI) Queues(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	_, rest, ok := strings.Cut(out, "queues|")
-	n, _, _ := strings.Cut(rest, "|")
-	if !ok {
+	text, _, _ := strings.Cut(rest, "|")
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil || n < 0 {
 		return 0, fmt.Errorf("count queues: got %.200q", out)
 	}
-	return strconv.Atoi(n)
+	return n, nil
 }
 
 // Queues survive the loss of a node in two ways. Up to RabbitMQ 3.13 a policy

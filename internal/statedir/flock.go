@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -38,10 +39,24 @@ func WaitLock(ctx context.Context, dir string) (*os.File, error) {
 
 var ErrLocked = errors.New("another rmq-entrypoint holds the volume")
 
+// TryLock takes a lock in dir, or returns [ErrLocked]. Whoever can open a lock file can hold
+// its lock: nobody but the owner can. A link in its place is not followed.
 func TryLock(dir, name string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR, 0o644)
+	path := filepath.Join(dir, name)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, notALock(path, err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = syscall.EINVAL
+	}
+	if err != nil {
+		f.Close()
+		return nil, notALock(path, err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		_ = f.Chmod(0o600) // left open by an earlier version; a kubelet opens all files of a volume, as another uid's
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
@@ -51,6 +66,25 @@ func TryLock(dir, name string) (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
 	return f, nil
+}
+
+// notALock says what to do about a lock file that cannot be opened, or is none.
+func notALock(path string, err error) error {
+	if info, lerr := os.Lstat(path); lerr == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no lock file of this program but a %s: remove it: %w", path, kindOf(info.Mode()), err)
+	}
+	return err
+}
+
+// kindOf names what lies there instead of a file.
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		return "link"
+	case mode.IsDir():
+		return "directory"
+	}
+	return "pipe, socket or device"
 }
 
 // A Process is one process for good: another one may get its PID, and not its start time.
@@ -108,7 +142,7 @@ func Sign(held *os.File) error {
 
 // Holder returns who signed the lock last.
 func Holder(dir, name string) (p Process, err error) {
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return p, err
 	}
@@ -117,4 +151,10 @@ func Holder(dir, name string) (p Process, err error) {
 		return p, fmt.Errorf("read who holds %s: %w", f.Name(), err)
 	}
 	return p, nil
+}
+
+// Exhausted reports whether an error says that this process, or this host, has no file
+// descriptor left: it tells nothing of what was to be looked at.
+func Exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }

@@ -1,6 +1,8 @@
 package statedir
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -52,13 +54,26 @@ type Runtime struct {
 	UserPartitionHandling bool // cluster_partition_handling is the user's own
 }
 
+// Write replaces the runtime file. It need not outlive the machine: the next start writes
+// another, and an empty one is none.
 func (rt Runtime) Write() error {
-	return writeJSON(filepath.Join(rt.Config.StateDir, "runtime.json"), rt)
+	b, err := json.MarshalIndent(rt, "", "  ")
+	if err != nil {
+		return err
+	}
+	return rabbitconf.Replace(filepath.Join(rt.Config.StateDir, runtimeFile), append(b, '\n'))
 }
 
+// ReadRuntime reads the runtime file in the state directory; nil: there is none.
 func ReadRuntime(dir string) (*Runtime, error) {
-	return readJSON[Runtime](filepath.Join(dir, "runtime.json"))
+	path := filepath.Join(dir, runtimeFile)
+	if b, err := os.ReadFile(path); err == nil && len(bytes.Trim(b, "\x00")) == 0 { // the machine crashed
+		return nil, nil
+	}
+	return readJSON[Runtime](path)
 }
+
+const runtimeFile = "runtime.json"
 
 // OfServer returns the runtime file of the server that settings are about; nil: none was ever
 // started there. Where they do not say which node is meant, the one that runs beside counts:

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"rmq-entrypoint/internal/config"
@@ -55,6 +56,33 @@ type Dir struct {
 }
 
 func Of(c config.Config) Dir { return Dir{c.Data, c.StateDir} }
+
+// Make makes the state directory, closed to all but its owner and its group: who may search it
+// could hold its locks and read what lies there. One that was left open is closed, if it is
+// this user's.
+func (v Dir) Make() error {
+	if err := os.MkdirAll(filepath.Dir(v.State), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(v.State, 0o750); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return closeToOthers(v.State)
+}
+
+// closeToOthers takes their rights on a directory of this user's from all but its owner and its
+// group, where the file system keeps modes.
+func closeToOthers(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm()&0o007 == 0 {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
+		return nil
+	}
+	_ = os.Chmod(dir, info.Mode()&(fs.ModeSetgid|0o770))
+	return nil
+}
 
 // What no program of ours can have written is damaged, not a fact.
 func (v Dir) Pending() (p *Pending, err error) {

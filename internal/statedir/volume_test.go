@@ -280,6 +280,22 @@ func TestMoveAside(t *testing.T) {
 	}
 }
 
+// The runtime file does not wait for the disk: a crash of the machine may leave it empty.
+func TestRuntimeFileOfACrash(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "runtime.json")
+	for _, content := range []string{"", "\x00\x00\x00"} {
+		expect.Must(t, os.WriteFile(path, []byte(content), 0o600))
+		if rt, err := ReadRuntime(dir); rt != nil || err != nil {
+			t.Errorf("%q: %v, %v: it is none", content, rt, err)
+		}
+	}
+	expect.Must(t, os.WriteFile(path, []byte("{"), 0o600))
+	if _, err := ReadRuntime(dir); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("half a file: %v", err)
+	}
+}
+
 func TestRuntimeFileOutlivesTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	if rt, err := ReadRuntime(dir); rt != nil || err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -365,17 +364,8 @@ func (c *cluster) companionKilled(n *node) {
 // beats waits for a beat that Consul takes.
 func (n *node) beats() {
 	n.Helper()
-	client := http.Client{Timeout: slow(3 * time.Second)}
 	n.eventually(ttl, n.host+" beats", func() error {
-		resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/status", n.httpPort))
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		var v struct {
-			Beat time.Time `json:"last_beat"`
-		}
-		err = json.NewDecoder(resp.Body).Decode(&v)
+		v, err := n.view()
 		if age := time.Since(v.Beat); err == nil && age > 500*time.Millisecond {
 			err = fmt.Errorf("the last one is %s old", age)
 		}

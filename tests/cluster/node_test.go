@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -251,7 +250,7 @@ func (n *node) follow(ctx context.Context, re *regexp.Regexp) (string, error) {
 	return "", nil
 }
 
-// A view is what the companion's /status says.
+// A view is what `status --json` says.
 type view struct {
 	Node      string    `json:"node"`
 	Role      string    `json:"role"`
@@ -261,17 +260,16 @@ type view struct {
 	Members   []string  `json:"members"`
 	Running   []string  `json:"running"`
 	Since     time.Time `json:"since"`
+	Beat      time.Time `json:"last_beat"`
 	Companion int       `json:"companion_pid"`
 }
 
 func (n *node) view() (v view, err error) {
-	client := http.Client{Timeout: slow(3 * time.Second)}
-	resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/status", n.httpPort))
+	out, err := n.tryExec("rmq-entrypoint", "status", "--json")
 	if err != nil {
-		return v, err
+		return v, fmt.Errorf("%w: %s", err, out)
 	}
-	defer resp.Body.Close()
-	return v, json.NewDecoder(resp.Body).Decode(&v)
+	return v, json.Unmarshal([]byte(out), &v)
 }
 
 // companions returns the companions' PIDs inside the container, and fails if one runs as root.
@@ -279,11 +277,11 @@ func (n *node) companions() (pids []string) {
 	n.Helper()
 	out := n.exec("sh", "-c", `for p in /proc/[0-9]*; do
 		[ "$(cat $p/comm 2>/dev/null)" = rmq-entrypoint ] || continue
-		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *" companion "*) echo ${p#/proc/} $(stat -c %U $p);; esac
+		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *" companion "*) uid=$(sed -n "s/^Uid:\t\([0-9]*\).*/\1/p" $p/status) && [ "$uid" ] && echo ${p#/proc/} $(id -un $uid);; esac
 	done`)
 	for line := range strings.Lines(out) {
 		pid, user, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok || strings.HasPrefix(user, "UNKNOWN") {
+		if !ok {
 			continue // ended meanwhile
 		}
 		if user != "rabbitmq" {

@@ -156,7 +156,7 @@ func (c *container) companion(rt statedir.Runtime, session string, gone <-chan s
 	around := companion.Surroundings{
 		Log: c.log, Runtime: rt, Consul: c.consul(p, cfg), Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
 		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		Check: func(context.Context) healthcheck.Result {
+		Check: func(context.Context, bool) healthcheck.Result {
 			if c.box.Healthy() {
 				return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
 			}
@@ -166,7 +166,7 @@ func (c *container) companion(rt statedir.Runtime, session string, gone <-chan s
 	}
 	begun := make(chan error, 1)
 	c.work.Go(func() {
-		err := companion.Run(p.Context(), around, func(http.Handler) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
+		err := companion.Run(p.Context(), around, func(_, _ http.Handler) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
 		p.Kill()
 		begun <- err
 	})

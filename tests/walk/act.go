@@ -33,6 +33,9 @@ func (c *companion) ask(seen *policy.Observation, q policy.Question) {
 		seen.Managed = policy.Answer(c.managed())
 	case policy.AskView:
 		v, err := p.view(q.Node)
+		if q.Node == c.set.Node && err == nil {
+			c.proof.viewed = w.clock.now
+		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
 	case policy.AskLeader:
 		led := false

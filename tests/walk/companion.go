@@ -268,6 +268,7 @@ func (c *companion) upkeep(seen policy.Observation) {
 
 // tell reports the verdict to Consul. Lost: the entry was made anew.
 func (c *companion) tell(v policy.Verdict) (reason string, told, lost bool) {
+	sent := c.p.now()
 	err := c.p.report(c.reg, v.Status)
 	if errors.Is(err, peers.ErrUnregistered) {
 		if err = c.announce(); err == nil {
@@ -283,7 +284,7 @@ func (c *companion) tell(v policy.Verdict) (reason string, told, lost bool) {
 	case err != nil:
 		return v.Reason + " (not told to Consul: " + err.Error() + ")", false, false
 	}
-	c.state.Entry = c.state.Entry.Reported(v.Status, c.p.now())
+	c.state.Entry = c.state.Entry.Reported(v.Status, sent)
 	c.proof.took = c.p.w.clock.now
 	c.renew(v.Status)
 	return v.Reason, true, false

@@ -271,7 +271,7 @@ func (c *consul) catalog() []peers.Peer {
 func (e *entry) peer(a *agent) peers.Peer {
 	return peers.Peer{
 		Node: e.reg.Node, Address: e.reg.Address, ClusterID: e.reg.ClusterID, Version: e.reg.Version,
-		Passing: e.status != policy.Critical && !a.failed, Beating: !e.silent,
+		Passing: e.status != policy.Critical && !a.failed, Beating: !e.silent, Status: e.status,
 		View: peers.Seen[peers.View]{Err: peers.ErrNotAsked}, Start: e.reg.Start,
 		Entry: peers.Entry{ID: e.reg.Node, Agent: a.name, AgentFailed: a.failed},
 	}

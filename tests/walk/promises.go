@@ -59,6 +59,7 @@ type proof struct {
 	record  peers.Record // that it last read or wrote
 	at      time.Duration
 	listed  time.Duration // when it last read the catalog
+	viewed  time.Duration // when its RabbitMQ last said what it knows of its cluster
 	foreign time.Duration
 	took    time.Duration // when it last heard that Consul took a report
 
@@ -106,7 +107,7 @@ func (l *law) told(p *proc, e *entry, status string) {
 		l.broken("%s passes and was not verified", n.who)
 	case pr.enrol < pr.serves || pr.enrol < pr.entry:
 		l.broken("%s passes and was not verified since it was ready, or its entry was made", n.who)
-	case e.silent && min(pr.at, pr.listed) > e.silentAt+time.Second && pr.word-pr.took > ttl && pr.enrol < pr.took:
+	case e.silent && min(pr.at, pr.listed, pr.viewed) > max(e.silentAt+time.Second, pr.glance) && pr.enrol < e.silentAt: // it asked all in this beat
 		l.broken("%s passes and was not verified since its check lapsed", n.who)
 	case v.out != nil && v.outAt < pr.glance:
 		l.broken("%s passes and is out of service by an operator's order", n.who)

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"rmq-entrypoint/tests/expect"
+)
+
+// Root follows a path by name through its own directories and links, up to what the user could lead elsewhere.
+func TestPathFor(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("directories of several users need root")
+	}
+	const uid, gid = 65534, 65534
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	expect.Must(t, err)
+	in := func(name string) string { return filepath.Join(root, name) }
+	for _, dir := range []string{"own/deep", "his/deep", "open", "sticky", "grouped"} {
+		expect.Must(t, os.MkdirAll(in(dir), 0o755))
+	}
+	expect.Must(t, os.Symlink("own/deep", in("link")))
+	expect.Must(t, os.Symlink("../own/./deep", in("own/up")))
+	expect.Must(t, os.Symlink(in("own"), in("sticky/roots")))
+	expect.Must(t, os.Symlink("loop", in("loop")))
+	expect.Must(t, os.Symlink(in("own"), in("his/out")))
+	expect.Must(t, os.WriteFile(in("file"), nil, 0o644))
+	expect.Must(t, os.Chmod(in("open"), 0o777))
+	expect.Must(t, os.Chmod(in("sticky"), 0o777|os.ModeSticky))
+	expect.Must(t, os.Chmod(in("grouped"), 0o775))
+	expect.Must(t, os.Chown(in("his"), uid, gid))
+	expect.Must(t, os.Chown(in("grouped"), 0, gid))
+	expect.Must(t, os.Mkdir(in("sticky/his"), 0o755))
+	expect.Must(t, os.Chown(in("sticky/his"), uid, gid))
+	rows := []struct {
+		path, at string
+		rest     []string
+		free     bool
+	}{
+		{"own/deep", "own/deep", nil, false},
+		{"link", "own/deep", nil, false},
+		{"link/new/more", "own/deep", []string{"new", "more"}, true},
+		{"own/up", "own/deep", nil, false},
+		{"file", "file", nil, false},
+		{"open/x", "open", []string{"x"}, false},
+		{"open", "open", nil, false},
+		{"sticky/new", "sticky", []string{"new"}, false}, // anybody can make it
+		{"his", "his", nil, false},
+		{"his/deep/er", "his", []string{"deep", "er"}, false},
+		{"his/out/deep", "his", []string{"out", "deep"}, false},
+		{"grouped/x", "grouped", []string{"x"}, false},
+		{"sticky/his/x", "sticky", []string{"his", "x"}, false},
+		{"sticky/roots/deep", "own/deep", nil, false},
+	}
+	for _, r := range rows {
+		got, err := PathFor(in(r.path), uid, gid)
+		if err != nil || got.At != in(r.at) || !slices.Equal(got.Rest, r.rest) || got.Free != r.free {
+			t.Errorf("%s: %+v, %v; want %+v", r.path, got, err, r)
+		}
+	}
+	for _, path := range []string{"loop", "file/x"} {
+		if got, err := PathFor(in(path), uid, gid); err == nil {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+}

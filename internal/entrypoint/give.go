@@ -1,0 +1,177 @@
+package entrypoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"rmq-entrypoint/internal/config"
+)
+
+// A giver gives to the server's user what must be his, as root. Whoever is that user already, or
+// shares the volume, may rename, remove and link things meanwhile: no link below a directory of
+// his is followed, and what changed under the giver's hands is left alone.
+type giver struct{ uid, gid int }
+
+// tree gives a directory and all that lies in it.
+func (g giver) tree(path string) error { return g.give(path, true) }
+
+// alone gives a directory, and nothing that lies in it.
+func (g giver) alone(path string) error { return g.give(path, false) }
+
+func (g giver) give(path string, whole bool) error {
+	to, err := config.PathFor(path, g.uid, g.gid)
+	if err != nil {
+		return err
+	}
+	dir, err := os.OpenRoot(to.At)
+	if err != nil {
+		return g.unlessHis(to.At, err)
+	}
+	defer func() { _ = dir.Close() }()
+	at := to.At
+	for _, name := range to.Rest {
+		below, err := g.down(dir, at, name)
+		if err != nil || below == nil && !to.Free { // he makes it himself, or goes behind his link
+			return err
+		}
+		if below == nil { // one directory: what is to be in it is his to make
+			return g.make(dir, at, name)
+		}
+		_ = dir.Close()
+		dir, at = below, filepath.Join(at, name)
+	}
+	if whole {
+		if err := g.entries(dir, at); err != nil {
+			return err
+		}
+	}
+	info, err := dir.Lstat(".")
+	if err != nil {
+		return err
+	}
+	return g.own(dir, ".", at, info)
+}
+
+// make makes a directory for him where nobody but root can.
+func (g giver) make(dir *os.Root, at, name string) error {
+	if err := dir.Mkdir(name, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", filepath.Join(at, name), err)
+	}
+	return dir.Lchown(name, g.uid, g.gid)
+}
+
+// entries gives what lies in a directory. What is in a directory of its own goes first: once
+// that one is given, root may have no right to look into it.
+func (g giver) entries(dir *os.Root, at string) error {
+	f, err := dir.Open(".")
+	if err != nil {
+		return g.unlessHis(at, err)
+	}
+	all, err := f.Readdirnames(-1)
+	_ = f.Close()
+	if err != nil {
+		return fmt.Errorf("list %s: %w", at, err)
+	}
+	for _, name := range all {
+		path := filepath.Join(at, name)
+		info, err := dir.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if info.IsDir() {
+			below, err := g.down(dir, at, name)
+			if err != nil {
+				return err
+			}
+			if below == nil {
+				continue
+			}
+			err = g.entries(below, path)
+			_ = below.Close()
+			if err != nil {
+				return err
+			}
+		}
+		if err := g.own(dir, name, path, info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// down opens a directory in dir; nil: none is there that root may go into, as a link, or one of
+// his that root has no right to read. One that is put there in place of another meanwhile is
+// looked at anew.
+func (g giver) down(dir *os.Root, at, name string) (*os.Root, error) {
+	path := filepath.Join(at, name)
+	var failed error
+	for range 100 { // somebody may swap it for a link and back; another error stays
+		info, err := dir.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		below, err := dir.OpenRoot(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, g.unlessHis(path, err)
+		}
+		if failed = err; err != nil {
+			continue
+		}
+		if is, err := below.Stat("."); err == nil && os.SameFile(info, is) {
+			return below, nil
+		}
+		_ = below.Close()
+	}
+	if failed != nil {
+		return nil, fmt.Errorf("%s: %w", path, failed)
+	}
+	return nil, nil
+}
+
+// own gives one thing, but for devices, which are no data.
+func (g giver) own(dir *os.Root, name, path string, info fs.FileInfo) error {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == g.uid || info.Mode()&fs.ModeDevice != 0 {
+		return nil
+	}
+	if err := dir.Lchown(name, g.uid, g.gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// unlessHis is err, but for a directory of his into which root has no right to look (without
+// CAP_DAC_OVERRIDE): what is in there was given with it, or he made it.
+func (g giver) unlessHis(path string, err error) error {
+	if info, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrPermission) {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == g.uid {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// output gives a pipe, a socket or a terminal, which a health check must be able to open again:
+// a replaced companion is silent in docker logs otherwise. A file or a device, as /dev/null, is
+// the host's.
+func (g giver) output(f *os.File) {
+	info, err := f.Stat()
+	if err != nil {
+		return
+	}
+	_, notTerminal := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 || info.Mode()&fs.ModeCharDevice != 0 && notTerminal == nil {
+		_ = f.Chown(g.uid, g.gid)
+	}
+}

@@ -1,0 +1,243 @@
+package entrypoint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/tests/expect"
+)
+
+const nobody = 65534
+
+// users makes a directory in which a test may have several, and needs root.
+func users(t *testing.T) (in func(name string) string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("files of several users need root")
+	}
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	expect.Must(t, err)
+	return func(name string) string { return filepath.Join(root, name) }
+}
+
+func owner(t *testing.T, path string) int {
+	t.Helper()
+	info, err := os.Lstat(path)
+	expect.Must(t, err)
+	return int(info.Sys().(*syscall.Stat_t).Uid)
+}
+
+// What lies on the volume is given to the server's user, whoever it was, and nothing that is outside of it, whatever
+// leads there.
+func TestGive(t *testing.T) {
+	t.Parallel()
+	in := users(t)
+	for _, dir := range []string{"home/mnesia/rabbit@a/deep", "outside/dir", "his"} {
+		expect.Must(t, os.MkdirAll(in(dir), 0o755))
+	}
+	inside, outside := []string{"home/.erlang.cookie", "home/mnesia/rabbit@a/deep/file"}, []string{"outside/shadow", "outside/dir/file"}
+	for _, file := range append(slices.Clone(inside), outside...) {
+		expect.Must(t, os.WriteFile(in(file), nil, 0o600))
+	}
+	expect.Must(t, syscall.Mkfifo(in("home/pipe"), 0o600))
+	expect.Must(t, syscall.Mknod(in("home/null"), syscall.S_IFCHR|0o666, 1<<8|3))
+	expect.Must(t, os.Symlink(in("outside"), in("home/mnesia/out")))
+	expect.Must(t, os.Symlink(in("outside/shadow"), in("home/shadow")))
+	expect.Must(t, os.Chown(in("home/mnesia/rabbit@a"), 100, 101)) // another image's
+	expect.Must(t, os.Chown(in("his"), nobody, nobody))
+	expect.Must(t, os.Symlink(in("outside"), in("his/mnesia")))
+	g := giver{nobody, nobody}
+
+	expect.Must(t, g.tree(in("home")))
+	for _, his := range append(inside, "home", "home/mnesia", "home/mnesia/rabbit@a", "home/mnesia/rabbit@a/deep", "home/mnesia/out", "home/shadow", "home/pipe") {
+		if uid := owner(t, in(his)); uid != nobody {
+			t.Errorf("%s belongs to uid %d", his, uid)
+		}
+	}
+	if uid := owner(t, in("home/null")); uid != 0 {
+		t.Errorf("a device was given to uid %d", uid)
+	}
+	// Behind a link in a directory of his, nothing is given and nothing is made.
+	for _, path := range []string{"his/mnesia", "his/mnesia/dir", "his/mnesia/new/more", "home/mnesia/out/dir"} {
+		expect.Must(t, g.tree(in(path)))
+		expect.Must(t, g.alone(in(path)))
+	}
+	for _, roots := range append(outside, "outside", "outside/dir") {
+		if uid := owner(t, in(roots)); uid != 0 {
+			t.Errorf("%s was given to uid %d", roots, uid)
+		}
+	}
+	if entries, err := os.ReadDir(in("outside")); err != nil || len(entries) != 2 {
+		t.Errorf("behind the link there are %v, %v", entries, err)
+	}
+
+	// What is missing where root alone can make it is made for him, and one directory of it; his own he makes himself.
+	expect.Must(t, g.tree(in("new/data")))
+	expect.Must(t, g.tree(in("his/new")))
+	if uid := owner(t, in("new")); uid != nobody {
+		t.Errorf("the new directory belongs to uid %d", uid)
+	}
+	for _, not := range []string{"new/data", "his/new"} {
+		if _, err := os.Lstat(in(not)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("root made %s (%v)", not, err)
+		}
+	}
+	// A directory alone: what lies in it stays whose it is.
+	expect.Must(t, os.Symlink("outside", in("link")))
+	expect.Must(t, g.alone(in("link")))
+	if owner(t, in("outside")) != nobody || owner(t, in("outside/shadow")) != 0 {
+		t.Error("of a directory by a link of root's, the directory alone was to be given")
+	}
+}
+
+// A second process on the volume swaps a directory for a link, and renames and removes what root is about to give: what
+// stays on the volume is given all the same, and nothing outside ever.
+func TestGiveWhileOthersWork(t *testing.T) {
+	t.Parallel()
+	in := users(t)
+	expect.Must(t, os.MkdirAll(in("outside"), 0o755))
+	for i := range 200 {
+		expect.Must(t, os.MkdirAll(in(fmt.Sprintf("home/dir/%d", i)), 0o755))
+		expect.Must(t, os.WriteFile(in(fmt.Sprintf("outside/%d", i)), nil, 0o600))
+	}
+	expect.Must(t, os.MkdirAll(in("home/zzz/last"), 0o755))
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			_ = os.Rename(in("home/dir"), in("home/moved"))
+			_ = os.Symlink(in("outside"), in("home/dir"))
+			time.Sleep(50 * time.Microsecond)
+			_ = os.Remove(in("home/dir"))
+			_ = os.Rename(in("home/moved"), in("home/dir"))
+			time.Sleep(50 * time.Microsecond)
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	g := giver{nobody, nobody}
+	for range 60 {
+		expect.Must(t, os.Chown(in("home/zzz/last"), 0, 0))
+		if err := g.tree(in("home")); err != nil {
+			t.Fatal(err)
+		}
+		if uid := owner(t, in("home/zzz/last")); uid != nobody {
+			t.Fatalf("the walk ended before the last one, which belongs to uid %d", uid)
+		}
+		for i := range 200 { // what is in the moving directory is to be given again
+			_ = os.Chown(in(fmt.Sprintf("home/dir/%d", i)), 0, 0)
+		}
+		for i := range 200 { // the line above is as easily led astray
+			if uid := owner(t, in(fmt.Sprintf("outside/%d", i))); uid == nobody {
+				t.Fatalf("outside/%d was given away", i)
+			}
+		}
+	}
+}
+
+// Our own output is given where a health check has to open it again, and never what is the host's.
+func TestGiveOutput(t *testing.T) {
+	t.Parallel()
+	in := users(t)
+	expect.Must(t, syscall.Mkfifo(in("pipe"), 0o600))
+	expect.Must(t, syscall.Mknod(in("null"), syscall.S_IFCHR|0o666, 1<<8|3))
+	expect.Must(t, os.WriteFile(in("file"), nil, 0o600))
+	for name, want := range map[string]int{"pipe": nobody, "null": 0, "file": 0} {
+		f, err := os.OpenFile(in(name), os.O_RDWR, 0)
+		expect.Must(t, err)
+		giver{nobody, nobody}.output(f)
+		_ = f.Close()
+		if uid := owner(t, in(name)); uid != want {
+			t.Errorf("the %s belongs to uid %d, want %d", name, uid, want)
+		}
+	}
+}
+
+// As in a container with the rights to step down and no more, root cannot look into what is closed to it. What is the
+// server's user's already is left alone; what is not is an error that names the way out.
+func TestGiveWithoutRights(t *testing.T) {
+	const child = "RMQ_TEST_GIVE"
+	if dir := os.Getenv(child); dir != "" {
+		fmt.Printf("%v\n", giver{nobody, nobody}.tree(dir))
+		os.Exit(0)
+	}
+	t.Parallel()
+	in := users(t)
+	for _, dir := range []string{"home/state", "home/closed", "foreign/closed"} {
+		expect.Must(t, os.MkdirAll(in(dir), 0o755))
+	}
+	expect.Must(t, os.WriteFile(in("home/roots"), nil, 0o600))
+	expect.Must(t, os.Chown(in("home/state"), nobody, nobody))
+	expect.Must(t, os.Chmod(in("home/state"), 0o700))
+	expect.Must(t, os.Chmod(in("home/closed"), 0o700)) // root's: it may look
+	expect.Must(t, os.Chown(in("foreign/closed"), 100, 101))
+	expect.Must(t, os.Chmod(in("foreign/closed"), 0o700))
+	give := func(dir string) string {
+		cmd := exec.Command("setpriv", "--bounding-set=-all,+chown,+setuid,+setgid", "--inh-caps=-all", os.Args[0], "-test.run=^TestGiveWithoutRights$")
+		cmd.Env = []string{child + "=" + in(dir), "GOCOVERDIR=" + t.TempDir()}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(bytes.TrimSpace(out))
+	}
+	if got := give("home"); got != "<nil>" || owner(t, in("home/closed")) != nobody || owner(t, in("home/roots")) != nobody || owner(t, in("home")) != nobody {
+		t.Errorf("%s", got)
+	}
+	if got := give("foreign"); !strings.Contains(got, in("foreign/closed")) || !strings.Contains(got, "permission denied") {
+		t.Errorf("%s", got)
+	}
+}
+
+// A directory of rabbitmq's, open to all in the image, is closed to the others, and to nobody who needs it.
+func TestCloseToOthers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for was, want := range map[fs.FileMode]fs.FileMode{0o777 | fs.ModeSticky: 0o775 | fs.ModeSticky, 0o755: 0o755, 0o777 | fs.ModeSetgid: 0o775 | fs.ModeSetgid} {
+		expect.Must(t, os.Chmod(dir, was))
+		closeToOthers(dir)
+		info, err := os.Stat(dir)
+		expect.Must(t, err)
+		if got := info.Mode() &^ fs.ModeDir; got != want {
+			t.Errorf("%v became %v, want %v", was, got, want)
+		}
+	}
+	closeToOthers("/nowhere")
+	if os.Geteuid() == 0 { // one that is another's is his to open
+		expect.Must(t, os.Chmod(dir, 0o777))
+		expect.Must(t, os.Chown(dir, nobody, nobody))
+		closeToOthers(dir)
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o777 {
+			t.Errorf("another's became %v, %v", info.Mode(), err)
+		}
+	}
+}
+
+// A start that did not come to step down does nothing on the volume, as root would behind a link of rabbitmq's.
+func TestRootTouchesNothing(t *testing.T) {
+	in := users(t)
+	expect.Must(t, os.MkdirAll(in("state"), 0o755))
+	expect.Must(t, os.WriteFile(in("state/refused"), []byte("{}"), 0o600))
+	t.Setenv("RABBITMQ_VM_MEMORY_HIGH_WATERMARK", "1") // refused first of all
+	if err := Start(t.Context(), config.Logger(config.Config{}), config.Config{StateDir: in("state")}); err == nil || !strings.Contains(err.Error(), "no longer supported") {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(in("state/refused")); err != nil {
+		t.Error(err)
+	}
+}
