@@ -93,6 +93,31 @@ secrets_dir() {
     printf '%s\n' "$dir"
 }
 
+# secure_project has Compose, and the functions here, go by compose/secure.yml, in a project of its own: neither its data
+# nor its secrets are the plain example's.
+secure_project() {
+    COMPOSE_PROJECT_NAME=${COMPOSE_PROJECT_NAME:-rmq-entrypoint-secure} COMPOSE_FILE=${COMPOSE_FILE:-secure.yml}
+    RMQ_SECRETS=$(secrets_dir)
+    export COMPOSE_PROJECT_NAME COMPOSE_FILE RMQ_SECRETS
+}
+
+# given IMAGE USER SERVICE… gives secrets to the user of a container, and to root there, who has no right over others'
+# files: nobody else in it can read them, and on this host nobody enters their directory.
+given() {
+    local image=$1 user=$2 service mounts=()
+    shift 2
+    for service; do mounts+=(-v "$RMQ_SECRETS/$service:/secrets/$service"); done
+    # shellcheck disable=SC2016 # expanded in the container
+    docker run --rm --network none --user 0 --cap-drop ALL --cap-add CHOWN --cap-add FOWNER --security-opt no-new-privileges \
+        "${mounts[@]}" --entrypoint sh "$image" -euc '
+            for file in /secrets/*/*; do
+                case $file in
+                */ca.pem | */cert.pem) ;;
+                *) chmod 0440 "$file" && chown "$0:0" "$file" ;;
+                esac
+            done' "$user"
+}
+
 # secure COMMAND… makes certificates and secrets, with Go's own library.
 secure() {
     secure_built

@@ -3,9 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -105,7 +103,7 @@ type swarm struct {
 	stack string
 	args  []string // of docker stack deploy
 	env   []string
-	stats string // HAProxy's statistics page
+	dir   string // of its secrets
 }
 
 // The stack is one cluster of three, stays it over an update that replaces each task, and takes clients through the balancer.
@@ -138,7 +136,7 @@ func TestSwarm(t *testing.T) {
 		}
 	})
 	s.in("labels are tags and meta", func() {
-		out := s.exec(1, "bash", "-c", `exec 3<>/dev/tcp/consul1/8500; printf 'GET /v1/catalog/service/rabbitmq?tag=testing HTTP/1.0\r\n\r\n' >&3; cat <&3`)
+		out := s.exec(1, "bash", "-c", `exec 3<>/dev/tcp/consul1/8500; printf 'GET /v1/catalog/service/rabbitmq?tag=testing HTTP/1.0\r\nX-Consul-Token: %s\r\n\r\n' "$(</run/secrets/token)" >&3; cat <&3`)
 		for _, want := range []string{`"zone":"here"`, `"disk":""`, `"slot":"3"`, `"host":"`} {
 			if !strings.Contains(out, want) {
 				s.Errorf("the catalog lacks %s: %s", want, out)
@@ -209,9 +207,7 @@ func TestSwarm(t *testing.T) {
 func newSwarm(t *testing.T) *swarm {
 	t.Helper()
 	c := &cluster{T: t, id: fmt.Sprintf("%06x", rand.IntN(1<<24)), subnet: fmt.Sprintf("10.%d.%d", 60+rand.IntN(30), rand.IntN(256))}
-	s := &swarm{cluster: c, stack: label + "-" + c.id}
-	stats := freePort(t)
-	s.stats = fmt.Sprintf("http://127.0.0.1:%d/;csv", stats)
+	s := &swarm{cluster: c, stack: label + "-" + c.id, dir: filepath.Join(t.TempDir(), "secrets")}
 	t.Cleanup(s.remove)
 	// Swarm would take its bridge from the pool that Compose projects take theirs from, and leave it behind.
 	gateway := fmt.Sprintf("10.%d.%d", 90+rand.IntN(9), rand.IntN(256))
@@ -233,20 +229,33 @@ func newSwarm(t *testing.T) *swarm {
 		t.Fatal(err)
 	}
 	s.args = []string{"stack", "deploy", "--resolve-image", "never", "-c", "../../compose/stack.yml", "-c", override, s.stack}
-	s.env = append(os.Environ(), "SUBNET="+c.subnet, "RABBITMQ_ERLANG_COOKIE=cookie"+c.id, "ENVIRONMENT=testing", "ZONE=here",
+	s.env = append(os.Environ(), "SUBNET="+c.subnet, "RMQ_SECRETS="+s.dir, "ENVIRONMENT=testing", "ZONE=here",
 		"CONSUL_IMAGE="+consulImage, "RMQ_ENTRYPOINT_IMAGE="+v43.image, fmt.Sprintf("HAPROXY_PORT=%d", freePort(t)),
-		fmt.Sprintf("HAPROXY_MANAGEMENT_PORT=%d", freePort(t)), fmt.Sprintf("HAPROXY_STATS_PORT=%d", stats))
+		fmt.Sprintf("HAPROXY_MANAGEMENT_PORT=%d", freePort(t)))
 	s.deploy()
 	return s
 }
 
+// deploy does what the file's comment says: secrets, the stack, Consul's tokens.
 func (s *swarm) deploy() {
 	s.Helper()
-	cmd := exec.Command("docker", s.args...)
-	cmd.Env = s.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		s.Fatalf("docker stack deploy: %v: %s", err, out)
+	run := func(name string, args ...string) {
+		s.Helper()
+		cmd := exec.Command(name, args...)
+		cmd.Env = s.env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			s.Fatalf("%s %v: %v: %s", name, args, err, out)
+		}
 	}
+	run("../../scripts/secrets", "--stack")
+	run("docker", s.args...)
+	s.eventually(2*time.Minute, "a Consul server runs", func() error {
+		if s.task("consul1", 1) == "" {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	run("../../scripts/acl", "--in", s.task("consul1", 1), "http://127.0.0.1:8500")
 }
 
 // remove shows what happened if the test failed, and takes everything away.
@@ -314,13 +323,12 @@ func (s *swarm) one() (id string) {
 			}
 			id = m[1]
 		}
-		resp, err := http.Get(s.stats)
+		balancer, err := try("ps", "-q", "--filter", "status=running", "--filter", "name=^"+s.stack+"_haproxy.")
 		if err != nil {
 			return err
 		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		up := slices.DeleteFunc(strings.Split(string(b), "\n"), func(l string) bool {
+		b, err := try("exec", balancer, "bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/8404; printf 'GET /;csv HTTP/1.0\r\n\r\n' >&3; cat <&3`)
+		up := slices.DeleteFunc(strings.Split(b, "\n"), func(l string) bool {
 			f := strings.Split(l, ",")
 			return len(f) < 18 || f[0] != "amqp" || !strings.HasPrefix(f[1], "rmq") || f[17] != "UP"
 		})
@@ -346,10 +354,15 @@ func (s *swarm) addresses() (all [3]string) {
 func (s *swarm) clients() {
 	s.Helper()
 	text := fmt.Sprintf("message %x", rand.Uint32())
-	if out := s.exec(1, "rmq-entrypoint", "produce", "--brokers", "tasks.haproxy:5670", text); !strings.Contains(out, "confirmed: "+text) {
+	password, err := os.ReadFile(filepath.Join(s.dir, "password"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	brokers := fmt.Sprintf("RMQ_BROKERS=amqp://admin:%s@tasks.haproxy:5670", strings.TrimSpace(string(password)))
+	if out := s.exec(1, "env", brokers, "rmq-entrypoint", "produce", text); !strings.Contains(out, "confirmed: "+text) {
 		s.Errorf("produce said %s", out)
 	}
-	if out := s.exec(3, "rmq-entrypoint", "consume", "--brokers", "tasks.haproxy:5670", "--count", "1"); !strings.Contains(out, "received: "+text) {
+	if out := s.exec(3, "env", brokers, "rmq-entrypoint", "consume", "--count", "1"); !strings.Contains(out, "received: "+text) {
 		s.Errorf("consume said %s", out)
 	}
 }

@@ -107,27 +107,12 @@ func newDemo(t *testing.T, name string) *demo {
 	}
 	c := &cluster{T: t, id: fmt.Sprintf("%06x", rand.IntN(1<<24)), subnet: fmt.Sprintf("10.%d.%d", 200+rand.IntN(50), rand.IntN(256))}
 	d := &demo{cluster: c, project: label + "-" + name, ports: map[string]int{}, password: "password" + c.id}
-	// The label lets sweep take the containers and volumes of an interrupted run.
-	override := filepath.Join(t.TempDir(), "label.yml")
-	var b strings.Builder
-	rabbits := []string{"rabbitmq1", "rabbitmq2", "rabbitmq3", "rabbitmq4", "rabbitmq5"}
-	for _, kind := range []struct {
-		name, suffix string
-		of           []string
-	}{{"services", "", append([]string{"consul", "dnsmasq", "haproxy"}, rabbits...)}, {"volumes", "-data", append([]string{"consul"}, rabbits...)}} {
-		fmt.Fprintf(&b, "%s:\n", kind.name)
-		for _, name := range kind.of {
-			fmt.Fprintf(&b, "  %s%s: {labels: [%s]}\n", name, kind.suffix, label)
-		}
-	}
-	if err := os.WriteFile(override, []byte(b.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	override := labelled(t, "consul", "dnsmasq", "haproxy")
 	d.env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+d.project, "COMPOSE_FILE=docker-compose.yml:"+override, "SUBNET="+c.subnet, "BIND=127.0.0.1",
 		"RABBITMQ_IMAGE=", "RMQ_ENTRYPOINT_IMAGE=", "RABBITMQ_ERLANG_COOKIE=cookie-that-is-long-enough-"+c.id,
 		"RABBITMQ_DEFAULT_USER=operator", "RABBITMQ_DEFAULT_PASS="+d.password, fmt.Sprintf("UP_TIMEOUT=%.0f", slow(300*time.Second).Seconds()))
 	ports := []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS"}
-	for _, rabbit := range rabbits {
+	for _, rabbit := range demoNodes {
 		ports = append(ports, strings.ToUpper(rabbit), strings.ToUpper(rabbit)+"_MANAGEMENT")
 	}
 	for _, port := range ports {
@@ -142,6 +127,29 @@ func newDemo(t *testing.T, name string) *demo {
 		d.remove()
 	})
 	return d
+}
+
+var demoNodes = []string{"rabbitmq1", "rabbitmq2", "rabbitmq3", "rabbitmq4", "rabbitmq5"}
+
+// labelled is a file for Compose by which the services have the label that lets sweep take the containers and volumes of
+// an interrupted run.
+func labelled(t *testing.T, services ...string) string {
+	t.Helper()
+	override := filepath.Join(t.TempDir(), "label.yml")
+	var b strings.Builder
+	for _, kind := range []struct {
+		name, suffix string
+		of           []string
+	}{{"services", "", append(services, demoNodes...)}, {"volumes", "-data", append([]string{"consul"}, demoNodes...)}} {
+		fmt.Fprintf(&b, "%s:\n", kind.name)
+		for _, name := range kind.of {
+			fmt.Fprintf(&b, "  %s%s: {labels: [%s]}\n", name, kind.suffix, label)
+		}
+	}
+	if err := os.WriteFile(override, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return override
 }
 
 // remove takes everything of the project away, without the scripts if these do not do it.

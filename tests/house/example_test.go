@@ -122,17 +122,19 @@ func TestExamples(t *testing.T) {
 	}
 	published := regexp.MustCompile(`(?m)(?:^\s+- |\[)"?(\S*?):\$\{(\w+_PORT):-\d+\}:`)
 	text := read("docker-compose.yml")
-	ports := published.FindAllStringSubmatch(text, -1)
-	if len(ports) < 14 {
-		t.Fatalf("docker-compose.yml publishes %d ports", len(ports))
-	}
-	for _, port := range ports {
-		want := "${BIND:-127.0.0.1}"
-		if port[2] == "CONSUL_PORT" || port[2] == "HAPROXY_STATS_PORT" {
-			want = "127.0.0.1"
+	for _, name := range []string{"docker-compose.yml", "secure.yml"} {
+		ports := published.FindAllStringSubmatch(read(name), -1)
+		if len(ports) != 14 {
+			t.Fatalf("%s publishes %d ports, want 14", name, len(ports))
 		}
-		if port[1] != want {
-			t.Errorf("%s is published on %s, and not on %s", port[2], port[1], want)
+		for _, port := range ports {
+			want := "${BIND:-127.0.0.1}"
+			if port[2] == "CONSUL_PORT" || port[2] == "HAPROXY_STATS_PORT" {
+				want = "127.0.0.1"
+			}
+			if port[1] != want {
+				t.Errorf("%s: %s is published on %s, and not on %s", name, port[2], port[1], want)
+			}
 		}
 	}
 	if !strings.Contains(read("example.env"), "\nBIND=127.0.0.1\n") {
@@ -156,5 +158,24 @@ func TestExamples(t *testing.T) {
 	}
 	if !strings.Contains(text, "NOT for production") {
 		t.Error("docker-compose.yml does not say what it is not")
+	}
+
+	// What goes to production has each secret in a file.
+	for _, name := range []string{"secure.yml", "stack.yml"} {
+		text := read(name)
+		if m := required.FindString(text); m != "" {
+			t.Errorf("%s has a secret in a variable: %s", name, m)
+		}
+		for _, secret := range []string{"RABBITMQ_ERLANG_COOKIE_FILE", "CONSUL_HTTP_TOKEN_FILE", "/conf.d/30-user.conf"} {
+			if !strings.Contains(text, secret) {
+				t.Errorf("%s does not have %s", name, secret)
+			}
+		}
+	}
+	if text := read("stack.yml"); strings.Contains(text, "8404,") || !strings.Contains(text, "STATISTICS: 127.0.0.1:8404") {
+		t.Error("stack.yml gives the statistics, which ask for no password, to every address")
+	}
+	if text := read("secure/haproxy.cfg"); strings.Contains(text, "verify none") || !strings.Contains(text, "verify required verifyhost") {
+		t.Error("the balancer does not look at certificates")
 	}
 }
