@@ -111,7 +111,9 @@ func FuzzURLs(f *testing.F) {
 		} else if n, perr := strconv.Atoi(u.Port()); u.Hostname() == "" || u.Port() != "" && (perr != nil || n < 1 || n > 65535) {
 			t.Fatalf("%q is %+v", raw, u)
 		}
-		if kept, err := consulAddress(raw); err != nil {
+		if holdsUser(raw) {
+			silent("an error", errConsulUser.Error())
+		} else if kept, err := consulAddress(raw); err != nil {
 			silent("an error", err.Error())
 		} else if !strings.HasPrefix(raw, "unix:///") { // that is a path
 			silent("what is kept", kept)
