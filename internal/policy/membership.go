@@ -381,7 +381,7 @@ func recordChanged(t *turn) Verdict {
 		if _, on := r.Members[m]; on || !slices.Contains(v.Running, m) {
 			continue
 		}
-		switch long := t.Seen.Now.Sub(g.At) > 2*t.TTL; {
+		switch long := t.goneFor(m, g) > 2*t.TTL; {
 		case !gone:
 			return t.write(r.With(m, ""), "a running member was not on record: added "+m)
 		case g.Forgotten: // it was joined again by hand
@@ -406,7 +406,7 @@ func recordWrong(t *turn, why string) Verdict {
 func membersOnRecord(t *turn) Verdict {
 	if r := t.Seen.Record.Value.Record; !takenOff(t, r) {
 		t.State.Upkeep.RecordSize = len(r.Members)
-		t.State.Upkeep.ToForget = membersToForget(r, t.State.View.View, t.Node, t.Seen.Now)
+		t.State.Upkeep.ToForget = t.membersToForget(r)
 	}
 	return Verdict{}
 }

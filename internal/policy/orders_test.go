@@ -189,7 +189,11 @@ func TestMembersToForget(t *testing.T) {
 		{"came back", r.Left("c", "", long).With("c", "vnew"), "a,b,c,d", "a,b,d", "a", ""},
 		{"nobody runs", r.Left("c", "", long), "a,b,c,d", "", "a", ""},
 	} {
-		if got := membersToForget(c.r, viewOf(c.members, c.runs), c.node, began); strings.Join(got, ",") != c.want {
+		w := newWorld()
+		w.set.Node, w.record, w.s.View.View = c.node, c.r, viewOf(c.members, c.runs)
+		w.sawGone()
+		at := &turn{Settings: w.set, State: w.s, Seen: Observation{Now: began}}
+		if got := at.membersToForget(c.r); strings.Join(got, ",") != c.want {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}
