@@ -396,6 +396,33 @@ func recordChanged(t *turn) Verdict {
 	return Verdict{}
 }
 
+// recordAgainst is what a verified node says, without looking further, of a record that speaks
+// against it: that of another cluster, or one on which its volume was given up.
+func recordAgainst(t *turn) Verdict {
+	r := t.Seen.Record.Value.Record
+	if !t.State.Membership.Verified || r.State != peers.Formed {
+		return Verdict{}
+	}
+	if r.ClusterID != t.State.View.ClusterID {
+		if q := t.viewNow(); q != nil {
+			return ask(*q)
+		}
+	}
+	if r.ClusterID == t.State.View.ClusterID {
+		if why := r.Refuses(t.Node, t.Volume, r.ClusterID); why != "" && !takenOff(t, r) {
+			return recordWrong(t, why)
+		}
+		return Verdict{}
+	}
+	if did[WriteRecord](t).Done { // looked at again with the next beat
+		return Verdict{}
+	}
+	if v, applies := renamed(t, r); applies {
+		return v
+	}
+	return recordWrong(t, split(t.State.View.View, r))
+}
+
 func recordWrong(t *turn, why string) Verdict {
 	t.State.Fault = Fault{Reason: why}
 	return critical("%s", why)
