@@ -95,41 +95,13 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if err := statedir.Sign(held); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
-	var getenv func(string) string
-	read := func() { // not in the runtime file, which holds no secrets
-		user, err := config.UserFiles(os.Getenv, rt.RabbitMQ())
-		if err != nil { // written since the start
-			log.Warn("cannot read RabbitMQ's files: the check goes by the environment alone", "err", err)
-		}
-		getenv = config.Defaults(os.Getenv, user)
-	}
-	read()
-	urls, err := config.AMQPURLs(rt.Config, getenv)
-	if err != nil {
+	in := &login{log: log, version: rt.RabbitMQ()}
+	if err := in.begin(rt.Config); err != nil {
 		return err
 	}
-	checker, err := healthcheck.New(healthcheck.Options{URLs: urls, Timeout: min(3*time.Second, rt.Config.TTL/5), Log: log})
-	if err != nil {
-		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
-	}
-	defer within(300*time.Millisecond, checker.Close)
-	move := func(cfg config.Config) error {
-		urls, err := config.AMQPURLs(cfg, getenv)
-		if err != nil {
-			return err
-		}
-		return checker.Move(urls, listed(cfg))
-	}
-	if err := move(rt.Config); err != nil {
-		return err
-	}
-	ready := func(cfg config.Config) error {
-		read()
-		checker.Ready()
-		return move(cfg)
-	}
+	defer within(300*time.Millisecond, in.checker.Close)
 	ask := func(ctx context.Context) ([]healthcheck.Node, error) {
-		return managementNodes(ctx, config.DefaultUser(getenv), rt.Config.Management)
+		return managementNodes(ctx, in.user(), rt.Config.Management)
 	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
@@ -140,7 +112,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: &managementPort{ask: ask, log: log}},
+		Check: in.check, Closed: in.checker.Closed(), ports: ports{move: in.move, ready: in.ready, managed: &managementPort{ask: ask, log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(status http.Handler) (io.Closer, error) {
 		serve, err := serve(rt.Config.HTTP, status)
@@ -189,7 +161,7 @@ func newCompanion(s Surroundings) *companion {
 		Role: policy.Role(rt.Role), ClusterID: rt.Cluster, Claim: rt.Claim, VerifiedSince: rt.Verified,
 	}, time.Now())
 	c.board.ttl, c.board.looked = cfg.TTL, time.Now()
-	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt)}
+	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt), entered: map[string]bool{}}
 	return c
 }
 
