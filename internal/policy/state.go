@@ -21,6 +21,7 @@ type Settings struct {
 	Interval        time.Duration // between heartbeats; 0: a third of the TTL
 	DeregisterAfter time.Duration // critical for longer, and Consul removes the entry
 	JoinTimeout     time.Duration
+	StopTimeout     time.Duration // after which a stop hangs; 0: 12 s
 	RecordKey       string
 
 	ForceBoot            bool // the last copy carries on by itself
@@ -36,6 +37,10 @@ func (set Settings) Beat() time.Duration { return cmp.Or(set.Interval, set.TTL/3
 // Patience is what others get for what they do once in a heartbeat, and RabbitMQ and networks
 // for what takes them a moment, however short the time between this node's heartbeats is set.
 func (set Settings) Patience() time.Duration { return max(set.Beat(), min(set.TTL/3, 10*time.Second)) }
+
+// StopBound is after how long a stop hangs. By default it is longer than RabbitMQ takes to stop: 2
+// to 8 s on two cores.
+func (set Settings) StopBound() time.Duration { return cmp.Or(set.StopTimeout, 12*time.Second) }
 
 // rabbitMQ is the version of this node's RabbitMQ; unknown, it is the zero one.
 func (set Settings) rabbitMQ() rabbitconf.Version {
