@@ -66,6 +66,7 @@ func TestEntrypoint(t *testing.T) {
 		"two misses":                        testTwoMisses,
 		"out of descriptors":                testOutOfDescriptors,
 		"seed with hosts ends":              testSeedWithHostsEnds,
+		"commands inherit nothing":          testCommandsInheritNothing,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,
 		"cluster id changes":                testClusterIDChanges,
