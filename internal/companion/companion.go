@@ -155,7 +155,7 @@ func newCompanion(s Surroundings) *companion {
 	c := &companion{Surroundings: s, dir: statedir.Of(cfg), settings: policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
 		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, StopTimeout: cfg.StopTimeout, RecordKey: cfg.RecordKey(),
-		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,
+		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), Adopted: rt.Queues == statedir.Adopted, QuorumQueues: rt.Queues == statedir.Quorum, OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,
 	}}
 	c.state = policy.Start(c.settings, policy.Membership{
 		Role: policy.Role(rt.Role), ClusterID: rt.Cluster, Claim: rt.Claim, VerifiedSince: rt.Verified,

@@ -25,7 +25,8 @@ func membership(t *turn) Verdict {
 	if proven, v := prove(t); !proven {
 		return v
 	}
-	if old := t.Seen.Volume.Marker; m.Role == Joining || old.Err == nil && old.Value != nil && old.Value.Regrow {
+	wiped := m.Role == Joining && (!m.New || t.SurvivingQueues && !t.Adopted) // or new, where replicas are ours to grow
+	if old := t.Seen.Volume.Marker; wiped || old.Err == nil && old.Value != nil && old.Value.Regrow {
 		t.State.Upkeep.GrowTries = growTries
 	}
 	since := m.VerifiedSince
@@ -47,7 +48,7 @@ func (t *turn) enrolled(e Enroll, err error) {
 	m, id := &t.State.Membership, e.Marker.ClusterID
 	was := m.Role
 	if on := t.Seen.Volume.Marker.Value; err == nil || on != nil && on.At.Equal(e.Marker.At) {
-		m.Role, m.ClusterID, m.Claim, m.VerifiedSince = Member, id, "", e.Since
+		m.Role, m.ClusterID, m.Claim, m.New, m.VerifiedSince = Member, id, "", false, e.Since
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
@@ -124,6 +125,7 @@ func prove(t *turn) (proven bool, v Verdict) {
 	_, gone := r.Gone[node]
 	switch mine := listed && on == t.Volume && on != ""; {
 	case mine && (r.Joining[node] != "" || r.NeverVerified(node)):
+		t.State.Membership.New = r.Joining[node] != ""
 		return publish(r.With(node, on), "a member now")
 	case mine && r.Versions[node] != t.Version:
 		return publish(r, "on record with RabbitMQ "+t.Version)

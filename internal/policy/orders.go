@@ -75,7 +75,7 @@ func leaving(t *turn) Verdict {
 			t.say(Warn, "this node left the cluster for good: stopping the server")
 			return do(StopServer{})
 		}
-		return outOfService(t, "left the cluster for good: the server stops")
+		return outOfService(t, "leaving the cluster for good: it has left, and the server stops")
 	case interrupted && err != nil:
 		return outOfService(t, fmt.Sprintf("leaving the cluster for good: the command was interrupted, and whether the node is off the record cannot be told: %v", err))
 	case interrupted && t.State.Server.Phase == Serving:

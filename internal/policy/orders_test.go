@@ -89,7 +89,7 @@ func TestLeaving(t *testing.T) {
 	left := func(ago time.Duration) peers.Record { return formed("a,b").Left("a", "told to", began.Add(-ago)) }
 	cannot := func(err error) func(*world) { return func(w *world) { w.fails["EndMaintenance"] = err } }
 	here, gone := Maintenance{}, Maintenance{Done: true}
-	const went = "critical: left the cluster for good: the server stops"
+	const went = "critical: leaving the cluster for good: it has left, and the server stops"
 	const leaves, ends = "critical: leaving the cluster for good", "ask record; EndMaintenance(revive=true unwatched=true); "
 	says := func(words string) func(w *world) string {
 		return func(w *world) string { return check(w.logged(words), fmt.Sprint(w.log)) }

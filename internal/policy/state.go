@@ -26,6 +26,8 @@ type Settings struct {
 
 	ForceBoot            bool // the last copy carries on by itself
 	SurvivingQueues      bool // queues are kept through the loss of a node
+	Adopted              bool // another program founded the cluster: its queues are left as they are
+	QuorumQueues         bool // queues that name no type are quorum queues
 	OwnPartitionHandling bool // cluster_partition_handling is the user's own
 	Replaced             bool // an earlier companion of this server was lost
 }
@@ -108,6 +110,7 @@ type Membership struct {
 	Role          Role
 	ClusterID     string // of the marker, or verified
 	Claim         string // of the record it was started under, until it is verified
+	New           bool   // it joined under a name that had no volume before
 	Verified      bool
 	VerifiedSince time.Time // the first time since the server started
 }
