@@ -60,6 +60,7 @@ type Result struct {
 	Alarm    string // RabbitMQ's word for the alarm that blocks publishers, as "low on memory"
 	Stopping bool   // the server said that it shuts down, and has not answered since
 	Draining bool   // the server said that it goes into maintenance, and has not answered since
+	Refused  bool   // the login was: its user, its password, or its virtual host
 	Missed   bool   // the last check failed, and State is what the one before it saw: by [Steady]
 	Unknown  bool   // nothing was seen: this process, or this host, has no file descriptor left
 }
@@ -320,11 +321,11 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 		case exhausted(err) && !c.last.Stopping && !c.last.Draining:
 			return nil, Result{Unknown: true, Reason: line(t.label + ": " + text(err))}
 		case errors.Is(err, amqp.ErrSASL), errors.As(err, &word) && word.Server && word.Code == amqp.AccessRefused:
-			return nil, Result{State: Warning, Reason: line(fmt.Sprintf(
+			return nil, Result{State: Warning, Refused: true, Reason: line(fmt.Sprintf(
 				"%s: login refused for user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS, or RMQ_AMQP_URL: %s",
 				t.label, t.uri.Username, text(err)))}
 		case word != nil && word.Server && word.Code == amqp.NotAllowed:
-			return nil, Result{State: Warning, Reason: line(fmt.Sprintf(
+			return nil, Result{State: Warning, Refused: true, Reason: line(fmt.Sprintf(
 				"%s: virtual host %q is not open to user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_VHOST and RABBITMQ_DEFAULT_USER, or RMQ_AMQP_URL: %s",
 				t.label, t.uri.Vhost, t.uri.Username, text(err)))}
 		case word != nil && word.Server:

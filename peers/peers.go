@@ -46,6 +46,7 @@ type View struct {
 	Khepri     bool     // the members decide by majority (Raft), not by Mnesia
 	Connected  []string // nodes whose Erlang VM is up and connected, RabbitMQ running there or not
 	Pauses     bool     // RabbitMQ here is to pause in a minority (Mnesia)
+	Paired     bool     // of two members, each has a replica of some quorum queue (Mnesia)
 	Stops      bool     // the server is being stopped, though RabbitMQ may still run and listen
 
 	Listeners []Listener // where this node takes AMQP connections; none: it does not say, or is in maintenance mode

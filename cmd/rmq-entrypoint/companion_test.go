@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -259,6 +260,24 @@ func testOutOfDescriptors(t *testing.T, w *world) {
 	}
 	n.kill(s.PID)
 	n.companionEnds()
+}
+
+// What the companion runs inherits nothing of its own: an orphan of RabbitMQ's command line would
+// keep the lock that says who is the companion, and the next one could not start.
+func testCommandsInheritNothing(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	b, err := os.ReadFile(n.path("ctl.files"))
+	expect.Must(t, err)
+	held := strings.Fields(string(b))
+	if !slices.Contains(held, "/dev/null") {
+		t.Fatalf("what a command has open is not seen: %q", held)
+	}
+	for _, file := range held {
+		if strings.HasPrefix(file, n.volume("")) || strings.HasPrefix(file, "socket:") {
+			t.Errorf("a command inherited %s", file)
+		}
+	}
 }
 
 // With RMQ_HOSTS the companion of a seed has a lock and a hosts file to keep, and ends all

@@ -106,6 +106,7 @@ shift 3
 dir=$RMQ_TEST_ROOT/$node
 echo "$node $*" | tr '\n' ' ' >>"$RMQ_TEST_DIR/ctl"
 echo >>"$RMQ_TEST_DIR/ctl"
+ls -l /proc/$$/fd/ | sed -n 's/.*-> //p' >>"$RMQ_TEST_DIR/ctl.files"
 hosts=$RABBITMQ_DATA_DIR/mnesia/$RABBITMQ_NODENAME-entrypoint/hosts
 echo "$node ${ERL_INETRC:-none} $(grep -v '^#' "$hosts" 2>/dev/null | tr '\n' ';')" >>"$RMQ_TEST_DIR/ctl.hosts"
 case "$*" in

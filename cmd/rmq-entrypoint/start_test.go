@@ -69,6 +69,7 @@ func TestEntrypoint(t *testing.T) {
 		"login waits for READY":             testLoginWaitsForReady,
 		"companion keeps secrets":           testCompanionKeepsSecrets,
 		"seed with hosts ends":              testSeedWithHostsEnds,
+		"commands inherit nothing":          testCommandsInheritNothing,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,
 		"cluster id changes":                testClusterIDChanges,
@@ -162,8 +163,8 @@ func testSeed(t *testing.T, w *world) {
 
 	config, err := os.ReadFile(n.state("rabbitmq.config"))
 	expect.Must(t, err)
-	if string(config) != seedConfig {
-		t.Errorf("rabbitmq.config:\n%s\nwant:\n%s", config, seedConfig)
+	if want := strings.Replace(seedConfig, "SERVICE", w.service, 1); string(config) != want {
+		t.Errorf("rabbitmq.config:\n%s\nwant:\n%s", config, want)
 	}
 	cookie, err := os.Stat(n.volume(".erlang.cookie"))
 	if err != nil || cookie.Mode().Perm() != 0o400 {
@@ -233,7 +234,8 @@ const seedConfig = `%% Written by rmq-entrypoint at each start of this node: edi
   {default_queue_type,rabbit_quorum_queue},
   {default_policies,[{operator,[{<<"rmq-entrypoint-delivery-limit">>,[{<<"vhost_pattern">>,".*"},{<<"queue_pattern">>,<<".*">>},{<<"delivery_limit">>,-1}]}]}]},
   {quorum_membership_reconciliation_enabled,true},
-  {quorum_membership_reconciliation_target_group_size,3}
+  {quorum_membership_reconciliation_target_group_size,3},
+  {cluster_name,<<"SERVICE">>}
  ]}
 ].
 `

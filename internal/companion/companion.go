@@ -102,11 +102,14 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if err := statedir.Sign(held); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
-	checker, ports, err := logins(*rt, log)
-	if err != nil {
+	in := &login{log: log, version: rt.RabbitMQ()}
+	if err := in.begin(rt.Config); err != nil {
 		return err
 	}
-	defer within(300*time.Millisecond, checker.Close)
+	defer within(300*time.Millisecond, in.checker.Close)
+	ask := func(ctx context.Context) ([]healthcheck.Node, error) {
+		return managementNodes(ctx, in.user(), rt.Config.Management)
+	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
@@ -116,7 +119,8 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checksOf(checker), Closed: checker.Closed(), ports: ports,
+		Check: in.check, Closed: in.checker.Closed(),
+		ports: ports{move: in.move, ready: in.ready, managed: &managementPort{port: rt.Config.Management.Port, ask: ask, log: log}},
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(ready, status http.Handler) (io.Closer, error) {
 		opened, err := open(rt.Config, ready, status, log)
@@ -158,14 +162,14 @@ func newCompanion(s Surroundings) *companion {
 	reg := consul.Registration(rt)
 	c := &companion{Surroundings: s, files: files{dir: statedir.Of(cfg)}, settings: policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
-		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, RecordKey: cfg.RecordKey(),
-		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,
+		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, StopTimeout: cfg.StopTimeout, RecordKey: cfg.RecordKey(),
+		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), Adopted: rt.Queues == statedir.Adopted, QuorumQueues: rt.Queues == statedir.Quorum, OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,
 	}}
 	c.state = policy.Start(c.settings, policy.Membership{
 		Role: policy.Role(rt.Role), ClusterID: rt.Cluster, Claim: rt.Claim, VerifiedSince: rt.Verified,
 	}, time.Now())
 	c.board.ttl, c.board.looked = cfg.TTL, time.Now()
-	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt)}
+	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt), entered: map[string]bool{}}
 	return c
 }
 

@@ -22,7 +22,7 @@ func (c *companion) loop(ctx context.Context) error {
 	end := c.background(ctx)
 	tick := time.NewTicker(c.settings.Beat())
 	defer tick.Stop()
-	late := time.NewTimer(policy.StopUsually) // of a server that stops
+	late := time.NewTimer(c.settings.StopBound()) // of a server that stops
 	late.Stop()
 	soon := time.NewTimer(time.Hour) // before the next tick
 	soon.Stop()
@@ -160,7 +160,7 @@ func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, 
 		}
 	}
 	if e.Withdraw {
-		late.Reset(policy.StopUsually)
+		late.Reset(c.settings.StopBound())
 		c.withdraw(ctx, e.Why, 2*time.Second)
 	}
 	if e.Mark != nil {

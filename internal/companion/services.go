@@ -23,9 +23,10 @@ type services struct {
 	reg     peers.Registration
 	moved   bool // the entry may have another port than reg
 	plugins []consul.PluginService
-	denied  time.Time // when Consul last refused a plugin's service
-	missed  error     // why Consul could not be asked or told in this heartbeat
-	away    time.Time // since when it cannot; zero: it can
+	entered map[string]bool // services of plugins that are registered, as far as is known
+	denied  time.Time       // when Consul last refused a plugin's service
+	missed  error           // why Consul could not be asked or told in this heartbeat
+	away    time.Time       // since when it cannot; zero: it can
 }
 
 // ensure finds out this node's address, once Consul answers, and makes the entry of a node
@@ -163,6 +164,9 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client, standi
 		}
 		if silent != nil {
 			status, reason = policy.Critical, silent.Error()
+			if !s.entered[e.Service] { // Consul logs each report of a check that is not there; one of an earlier companion's lapses
+				continue
+			}
 		}
 		err := peers.Report(ctx, client, e.Registration, status, reason)
 		if errors.Is(err, peers.ErrUnregistered) && silent == nil {
@@ -171,6 +175,7 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client, standi
 				err = peers.Report(ctx, client, e.Registration, status, reason)
 			}
 		}
+		s.entered[e.Service] = err == nil || s.entered[e.Service] && !errors.Is(err, peers.ErrUnregistered)
 		if consul.Denied(err) {
 			if s.denied.IsZero() {
 				s.log.Warn("management and Prometheus are not registered", "err", err)

@@ -1,12 +1,23 @@
 package companion
 
 import (
+	"context"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
-	"testing"
+	"rmq-entrypoint/tests/expect"
 )
 
 // Without an address of Consul's name there is none of the node's either: nothing is registered.
@@ -25,4 +36,55 @@ func TestLocate(t *testing.T) {
 	if kept, err := statedir.ReadRuntime(cfg.StateDir); err != nil || kept.Address != s.reg.Address {
 		t.Errorf("the next companion reads %+v, %v", kept, err)
 	}
+}
+
+// Consul is told nothing of a plugin's service that it does not have: it logs each such word. One
+// that is registered turns critical when its port is silent.
+func TestPluginsAreReported(t *testing.T) {
+	var updates, unknown, registered atomic.Int32
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v1/agent/check/update/"):
+			if updates.Add(1); registered.Load() == 0 {
+				unknown.Add(1)
+				http.Error(w, "Unknown check ID", http.StatusNotFound)
+			}
+		case r.URL.Path == "/v1/agent/service/register":
+			registered.Add(1)
+		case strings.HasPrefix(r.URL.Path, "/v1/agent/service/"):
+			http.NotFound(w, r)
+		case strings.HasPrefix(r.URL.Path, "/v1/agent/"):
+			_, _ = w.Write([]byte("{}"))
+		default:
+			_, _ = w.Write([]byte("[]"))
+		}
+	}))
+	defer agent.Close()
+	client, err := api.NewClient(&api.Config{Address: agent.URL})
+	expect.Must(t, err)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	expect.Must(t, err)
+	port := ln.Addr().(*net.TCPAddr).Port
+	expect.Must(t, ln.Close())
+	c := companionFor(config.Config{Service: "rabbitmq", Node: "rabbit@a", StateDir: t.TempDir(), Management: rabbitconf.Listener{Port: port}}, statedir.Runtime{Address: "127.0.0.1", Boot: "boot"}, nil)
+	report := func(want, wantUnknown, wantRegistered int32) {
+		t.Helper()
+		ctx, done := context.WithTimeout(t.Context(), 10*time.Second)
+		defer done()
+		c.services.reportPlugins(ctx, client, peers.Serving, "passing", "answers")
+		if updates.Load() != want || unknown.Load() != wantUnknown || registered.Load() != wantRegistered {
+			t.Errorf("%d reports, %d of what is not there, %d registrations; want %d, %d, %d", updates.Load(), unknown.Load(), registered.Load(), want, wantUnknown, wantRegistered)
+		}
+	}
+	report(0, 0, 0) // its port is silent: it is not enabled
+	report(0, 0, 0)
+	ln, err = net.Listen("tcp", ln.Addr().String())
+	expect.Must(t, err)
+	report(2, 1, 1)
+	report(3, 1, 1)
+	expect.Must(t, ln.Close())
+	report(4, 1, 1) // it is told that it is silent
+	registered.Store(0)
+	report(5, 2, 0) // Consul lost it
+	report(5, 2, 0)
 }

@@ -148,6 +148,12 @@ const heartbeats = 3
 // longestInterval keeps a node that is long in a check's TTL from being looked at rarely.
 const longestInterval = 10 * time.Second
 
+// How long a stop may be given. RabbitMQ takes 2 to 8 s on two cores.
+const (
+	shortestStop = 5 * time.Second
+	longestStop  = 10 * time.Minute
+)
+
 // judgeTimes judges how long things may take, each against those that it depends on.
 func (cfg *Config) judgeTimes() error {
 	if cfg.TTL < 10*time.Second || cfg.TTL > 24*time.Hour {
@@ -177,6 +183,10 @@ func (cfg *Config) judgeTimes() error {
 		if t.d < cfg.TTL {
 			return fmt.Errorf("%s %s: must be at least the TTL (%s)", t.name, t.d, cfg.TTL)
 		}
+	}
+	if cfg.StopTimeout < shortestStop || cfg.StopTimeout > longestStop {
+		return fmt.Errorf("--stop-timeout (RMQ_STOP_TIMEOUT) %s: takes %s, as RabbitMQ needs some seconds to stop, to %s. "+
+			"It is to be less than what ends the container (docker stop --timeout, stop_grace_period, terminationGracePeriodSeconds)", cfg.StopTimeout, shortestStop, longestStop)
 	}
 	// A blank node measures how long a claim has been dead anew at each of its starts, and
 	// the lock of the dead seed stays shut for its delay.

@@ -83,6 +83,14 @@ func TestIntervals(t *testing.T) {
 			t.Errorf("%v: %v", env, err)
 		}
 	}
+	for text, want := range map[string]bool{"": true, "5s": true, "10m": true, "4999ms": false, "0": false, "-1s": false, "601s": false} {
+		switch cfg, err := FromEnvironment(expect.Environ("RMQ_STOP_TIMEOUT=" + text)); {
+		case (err == nil) != want, text == "" && cfg.StopTimeout != 12*time.Second:
+			t.Errorf("stop timeout %q: %s, %v", text, cfg.StopTimeout, err)
+		case err != nil:
+			expect.Says(t, err.Error(), "--stop-timeout", "RMQ_STOP_TIMEOUT", "5s", "10m", "stop_grace_period")
+		}
+	}
 }
 
 // A command's settings are those of the server, but for what it was given itself.

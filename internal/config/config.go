@@ -33,7 +33,8 @@ type Config struct {
 	WaitTimeout  time.Duration
 	JoinTimeout  time.Duration
 	ClaimTimeout time.Duration
-	AMQPURL      string // without a password
+	StopTimeout  time.Duration // of a server that hangs in its stop
+	AMQPURL      string        // without a password
 	HTTP         string
 	ConfigFile   string
 	StateDir     string

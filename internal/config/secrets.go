@@ -59,9 +59,15 @@ func AMQPURLs(cfg Config, getenv func(string) string) ([]string, error) {
 		if err != nil {
 			return nil, errors.New("RMQ_AMQP_URL (--amqp-url) is not a URL")
 		}
-		// The setting without its password tells whether it came from the variable,
-		// which a flag overrules.
-		if v, err := url.Parse(given); err == nil && v.User != nil && u.User != nil && v.User.Username() == u.User.Username() && v.Host == u.Host {
+		// The setting is without its password, and a flag overrules the variable. In the
+		// variable's file others may have replaced user and password since the start.
+		_, flag := cfg.Flags["amqp-url"]
+		v, err := url.Parse(given)
+		switch {
+		case !flag && given != "" && (err != nil || v.Host != u.Host):
+			return nil, fmt.Errorf("RMQ_AMQP_URL_FILE holds another address than %s by now: put that back, or restart this container", u.Host)
+		case err != nil || v.User == nil || v.Host != u.Host:
+		case !flag, u.User != nil && v.User.Username() == u.User.Username():
 			u.User = v.User
 		}
 		if u.User == nil {

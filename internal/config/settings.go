@@ -64,6 +64,7 @@ func Settings(cfg *Config) []Setting {
 		{"wait-timeout", []string{"RMQ_WAIT_TIMEOUT"}, dur(&cfg.WaitTimeout, 10*time.Minute), "how long a blank node waits before it exits and is restarted", ""},
 		{"join-timeout", []string{"RMQ_JOIN_TIMEOUT"}, dur(&cfg.JoinTimeout, 5*time.Minute), "how long a joiner may take to get ready before it is stopped and decides afresh", ""},
 		{"claim-timeout", []string{"RMQ_CLAIM_TIMEOUT"}, dur(&cfg.ClaimTimeout, 0), "how long a dead seed's claim is left alone, and what DNS alone knows holds up a founding; over twice the TTL", "3 × ttl"},
+		{"stop-timeout", []string{"RMQ_STOP_TIMEOUT"}, dur(&cfg.StopTimeout, 12*time.Second), "how long a server may take to stop before the companion ends it, 5s to 10m: less than what ends the container", ""},
 		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
 		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},

@@ -78,10 +78,7 @@ func Decide(ctx context.Context, with formation.Options) (formation.Plan, error)
 // out, or was never verified and its name is another's: two servers of one name disturb the
 // cluster that one of them is in. A verified member's name is its own.
 func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state statedir.Found, rt statedir.Runtime) (formation.Plan, error) {
-	if err := refused(ctx, log, c, rt.Config, state); err != nil {
-		return formation.Plan{}, err
-	}
-	if state.Cluster == "" {
+	if state.Cluster == "" { // who is there is more to the point than what is on record
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		client, err := c.Client(ctx)
@@ -91,6 +88,9 @@ func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 		if consul.NameTaken(err) {
 			return formation.Plan{}, secondOfName(rt.Config.Node, err)
 		}
+	}
+	if err := refused(ctx, log, c, rt.Config, state); err != nil {
+		return formation.Plan{}, err
 	}
 	if state.Volume == "" {
 		// On the volume before it goes on record: a name that only the record knew would be

@@ -23,7 +23,7 @@ func defaultQueues(log *slog.Logger, h host, p formation.Plan) (string, error) {
 	if queues == "" {
 		queues = undecidedQueues(h, blank)
 	}
-	if queues == statedir.Classic && h.rt.Config.SurvivingQueues() && !h.version.Mirrors() {
+	if queues != statedir.Quorum && h.rt.Config.SurvivingQueues() && !h.version.Mirrors() {
 		log.Info("queues that name no type are classic, as they were when this cluster was founded (--queues, RMQ_QUEUES)")
 	}
 	if err := dir.WriteQueues(statedir.Queues{Default: queues}); err != nil {
@@ -40,8 +40,10 @@ func undecidedQueues(h host, blank bool) string {
 	if !blank {
 		v = statedir.Of(h.rt.Config).LastRan().Version
 	}
-	adopted := h.state.Role == statedir.Member && h.state.Cluster == ""
-	if !h.rt.Config.SurvivingQueues() || v.Mirrors() || adopted {
+	switch {
+	case h.state.Role == statedir.Member && h.state.Cluster == "":
+		return statedir.Adopted
+	case !h.rt.Config.SurvivingQueues() || v.Mirrors():
 		return statedir.Classic
 	}
 	return statedir.Quorum

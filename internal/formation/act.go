@@ -184,7 +184,7 @@ func defaultQueues(all []peers.Peer, join []string) string {
 		if !slices.Contains(join, p.Node) {
 			continue
 		}
-		if p.Queues == statedir.Quorum || p.Queues == statedir.Classic {
+		if slices.Contains([]string{statedir.Quorum, statedir.Classic, statedir.Adopted}, p.Queues) {
 			return p.Queues
 		}
 		if v, err := rabbitconf.ParseVersion(p.Version); err == nil && v.Mirrors() {

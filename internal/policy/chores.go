@@ -47,14 +47,14 @@ const growTries = 10
 // growReplicas brings this node's replicas of quorum queues back, a few a beat, until there
 // is nothing left to do or it has failed too often. A node that joins, or joins again with
 // a blank volume, has none: RabbitMQ leaves them where they were declared, or lets them grow
-// in its own time. A user who keeps the queues to himself still gets back what a wiped
-// volume took.
+// in its own time. A user who keeps the queues to himself, or whose cluster was founded by another
+// program, still gets back what a wiped volume took, and nothing else.
 func growReplicas(t *turn) Verdict {
 	if t.State.Upkeep.GrowTries == 0 || did[GrowReplicas](t).Done {
 		return Verdict{}
 	}
 	few := 1
-	if t.SurvivingQueues {
+	if t.SurvivingQueues && !t.Adopted {
 		few = 3
 	}
 	return do(GrowReplicas{Few: few, Refill: !t.rabbitMQ().RefillsReplicas()})
@@ -140,8 +140,8 @@ func twoNodes(t *turn) Verdict {
 	case t.Seen.Now.Sub(up.PairSince) < 2*t.TTL:
 	case t.State.View.Khepri:
 		why = "TWO NODES: this cluster does not survive the loss of either, because RabbitMQ 4.2 and later decide by majority: add a third node"
-	case !t.rabbitMQ().Mirrors() && t.SurvivingQueues:
-		why = "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node, or set --queues (RMQ_QUEUES) to off"
+	case t.State.View.Paired, t.SurvivingQueues && t.QuorumQueues:
+		why = "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node"
 	}
 	if why != up.Warning {
 		if up.Warning = why; why != "" {

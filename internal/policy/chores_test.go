@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,11 +126,12 @@ func TestGrowReplicas(t *testing.T) {
 		ours    bool
 		want    string
 	}{
-		{"3.10.8", true, "GrowReplicas(3 refill=true)"}, {"3.13.7", true, "GrowReplicas(3 refill=false)"}, {"3.10.8", false, "GrowReplicas(1 refill=true)"}, {"4.0.5", false, "GrowReplicas(1 refill=false)"},
+		{"adopted 4.0.5", true, "GrowReplicas(1 refill=false)"}, {"3.10.8", true, "GrowReplicas(3 refill=true)"}, {"3.13.7", true, "GrowReplicas(3 refill=false)"}, {"3.10.8", false, "GrowReplicas(1 refill=true)"}, {"4.0.5", false, "GrowReplicas(1 refill=false)"},
 	} {
 		w := newWorld()
-		w.s.Upkeep.GrowTries, w.set.Version, w.set.SurvivingQueues = 1, c.version, c.ours
-		w.record.Versions["a"] = c.version
+		version, adopted := strings.CutPrefix(c.version, "adopted ")
+		w.s.Upkeep.GrowTries, w.set.Version, w.set.SurvivingQueues, w.set.Adopted = 1, version, c.ours, adopted
+		w.record.Versions["a"] = version
 		w.beat(t)
 		if trace := w.chores(t); trace[0] != c.want {
 			t.Errorf("%s, %t: %s", c.version, c.ours, trace)
@@ -235,7 +237,7 @@ func TestPauseMinorityIsReadBack(t *testing.T) {
 // Two members are warned of where they are worse than one, and not while a third may be on its way.
 func TestTwoNodes(t *testing.T) {
 	t.Parallel()
-	const khepri, quorum = "TWO NODES: this cluster does not survive the loss of either, because RabbitMQ 4.2 and later decide by majority: add a third node", "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node, or set --queues (RMQ_QUEUES) to off"
+	const khepri, quorum = "TWO NODES: this cluster does not survive the loss of either, because RabbitMQ 4.2 and later decide by majority: add a third node", "TWO NODES: quorum queues with a replica on both do not survive the loss of either: add a third node"
 	for _, c := range []struct {
 		version string
 		ours    bool
@@ -253,9 +255,16 @@ func TestTwoNodes(t *testing.T) {
 		{"4.3.6", true, true, "a,b,c", time.Minute, ""},
 		{"4.0.5", false, false, "a,b", time.Minute, ""},
 		{"3.10.8", true, false, "a,b", time.Minute, ""},
+		{"paired 4.0.5", false, false, "a,b", time.Minute, quorum}, // by what is, and not by what was set
+		{"paired 3.10.8", true, false, "a,b", time.Minute, quorum},
+		{"adopted 4.0.5", true, false, "a,b", time.Minute, ""},
 	} {
 		w := newWorld()
-		w.set.Version, w.set.SurvivingQueues = c.version, c.ours
+		kind, version, named := strings.Cut(c.version, " ")
+		if !named {
+			kind, version = "", c.version
+		}
+		w.set.Version, w.set.SurvivingQueues, w.set.QuorumQueues, w.s.View.Paired = version, c.ours, kind == "" && version != "3.10.8", kind == "paired"
 		w.s.View.Members, w.s.View.Khepri, w.s.Upkeep.PairSince = list(c.members), c.khepri, began.Add(-c.since)
 		w.seen = Observation{Now: began}
 		w.chores(t)
@@ -278,6 +287,33 @@ func TestTwoNodes(t *testing.T) {
 		w.s.View.Members = list("a,b")
 		if w.chores(t); w.s.Upkeep.Warning != "" || !w.s.Upkeep.PairSince.Equal(began) {
 			t.Errorf("%+v at first: %q", c, w.s.Upkeep.Warning)
+		}
+	}
+}
+
+// A new node grows replicas where they are this program's to grow; one whose volume was wiped gets
+// its own back everywhere.
+func TestWhoGrowsReplicas(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		ours, others bool // the setting; founded by another program
+		first        bool // no volume had the name before
+		want         bool
+	}{
+		{"new", true, false, true, true}, {"new, in an adopted cluster", true, true, true, false}, {"new, and queues are the user's", false, false, true, false},
+		{"wiped", true, false, false, true}, {"wiped, in an adopted cluster", true, true, false, true}, {"wiped, and queues are the user's", false, false, false, true},
+	} {
+		w := newWorld()
+		w.serves(Joining)
+		w.set.SurvivingQueues, w.set.Adopted = c.ours, c.others
+		w.record = formed("b,c").Joins("a", "va", began)
+		if !c.first {
+			w.record = formed("b,c").With("a", "earlier").Joins("a", "va", began)
+		}
+		w.known(viewOf("a,b,c", "a,b,c"))
+		if _, trace := w.beat(t); w.s.Upkeep.GrowTries > 0 != c.want || !w.s.Membership.Verified {
+			t.Errorf("%s: %d tries, %s", c.name, w.s.Upkeep.GrowTries, trace)
 		}
 	}
 }

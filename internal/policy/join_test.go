@@ -96,7 +96,7 @@ func TestJoinFails(t *testing.T) {
 			w.drained(Maintenance{Leaving: true, Done: true})
 			w.record = formed("a,b").Left("a", "told to", ago(time.Hour))
 			_, trace := w.beat(t)
-			return check(join(trace) == asks+"StopServer; critical: left the cluster for good: the server stops", join(trace), w.s.Join.StalledLooks == 2, fmt.Sprint(w.s.Join.StalledLooks, " looks"))
+			return check(join(trace) == asks+"StopServer; critical: leaving the cluster for good: it has left, and the server stops", join(trace), w.s.Join.StalledLooks == 2, fmt.Sprint(w.s.Join.StalledLooks, " looks"))
 		}},
 		{"it all takes too long", with(func(w *world) {
 			w.lasts = map[string]time.Duration{"catalog": 4 * time.Second, "view": 4 * time.Second}

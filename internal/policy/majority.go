@@ -13,10 +13,10 @@ import (
 // lost returns those of the members that took themselves off the record. One that left in
 // good order is about to be forgotten: only if that fails for long, its vote is lost, too.
 // One that somebody else gave up has its data.
-func lost(r peers.Record, members []string, now time.Time) []string {
+func (t *turn) lost(r peers.Record, members []string) []string {
 	return without(members, func(m string) bool {
 		g, gone := r.Gone[m]
-		return !gone || g.Another(m) || g.Left && now.Sub(g.At) < 2*leaveGrace
+		return !gone || g.Another(m) || g.Left && t.goneFor(m, g) < 2*leaveGrace
 	})
 }
 
@@ -52,7 +52,7 @@ func quorumLostKhepri(t *turn, r peers.Record) (loss quorumLoss, q *Question, er
 	v := &t.State.View
 	enough := func() bool {
 		// One that runs is not lost, whatever an earlier day's record says.
-		loss.lost = without(lost(r, v.Members, t.Seen.Now), func(m string) bool { return slices.Contains(v.Running, m) })
+		loss.lost = without(t.lost(r, v.Members), func(m string) bool { return slices.Contains(v.Running, m) })
 		// What joins while there is no majority holds no copy.
 		loss.otherCopies = slices.ContainsFunc(r.Names(), func(m string) bool { return m != t.Node && slices.Contains(v.Members, m) })
 		return 2*len(loss.lost) < len(v.Members)
@@ -81,8 +81,8 @@ func quorumLostMnesia(t *turn, r peers.Record) (loss quorumLoss, q *Question, er
 	if err != nil {
 		return loss, nil, err
 	}
-	missing := lost(r, w.Members, t.Seen.Now)
-	if len(lost(r, w.For, t.Seen.Now)) == 0 && !(w.Paused && 2*len(missing) >= len(w.Members)) {
+	missing := t.lost(r, w.Members)
+	if len(t.lost(r, w.For)) == 0 && !(w.Paused && 2*len(missing) >= len(w.Members)) {
 		return loss, nil, nil
 	}
 	// One that serves brings what this node waits for, and one that is not started may.
@@ -198,7 +198,7 @@ func carryOnOrder(t *turn) Verdict {
 	case err != nil:
 		return critical("carry on: %v", err)
 	}
-	still := lost(r.Record, order.Lost, t.Seen.Now)
+	still := t.lost(r.Record, order.Lost)
 	if r.State != peers.Formed || !r.Is(order.ClusterID) || len(still) == 0 {
 		return dropOrder(t, *order, still)
 	}

@@ -25,7 +25,8 @@ func membership(t *turn) Verdict {
 	if proven, v := prove(t); !proven {
 		return v
 	}
-	if old := t.Seen.Volume.Marker; m.Role == Joining || old.Err == nil && old.Value != nil && old.Value.Regrow {
+	wiped := m.Role == Joining && (!m.New || t.SurvivingQueues && !t.Adopted) // or new, where replicas are ours to grow
+	if old := t.Seen.Volume.Marker; wiped || old.Err == nil && old.Value != nil && old.Value.Regrow {
 		t.State.Upkeep.GrowTries = growTries
 	}
 	since := m.VerifiedSince
@@ -47,7 +48,7 @@ func (t *turn) enrolled(e Enroll, err error) {
 	m, id := &t.State.Membership, e.Marker.ClusterID
 	was := m.Role
 	if on := t.Seen.Volume.Marker.Value; err == nil || on != nil && on.At.Equal(e.Marker.At) {
-		m.Role, m.ClusterID, m.Claim, m.VerifiedSince = Member, id, "", e.Since
+		m.Role, m.ClusterID, m.Claim, m.New, m.VerifiedSince = Member, id, "", false, e.Since
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
@@ -124,6 +125,7 @@ func prove(t *turn) (proven bool, v Verdict) {
 	_, gone := r.Gone[node]
 	switch mine := listed && on == t.Volume && on != ""; {
 	case mine && (r.Joining[node] != "" || r.NeverVerified(node)):
+		t.State.Membership.New = r.Joining[node] != ""
 		return publish(r.With(node, on), "a member now")
 	case mine && r.Versions[node] != t.Version:
 		return publish(r, "on record with RabbitMQ "+t.Version)
@@ -377,7 +379,7 @@ func recordChanged(t *turn) Verdict {
 		if _, on := r.Members[m]; on || !slices.Contains(v.Running, m) {
 			continue
 		}
-		switch long := t.Seen.Now.Sub(g.At) > 2*t.TTL; {
+		switch long := t.goneFor(m, g) > 2*t.TTL; {
 		case !gone:
 			return t.write(r.With(m, ""), "a running member was not on record: added "+m)
 		case g.Forgotten: // it was joined again by hand
@@ -392,6 +394,33 @@ func recordChanged(t *turn) Verdict {
 	return Verdict{}
 }
 
+// recordAgainst is what a verified node says, without looking further, of a record that speaks
+// against it: that of another cluster, or one on which its volume was given up.
+func recordAgainst(t *turn) Verdict {
+	r := t.Seen.Record.Value.Record
+	if !t.State.Membership.Verified || r.State != peers.Formed {
+		return Verdict{}
+	}
+	if r.ClusterID != t.State.View.ClusterID {
+		if q := t.viewNow(); q != nil {
+			return ask(*q)
+		}
+	}
+	if r.ClusterID == t.State.View.ClusterID {
+		if why := r.Refuses(t.Node, t.Volume, r.ClusterID); why != "" && !takenOff(t, r) {
+			return recordWrong(t, why)
+		}
+		return Verdict{}
+	}
+	if did[WriteRecord](t).Done { // looked at again with the next beat
+		return Verdict{}
+	}
+	if v, applies := renamed(t, r); applies {
+		return v
+	}
+	return recordWrong(t, split(t.State.View.View, r))
+}
+
 func recordWrong(t *turn, why string) Verdict {
 	t.State.Fault = Fault{Reason: why}
 	return critical("%s", why)
@@ -402,7 +431,7 @@ func recordWrong(t *turn, why string) Verdict {
 func membersOnRecord(t *turn) Verdict {
 	if r := t.Seen.Record.Value.Record; !takenOff(t, r) {
 		t.State.Upkeep.RecordSize = len(r.Members)
-		t.State.Upkeep.ToForget = membersToForget(r, t.State.View.View, t.Node, t.Seen.Now)
+		t.State.Upkeep.ToForget = t.membersToForget(r)
 	}
 	return Verdict{}
 }

@@ -235,7 +235,7 @@ func TestOffTheRecord(t *testing.T) {
 			off(Member, true, peers.Gone{At: after, By: "a", Left: true})(w)
 			w.drained(Maintenance{Leaving: true, At: after})
 			w.record.Gone["a"] = peers.Gone{Volume: "va", At: after, By: "a", Left: true, Why: "told to"}
-		}, "ask record; StopServer; critical: left the cluster for good: the server stops", nil},
+		}, "ask record; StopServer; critical: leaving the cluster for good: it has left, and the server stops", nil},
 		{"removed by a blank one", off(Member, false, peers.Gone{MayReturn: true, By: "a"}), again + "this node's volume again: a took itself off the record on *); " + enrolled, func(w *world) string {
 			return check(w.record.Members["a"] == "va" && len(w.record.Gone) == 0, fmt.Sprintf("%+v", w.record))
 		}},

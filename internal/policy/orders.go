@@ -75,7 +75,7 @@ func leaving(t *turn) Verdict {
 			t.say(Warn, "this node left the cluster for good: stopping the server")
 			return do(StopServer{})
 		}
-		return outOfService(t, "left the cluster for good: the server stops")
+		return outOfService(t, "leaving the cluster for good: it has left, and the server stops")
 	case interrupted && err != nil:
 		return outOfService(t, fmt.Sprintf("leaving the cluster for good: the command was interrupted, and whether the node is off the record cannot be told: %v", err))
 	case interrupted && t.State.Server.Phase == Serving:
@@ -117,13 +117,14 @@ func (t *turn) inService(a EndMaintenance, err error) {
 // membersToForget returns the members that left for good and that RabbitMQ still lists,
 // where the command that was to have them forgotten is gone: scaling down is to leave no
 // ghost. It is for the first of the running members to do.
-func membersToForget(r peers.Record, v peers.View, node string, now time.Time) (names []string) {
+func (t *turn) membersToForget(r peers.Record) (names []string) {
+	v := t.State.View.View
 	on := without(v.Running, func(n string) bool { _, on := r.Members[n]; return !on })
-	if len(on) == 0 || slices.Min(on) != node {
+	if len(on) == 0 || slices.Min(on) != t.Node {
 		return nil
 	}
 	for _, m := range v.Members {
-		if g := r.Gone[m]; g.Left && r.HasLeft(m, g.Volume) && !slices.Contains(v.Running, m) && now.Sub(g.At) > leaveGrace {
+		if g := r.Gone[m]; g.Left && r.HasLeft(m, g.Volume) && !slices.Contains(v.Running, m) && t.goneFor(m, g) > leaveGrace {
 			names = append(names, m)
 		}
 	}

@@ -89,7 +89,7 @@ func TestLeaving(t *testing.T) {
 	left := func(ago time.Duration) peers.Record { return formed("a,b").Left("a", "told to", began.Add(-ago)) }
 	cannot := func(err error) func(*world) { return func(w *world) { w.fails["EndMaintenance"] = err } }
 	here, gone := Maintenance{}, Maintenance{Done: true}
-	const went = "critical: left the cluster for good: the server stops"
+	const went = "critical: leaving the cluster for good: it has left, and the server stops"
 	const leaves, ends = "critical: leaving the cluster for good", "ask record; EndMaintenance(revive=true unwatched=true); "
 	says := func(words string) func(w *world) string {
 		return func(w *world) string { return check(w.logged(words), fmt.Sprint(w.log)) }
@@ -189,7 +189,11 @@ func TestMembersToForget(t *testing.T) {
 		{"came back", r.Left("c", "", long).With("c", "vnew"), "a,b,c,d", "a,b,d", "a", ""},
 		{"nobody runs", r.Left("c", "", long), "a,b,c,d", "", "a", ""},
 	} {
-		if got := membersToForget(c.r, viewOf(c.members, c.runs), c.node, began); strings.Join(got, ",") != c.want {
+		w := newWorld()
+		w.set.Node, w.record, w.s.View.View = c.node, c.r, viewOf(c.members, c.runs)
+		w.sawGone()
+		at := &turn{Settings: w.set, State: w.s, Seen: Observation{Now: began}}
+		if got := at.membersToForget(c.r); strings.Join(got, ",") != c.want {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}

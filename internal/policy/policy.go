@@ -176,6 +176,7 @@ func Decide(set Settings, s State, seen Observation) Verdict {
 	if t.State.Server.Phase != Stopped {
 		t.State.Majority.Lost = nil
 	}
+	t.seeGone()
 	if anyDid[Enroll](t) { // what comes before that has had its say, and has more with the next beat
 		i := slices.IndexFunc(p.rules, func(r rule) bool { return r.name == "membership" })
 		p.rules, t.sought = p.rules[i:], true

@@ -90,12 +90,8 @@ func (s State) healed() State {
 	return s
 }
 
-// StopUsually is longer than RabbitMQ takes to stop: 2 to 8 s on two cores. stopHangs tries
-// to end a stop that hangs until endStopFor after it began.
-const (
-	StopUsually = 12 * time.Second
-	endStopFor  = time.Minute
-)
+// endStopFor is for how long stopHangs tries to end a stop that hangs.
+const endStopFor = 48 * time.Second
 
 // stopHangs ends a server that does not come to the end of its stop. Nodes that stop together
 // lose their majority on the way, and what they still want to change waits for it, until the
@@ -103,7 +99,7 @@ const (
 // alone was stopped is none that stops.
 func stopHangs(t *turn) Verdict {
 	since := t.Seen.Now.Sub(t.State.Server.StoppedAt)
-	if since < StopUsually || since >= endStopFor || did[EndStop](t).Done {
+	if bound := t.StopBound(); since < bound || since >= bound+endStopFor || did[EndStop](t).Done {
 		return Verdict{}
 	}
 	return do(EndStop{})

@@ -164,7 +164,7 @@ func TestStopHangs(t *testing.T) {
 			f(w)
 		}
 	}
-	const word = "critical: stopped (stopping)"
+	const word, bound = "critical: stopped (stopping)", 12 * time.Second
 	said := func(want bool) func(*world) string {
 		return func(w *world) string {
 			return check(w.logged("the server did not come to the end of its stop: ended, what it has confirmed is on disk after*") == want, "what the log says of it")
@@ -172,12 +172,14 @@ func TestStopHangs(t *testing.T) {
 	}
 	nothing := func(*world) {}
 	run(t, []row{
-		{"it may end yet", stopped(StopUsually-1, nothing), word, said(false)},
-		{"it hangs", stopped(StopUsually, nothing), "EndStop; " + word, said(true)},
-		{"its application alone was stopped", stopped(StopUsually, func(w *world) { w.fails["EndStop"] = ErrNotStopping }), "EndStop; " + word, said(false)},
-		{"it cannot be asked", stopped(endStopFor-1, func(w *world) { w.fails["EndStop"] = errNot }), "EndStop; " + word, said(false)},
-		{"it was stopped long ago", stopped(endStopFor, nothing), word, said(false)},
-		{"it boots", func(w *world) { w.boots(Seeding); w.s.Server.StoppedAt = began.Add(-StopUsually) }, "critical: Startup in progress", nil},
+		{"it may end yet", stopped(bound-1, nothing), word, said(false)},
+		{"it hangs", stopped(bound, nothing), "EndStop; " + word, said(true)},
+		{"it may be given longer", stopped(bound, func(w *world) { w.set.StopTimeout = bound + 1 }), word, said(false)},
+		{"it hangs for as long as was set", stopped(5*time.Second, func(w *world) { w.set.StopTimeout = 5 * time.Second }), "EndStop; " + word, said(true)},
+		{"its application alone was stopped", stopped(bound, func(w *world) { w.fails["EndStop"] = ErrNotStopping }), "EndStop; " + word, said(false)},
+		{"it cannot be asked", stopped(bound+endStopFor-1, func(w *world) { w.fails["EndStop"] = errNot }), "EndStop; " + word, said(false)},
+		{"it was stopped long ago", stopped(bound+endStopFor, nothing), word, said(false)},
+		{"it boots", func(w *world) { w.boots(Seeding); w.s.Server.StoppedAt = began.Add(-bound) }, "critical: Startup in progress", nil},
 	})
 }
 

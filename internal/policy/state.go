@@ -21,10 +21,13 @@ type Settings struct {
 	Interval        time.Duration // between heartbeats; 0: a third of the TTL
 	DeregisterAfter time.Duration // critical for longer, and Consul removes the entry
 	JoinTimeout     time.Duration
+	StopTimeout     time.Duration // after which a stop hangs; 0: 12 s
 	RecordKey       string
 
 	ForceBoot            bool // the last copy carries on by itself
 	SurvivingQueues      bool // queues are kept through the loss of a node
+	Adopted              bool // another program founded the cluster: its queues are left as they are
+	QuorumQueues         bool // queues that name no type are quorum queues
 	OwnPartitionHandling bool // cluster_partition_handling is the user's own
 	Replaced             bool // an earlier companion of this server was lost
 }
@@ -36,6 +39,10 @@ func (set Settings) Beat() time.Duration { return cmp.Or(set.Interval, set.TTL/3
 // Patience is what others get for what they do once in a heartbeat, and RabbitMQ and networks
 // for what takes them a moment, however short the time between this node's heartbeats is set.
 func (set Settings) Patience() time.Duration { return max(set.Beat(), min(set.TTL/3, 10*time.Second)) }
+
+// StopBound is after how long a stop hangs. By default it is longer than RabbitMQ takes to stop: 2
+// to 8 s on two cores.
+func (set Settings) StopBound() time.Duration { return cmp.Or(set.StopTimeout, 12*time.Second) }
 
 // rabbitMQ is the version of this node's RabbitMQ; unknown, it is the zero one.
 func (set Settings) rabbitMQ() rabbitconf.Version {
@@ -103,6 +110,7 @@ type Membership struct {
 	Role          Role
 	ClusterID     string // of the marker, or verified
 	Claim         string // of the record it was started under, until it is verified
+	New           bool   // it joined under a name that had no volume before
 	Verified      bool
 	VerifiedSince time.Time // the first time since the server started
 }
@@ -143,12 +151,14 @@ type Partition struct {
 
 // Neighbours is what only this node sees of the others. Nothing in it is critical at one
 // look: UnseenSince names members that pass and are not seen running, UnlistedSince members
-// on record that RabbitMQ does not list, LeaderMissing is what the last look found.
+// on record that RabbitMQ does not list, GoneSince those off the record, by node, and
+// LeaderMissing is what the last look found.
 // Newcomers are members that the last catalog showed on their way: they vote, and do not run
 // yet. StandsStill is the Fault that RabbitMQ's own view tells of, and so its end, too.
 type Neighbours struct {
 	UnseenSince   map[string]time.Time
 	UnlistedSince map[string]time.Time
+	GoneSince     map[string]Sighting
 	LeaderMissing bool
 	Newcomers     []string
 	StandsStill   string

@@ -64,15 +64,20 @@ func recordUnknown(t *turn) Verdict {
 	return Verdict{}
 }
 
+// catalogUnknown: what the record says counts all the same.
 func catalogUnknown(t *turn) Verdict {
 	_, q, err := t.others()
 	switch {
 	case q != nil:
 		return ask(*q)
-	case err != nil:
-		return unasked(t, err)
+	case err == nil:
+		return Verdict{}
 	}
-	return Verdict{}
+	if v := recordAgainst(t); v.pending() || v.Status != "" {
+		v.Missed = err
+		return v
+	}
+	return unasked(t, err)
 }
 
 // viewUnknown: RabbitMQ was asked for its cluster, if that may have changed, and does not

@@ -31,6 +31,20 @@ func TestUnknown(t *testing.T) {
 		{"not verified", func(w *world) { consul(w); never(w) }, "ask record; ask view a; critical: not verified: no leader", missed},
 		{"a joiner", func(w *world) { consul(w); w.serves(Joining) }, "ask record; critical: not verified: no leader", missed},
 		{"no catalog", func(w *world) { w.catalog.Err = err }, "ask record; ask catalog; ask managed within 1s; passing: answers; not checked against the record: no leader", missed},
+		{"no catalog, and another cluster is on record", func(w *world) { w.catalog.Err, w.record.ClusterID = err, "other" }, "ask record; ask catalog; ask view a within 7.5s; ask view b within 7.5s; ask view c within 7.5s; critical: SPLIT: this node is in cluster id with a, b, c, but the record is formed, cluster \"other\"*", missed},
+		{"no catalog, and RabbitMQ has given its cluster another id", func(w *world) {
+			w.catalog.Err, w.record.ClusterID = err, "former"
+			w.views["b"], w.views["c"] = w.views["a"], w.views["a"]
+		}, "ask record; ask catalog; ask view a within 7.5s; ask view b within 7.5s; ask view c within 7.5s; WriteRecord(RabbitMQ changed its cluster's id); *passing: answers; not checked against the record: no leader", missed},
+		{"the same, and it cannot be written", func(w *world) {
+			w.catalog.Err, w.record.ClusterID, w.fails["WriteRecord"] = err, "former", errNot
+			w.views["b"], w.views["c"] = w.views["a"], w.views["a"]
+		}, "ask record; ask catalog; ask view a within 7.5s; ask view b within 7.5s; ask view c within 7.5s; WriteRecord(RabbitMQ changed its cluster's id); *passing: answers; not checked against the record: no leader", missed},
+		{"no catalog, and another volume is on record", func(w *world) { w.catalog.Err, w.record = err, w.record.With("a", "other") }, "ask record; ask catalog; critical: this volume (va) was replaced*", missed},
+		{"no catalog, and it was taken off the record while it serves", func(w *world) {
+			w.catalog.Err, w.record = err, w.record.Without("a", peers.GivenUp("forget-cluster"), began).By("a", "forget-cluster on host h")
+		}, "ask record; ask catalog; ask managed within 1s; passing: answers; not checked against the record: no leader", missed},
+		{"no catalog, and Consul lost the record", func(w *world) { w.catalog.Err, w.record = err, peers.Record{} }, "ask record; ask catalog; ask managed within 1s; passing: answers; not checked against the record: no leader", missed},
 		{"RabbitMQ does not say", func(w *world) {
 			w.managed = Answer([]healthcheck.Node(nil), nil)
 			w.views["a"] = Answer(peers.View{}, errNot)

@@ -163,6 +163,9 @@ func (w *world) drained(o Maintenance) { w.volume.Maintenance.Value = &o }
 
 // beat looks, decides and acts, and tells what came of it, step by step.
 func (w *world) beat(t testing.TB) (Verdict, []string) {
+	if w.s.Neighbours.GoneSince == nil {
+		w.sawGone()
+	}
 	w.seen = Observation{Began: w.now, Glance: Glance{Health: w.health, Volume: w.volume, OldAgents: w.oldAgents, ID: "fresh", Made: "made"}}
 	var trace []string
 	for range MostSteps {
@@ -184,6 +187,14 @@ func (w *world) beat(t testing.TB) (Verdict, []string) {
 	}
 	t.Fatalf("a beat without an end: %s", trace)
 	return Verdict{}, nil
+}
+
+// sawGone has this companion see each member go when the record says that it went.
+func (w *world) sawGone() {
+	w.s.Neighbours.GoneSince = map[string]Sighting{}
+	for n, g := range w.record.Gone {
+		w.s.Neighbours.GoneSince[n] = Sighting{g.Volume, g.At, g.At}
+	}
 }
 
 // local looks at the node before Consul is asked, and tells what came of it. What was answered

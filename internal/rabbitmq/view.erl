@@ -1,11 +1,13 @@
 %% Prints what the asked node knows of its cluster: the cluster's id, its members, those that run,
 %% those this node is partitioned from, whether members decide by majority, the connected nodes,
 %% whether this node pauses in a minority, whether its server is being stopped, and where it takes
-%% AMQP connections, and whether by the PROXY protocol only, and at which ports HTTP. In a partition it also says of itself and each connected member with whom
-%% it runs and from whom it is partitioned; a member that cannot be asked gets no line, and one
-%% whose Mnesia does not run gets empty lists.
+%% AMQP connections, and whether by the PROXY protocol only, and at which ports HTTP. Of two members
+%% on Mnesia it says whether both have a replica of some quorum queue. In a partition it also says of
+%% itself and each connected member with whom it runs and from whom it is partitioned; a member that
+%% cannot be asked gets no line, and one whose Mnesia does not run gets empty lists.
 %%
-%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|STOPS|, then a line
+%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|STOPS|, of two
+%%   members paired|BOOLEAN|, then a line
 %%   listener|amqp or amqp/ssl|IP|PORT|PROXY| or web|PORT| for each, then, if partitioned, a line
 %%   side|NODE|WITH|FROM| for each node; lists have commas
 %% Versions: 3.10 to 4.3. Functions were renamed along the versions: the newer name is tried first.
@@ -25,6 +27,11 @@ J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
 io:format("view|~s|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K, J(nodes())]),
 io:format("pauses|~s|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority},
   case init:get_status() of {stopping, _} -> true; _ -> false end]),
+K orelse length(Ms) =/= 2 orelse io:format("paired|~s|~n", [try lists:any(fun(Q) ->
+    amqqueue:get_type(Q) =:= rabbit_quorum_queue andalso case maps:get(nodes, amqqueue:get_type_state(Q)) of
+      Ns2 when is_list(Ns2) -> length(Ns2) > 1;
+      Ns2 -> maps:size(Ns2) > 1
+    end end, rabbit_amqqueue:list()) catch _:_ -> false end]),
 Ls = try rabbit_networking:node_listeners(node()) catch _:_ -> [] end,
 [io:format("listener|~s|~s|~b|~s|~n", [P, inet:ntoa(A), Port, application:get_env(rabbit, proxy_protocol) =:= {ok, true}])
   || {listener, _, P, _, A, Port, _} <- Ls, P =:= amqp orelse P =:= 'amqp/ssl', is_list(inet:ntoa(A))],

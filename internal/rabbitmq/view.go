@@ -43,6 +43,8 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 			}
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses, v.Stops = f[1] == "true", len(f) >= 3 && f[2] == "true"
+		case f[0] == "paired" && len(f) >= 2:
+			v.Paired = f[1] == "true"
 		case f[0] == "side" && len(f) >= 4 && f[1] != "":
 			v.Sides[f[1]] = peers.Side{With: list(f[2]), From: list(f[3])}
 		}

@@ -79,7 +79,7 @@ var mutants = map[string]mutant{
 				r.Gone[set.Node] = g
 			}
 		},
-		found: "was stopped while it served|took itself off", within: 2_000_000,
+		found: "was stopped while it served|took itself off", within: 6_000_000,
 	},
 	"a seed that was overtaken is not stopped": {
 		does: func(s policy.State, v *policy.Verdict) {
