@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,6 +118,23 @@ func testVolumeHangsAtSIGTERM(t *testing.T, w *world) {
 	expect.Says(t, n.log(), "a heartbeat does not end")
 }
 
+// freeze stops a process, and waits until all of its threads stand still: on a busy machine one may
+// answer meanwhile.
+func (n *node) freeze(pid int) {
+	n.t.Helper()
+	expect.Must(n.t, syscall.Kill(pid, syscall.SIGSTOP))
+	expect.Eventually(n.t, soon, "the process stands still", func() error {
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/status", pid))
+		for _, task := range tasks {
+			status, rerr := os.ReadFile(task)
+			if err = errors.Join(err, rerr); !strings.Contains(string(status), "\nState:\tT") {
+				err = errors.Join(err, fmt.Errorf("%s runs", task))
+			}
+		}
+		return err
+	})
+}
+
 // The check on Docker's behalf ends a companion that says nothing, once it is old enough.
 func testCompanionStopped(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
@@ -124,12 +142,12 @@ func testCompanionStopped(t *testing.T, w *world) {
 	s := n.serves()
 	was := w.companions()
 	for _, pid := range was {
-		expect.Must(t, syscall.Kill(pid, syscall.SIGSTOP))
+		n.freeze(pid)
 	}
 	out, code := n.run("healthcheck")
 	young := time.Since(began) < 30*time.Second // on a busy machine it may not be any more
 	if code != 0 || young && (!strings.Contains(out, "does not answer") || fmt.Sprint(w.companions()) != fmt.Sprint(was)) {
-		t.Errorf("healthcheck of a companion that has just begun: %d, %q, companions %v", code, out, w.companions())
+		t.Errorf("healthcheck of a companion that has just begun: %d, %q, companions %v, %v were stopped", code, out, w.companions(), was)
 	}
 	expect.Eventually(t, 30*time.Second+late, "it is replaced", func() error {
 		if out, code := n.run("healthcheck"); code != 0 {

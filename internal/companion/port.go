@@ -93,10 +93,12 @@ type door struct {
 	shut  chan struct{}
 	once  sync.Once
 
-	mu     sync.Mutex
-	guests []*guest // the oldest first
-	told   time.Time
-	untold int // connections without a question since then
+	mu      sync.Mutex
+	guests  []*guest // the oldest first
+	told    time.Time
+	untold  int   // connections without a question that the log has not heard of
+	last    []any // of them, as the log gets to see it
+	telling bool  // once it is time, and as long as somebody reads the log
 }
 
 // Accept returns the next connection. No error but that of its own end ends it: running out of
@@ -180,17 +182,34 @@ func (d *door) left(g *guest) {
 	if asked || len(said) == 0 && !stays {
 		return
 	}
-	d.untold++
-	if now.Sub(d.told) < tellEvery {
-		return
-	}
 	sent := "nothing"
 	if len(said) > 0 {
 		sent = fmt.Sprintf("%q", said)
 	}
-	d.log.Warn("a connection to "+d.place+" asked nothing that is answered there", "from", g.RemoteAddr().String(), "sent", sent,
-		"held", now.Sub(g.came).Round(time.Millisecond).String(), "such_connections", d.untold)
-	d.told, d.untold = now, 0
+	d.last = []any{"from", g.RemoteAddr().String(), "sent", sent, "held", now.Sub(g.came).Round(time.Millisecond).String()}
+	d.untold++
+	d.tellLater()
+}
+
+// tellLater has the log hear of those that it has not heard of, in a goroutine: nobody waits for
+// who reads it.
+func (d *door) tellLater() {
+	if !d.telling && d.untold > 0 {
+		d.telling = true
+		time.AfterFunc(max(0, tellEvery-time.Since(d.told)), d.tell)
+	}
+}
+
+func (d *door) tell() {
+	d.mu.Lock()
+	line := append(d.last, "such_connections", d.untold)
+	d.told, d.untold = time.Now(), 0
+	d.mu.Unlock()
+	d.log.Warn("a connection to "+d.place+" asked nothing that is answered there", line...)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.telling = false
+	d.tellLater()
 }
 
 // mostSaid is how much of what a guest sent first the log gets to see.

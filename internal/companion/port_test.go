@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rmq-entrypoint/healthcheck"
@@ -112,6 +113,7 @@ func TestPortIsBounded(t *testing.T) {
 	for i := range 10 * mostConnections {
 		silent = append(silent, dial(t, addr, fmt.Sprintf("127.0.0.%d", 3+i%2)))
 	}
+	log.mu.Lock() // nobody reads it
 	for range 3 { // not pushed out by those who come after
 		slow := dial(t, addr, "127.0.0.9")
 		for range mostConnections {
@@ -126,7 +128,7 @@ func TestPortIsBounded(t *testing.T) {
 	}
 	held := 0
 	for _, conn := range silent {
-		_ = conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+		_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 		if _, err := conn.Read(make([]byte, 1)); err != nil && strings.Contains(err.Error(), "timeout") {
 			held++
 		}
@@ -134,9 +136,13 @@ func TestPortIsBounded(t *testing.T) {
 	if held > mostConnections {
 		t.Errorf("%d connections are held, want at most %d", held, mostConnections)
 	}
-	if got := strings.Count(log.text(), "\n"); got != 1 || !strings.Contains(log.text(), "from=127.0.0.") || !strings.Contains(log.text(), "sent=nothing") {
-		t.Errorf("the log has %d lines:\n%s", got, log.text())
-	}
+	log.mu.Unlock()
+	expect.Eventually(t, expect.Soon, "the log tells of them", func() error {
+		if text := log.text(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "from=127.0.0.") || !strings.Contains(text, "sent=nothing") {
+			return fmt.Errorf("the log has %q", text)
+		}
+		return nil
+	})
 }
 
 // The log tells once who sent what, and nothing of those who only look whether somebody listens.
@@ -272,4 +278,41 @@ func TestOwnSocket(t *testing.T) {
 	l, err := net.Listen("tcp", cfg.HTTP) // was given up, too
 	expect.Must(t, err)
 	expect.Must(t, l.Close())
+}
+
+// Of a crowd the log hears at its beginning, and once a minute of how many there were.
+func TestPortTellsOncePerMinute(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := new(lines)
+		d := &door{place: "the port", log: slog.New(slog.NewTextHandler(log, nil)), shut: make(chan struct{})}
+		comes := func(n int) {
+			for range n {
+				here, there := net.Pipe()
+				g := d.admit(here).(*guest)
+				g.note(func() { g.said = []byte("x") })
+				_ = g.Close()
+				_ = there.Close()
+			}
+		}
+		tells := func(lines int, words string) {
+			t.Helper()
+			synctest.Wait()
+			if text := log.text(); strings.Count(text, "\n") != lines || !strings.HasSuffix(text, words+"\n") {
+				t.Errorf("the log has %s; want %d lines, at last %s", text, lines, words)
+			}
+		}
+		comes(1)
+		tells(1, "such_connections=1")
+		comes(100)
+		time.Sleep(59 * time.Second)
+		comes(23)
+		tells(1, "such_connections=1")
+		time.Sleep(2 * time.Second)
+		tells(2, "such_connections=123")
+		time.Sleep(time.Hour)
+		tells(2, "such_connections=123")
+		comes(2)
+		tells(3, "such_connections=2")
+	})
 }
