@@ -159,8 +159,10 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 //     in since [Checker.Ready]: then clients do not get in either. It tries again after
 //     a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
 //     [Checker.Move] give a reason to. In between it only looks whether somebody listens.
-//   - Critical: no answer, or an answer that is not a running node's. It is Unknown what
-//     there is where no connection could be made for want of a file descriptor.
+//   - Critical: no answer, or an answer that is not a running node's. A server that said on
+//     the last connection that it stops is not logged in to anew by the check that hears of
+//     it: who listens then may be anybody.
+//   - Critical, and Unknown: no connection could be made for want of a file descriptor.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -192,9 +194,50 @@ func (c *Checker) Check(ctx context.Context) Result {
 			c.last = why
 		}
 		c.conn = nil
-		if fresh || ctx.Err() != nil {
+		if fresh || c.last.Stopping || ctx.Err() != nil { // who listens after a server that stopped may be anybody
 			return c.critical(r.Reason)
 		}
+	}
+}
+
+// Listens reports whether something takes connections at one of the URLs, and tells it nothing,
+// as long as that may be anybody: Passing, or Critical. A connection that is kept stays.
+func (c *Checker) Listens(ctx context.Context) Result {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	defer context.AfterFunc(c.life, cancel)()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop()
+	var failed []string
+	for i, t := range c.targets {
+		deadline, _ := ctx.Deadline()
+		share := net.Dialer{Timeout: time.Until(deadline) / time.Duration(len(c.targets)-i)}
+		conn, err := share.DialContext(ctx, "tcp", t.addr)
+		if err == nil {
+			conn.Close()
+			return Result{State: Passing, Reason: line(t.label + " listens")}
+		}
+		failed = append(failed, t.label+": "+text(err))
+		if exhausted(err) {
+			return Result{Unknown: true, Reason: line(strings.Join(failed, "; "))}
+		}
+	}
+	return c.critical(strings.Join(failed, "; "))
+}
+
+// drop gives up a connection that has ended, and remembers why.
+func (c *Checker) drop() {
+	if c.conn == nil {
+		return
+	}
+	select {
+	case <-c.conn.gone:
+		if why := c.conn.close(); why != (Reason{}) {
+			c.last = why
+		}
+		c.conn = nil
+	default:
 	}
 }
 
@@ -202,6 +245,7 @@ func (c *Checker) Check(ctx context.Context) Result {
 func (c *Checker) Ready() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.drop()
 	clear(c.entered)
 	c.last, c.pauses = Reason{}, Pauses{}
 }
@@ -273,7 +317,7 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 		}
 		var word *amqp.Error
 		switch {
-		case (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && !c.last.Stopping && !c.last.Draining:
+		case exhausted(err) && !c.last.Stopping && !c.last.Draining:
 			return nil, Result{Unknown: true, Reason: line(t.label + ": " + text(err))}
 		case errors.Is(err, amqp.ErrSASL), errors.As(err, &word) && word.Server && word.Code == amqp.AccessRefused:
 			return nil, Result{State: Warning, Reason: line(fmt.Sprintf(
@@ -320,6 +364,11 @@ func (c *Checker) push(r Reason) {
 		}
 	}
 	c.closed <- r
+}
+
+// exhausted reports whether an error says that there is no file descriptor left.
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // line makes s fit for one line: servers and systems word parts of it.

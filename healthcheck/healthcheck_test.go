@@ -143,6 +143,9 @@ func TestServerSaysWhy(t *testing.T) {
 			if r.Code != int(tt.code) || !strings.Contains(r.Text, tt.text) || r.Stopping != tt.stopping || r.Draining != tt.draining {
 				t.Errorf("got %+v", r)
 			}
+			if tt.stopping { // who takes connections at that moment may be anybody
+				want(t, look(t, c), Critical, "shut down", "shutdown")
+			}
 			// A node that takes connections again is not stopping any more.
 			if r := look(t, c); r.State != Passing || r.Stopping || r.Draining {
 				t.Errorf("after reconnecting: %+v", r)
@@ -179,6 +182,7 @@ func TestServerSaysWhyAndLeaves(t *testing.T) {
 		if r := told(t, c); !r.Stopping {
 			t.Fatalf("got %+v", r)
 		}
+		want(t, look(t, c), Critical, "shutdown")
 	}
 }
 

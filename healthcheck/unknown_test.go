@@ -1,6 +1,7 @@
 package healthcheck
 
 import (
+	"net"
 	"os"
 	"syscall"
 	"testing"
@@ -46,6 +47,61 @@ func TestWithoutDescriptors(t *testing.T) {
 	}
 	set(limit)
 	want(t, look(t, c), Passing)
+	c.Close()
+	s.stop()
+}
+
+// As long as anybody may listen there, nothing is said to who does.
+func TestListens(t *testing.T) {
+	noLeaks(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan int, 10)
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				close(got)
+				return
+			}
+			n, _ := conn.Read(make([]byte, 100))
+			conn.Close()
+			got <- n
+		}
+	}()
+	c := checker(t, Options{URLs: []string{"amqp://alice:" + secret + "@" + ln.Addr().String()}})
+	for range 3 {
+		want(t, c.Listens(t.Context()), Passing, "listens")
+		if n := <-got; n != 0 {
+			t.Errorf("it was told %d bytes", n)
+		}
+	}
+	ln.Close()
+	<-got
+	want(t, c.Listens(t.Context()), Critical, "refused")
+	c.Close()
+}
+
+// A server that says that it stops frees its port: the check that hears of it tells nobody else
+// the password, and the next one does not either, until it is ready again.
+func TestNoLoginAfterAStop(t *testing.T) {
+	noLeaks(t)
+	s := serve(t, nil, func(p *peer, c call) bool {
+		if c == chOpen {
+			p.Write(closing(0, 320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"))
+		}
+		return c == chOpen
+	})
+	c := checker(t, Options{URLs: []string{s.url()}})
+	for i := range 2 {
+		c.Ready()
+		r := look(t, c)
+		if want(t, r, Critical); !r.Stopping || s.accepted.Load() != int32(i+1) {
+			t.Errorf("it saw %+v, on %d connections", r, s.accepted.Load())
+		}
+	}
 	c.Close()
 	s.stop()
 }

@@ -359,7 +359,7 @@ func sweep(ctx context.Context, client *api.Client, name, keep string) bool {
 	defer cancel()
 	sessions, _, err := client.Session().List((&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 	for _, s := range sessions {
-		if s.Name == name && s.ID != keep {
+		if s != nil && s.Name == name && s.ID != keep {
 			_, derr := client.Session().Destroy(s.ID, write(ctx))
 			err = errors.Join(err, derr)
 		}

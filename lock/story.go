@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/consul/api"
 )
@@ -70,11 +72,20 @@ func (s *story) heldBy() string {
 	return fmt.Sprintf(" (held by %s on %s since %s)", o.Node, o.Host, o.Since.Format(time.RFC3339))
 }
 
-// owner reads the value at a held key. One that is not ours to parse is shown as it is.
+// mostOwner is how long a value at the key can be that this package wrote, and more.
+const mostOwner = 4 << 10
+
+// owner reads the value at a held key. One that is not ours to parse is shown as it is, quoted
+// and cut short: everybody who may write the key may have written it.
 func owner(pair *api.KVPair) Owner {
 	var o Owner
-	if json.Unmarshal(pair.Value, &o) != nil || o.Node == "" {
+	if len(pair.Value) > mostOwner || json.Unmarshal(pair.Value, &o) != nil || o.Node == "" || odd(o.Node) || odd(o.Host) {
 		o = Owner{Node: fmt.Sprintf("%.100q", pair.Value)}
 	}
 	return o
+}
+
+// odd reports whether a text is too long for a name, or has characters that are not to be printed.
+func odd(name string) bool {
+	return len(name) > 255 || strings.ContainsFunc(name, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) })
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -30,10 +29,16 @@ type Observation struct {
 	Beating   time.Duration       // for how long I have seen one of them whose check does not lapse
 	TTL       time.Duration       // of such a check
 	Freed     time.Duration       // for how long my name has been free since one of them left it in order; 0: none did
-	DNS       Seen[[]string]      // addresses DNS gives that neither the catalog nor I have
+	DNS       Seen[InDNS]         // what DNS gives that neither the catalog nor I have
 	Claim     Seen[time.Duration] // while another's claim is forming: for how long its session has been gone; 0: it is alive
 
 	ClaimTimeout time.Duration // how long a dead claim is left alone
+}
+
+// InDNS is what DNS gives and nobody else knows.
+type InDNS struct {
+	Addresses []string
+	For       time.Duration // since DNS first gave such, and at each look since then
 }
 
 // Decision is the one thing to do, and why.
@@ -110,10 +115,15 @@ func decideAbsent(o Observation) Decision {
 	if len(o.Peers.Value) > 0 {
 		return waitFor("a member to publish the cluster record: %s registered, and none is on record", nodes(o.Peers.Value))
 	}
-	if len(o.DNS.Value) > 0 {
-		return waitFor("DNS and the catalog to agree: DNS still gives %s, which the catalog does not know", strings.Join(o.DNS.Value, ", "))
+	const why = "no cluster on record and no node registered"
+	dns := o.DNS.Value
+	switch {
+	case len(dns.Addresses) == 0:
+		return Decision{Action: Claim, Why: why}
+	case dns.For < o.ClaimTimeout || o.ClaimTimeout <= 0:
+		return waitFor("DNS and the catalog to agree: DNS still gives %s, which the catalog does not know; after %s the catalog alone counts", Some(dns.Addresses), o.ClaimTimeout)
 	}
-	return Decision{Action: Claim, Why: "no cluster on record and no node registered"}
+	return Decision{Action: Claim, Why: fmt.Sprintf("%s; DNS has given %s for over %s, which the catalog does not know, and decides nothing", why, Some(dns.Addresses), o.ClaimTimeout)}
 }
 
 func decideForming(o Observation, r Record) Decision {
@@ -158,13 +168,13 @@ func decideFormed(o Observation, r Record) Decision {
 		d.Why = fmt.Sprintf("cluster %s has healthy members", r.ClusterID)
 		return d
 	case o.Joining && len(vote) > 0:
-		return Decision{Action: Join, Peers: vote, Why: fmt.Sprintf("%s counts me in and waits for my vote", strings.Join(vote, ", "))}
+		return Decision{Action: Join, Peers: vote, Why: fmt.Sprintf("%s counts me in and waits for my vote", Some(vote))}
 	case listed && deaf != "": // nor can it tell whether this name runs
 		return waitFor("members of cluster %s to answer, or their checks to lapse, before this node, whose volume is blank, takes itself off the record%s", r.ClusterID, deaf)
 	case listed:
 		return Decision{Action: Remove, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
 	case len(others) > 0:
-		d := waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, strings.Join(others, ", "), deaf)
+		d := waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, Some(others), deaf)
 		d.Members = true
 		return d
 	}
@@ -217,5 +227,5 @@ func nodes(ps []Peer) string {
 	for _, p := range ps {
 		names = append(names, p.Node)
 	}
-	return strings.Join(names, ", ")
+	return Some(names)
 }

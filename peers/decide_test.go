@@ -113,8 +113,9 @@ var everyClaim = map[string]peers.Seen[time.Duration]{
 	"gone for the timeout": {Value: timeout}, "gone for longer": {Value: timeout + time.Hour},
 }
 
-var everyDNS = map[string]peers.Seen[[]string]{
-	"unknown": {Err: errUnseen}, "empty": {}, "strangers": {Value: []string{"10.0.0.9:5672"}},
+var everyDNS = map[string]peers.Seen[peers.InDNS]{
+	"unknown": {Err: errUnseen}, "empty": {}, "strangers": {Value: peers.InDNS{Addresses: []string{"10.0.0.9:5672"}, For: timeout - 1}},
+	"strangers for long": {Value: peers.InDNS{Addresses: []string{"10.0.0.9:5672"}, For: timeout}},
 }
 
 // everyNamesake is what may have my name.
@@ -228,7 +229,7 @@ func TestDecideInvariants(t *testing.T) {
 		switch d.Action {
 		case peers.Claim:
 			switch {
-			case r.State == peers.Absent && len(o.Peers.Value) == 0 && len(o.DNS.Value) == 0:
+			case r.State == peers.Absent && len(o.Peers.Value) == 0 && dnsAgrees(o):
 			case r.State == peers.Forming && r.Seed == a && (mine || o.Claim.Known() && o.Claim.Value > 0):
 			case r.State == peers.Forming && r.Seed != a && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout:
 			case r.State == peers.Formed && len(r.Members) == 0 && !anyHealthy && !mayLive:
@@ -288,7 +289,7 @@ func TestDecideInvariants(t *testing.T) {
 			if r.State == peers.Forming && o.Claim.Known() && o.ClaimTimeout > 0 && o.Claim.Value >= o.ClaimTimeout {
 				wrong("the claimant is dead")
 			}
-			if r.State == peers.Absent && len(o.Peers.Value) == 0 && len(o.DNS.Value) == 0 {
+			if r.State == peers.Absent && len(o.Peers.Value) == 0 && dnsAgrees(o) {
 				wrong("nobody is there")
 			}
 		default:
@@ -303,6 +304,11 @@ func TestDecideInvariants(t *testing.T) {
 	t.Logf("%d observations: %v", total, seen)
 }
 
+// dnsAgrees reports whether DNS holds up no founding: it gives nobody, or has for the claim timeout.
+func dnsAgrees(o peers.Observation) bool {
+	return len(o.DNS.Value.Addresses) == 0 || o.ClaimTimeout > 0 && o.DNS.Value.For >= o.ClaimTimeout
+}
+
 // clone copies what Decide could change under the caller's hands.
 func clone(o peers.Observation) peers.Observation {
 	o.Record.Value.Members = maps.Clone(o.Record.Value.Members)
@@ -311,7 +317,7 @@ func clone(o peers.Observation) peers.Observation {
 		v := &o.Peers.Value[i].View.Value
 		v.Members, v.Running = slices.Clone(v.Members), slices.Clone(v.Running)
 	}
-	o.DNS.Value = slices.Clone(o.DNS.Value)
+	o.DNS.Value.Addresses = slices.Clone(o.DNS.Value.Addresses)
 	return o
 }
 
@@ -340,6 +346,7 @@ func TestDecideCells(t *testing.T) {
 		{name: "absent, nobody", o: peers.Observation{Record: record("absent")}, want: peers.Claim},
 		{name: "absent, nobody, DNS silent", o: peers.Observation{Record: record("absent"), DNS: everyDNS["unknown"]}, want: peers.Claim},
 		{name: "absent, nobody, DNS knows more", o: peers.Observation{Record: record("absent"), DNS: everyDNS["strangers"]}, want: peers.Wait, why: "10.0.0.9:5672"},
+		{name: "absent, nobody, DNS knows more for long", o: peers.Observation{Record: record("absent"), DNS: everyDNS["strangers for long"]}, want: peers.Claim, why: "10.0.0.9:5672 for over"},
 		{name: "absent, one registered", o: peers.Observation{Record: record("absent"), Peers: kinds(k("critical", b))}, want: peers.Wait, why: b},
 		{name: "absent, one passing", o: peers.Observation{Record: record("absent"), Peers: kinds(k("healthy", b))}, want: peers.Wait, why: b},
 		{name: "forming, mine", o: peers.Observation{Record: record("forming mine"), Volume: "volume-of-" + a, Claim: everyClaim["alive"]}, want: peers.Claim},

@@ -3,6 +3,7 @@ package peers
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -47,6 +48,9 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	answer, _, err := new(dns.Client).ExchangeWithConnContext(ctx, query, &dns.Conn{Conn: conn})
+	if err == nil {
+		err = answersTo(query, answer)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for SRV %s: %w", server, name, err)
 	}
@@ -57,18 +61,40 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 	for _, rr := range answer.Extra {
 		switch a := rr.(type) {
 		case *dns.A:
-			hosts[a.Hdr.Name] = a.A.String()
+			if len(a.A) > 0 { // a record may come without data
+				hosts[a.Hdr.Name] = a.A.String()
+			}
 		case *dns.AAAA:
-			hosts[a.Hdr.Name] = a.AAAA.String()
+			if len(a.AAAA) > 0 {
+				hosts[a.Hdr.Name] = a.AAAA.String()
+			}
 		}
 	}
 	var found []string
 	for _, rr := range answer.Answer {
-		if srv, ok := rr.(*dns.SRV); ok {
+		if srv, ok := rr.(*dns.SRV); ok && strings.EqualFold(srv.Hdr.Name, name) && strings.Trim(srv.Target, ".") != "" {
 			host := cmp.Or(hosts[srv.Target], strings.TrimSuffix(srv.Target, "."))
 			found = append(found, net.JoinHostPort(host, strconv.Itoa(int(srv.Port))))
 		}
 	}
 	slices.Sort(found)
 	return slices.Compact(found), nil
+}
+
+// answersTo returns an error unless answer is one to query, and whole: anything else that
+// comes back tells nothing of what was asked. (That the ids are the same the library sees to.)
+func answersTo(query, answer *dns.Msg) error {
+	asked := query.Question[0]
+	same := func(q dns.Question) bool {
+		return strings.EqualFold(q.Name, asked.Name) && q.Qtype == asked.Qtype && q.Qclass == asked.Qclass
+	}
+	switch {
+	case !answer.Response || answer.Opcode != query.Opcode:
+		return errors.New("what came back is no answer")
+	case len(answer.Question) != 1 || !same(answer.Question[0]):
+		return errors.New("what came back answers another question")
+	case answer.Truncated:
+		return errors.New("the answer was cut short")
+	}
+	return nil
 }

@@ -55,7 +55,7 @@ func (n Names) Nobody(ctx context.Context, host string, others []string) (proof 
 		}
 		other := n.finds(ctx, server, host, others)
 		if other == "" {
-			return "", fmt.Errorf("name server %s knows no host %s, but found none of %s either: it may know nothing at all", server, host, strings.Join(others, ", "))
+			return "", fmt.Errorf("name server %s knows no host %s, but found none of %s either: it may know nothing at all", server, host, Some(others))
 		}
 		said = append(said, fmt.Sprintf("name server %s knows no such host, and does know %s", server, other))
 	}
@@ -95,12 +95,15 @@ func (n Names) ask(ctx context.Context, server, name string, kind uint16) (answe
 			client.Net = "tcp"
 			answer, _, err = client.ExchangeContext(ctx, query, server)
 		}
+		if err == nil {
+			err = answersTo(query, answer)
+		}
 		if err == nil || ctx.Err() != nil {
 			break
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("name server %s does not answer: %w", server, err)
+		return nil, fmt.Errorf("name server %s does not answer for %s: %w", server, name, err)
 	}
 	return answer, nil
 }

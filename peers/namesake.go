@@ -156,11 +156,17 @@ func atAgent(ctx context.Context, client *api.Client, r Registration) (*Peer, er
 		return nil, fmt.Errorf("read %s from the Consul agent: %w", r.ID(), lacks(err, fmt.Sprintf("service:read on %q", r.Service)))
 	}
 	s := services[r.ID()]
+	if _, there := services[r.ID()]; services == nil || there && (s == nil || checks == nil) {
+		return nil, fmt.Errorf("read %s from the Consul agent: %w", r.ID(), errHollow)
+	}
 	if s == nil {
 		return nil, nil
 	}
 	var own api.HealthChecks
 	for _, c := range checks {
+		if c == nil {
+			return nil, fmt.Errorf("read %s from the Consul agent: %w", r.ID(), errHollow)
+		}
 		own = append(own, &api.HealthCheck{CheckID: c.CheckID, Status: c.Status, Output: c.Output})
 	}
 	p := entry(s.ID, s.Meta, s.Address, s.Port, own)

@@ -49,6 +49,7 @@ type View struct {
 	Stops      bool     // the server is being stopped, though RabbitMQ may still run and listen
 
 	Listeners []Listener // where this node takes AMQP connections; none: it does not say, or is in maintenance mode
+	Web       []int      // ports where this node takes HTTP connections, as for management
 
 	// Only when the node is partitioned: what each node that answers sees of it, this one
 	// among them.
@@ -111,6 +112,27 @@ func (p Peer) Newer(other Peer) bool {
 	return p.index > other.index
 }
 
+// Compare is above 0 where p rather than other, an entry of the same node too, speaks for that
+// node by what is on record, below 0 the other way round, and 0 where that does not tell: the one
+// that passes with the cluster's id counts, then that of the volume on record, then the one whose
+// companion beats. So nobody takes a live member's name by a later entry.
+func (r Record) Compare(p, other Peer) int {
+	for _, rule := range []func(Peer) bool{
+		func(p Peer) bool { return p.Passing && r.ClusterID != "" && p.ClusterID == r.ClusterID },
+		func(p Peer) bool { return p.Passing },
+		func(p Peer) bool { on := r.Members[p.Node]; return on == "" || on == p.Volume },
+		func(p Peer) bool { return p.Beating },
+	} {
+		switch is, others := rule(p), rule(other); {
+		case is && !others:
+			return 1
+		case others && !is:
+			return -1
+		}
+	}
+	return 0
+}
+
 // DecidesWithout reports whether the cluster can take decisions, as a join is
 // one, without that member: on Khepri the vote of a wiped node is lost.
 func (v View) DecidesWithout(node string) bool {
@@ -148,13 +170,19 @@ func Entries(ctx context.Context, client *api.Client, service string) ([]Peer, u
 	if err != nil {
 		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, lacks(err, right))
 	}
+	if entries == nil { // null: Consul says [] where there is none
+		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, errHollow)
+	}
 	if meta.ResultsFilteredByACLs { // a filtered answer is unknown, not empty
 		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, &DeniedError{right, errors.New("the answer was filtered")})
 	}
 	var found []Peer
 	for _, e := range entries {
+		if e == nil || e.Service == nil || e.Node == nil || slices.Contains(e.Checks, nil) {
+			return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, errHollow)
+		}
 		p := entry(e.Service.ID, e.Service.Meta, cmp.Or(e.Service.Address, e.Node.Address), e.Service.Port, e.Checks)
-		p.Agent, p.index = e.Node.Node, e.Service.ModifyIndex
+		p.Agent, p.index = short(e.Node.Node), e.Service.ModifyIndex
 		found = append(found, p)
 	}
 	slices.SortFunc(found, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
@@ -176,7 +204,10 @@ func refresh(ctx context.Context, client *api.Client, service string, ps []Peer)
 	}
 	for i := range ps {
 		for _, c := range checks {
-			if c.ServiceID == ps[i].ID && c.Node == ps[i].Agent && lapsed(c.Output) {
+			if c == nil {
+				return fmt.Errorf("read the checks of service %s from the Consul agent: %w", service, errHollow)
+			}
+			if short(c.ServiceID) == ps[i].ID && c.Node == ps[i].Agent && lapsed(c.Output) {
 				ps[i].Beating = false
 			}
 		}
@@ -184,27 +215,45 @@ func refresh(ctx context.Context, client *api.Client, service string, ps []Peer)
 	return nil
 }
 
+// errHollow: an answer that is no Consul's, for it has nothing where it has to have something.
+// Nothing is known by it, least of all that something is not there.
+var errHollow = errors.New("the answer is null, or has entries that are: no Consul says that")
+
+// mostMeta is what Consul takes as a value of meta; no text of an entry that we make is longer.
+const mostMeta = 512
+
+// short returns what somebody wrote into the catalog as it may be printed.
+func short(text string) string {
+	if len(text) > mostMeta {
+		text = text[:mostMeta] + "…"
+	}
+	return Plain(text)
+}
+
 // lapsed reports whether that is the output of a TTL check that lapsed: Consul's words,
 // since 1.0 and in 1.22.
 func lapsed(output string) bool { return strings.Contains(output, "TTL expired") }
 
-// entry reads what an entry and its checks say.
+// entry reads what an entry and its checks say: everybody may have written it. One that names
+// no node is foreign; of the rest, what is not as we write it stays fit to be printed, and is
+// equal to nothing of ours.
 func entry(id string, meta map[string]string, address string, port int, checks api.HealthChecks) Peer {
+	says := func(key string) string { return short(meta[key]) }
 	p := Peer{
 		Node:      cmp.Or(meta[metaNode], meta[metaPlugin]),
-		ClusterID: meta[metaCluster],
-		Version:   meta[metaVersion],
-		Queues:    meta[metaQueues],
-		Address:   net.JoinHostPort(address, strconv.Itoa(port)),
+		ClusterID: says(metaCluster),
+		Version:   says(metaVersion),
+		Queues:    says(metaQueues),
+		Address:   short(net.JoinHostPort(address, strconv.Itoa(port))),
 		Passing:   true,
 		Beating:   true,
 		View:      Seen[View]{Err: ErrNotAsked},
-		Start:     Start{Volume: meta[metaVolume], Boot: meta[metaBoot], Blank: meta[metaBlank] == "true"},
-		Entry:     Entry{ID: id, Made: meta[metaMade]},
+		Start:     Start{Volume: says(metaVolume), Boot: says(metaBoot), Blank: meta[metaBlank] == "true"},
+		Entry:     Entry{ID: short(id), Made: says(metaMade)},
 	}
 	p.Since, _ = time.Parse(time.RFC3339, meta[metaSince]) // not said: zero
-	if p.Node == "" {
-		p.Node, p.foreign = id, true
+	if validNode(p.Node) != nil {
+		p.Node, p.foreign = short(id), true
 	}
 	for _, c := range checks {
 		if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
@@ -267,11 +316,15 @@ func SessionGone(ctx context.Context, client *api.Client, id string) (bool, erro
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	entry, _, err := client.Session().Info(id, consistent(ctx))
+	var found []*api.SessionEntry // not by Session().Info, which takes null for a session that is gone
+	_, err := client.Raw().Query("/v1/session/info/"+id, &found, consistent(ctx))
+	if err == nil && (found == nil || slices.Contains(found, nil)) {
+		err = errHollow
+	}
 	if err != nil {
 		return false, fmt.Errorf("read session %s: %w", id, err)
 	}
-	return entry == nil, nil
+	return len(found) == 0, nil
 }
 
 // DeniedError is Consul's no for want of a right; trying again is no use until

@@ -1,12 +1,14 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -95,7 +97,7 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pair, _, err := client.KV().Get(key, consistent(ctx))
+	pair, err := readKey(ctx, client, key)
 	if err != nil {
 		return Record{}, 0, fmt.Errorf("read cluster record %s: %w", key, lacks(err, fmt.Sprintf("key:read on %q", key)))
 	}
@@ -113,6 +115,23 @@ func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, ui
 		r.Members = map[string]string{}
 	}
 	return r, pair.ModifyIndex, nil
+}
+
+// readKey returns what is at key, nil where Consul positively has nothing: it says 404 then.
+// KV().Get takes an answer that is null, or empty, for that, too.
+func readKey(ctx context.Context, client *api.Client, key string) (*api.KVPair, error) {
+	var found []*api.KVPair
+	_, err := client.Raw().Query("/v1/kv/"+key, &found, consistent(ctx))
+	var status api.StatusError
+	switch {
+	case errors.As(err, &status) && status.Code == http.StatusNotFound:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case len(found) != 1 || found[0] == nil || found[0].Key != key:
+		return nil, errHollow
+	}
+	return found[0], nil
 }
 
 // Bounds of a record, far above what a cluster comes to: what is larger, nobody of us wrote.
@@ -136,7 +155,7 @@ func (r Record) plausible() error {
 		return errors.New("it is forming and has no claim")
 	case r.State == Forming && r.Members[r.Seed] == "":
 		return fmt.Errorf("it is forming, and the seed %.60q is no member with a volume", r.Seed)
-	case len(r.Members) > mostNodes || len(r.Gone) > mostNodes:
+	case len(r.Members) > mostNodes || len(r.Gone) > mostNodes: // more gone than one of ours ever has
 		return fmt.Errorf("it has %d members and %d nodes that are gone", len(r.Members), len(r.Gone))
 	}
 	var names []string
@@ -167,14 +186,23 @@ func (r Record) plausible() error {
 		names = append(names, r.Seed)
 	}
 	for _, n := range names {
-		if len(n) > 255 || !nodeName.MatchString(n) || strings.Contains(n, "..") {
-			return fmt.Errorf("%.60q is no node's name", n)
+		if err := validNode(n); err != nil {
+			return err
 		}
 	}
 	for _, text := range texts {
 		if len(text) > mostChars || strings.ContainsFunc(text, unicode.IsControl) {
 			return fmt.Errorf("%.60q is too long, or has control characters", text)
 		}
+	}
+	return nil
+}
+
+// validNode returns an error unless that is a node's name. It is where names that come from
+// Consul are judged.
+func validNode(name string) error {
+	if len(name) > 255 || !nodeName.MatchString(name) || strings.Contains(name, "..") {
+		return fmt.Errorf("%.60q is no node's name", name)
 	}
 	return nil
 }
@@ -204,10 +232,13 @@ func WriteRecord(ctx context.Context, client *api.Client, key string, r Record, 
 	ok, answer, _, err := client.Txn().Txn(ops, consistent(call))
 	if err == nil && !ok {
 		for _, e := range answer.Errors { // a missing right looks like a lost race: 409
-			if strings.Contains(e.What, "ermission denied") {
-				return false, fmt.Errorf("write cluster record: %w", &DeniedError{fmt.Sprintf("key:write on %q", key), errors.New(e.What)})
+			if e != nil && strings.Contains(e.What, "ermission denied") {
+				return false, fmt.Errorf("write cluster record: %w", &DeniedError{fmt.Sprintf("key:write on %q", key), errors.New(short(e.What))})
 			}
 		}
+	}
+	if ok && len(answer.Results) == 0 { // Consul says what it wrote
+		err = errHollow
 	}
 	if err == nil {
 		return ok, nil
@@ -225,27 +256,43 @@ func WriteRecord(ctx context.Context, client *api.Client, key string, r Record, 
 	return false, fmt.Errorf("write cluster record %s: %w", key, err)
 }
 
-// mostLeft is how many of those that went with nothing lost a record names.
-const mostLeft = 200
+// How many of those that are gone a record names: of those that went with nothing lost, and of
+// the others, whose volumes may turn up again. One that is named no more is refused all the same,
+// for it is not on record. So a record stays far below the 512 KiB that Consul takes.
+const (
+	mostLeft = 100
+	mostGone = 400
+)
 
-// pruned returns the record without the oldest of those that went with nothing lost: with
-// a new name for each container they would fill it.
+// pruned returns the record without the oldest of those that are gone: with a new name for
+// each container they would fill it.
 func (r Record) pruned() Record {
-	var idle []string
-	for n, g := range r.Gone {
-		if g.Left || g.Unjoined {
-			idle = append(idle, n)
-		}
-	}
-	if len(idle) <= mostLeft {
-		return r
-	}
-	slices.SortFunc(idle, func(a, b string) int { return r.Gone[a].At.Compare(r.Gone[b].At) })
-	r.Gone = maps.Clone(r.Gone)
-	for _, n := range idle[:len(idle)-mostLeft] {
-		delete(r.Gone, n)
+	r.Gone = newest(r.Gone, mostLeft, func(g Gone) bool { return g.Left || g.Unjoined })
+	r.Gone = newest(r.Gone, mostGone, func(g Gone) bool { return !g.Left && !g.Unjoined })
+	r.Previous = slices.Clone(r.Previous)
+	for i := range r.Previous {
+		r.Previous[i].Gone = newest(r.Previous[i].Gone, mostLeft, func(Gone) bool { return true })
 	}
 	return r
+}
+
+// newest returns gone without all but so many of a kind, those that went last.
+func newest(gone map[string]Gone, most int, kind func(Gone) bool) map[string]Gone {
+	var of []string
+	for n, g := range gone {
+		if kind(g) {
+			of = append(of, n)
+		}
+	}
+	if len(of) <= most {
+		return gone
+	}
+	slices.SortFunc(of, func(a, b string) int { return cmp.Or(gone[a].At.Compare(gone[b].At), strings.Compare(a, b)) })
+	gone = maps.Clone(gone)
+	for _, n := range of[:len(of)-most] {
+		delete(gone, n)
+	}
+	return gone
 }
 
 // Is reports whether the record is of that cluster, by an id that RabbitMQ gave it, now or
@@ -262,7 +309,7 @@ func (r Record) describe() string {
 	if id == "" {
 		id = "(forming)"
 	}
-	return fmt.Sprintf("%s with members %s", id, strings.Join(r.Names(), ", "))
+	return fmt.Sprintf("%s with members %s", id, Some(r.Names()))
 }
 
 func modified(p *api.KVPair) uint64 {
@@ -277,5 +324,5 @@ func (r Record) String() string {
 	if r.State == Absent {
 		return "gone"
 	}
-	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, strings.Join(r.Names(), ", "))
+	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, Some(r.Names()))
 }

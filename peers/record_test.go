@@ -392,9 +392,9 @@ func TestRecordIsPruned(t *testing.T) {
 	}
 	mustWrite(t, consul.Client, r, 0, true)
 	got, _ := mustRead(t, consul.Client)
-	_, oldest := got.Gone["rabbit@h1299"]
-	_, kept := got.Gone["rabbit@h1300"]
-	if _, lost := got.Gone[b]; len(got.Gone) != 201 || oldest || !kept || !lost || len(r.Gone) != 1501 {
+	_, oldest := got.Gone["rabbit@h1399"]
+	_, kept := got.Gone["rabbit@h1400"]
+	if _, lost := got.Gone[b]; len(got.Gone) != 101 || oldest || !kept || !lost || len(r.Gone) != 1501 {
 		t.Errorf("%d are left, of %d; the one with data %t", len(got.Gone), len(r.Gone), lost)
 	}
 }

@@ -13,11 +13,14 @@ import (
 const mostListed = 10
 
 // Some lists names for people: ten at most, and how many more there are.
-func Some(names []string) string {
+func Some(names []string) string { return SomeWith(names, ", ") }
+
+// SomeWith does so with another word between two names.
+func SomeWith(names []string, between string) string {
 	if len(names) <= mostListed {
-		return strings.Join(names, ", ")
+		return strings.Join(names, between)
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:mostListed], ", "), len(names)-mostListed)
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:mostListed], between), len(names)-mostListed)
 }
 
 // Plain returns text as one line without control characters, which could have a terminal do

@@ -98,13 +98,13 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 	case r.Returns(node, volume):
 		return ""
 	case gone && g.Left:
-		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, Some(r.Names()))
 	case gone && g.Forgotten && len(r.Members) > 0:
-		return fmt.Sprintf("%s; the cluster goes on with %s, which do not know this volume any more", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s; the cluster goes on with %s, which do not know this volume any more", g.Told(node, "cluster "+clusterID), Some(r.Names()))
 	case gone && len(r.Members) == 0:
 		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
 	case gone:
-		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), strings.Join(r.Names(), ", "))
+		return fmt.Sprintf("%s; on record without it: %s (look there whether they carried on before you give this volume up)", g.Told(node, "cluster "+clusterID), Some(r.Names()))
 	default:
 		return fmt.Sprintf("%s is no longer on record as a member of cluster %s, on record since %s", node, r.describe(), r.Since.Format(time.RFC3339))
 	}

@@ -40,6 +40,15 @@ type Options struct {
 	User          User      // what the user's own files say
 }
 
+// ClusterName returns the setting by which RabbitMQ calls the cluster name from the next boot on;
+// "": none, it stays what it is.
+func ClusterName(name string) []Setting {
+	if name == "" {
+		return nil
+	}
+	return []Setting{{Key: "cluster_name", Value: Binary(name)}}
+}
+
 // A Setting is a key of the application rabbit.
 type Setting struct {
 	Key   Atom   // its name in Erlang terms

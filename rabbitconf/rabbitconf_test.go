@@ -101,6 +101,28 @@ func TestRender(t *testing.T) {
 `,
 		},
 		{
+			name: "the cluster's name, beyond ASCII as RabbitMQ keeps it",
+			opts: Options{Version: v40, Node: "rabbit@a", Extra: ClusterName("großer \"hof\"")},
+			want: `[
+ {rabbit,[
+  {cluster_nodes,{['rabbit@a'],disc}},
+  {cluster_name,<<103,114,111,195,159,101,114,32,34,104,111,102,34>>}
+ ]}
+].
+`,
+		},
+		{
+			name: "the user calls the cluster otherwise, or nobody calls it anything",
+			opts: Options{Version: v40, Node: "rabbit@a", Extra: append(ClusterName("rabbitmq"), ClusterName("")...)},
+			conf: "cluster_name = orders\n",
+			want: `[
+ {rabbit,[
+  {cluster_nodes,{['rabbit@a'],disc}}
+ ]}
+].
+`,
+		},
+		{
 			name: "the user's .conf files win, except for a joiner's retries",
 			opts: Options{Version: v310, Node: "rabbit@b", Peers: []string{"rabbit@a"}, Joining: true, PauseMinority: true, Extra: []Setting{quorum,
 				{Key: "quorum_membership_reconciliation_enabled", Conf: "quorum_queue.continuous_membership_reconciliation.enabled", Value: Atom("true")}}},

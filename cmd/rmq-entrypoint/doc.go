@@ -40,6 +40,7 @@
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
 //	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
 //	--queues              RMQ_QUEUES                        auto                                                                 auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
+//	--cluster-name        RMQ_CLUSTER_NAME                  the service name, given at the founding alone                        name of the cluster in RabbitMQ's UI and metrics, given to it at each start
 //	--force-boot          RMQ_FORCE_BOOT                    false                                                                carry on from this copy by itself when the majority is gone for good
 //	--allow-version-jump  RMQ_ALLOW_VERSION_JUMP            false                                                                start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members
 //	--log-level           RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error

@@ -364,7 +364,7 @@ func testLeaveGoesOn(t *testing.T, w *world) {
 	n, a := w.threeWith("b@localhost")
 	n.put(n.state("out"), statedir.Maintenance{Leaving: true, At: time.Now()})
 	w.putRecord(w.record().Left(n.name, "told to", time.Now()))
-	n.reports(2*testBeat+soon, api.HealthCritical, "leaving the cluster for good")
+	n.reports(2*testBeat+soon, api.HealthCritical, "left the cluster for good")
 	if strings.Contains(n.log(), "stopping the server") {
 		t.Errorf("it stops beside the command:\n%s", n.log())
 	}

@@ -177,17 +177,17 @@ func newWorld(t testing.TB, c *consultest.Consul) *world {
 // processes returns what runs in this world. Only the processes of its user are
 // looked into: a foreign one may keep a reader waiting.
 func (w *world) processes(name string) (pids []int) {
-	found, _ := filepath.Glob("/proc/[0-9]*/environ")
+	found, _ := filepath.Glob("/proc/[0-9]*/status")
 	for _, path := range found {
-		info, err := os.Stat(filepath.Dir(path))
-		if err != nil || info.Sys().(*syscall.Stat_t).Uid != testUID() {
+		status, _ := os.ReadFile(path) // gone meanwhile
+		if !strings.Contains(string(status), fmt.Sprintf("\nUid:\t%d\t", testUID())) {
 			continue
 		}
-		env, _ := os.ReadFile(path) // gone meanwhile, or a zombie: empty
-		if !slices.Contains(strings.Split(string(env), "\x00"), "RMQ_TEST_ROOT="+w.root) {
+		argv, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline")) // of a zombie: empty
+		env, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))  // of our own program: not to be read
+		if !strings.Contains(string(argv), w.root) && !slices.Contains(strings.Split(string(env), "\x00"), "RMQ_TEST_ROOT="+w.root) {
 			continue
 		}
-		argv, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && strings.Contains(string(argv), name) {
 			pids = append(pids, pid)
 		}

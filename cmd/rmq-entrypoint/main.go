@@ -24,7 +24,7 @@ func main() {
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		if !errors.Is(err, admin.ErrSaid) {
-			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", err)
+			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", config.OneLine(err))
 		}
 		os.Exit(status(err))
 	}
@@ -39,6 +39,12 @@ func status(err error) int {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
+	config.Seclude()
+	if len(args) > 0 && args[0] == "companion" {
+		if err := companion.Inherit(); err != nil {
+			return err
+		}
+	}
 	cfg, cmd, err := parse(args, os.Getenv)
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ func (w *world) node(name string, env ...string) *node {
 	}
 	n.env = append([]string{
 		"PATH=" + filepath.Join(w.root, "bin") + ":/usr/bin:/bin", "RMQ_TEST_ROOT=" + w.root, "RMQ_TEST_DIR=" + n.dir,
-		"RABBITMQ_DATA_DIR=" + n.volume(""), "RABBITMQ_NODENAME=" + name, "RABBITMQ_VERSION=4.0.5", "RABBITMQ_ERLANG_COOKIE=crumbs",
+		"RABBITMQ_DATA_DIR=" + n.volume(""), "RABBITMQ_NODENAME=" + name, "RABBITMQ_VERSION=4.0.5", "RABBITMQ_ERLANG_COOKIE=crumbs-of-a-cookie-for-all",
 		"RABBITMQ_CONFIG_FILE=" + n.path("rabbitmq"), "RABBITMQ_CONFIG_FILES=" + n.path("conf.d"), "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.path("advanced.config"),
 		"RMQ_SERVICE=" + w.service, "RMQ_TTL=" + testTTL.String(), "RMQ_ADVERTISE=" + n.ip,
 		"RMQ_TEST_AMQP=amqp://" + n.ip + ":5672", "RMQ_HTTP=" + n.ip + ":15690", "RMQ_AMQP_URL=amqp://alice:wonder@" + n.ip + ":5672",

@@ -27,7 +27,7 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 			say: []string{"RABBITMQ_ERLANG_COOKIE_FILE", "/nowhere/cookie"}},
 		"another cookie": {prep: func(n *node) { n.putCookie("stale", 0o400) },
 			say: []string{".erlang.cookie", "differs from RABBITMQ_ERLANG_COOKIE", "remove the file"}},
-		"cookie for all to read": {prep: func(n *node) { n.putCookie("crumbs", 0o444) }, say: []string{".erlang.cookie", "0444", "chmod 400"}},
+		"cookie for all to read": {prep: func(n *node) { n.putCookie("crumbs-of-a-cookie-for-all", 0o444) }, say: []string{".erlang.cookie", "0444", "chmod 400"}},
 		"empty cookie": {env: []string{"RABBITMQ_ERLANG_COOKIE="}, prep: func(n *node) { n.putCookie("\n", 0o400) },
 			say: []string{".erlang.cookie", "empty", "RABBITMQ_ERLANG_COOKIE"}},
 		"host without address": {env: []string{"RABBITMQ_NODENAME=rabbit@nowhere-at-all"},

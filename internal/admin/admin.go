@@ -120,7 +120,9 @@ func toldOn(out io.Writer) func(string) {
 	}
 }
 
-func (o operator) say(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
+func (o operator) say(format string, args ...any) {
+	fmt.Fprintln(o.out, peers.Plain(fmt.Sprintf(format, args...)))
+}
 
 func (o operator) volume() statedir.Dir { return statedir.Of(o.rt.Config) }
 
@@ -169,7 +171,7 @@ func underLock(ctx context.Context, cfg config.Config, id string, do func(client
 func onRecord(r peers.Record, id string) error {
 	if r.State != peers.Formed || !r.Is(id) {
 		return fmt.Errorf("--cluster-id %s is not the cluster on record, which is %s (members %s): see rmq-entrypoint status",
-			id, cmp.Or(r.ClusterID, "none"), strings.Join(r.Names(), ", "))
+			id, cmp.Or(r.ClusterID, "none"), peers.Some(r.Names()))
 	}
 	return nil
 }

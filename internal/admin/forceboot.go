@@ -50,7 +50,7 @@ func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer)
 			return fmt.Errorf("the companion does not answer: is this node started? %w", err)
 		}
 		if len(said.Lost) == 0 {
-			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, strings.Join(r.Names(), ", "))
+			return fmt.Errorf("nothing to carry on without: this node is %s (%s). If it waits for nodes that will never come back, start them with empty volumes: a blank one takes itself off the record (on it now: %s). Keep those that hold data", said.Status, said.Reason, peers.Some(r.Names()))
 		}
 		order := statedir.CarryOn{ClusterID: id, Lost: said.Lost}
 		if err := statedir.Of(cfg).WriteCarryOn(order); err != nil {

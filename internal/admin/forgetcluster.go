@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -66,6 +65,7 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 				return fmt.Errorf("%s answers: a cluster that runs is not given up; stop its nodes first", n)
 			}
 			down, seen := w.Down(ctx, n, registered[n])
+			seen = peers.Plain(seen)
 			if at, beats := beating[n]; down && beats {
 				down, seen = false, fmt.Sprintf("its entry in Consul, at %s, has not lapsed: it may be starting, or something else keeps that entry", at)
 			}
@@ -80,10 +80,10 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case len(unsure) > 0 && !force:
-			return fmt.Errorf("whether the cluster runs cannot be told, and one that runs is not given up: %s. Ask from a container that reaches these nodes; if they are gone for good, add --force", strings.Join(unsure, "; "))
+			return fmt.Errorf("whether the cluster runs cannot be told, and one that runs is not given up: %s. Ask from a container that reaches these nodes; if they are gone for good, add --force", peers.SomeWith(unsure, "; "))
 		case len(unsure) > 0:
 			command += " --force"
-			fmt.Fprintf(out, "forced, though it cannot be told: %s\n", strings.Join(unsure, "; "))
+			fmt.Fprintf(out, "forced, though it cannot be told: %s\n", peers.SomeWith(unsure, "; "))
 		}
 		for _, n := range r.Names() {
 			r = r.Without(n, peers.GivenUp(command), time.Now()).By(n, config.OnHost(command))

@@ -12,6 +12,7 @@ import (
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 )
 
 // A Question is what a health check asks.
@@ -27,7 +28,7 @@ const (
 // that was lost again.
 func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writer) error {
 	say := func(ok bool, format string, args ...any) error {
-		fmt.Fprintf(out, format+"\n", args...)
+		fmt.Fprintln(out, peers.Plain(fmt.Sprintf(format, args...)))
 		if !ok {
 			return ErrSaid
 		}
@@ -39,7 +40,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	case statedir.Exhausted(err):
 		return say(q == Alive, "it cannot be looked at: %v", err)
 	case err != nil:
-		return err
+		return errors.Join(err, stepped)
 	}
 	if rt == nil || !rt.Alive() {
 		if pid := aServer(); pid > 0 {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -47,7 +49,9 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 	_ = AsServersUser() // or what cannot be read is told as unknown
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, peers.Plain(fmt.Sprintf(format, args...))) // words of others are in it
+	}
 	rt, err := statedir.OfServer(cfg)
 	differs := ""
 	if of, ferr := ofServer(cfg, func(d string) { differs = d }); ferr == nil {
@@ -72,8 +76,8 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 			row("check", "unknown: the companion does not answer: %v", err)
 		} else {
 			row("check", "%s since %s: %s", r.Status, when(r.Since), r.Reason)
-			row("members", "%s", strings.Join(r.Members, ", "))
-			row("running", "%s", strings.Join(r.Running, ", "))
+			row("members", "%s", peers.Some(r.Members))
+			row("running", "%s", peers.Some(r.Running))
 			if r.Warning != "" {
 				row("warning", "%s", r.Warning)
 			}
@@ -137,12 +141,11 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 		row("record", "none (%s)", cfg.RecordKey())
 	default:
 		row("record", "%s since %s, cluster %s, seed %s (%s)", r.State, when(r.Since), cmp.Or(r.ClusterID, "-"), r.Seed, cfg.RecordKey())
-		for _, n := range r.Names() {
-			row("  member", "%s, volume %s", n, cmp.Or(r.Members[n], "not said yet"))
-		}
-		for n, g := range r.Gone {
+		few(r.Names(), row, func(n string) { row("  member", "%s, volume %s", n, cmp.Or(r.Members[n], "not said yet")) })
+		few(lastGone(r), row, func(n string) {
+			g := r.Gone[n]
 			row("  gone", "%s on %s: %s%s", n, when(g.At), g.Why, writtenBy(g))
-		}
+		})
 		for _, p := range r.Previous {
 			row("  before", "cluster %s until %s", p.ClusterID, when(p.Until))
 		}
@@ -159,16 +162,36 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 	if err != nil {
 		row("catalog", "unknown: %v", err)
 	}
-	for _, p := range all {
+	few(all, row, func(p peers.Peer) {
 		status := "critical"
 		if p.Passing {
 			status = "passing"
 		}
 		if p.Foreign() {
 			row("catalog", "%s %s at %s: no node's, counts for nothing; to remove it, on agent %s: consul services deregister -id=%s", p.Node, status, p.Address, p.Agent, p.ID)
-			continue
+			return
 		}
 		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, cmp.Or(p.ClusterID, "-"))
-	}
+	})
 	return nil
+}
+
+// mostRows is how many nodes of a kind status lists; more than a cluster has, as a rule.
+const mostRows = 20
+
+// few has the first of them shown, and says how many more there are.
+func few[T any](all []T, row func(string, string, ...any), show func(T)) {
+	for _, one := range all[:min(len(all), mostRows)] {
+		show(one)
+	}
+	if more := len(all) - mostRows; more > 0 {
+		row("", "and %d more", more)
+	}
+}
+
+// lastGone returns who is gone, those that went last first.
+func lastGone(r peers.Record) []string {
+	return slices.SortedFunc(maps.Keys(r.Gone), func(a, b string) int {
+		return cmp.Or(r.Gone[b].At.Compare(r.Gone[a].At), strings.Compare(a, b))
+	})
 }

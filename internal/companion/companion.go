@@ -34,9 +34,9 @@ type Surroundings struct {
 	Runtime statedir.Runtime
 	Consul  *consul.Agents
 	Broker  rabbitmq.CLI
-	IsDown  func(context.Context, peers.Peer) bool // whether a registered node is positively down
-	Check   func(ctx context.Context) healthcheck.Result
-	Closed  <-chan healthcheck.Reason // connections of the check that RabbitMQ closed
+	IsDown  func(context.Context, peers.Peer) bool                   // whether a registered node is positively down
+	Check   func(ctx context.Context, login bool) healthcheck.Result // without a login: whether somebody listens
+	Closed  <-chan healthcheck.Reason                                // connections of the check that RabbitMQ closed
 	ports   ports
 	hosts   *hosts.File
 	Session string          // of the lock that a seed founds under; "": none
@@ -102,42 +102,11 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if err := statedir.Sign(held); err != nil {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
-	var getenv func(string) string
-	read := func() { // not in the runtime file, which holds no secrets
-		user, err := config.UserFiles(os.Getenv, rt.RabbitMQ())
-		if err != nil { // written since the start
-			log.Warn("cannot read RabbitMQ's files: the check goes by the environment alone", "err", err)
-		}
-		getenv = config.Defaults(os.Getenv, user)
-	}
-	read()
-	urls, err := config.AMQPURLs(rt.Config, getenv)
+	checker, ports, err := logins(*rt, log)
 	if err != nil {
 		return err
-	}
-	checker, err := healthcheck.New(healthcheck.Options{URLs: urls, Timeout: min(3*time.Second, rt.Config.TTL/5), Log: log})
-	if err != nil {
-		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	defer within(300*time.Millisecond, checker.Close)
-	move := func(cfg config.Config) error {
-		urls, err := config.AMQPURLs(cfg, getenv)
-		if err != nil {
-			return err
-		}
-		return checker.Move(urls, listed(cfg))
-	}
-	if err := move(rt.Config); err != nil {
-		return err
-	}
-	ready := func(cfg config.Config) error {
-		read()
-		checker.Ready()
-		return move(cfg)
-	}
-	ask := func(ctx context.Context) ([]healthcheck.Node, error) {
-		return managementNodes(ctx, config.DefaultUser(getenv), rt.Config.Management)
-	}
 	said, err := listen(rt.Config.Socket(), os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
 		return err
@@ -147,7 +116,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: checker.Check, Closed: checker.Closed(), ports: ports{move: move, ready: ready, managed: &managementPort{ask: ask, log: log}},
+		Check: checksOf(checker), Closed: checker.Closed(), ports: ports,
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
 	}, func(ready, status http.Handler) (io.Closer, error) {
 		opened, err := open(rt.Config, ready, status, log)

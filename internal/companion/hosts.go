@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/hosts"
@@ -49,7 +48,7 @@ func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *ho
 			log.Warn("cannot keep the hosts file current", "err", err)
 			told = text
 		case err == nil && len(changed) > 0:
-			log.Info("learned addresses of nodes", "hosts", strings.Join(changed, ","))
+			log.Info("learned addresses of nodes", "hosts", peers.SomeWith(changed, ","))
 		}
 		peers.Changed(ctx, client, rt.Config.RecordKey(), recordIndex, rt.Config.Service, index, beat)
 	}

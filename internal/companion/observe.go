@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 	stopped := state.Server.Phase == policy.Stopped
 	if !stopped || time.Since(state.Server.StoppedAt) >= c.settings.Patience() { // one that stops is left alone
 		c.looking.at("asking: AMQP", usual)
-		r := c.Check(ctx)
+		r := c.Check(ctx, mayLogIn(state))
 		if ctx.Err() != nil {
 			return seen, false
 		}
@@ -55,6 +56,10 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 	}
 	return seen, true
 }
+
+// mayLogIn reports whether the password may be told to what listens at RabbitMQ's port: until
+// RabbitMQ said that it is ready, and once it stops, that may be anybody's.
+func mayLogIn(s policy.State) bool { return s.Server.Phase == policy.Serving }
 
 // local returns why the node is known to be unfit by what it tells itself, or "". What it does
 // not tell within a beat is asked again by the heartbeat.
@@ -143,9 +148,12 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
+		if q.Node == c.settings.Node && err == nil {
+			c.ports.managed.listensAt(v.Web)
+		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
 	case policy.AskCheck:
-		if r := c.Check(ctx); !r.Unknown {
+		if r := c.Check(ctx, mayLogIn(c.state)); !r.Unknown {
 			seen.Health = r
 		}
 		seen.Rechecked = true
@@ -219,9 +227,20 @@ func (c *companion) record(ctx context.Context) (policy.Record, error) {
 // command line takes a second of CPU.
 type managementPort struct {
 	log    *slog.Logger
-	mu     sync.Mutex
+	port   int
 	ask    func(ctx context.Context) ([]healthcheck.Node, error) // nil: there is none
+	mu     sync.Mutex
 	pauses healthcheck.Pauses
+	open   bool // RabbitMQ says that it listens there, and it has answered since
+}
+
+// listensAt notes at which ports RabbitMQ says that it takes HTTP connections.
+func (m *managementPort) listensAt(ports []int) {
+	if m != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.open = slices.Contains(ports, m.port)
+	}
 }
 
 // begin ends a pause: RabbitMQ is ready anew.
@@ -229,11 +248,11 @@ func (m *managementPort) begin() {
 	if m != nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.pauses = healthcheck.Pauses{}
+		m.pauses, m.open = healthcheck.Pauses{}, false
 	}
 }
 
-// nodes asks the port. When it tells nothing, because it is disabled or the login is refused,
+// nodes asks the port, once RabbitMQ says that it listens there: the password is for nobody else. When it tells nothing, because it is disabled or the login is refused,
 // which RabbitMQ logs each time, it is left alone for a while.
 func (m *managementPort) nodes(ctx context.Context, now time.Time) ([]healthcheck.Node, error) {
 	if m == nil {
@@ -247,8 +266,12 @@ func (m *managementPort) nodes(ctx context.Context, now time.Time) ([]healthchec
 	if !m.pauses.Over(now) {
 		return nil, fmt.Errorf("the management port told nothing, and is asked again later")
 	}
+	if !m.open {
+		return nil, fmt.Errorf("RabbitMQ has not said that its management listens at port %d", m.port)
+	}
 	nodes, err := m.ask(ctx)
 	if err != nil {
+		m.open = false
 		m.log.Debug("the management port tells nothing", "err", err)
 		if !errors.Is(ctx.Err(), context.Canceled) { // by an event: nobody refused
 			m.pauses.Refused(now)

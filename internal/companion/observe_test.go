@@ -28,6 +28,7 @@ func TestManagementPortIsLeftAlone(t *testing.T) {
 		t.Helper()
 		began, asked = now, nil
 		for range d / (5 * time.Second) {
+			m.listensAt([]int{m.port})
 			if _, err := m.nodes(ctx, now); (err != nil) != fails {
 				t.Errorf("at %s: %v", now.Sub(began), err)
 			}
@@ -45,4 +46,40 @@ func TestManagementPortIsLeftAlone(t *testing.T) {
 	cut, cancel := context.WithCancel(t.Context())
 	cancel()
 	beats(cut, 10*time.Second, true, "0s", "5s") // by an event
+}
+
+// Nobody gets the password at the management port but RabbitMQ, which says that it listens there:
+// again, where the port does not answer, and after a start.
+func TestManagementPortIsRabbitMQs(t *testing.T) {
+	t.Parallel()
+	asked, err := 0, error(nil)
+	m := &managementPort{port: 15672, log: slog.New(slog.DiscardHandler), ask: func(context.Context) ([]healthcheck.Node, error) {
+		asked++
+		return nil, err
+	}}
+	asks := func(want bool) {
+		t.Helper()
+		was := asked
+		_, _ = m.nodes(t.Context(), time.Now().Add(time.Duration(asked)*time.Hour))
+		if (asked > was) != want {
+			t.Errorf("asked: %t, want %t", asked > was, want)
+		}
+	}
+	asks(false)
+	m.listensAt([]int{5672, 15692})
+	asks(false)
+	m.listensAt([]int{15671, 15672})
+	asks(true)
+	err = errors.New("connection refused")
+	asks(true)
+	asks(false)
+	m.listensAt([]int{15672})
+	err = nil
+	asks(true)
+	m.listensAt(nil)
+	asks(false)
+	m.listensAt([]int{15672})
+	m.begin()
+	asks(false)
+	(*managementPort)(nil).listensAt([]int{1}) // there is none
 }

@@ -204,7 +204,7 @@ func TestUnknownKeepsTheWord(t *testing.T) {
 	t.Parallel()
 	c := companionFor(config.Config{TTL: 15 * time.Second}, statedir.Runtime{}, nil)
 	saw := healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
-	c.Check = func(context.Context) healthcheck.Result { return saw }
+	c.Check = func(context.Context, bool) healthcheck.Result { return saw }
 	state := c.state
 	look := func(want healthcheck.State, words string) {
 		t.Helper()

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,15 +29,55 @@ func signalReady() error {
 
 // The companion is this same binary, started as "rmq-entrypoint companion" just
 // before the entrypoint becomes RabbitMQ, or by a health check that finds it
-// gone. It inherits two descriptors: on readyFD it writes one byte once it is in
-// charge (EOF instead means that it failed), and lockFD carries the flock that
-// says who is the companion.
+// gone. It inherits three descriptors: on readyFD it writes one byte once it is in
+// charge (EOF instead means that it failed), lockFD carries the flock that says
+// who is the companion, and from envFD it reads its environment, as marked by
+// envEnv: the one that the kernel gives a process can be read by all of its user's.
 const (
 	sessionEnv = "RMQ_ENTRYPOINT_SESSION"
+	envEnv     = "RMQ_ENTRYPOINT_ENVIRONMENT"
 	readyFD    = 3
 	lockFD     = 4
+	envFD      = 5
 	readyWait  = 15 * time.Second
 )
+
+// Inherit takes the environment over that whoever started this companion hands to it. Another
+// process keeps its own.
+func Inherit() error {
+	if os.Getenv(envEnv) == "" {
+		return nil
+	}
+	r := os.NewFile(envFD, "environment")
+	defer r.Close()
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("take over the environment: %w: the companion is started by rmq-entrypoint alone", err)
+	}
+	os.Clearenv()
+	for kv := range strings.SplitSeq(string(text), "\x00") {
+		if name, value, _ := strings.Cut(kv, "="); name != "" {
+			err = errors.Join(err, os.Setenv(name, value))
+		}
+	}
+	return err
+}
+
+// environments are what a companion gets of env: in the open what Go itself reads before the
+// program begins, and to be handed over all of it, but for what it does not need.
+func environments(env []string) (open, handed []string) {
+	open = []string{envEnv + "=1"}
+	for _, kv := range env {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "RABBITMQ_ERLANG_COOKIE", "RMQ_BROKERS", envEnv:
+			continue
+		case "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK":
+			open = append(open, kv)
+		}
+		handed = append(handed, kv)
+	}
+	return open, handed
+}
 
 // inherited reports whether this process inherited the lock.
 func inherited(dir string) bool {
@@ -55,18 +98,32 @@ func Spawn(ctx context.Context, rt statedir.Runtime, l *lock.Lock, held, out *os
 	}
 	defer r.Close()
 	cmd := exec.Command(exe, "companion", "--state-dir", rt.Config.StateDir) // not CommandContext: it outlives this process image
-	cmd.Env = os.Environ()
+	open, handed := environments(os.Environ())
 	if l != nil {
-		cmd.Env = append(cmd.Env, sessionEnv+"="+l.Session())
+		handed = append(handed, sessionEnv+"="+l.Session())
 	}
+	envR, envW, err := os.Pipe()
+	if err != nil {
+		w.Close()
+		return nil, err
+	}
+	cmd.Env = open
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{w, held}
+	cmd.ExtraFiles = []*os.File{w, held, envR}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's or a health check's end is not its end
 	err = cmd.Start()
 	w.Close()
+	envR.Close()
 	if err != nil {
+		envW.Close()
 		return nil, err
 	}
+	var handing sync.WaitGroup
+	defer handing.Wait() // a child that has ended reads no more
+	handing.Go(func() {
+		_, _ = io.WriteString(envW, strings.Join(handed, "\x00"))
+		envW.Close()
+	})
 	_ = r.SetReadDeadline(time.Now().Add(readyWait))
 	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })()
 	if _, err := r.Read(make([]byte, 1)); err != nil {

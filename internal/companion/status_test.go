@@ -155,7 +155,7 @@ func TestLoopEnds(t *testing.T) {
 				c := companionFor(cfg, statedir.Runtime{Config: cfg, Role: statedir.Member, Located: true}, nil)
 				said, gone, free := make(chan string, 1), make(chan struct{}), make(chan struct{})
 				c.Said, c.Gone = said, gone
-				c.Check = func(context.Context) healthcheck.Result {
+				c.Check = func(context.Context, bool) healthcheck.Result {
 					return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
 				}
 				c.state.Server.Phase, c.state.Membership.Verified = policy.Serving, true
@@ -191,7 +191,7 @@ func TestLoopEnds(t *testing.T) {
 
 // hungCheck is a check that no context ends.
 func hungCheck(s *Surroundings, until <-chan struct{}) {
-	s.Check = func(context.Context) healthcheck.Result { <-until; return healthcheck.Result{} }
+	s.Check = func(context.Context, bool) healthcheck.Result { <-until; return healthcheck.Result{} }
 }
 
 // hungTools are tools of RabbitMQ that no context ends.

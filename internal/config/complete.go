@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
@@ -88,6 +90,9 @@ func canonical(table, host string) string {
 
 // judgeConsul judges where Consul is and what it is told of this node.
 func (cfg *Config) judgeConsul() error {
+	if holdsUser(strings.Join(cfg.Consul, ",")) {
+		return errConsulUser
+	}
 	for i, a := range cfg.Consul {
 		var err error
 		if cfg.Consul[i], err = consulAddress(strings.TrimSpace(a)); err != nil {
@@ -127,6 +132,9 @@ func (cfg *Config) judgeOwn() error {
 	}
 	if err := hostPort(cfg.HTTP); err != nil {
 		return fmt.Errorf("--http (RMQ_HTTP) %q is not [host]:port: %w", cfg.HTTP, err)
+	}
+	if n := cfg.ClusterName; n != "" && (len(n) > 255 || !utf8.ValidString(n) || strings.ContainsFunc(n, unicode.IsControl) || strings.TrimSpace(n) != n) {
+		return fmt.Errorf("--cluster-name (RMQ_CLUSTER_NAME) %.300q: up to 255 bytes of text, without control characters and without blanks at its ends", n)
 	}
 	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
 		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)
@@ -305,6 +313,19 @@ func (cfg *Config) port(getenv func(string) string) error {
 	return nil
 }
 
+var errConsulUser = errors.New("--consul (CONSUL_HTTP_ADDR): an address with a user or a password in it, which logs would show: give them as CONSUL_HTTP_AUTH=user:password, and the address without them")
+
+// holdsUser reports whether comma-separated addresses may hold a user, or a password, which may
+// have a comma in it.
+func holdsUser(addresses string) bool {
+	for a := range strings.SplitSeq(addresses, ",") {
+		if strings.Contains(a, "@") && !strings.HasPrefix(strings.TrimSpace(a), "unix:///") {
+			return true
+		}
+	}
+	return false
+}
+
 // consulAddress judges where a Consul agent is, and completes it with the port that Consul
 // listens on. Its errors repeat no password.
 func consulAddress(a string) (string, error) {
@@ -320,8 +341,8 @@ func consulAddress(a string) (string, error) {
 		scheme, rest = "http", a
 	}
 	u, err := url.Parse(scheme + "://" + rest)
-	if strings.Contains(rest, "@") {
-		return "", errors.New("an address with a user or a password in it, which logs would show: give them as CONSUL_HTTP_AUTH=user:password, and the address without them")
+	if err != nil && strings.Count(rest, ":") > 1 && !strings.Contains(rest, "[") { // user:password%40host:port
+		return "", errors.New("not [http[s]://]host:port or unix:///path, and not repeated here, for it may hold a password")
 	}
 	if local {
 		return "", fmt.Errorf("%q: not unix:///path", a)

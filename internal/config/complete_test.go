@@ -54,9 +54,16 @@ func TestConsulAddresses(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", a, got, err, want)
 		}
 	}
-	for _, a := range []string{"", "unix://", "unix://a", "ftp://a", "http://", "http://a/b", "a:0", "a b", "http://u:secret@a", "u@a", "https://a:x", "::1", "a?b"} {
+	for _, a := range []string{"", "unix://", "unix://a", "ftp://a", "http://", "http://a/b", "a:0", "a b", "https://a:x", "::1", "a?b"} {
 		if got, err := consulAddress(a); err == nil {
 			t.Errorf("%s: taken as %q", a, got)
+		}
+	}
+	for a, want := range map[string]bool{
+		"http://u:secret@a": true, "u@a": true, "b,http://u:sec,ret@a": true, "unix://u:secret@a": true, " http://u@a": true, "a,b:1": false, "unix:///run/@a.sock, b": false, "": false,
+	} {
+		if got := holdsUser(a); got != want {
+			t.Errorf("%s holds a user: %t, want %t", a, got, want)
 		}
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -36,6 +38,7 @@ type Config struct {
 	ConfigFile   string
 	StateDir     string
 	Queues       string
+	ClusterName  string
 	ForceBoot    bool `json:"CarryOn"`
 	AllowJump    bool
 	LogLevel     slog.Level
@@ -69,6 +72,15 @@ func (cfg Config) RecordKey() string { return cfg.KeyPrefix + "/" + cfg.Service 
 // node, where the user has not decided it.
 func (cfg Config) SurvivingQueues() bool { return cfg.Queues == "auto" }
 
+// Called returns what RabbitMQ is to call the cluster; "": what it is called already. The founding
+// gives it the service's name: members would each undo a name that was given later.
+func (cfg Config) Called(founds bool) string {
+	if cfg.ClusterName == "" && founds {
+		return cfg.Service
+	}
+	return cfg.ClusterName
+}
+
 // OnHost says who writes what others will read, and where.
 func OnHost(who string) string {
 	host, err := os.Hostname()
@@ -98,3 +110,8 @@ func (c Config) StatusSocket() string { return filepath.Join(c.StateDir, "status
 
 // Socket is where RabbitMQ says that it is ready, or stopping.
 func (c Config) Socket() string { return filepath.Join(c.StateDir, "notify.sock") }
+
+// OneLine is an error as one line for a terminal: words of others may be in it.
+func OneLine(err error) string {
+	return peers.Plain(strings.ReplaceAll(err.Error(), "\n", "; "))
+}

@@ -63,12 +63,13 @@ func Settings(cfg *Config) []Setting {
 		{"lock-delay", []string{"RMQ_LOCK_DELAY"}, dur(&cfg.LockDelay, time.Second), "how long the lock stays shut after its holder was lost, 1ms to 60s", ""},
 		{"wait-timeout", []string{"RMQ_WAIT_TIMEOUT"}, dur(&cfg.WaitTimeout, 10*time.Minute), "how long a blank node waits before it exits and is restarted", ""},
 		{"join-timeout", []string{"RMQ_JOIN_TIMEOUT"}, dur(&cfg.JoinTimeout, 5*time.Minute), "how long a joiner may take to get ready before it is stopped and decides afresh", ""},
-		{"claim-timeout", []string{"RMQ_CLAIM_TIMEOUT"}, dur(&cfg.ClaimTimeout, 0), "how long a dead seed's claim is left alone, over twice the TTL", "3 × ttl"},
+		{"claim-timeout", []string{"RMQ_CLAIM_TIMEOUT"}, dur(&cfg.ClaimTimeout, 0), "how long a dead seed's claim is left alone, and what DNS alone knows holds up a founding; over twice the TTL", "3 × ttl"},
 		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
 		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
 		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},
+		{"cluster-name", []string{"RMQ_CLUSTER_NAME"}, str(&cfg.ClusterName, ""), "name of the cluster in RabbitMQ's UI and metrics, given to it at each start", "the service name, given at the founding alone"},
 		{"force-boot", []string{"RMQ_FORCE_BOOT"}, boolean(&cfg.ForceBoot), "carry on from this copy by itself when the majority is gone for good", ""},
 		{"allow-version-jump", []string{"RMQ_ALLOW_VERSION_JUMP"}, boolean(&cfg.AllowJump), "start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members", ""},
 		{"log-level", []string{"RMQ_LOG_LEVEL"}, level, "debug, info, warn or error", "info"},
@@ -135,6 +136,9 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 		}
 		if text == "" || given(s.Flag) {
 			continue
+		}
+		if s.Flag == "consul" && holdsUser(text) { // before any error repeats it
+			return errConsulUser
 		}
 		if err := s.Value.Set(text); err != nil { // some of these errors repeat the text as it is
 			return fmt.Errorf("%s=%q: %s", name, text, peers.Plain(err.Error()))

@@ -76,6 +76,7 @@ func DialConsul(addr string) (*api.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consul at %s: %w", addr, err)
 	}
+	conf.HttpClient.Transport = bounded{conf.HttpClient.Transport} // which is the client's, also on a socket
 	return client, nil
 }
 

@@ -16,10 +16,44 @@ import (
 
 var errNoCookie = errors.New("no shared cookie: every node would make its own and none could join another; set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node")
 
-// cookie makes sure that there is a shared one, readable by its owner alone. A file that is
-// empty, or holds the beginning of the cookie, was left by a writer that was cut off.
+// cookie makes sure that there is a shared one, readable by its owner alone, and warns of one that
+// can be guessed.
 func cookie(log *slog.Logger, home string) error {
 	path := filepath.Join(home, ".erlang.cookie")
+	if err := establish(log, path); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read the cookie file: %w", err)
+	}
+	if why := guessable(strings.TrimSpace(string(b))); why != "" {
+		log.Warn("THE ERLANG COOKIE CAN BE GUESSED, and who has it controls every node: stop all nodes, remove the file on each, and set RABBITMQ_ERLANG_COOKIE to another one, as openssl rand -hex 24 makes", "why", why, "file", path)
+	}
+	return nil
+}
+
+// leastCookie is how long a cookie is at least that nobody tries out: Erlang's own have 20 capital
+// letters. One node's answer to a handshake is enough to try as many as one likes.
+const leastCookie = 20
+
+// guessable returns why a cookie is no secret, without repeating it, or "".
+func guessable(c string) string {
+	lower := strings.ToLower(c)
+	switch {
+	case strings.HasPrefix(lower, "example"), strings.Contains(lower, "change-me"), strings.Contains(lower, "changeme"), strings.Contains(lower, "change_me"):
+		return "it is an example's"
+	case len(c) < leastCookie:
+		return fmt.Sprintf("it has %d characters, and should have %d or more", len(c), leastCookie)
+	case len(strings.Trim(c, c[:1])) == 0:
+		return "it is one character over and over"
+	}
+	return ""
+}
+
+// establish sees to the cookie's file. One that is empty, or holds the beginning of the cookie, was
+// left by a writer that was cut off.
+func establish(log *slog.Logger, path string) error {
 	given, err := config.Secret(os.Getenv, "RABBITMQ_ERLANG_COOKIE")
 	if err != nil {
 		return err

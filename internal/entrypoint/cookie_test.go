@@ -88,3 +88,35 @@ func TestCookieAsItComes(t *testing.T) {
 		}
 	}
 }
+
+// A cookie that can be guessed is taken, as it may be a cluster's, and told of at each start; the
+// line repeats nothing of it.
+func TestCookieThatCanBeGuessed(t *testing.T) {
+	for _, c := range []struct {
+		given, why string
+	}{
+		{"example-cookie-change-me", "an example's"}, {"EXAMPLE-of-a-cookie-for-you", "an example's"}, {"please-Change-Me-before-use", "an example's"}, {"rabbitmq_changeme_cookie_", "an example's"},
+		{"KWQXNTFDSBVMZPLRYCH", "it has 19 characters"}, {"c", "it has 1 characters"}, {"  KWQXNTFDSBVMZPLRYC  ", "it has 18 characters"},
+		{"xxxxxxxxxxxxxxxxxxxxxxxxx", "one character"},
+		{"KWQXNTFDSBVMZPLRYCHG", ""}, {"b0d5a1f3c07e44f29b6c9f3a0f6a7c1d2e3f4a5b6c7d8e9f", ""}, {"x y~!$%^&*()_+ of an exam", ""},
+	} {
+		for _, variable := range []bool{true, false} { // or the file alone
+			var log strings.Builder
+			home := t.TempDir()
+			t.Setenv("RABBITMQ_ERLANG_COOKIE", "")
+			if variable {
+				t.Setenv("RABBITMQ_ERLANG_COOKIE", c.given)
+			} else {
+				expect.Must(t, os.WriteFile(filepath.Join(home, ".erlang.cookie"), []byte(c.given), 0o400))
+			}
+			for i := range 2 {
+				log.Reset()
+				expect.Must(t, cookie(slog.New(slog.NewTextHandler(&log, nil)), home))
+				text := log.String()
+				if strings.Count(text, "CAN BE GUESSED") != min(1, len(c.why)) || !strings.Contains(text, c.why) || strings.Contains(text, strings.TrimSpace(c.given)) && len(c.given) > 1 {
+					t.Errorf("%q, start %d: the log has %q, want %q", c.given, i, text, c.why)
+				}
+			}
+		}
+	}
+}

@@ -108,29 +108,36 @@ func (g giver) entries(dir *os.Root, at string) error {
 	return nil
 }
 
-// down opens a directory in dir; nil: none is there that root may go into, as a link, one that
-// has just been put there in place of another, or one of his that root has no right to read.
+// down opens a directory in dir; nil: none is there that root may go into, as a link, or one of
+// his that root has no right to read. One that is put there in place of another meanwhile is
+// looked at anew.
 func (g giver) down(dir *os.Root, at, name string) (*os.Root, error) {
 	path := filepath.Join(at, name)
-	info, err := dir.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	below, err := dir.OpenRoot(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
-		return nil, nil
-	case err != nil:
-		return nil, g.unlessHis(path, err)
-	}
-	if is, err := below.Stat("."); err != nil || !os.SameFile(info, is) {
+	var failed error
+	for range 100 { // somebody may swap it for a link and back; another error stays
+		info, err := dir.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		below, err := dir.OpenRoot(name)
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, g.unlessHis(path, err)
+		}
+		if failed = err; err != nil {
+			continue
+		}
+		if is, err := below.Stat("."); err == nil && os.SameFile(info, is) {
+			return below, nil
+		}
 		_ = below.Close()
-		return nil, nil
 	}
-	return below, nil
+	if failed != nil {
+		return nil, fmt.Errorf("%s: %w", path, failed)
+	}
+	return nil, nil
 }
 
 // own gives one thing, but for devices, which are no data.

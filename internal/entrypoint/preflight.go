@@ -25,6 +25,7 @@ import (
 
 // Where the user's own configuration lies, unless variables say otherwise.
 const (
+	userDir      = "/etc/rabbitmq"
 	userConf     = "/etc/rabbitmq/rabbitmq"
 	userConfD    = "/etc/rabbitmq/conf.d/*.conf"
 	userAdvanced = "/etc/rabbitmq/advanced.config"

@@ -45,6 +45,7 @@ func writeConf(h host, p formation.Plan, pauseMinority, quorum bool) error {
 	if cfg.SurvivingQueues() {
 		opts.Extra = rabbitconf.Queues(h.version, quorum)
 	}
+	opts.Extra = append(opts.Extra, rabbitconf.ClusterName(cfg.Called(p.Role == statedir.Seeding))...)
 	conf, err := rabbitconf.Render(opts)
 	if err != nil {
 		return err

@@ -28,7 +28,10 @@ func stepDown(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	return closeHome(cfg.Home)
+	for _, dir := range []string{cfg.Home, userDir, filepath.Join(userDir, "conf.d")} {
+		closeToOthers(dir)
+	}
+	return nil
 }
 
 // becomeUser gives rabbitmq the data directory, and our output, and then gives up root.
@@ -63,18 +66,15 @@ func notGiven(err error, uid int) error {
 	return fmt.Errorf("%w: start as root with CAP_CHOWN, and with CAP_DAC_OVERRIDE while things of other users lie in directories that are closed to root, or give the volume to uid %d", err, uid)
 }
 
-// closeHome lets nobody but rabbitmq put files into rabbitmq's home, which the image leaves open
-// to all: programs look there for what to do.
-func closeHome(home string) error {
-	info, err := os.Stat(home)
+// closeToOthers lets nobody but rabbitmq put files into a directory of rabbitmq's: the image leaves
+// open to all where programs look for what to do, a .erlang or a rabbitmq-env.conf, which a shell
+// runs. A file system that is read-only, or keeps no modes, stays as it is.
+func closeToOthers(dir string) {
+	info, err := os.Stat(dir)
 	if err != nil || info.Mode()&0o002 == 0 {
-		return nil // whether there is a home is for others to judge
+		return // whether it is there is for others to judge
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
-		return nil
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+		_ = os.Chmod(dir, info.Mode()&^0o002)
 	}
-	if err := os.Chmod(home, info.Mode()&^0o002); err != nil {
-		return fmt.Errorf("close %s to other users: %w", home, err)
-	}
-	return nil
 }

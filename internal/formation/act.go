@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -72,7 +71,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p
 	now := time.Now()
 	switch d.Action {
 	case peers.Remove:
-		f.Log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", strings.Join(r.Without(f.cfg.Node, "", now).Names(), ","))
+		f.Log.Warn("taking this node off the record: its volume is blank", "cluster", r.ClusterID, "members_left", peers.SomeWith(r.Without(f.cfg.Node, "", now).Names(), ","))
 		removed := r.RemovedItself(f.cfg.Node, f.volume.Volume, now)
 		if removed.Gone[f.cfg.Node].Unjoined && !f.volume.Failed && !f.volume.Alone {
 			// First on the volume: what is left of that join is no part of the next one.
@@ -105,7 +104,7 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p
 				why, by = "the cluster on record was given up; to have it back all the same: stop all nodes, delete the key in Consul, start those that have its data", g.By
 			}
 		}
-		f.Log.Warn("FOUNDING ANEW: "+why, "key", f.cfg.RecordKey(), "lost_cluster", r.ClusterID, "gone", strings.Join(goneNames(r), ","), "given_up_by", by)
+		f.Log.Warn("FOUNDING ANEW: "+why, "key", f.cfg.RecordKey(), "lost_cluster", r.ClusterID, "gone", peers.SomeWith(goneNames(r), ","), "given_up_by", by)
 	}
 	f.Log.Info("founding the cluster", "why", d.Why, "claim", claim.Claim)
 	return &Plan{Role: statedir.Seeding, Claim: claim.Claim, Volume: f.volume.Volume, Lock: l, Aside: !f.volume.Alone}, nil // alone it goes on with what it founded
@@ -174,7 +173,7 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 			return nil, fmt.Errorf("forget this node's earlier volume at %s: %w", d.Peers[0], err)
 		}
 	}
-	f.Log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", strings.Join(d.Peers, ","))
+	f.Log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", peers.SomeWith(d.Peers, ","))
 	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, Queues: defaultQueues(o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
 }
 

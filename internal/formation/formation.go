@@ -58,6 +58,7 @@ type formation struct {
 // waits is what tells from one look to the next for how long something has been as it is.
 type waits struct {
 	lost   lostSession
+	dns    time.Time      // since when DNS gives what nobody else knows; zero: it does not
 	silent map[string]int // of the members that were asked: how often in a row they did not answer
 }
 
@@ -69,6 +70,19 @@ func (w *waits) heard(node string, answered bool) {
 	if w.silent[node]++; answered {
 		delete(w.silent, node)
 	}
+}
+
+// strangers takes one look, at which DNS gave what nobody else knows or not, and returns for
+// how long it has.
+func (w *waits) strangers(some bool, now time.Time) time.Duration {
+	switch {
+	case !some:
+		w.dns = time.Time{}
+		return 0
+	case w.dns.IsZero():
+		w.dns = now
+	}
+	return now.Sub(w.dns)
 }
 
 // said is what the node last said that it waits for, when, and until when it waits. It says

@@ -80,6 +80,9 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	switch r := o.Record.Value; r.State {
 	case peers.Absent:
 		o.DNS = f.strangersInDNS(ctx, all)
+		if f.failing.news("DNS and the catalog", overdue(o.Observation)) {
+			f.Log.Warn("DNS gives addresses that the catalog does not know, and has for the claim timeout (--claim-timeout, RMQ_CLAIM_TIMEOUT): going by the catalog alone. Look at what answers as DNS", "addresses", peers.SomeWith(o.DNS.Value.Addresses, ","))
+		}
 	case peers.Forming:
 		o.Claim = f.sessionGone(ctx, client, r)
 	case peers.Formed:
@@ -104,11 +107,15 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 	f.foreign = text
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
 	defer cancel()
+	told := 0
 	for _, p := range all {
 		host, _, _ := net.SplitHostPort(p.Address)
 		own, _, _ := net.SplitHostPort(f.self)
+		if p.Foreign() {
+			told++
+		}
 		switch {
-		case !p.Foreign():
+		case !p.Foreign() || told > mostForeign:
 		case own != "" && host == own:
 			f.Log.Info("an entry of this service at this node's own address, made by something else (a scheduler?), counts for nothing", "id", p.ID, "address", p.Address)
 		default:
@@ -116,7 +123,13 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 				"id", p.ID, "address", p.Address, "answers", f.answers(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
 		}
 	}
+	if told > mostForeign {
+		f.Log.Warn("more entries of this service count for nothing", "more", told-mostForeign)
+	}
 }
+
+// mostForeign is how many entries that speak for no node the log names.
+const mostForeign = 10
 
 // answers says what a connection to address ends in.
 func (f *formation) answers(ctx context.Context, address string) string {
@@ -129,14 +142,14 @@ func (f *formation) answers(ctx context.Context, address string) string {
 }
 
 // strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
-// failing is said and blocks nothing: it only ever adds caution.
-func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[[]string] {
+// failing is said and blocks nothing: it only ever adds caution, and for the claim timeout.
+func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[peers.InDNS] {
 	found, err := peers.Lookup(ctx, f.DNS, f.cfg.Service)
 	if f.failing.news("DNS", err) {
 		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
 	}
 	if err != nil {
-		return peers.Seen[[]string]{Err: err}
+		return peers.Seen[peers.InDNS]{Err: err}
 	}
 	if slices.ContainsFunc(known, func(p peers.Peer) bool {
 		host, _, _ := net.SplitHostPort(p.Address)
@@ -147,7 +160,15 @@ func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peer
 	found = slices.DeleteFunc(found, func(a string) bool {
 		return a == f.self || slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Address == a })
 	})
-	return peers.Seen[[]string]{Value: found}
+	return peers.Seen[peers.InDNS]{Value: peers.InDNS{Addresses: found, For: f.waits.strangers(len(found) > 0, time.Now())}}
+}
+
+// overdue returns an error when DNS has held up a founding for as long as it may.
+func overdue(o peers.Observation) error {
+	if dns := o.DNS.Value; len(dns.Addresses) == 0 || dns.For < o.ClaimTimeout {
+		return nil
+	}
+	return errors.New("they do not agree")
 }
 
 // lostSession is a claim whose session is gone, and since when, by this node's own clock;

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
@@ -43,13 +42,14 @@ func LookAround(ctx context.Context, c config.Config, log *slog.Logger) (o aroun
 }
 
 // running returns the other nodes of the cluster on record that run, by the version they
-// say they have.
+// say they have. Until there is a record, any entry may be such a node's.
 func (o around) running() map[string]rabbitconf.Version {
 	m, newest := map[string]rabbitconf.Version{}, map[string]peers.Peer{}
 	for _, p := range o.peers {
 		ours := p.ClusterID == "" || o.record.ClusterID == "" || p.ClusterID == o.record.ClusterID
+		_, on := o.record.Members[p.Node]
 		other, twice := newest[p.Node] // with the agent that it had before
-		if !p.Beating || p.AgentFailed || !ours || twice && !p.Newer(other) {
+		if !p.Beating || p.AgentFailed || !ours || o.record.State == peers.Formed && !on || twice && !o.speaks(p, other) {
 			continue
 		}
 		newest[p.Node] = p
@@ -58,6 +58,19 @@ func (o around) running() map[string]rabbitconf.Version {
 		}
 	}
 	return m
+}
+
+// speaks reports whether p rather than other says what that node runs: where the entries are
+// alike, the one that says what it was verified with.
+func (o around) speaks(p, other peers.Peer) bool {
+	if c := o.record.Compare(p, other); c != 0 {
+		return c > 0
+	}
+	last := o.record.Versions[p.Node]
+	if as := p.Version == last; as != (other.Version == last) {
+		return as
+	}
+	return p.Newer(other)
 }
 
 // Mix says beside which nodes that run this image's server must not, and what to do, or "".
@@ -76,7 +89,7 @@ func (o around) Mix(image, last statedir.Versions) string {
 		return ""
 	}
 	first := running[against[0]]
-	why := fmt.Sprintf("%s in this image and RabbitMQ %s of %s cannot run in one cluster", image, first, strings.Join(against, ", "))
+	why := fmt.Sprintf("%s in this image and RabbitMQ %s of %s cannot run in one cluster", image, first, peers.Some(against))
 	path := rabbitconf.Path(image.Version, first)
 	switch {
 	case last.Version == (rabbitconf.Version{}):
@@ -113,7 +126,7 @@ func (o around) Tell() string {
 	for _, n := range slices.Sorted(maps.Keys(said)) {
 		all = append(all, said[n])
 	}
-	return ". The other members: " + strings.Join(all, ", ")
+	return ". The other members: " + peers.Some(all)
 }
 
 // cannotMix refuses a blank node that would join members beside which it cannot run,

@@ -22,7 +22,7 @@ func TestWhoRuns(t *testing.T) {
 	beats := func(name string) peers.Peer {
 		return peers.Peer{Node: name, ClusterID: "id-1", Version: "4.0.5", Beating: true}
 	}
-	o := around{record: formed("id-1", nil)}
+	o := around{record: formed("id-1", map[string]string{"stays": "v"})}
 	for name, change := range map[string]func(*peers.Peer){
 		"passes":          func(p *peers.Peer) { p.Passing = true },
 		"boots":           func(p *peers.Peer) { p.ClusterID = "" },
@@ -34,12 +34,19 @@ func TestWhoRuns(t *testing.T) {
 	} {
 		p := beats(name)
 		change(&p)
-		o.peers = append(o.peers, p)
+		o.peers, o.record.Members[name] = append(o.peers, p), "v"
 	}
+	// Whoever may only register is not on record, or lies about a member: that one passes, or says
+	// what it was verified with.
+	stranger, liar, copied, stays := beats("stranger"), beats("passes"), beats("stays"), beats("stays")
+	stranger.Passing, copied.Passing, stays.Passing = true, true, true
+	stranger.Version, liar.Version, copied.Version = "3.8.1", "3.8.1", "3.8.1"
+	o.record.Versions = map[string]string{"stays": "4.0.5"}
+	o.peers = append(append([]peers.Peer{copied, liar}, o.peers...), stranger, stays, liar, copied)
 	moved, old := beats("passes"), beats("passes")
 	moved.Version, moved.Passing, old.Version = "4.2.0", true, "3.13.7"
 	o.peers = append([]peers.Peer{old, moved}, o.peers...)
-	if got := slices.Sorted(maps.Keys(o.running())); !slices.Equal(got, []string{"boots", "passes"}) || o.running()["passes"].String() != "4.2.0" {
+	if got := slices.Sorted(maps.Keys(o.running())); !slices.Equal(got, []string{"boots", "passes", "stays"}) || o.running()["stays"].String() != "4.0.5" || o.running()["passes"].String() != "4.2.0" {
 		t.Errorf("these run: %v", o.running())
 	}
 	if why := o.Mix(statedir.Versions{Version: rabbitconf.Version{Major: 4, Minor: 2}}, statedir.Versions{}); why != "" {

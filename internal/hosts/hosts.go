@@ -134,19 +134,14 @@ func addressOf(p peers.Peer) string {
 	return ip
 }
 
-// better reports whether p rather than other, another entry of that node, says where it is.
-// No later entry takes the name from a live member: the one that passes with the cluster's id
-// counts, and of two such the one of the volume on record, then the one that the file goes by
-// already (at). Of those that do not pass the later one counts, if its companion beats.
+// better reports whether p rather than other, another entry of that node, says where it is. Of
+// two that pass and are alike the one counts that the file goes by already (at).
 func better(p, other peers.Peer, r peers.Record, at string) bool {
-	serves := func(p peers.Peer) bool { return p.Passing && r.ClusterID != "" && p.ClusterID == r.ClusterID }
-	onRecord := func(p peers.Peer) bool { on := r.Members[p.Node]; return on == "" || on == p.Volume }
-	passes, beats := func(p peers.Peer) bool { return p.Passing }, func(p peers.Peer) bool { return p.Beating }
-	kept := func(p peers.Peer) bool { return p.Passing && addressOf(p) == at }
-	for _, rule := range []func(peers.Peer) bool{serves, passes, onRecord, beats, kept} {
-		if rule(p) != rule(other) {
-			return rule(p)
-		}
+	if c := r.Compare(p, other); c != 0 {
+		return c > 0
+	}
+	if kept := addressOf(p) == at; p.Passing && kept != (addressOf(other) == at) {
+		return kept
 	}
 	return p.Newer(other)
 }

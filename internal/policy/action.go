@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"strings"
 	"time"
 
 	"rmq-entrypoint/peers"
@@ -141,7 +140,7 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 	switch a := out.Action.(type) {
 	case WriteRecord:
 		if out.Err == nil {
-			t.say(Info, "record written", "what", a.What, "cluster", a.Record.ClusterID, "members", strings.Join(a.Record.Names(), ","))
+			t.say(Info, "record written", "what", a.What, "cluster", a.Record.ClusterID, "members", peers.SomeWith(a.Record.Names(), ","))
 		}
 	case SetMirrors:
 		t.mirrored(out)

@@ -115,7 +115,7 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	if t.State.Majority.Unknown = err; err != nil || len(loss.lost) == 0 {
 		return "", Verdict{}
 	}
-	names := strings.Join(loss.lost, ", ")
+	names := peers.Some(loss.lost)
 	all := func(f func(peers.Gone) bool) bool {
 		return !slices.ContainsFunc(loss.lost, func(n string) bool { return !f(r.Gone[n]) })
 	}
@@ -135,7 +135,7 @@ func lossOf(t *turn, r peers.Record) (why string, v Verdict) {
 	if loss.otherCopies {
 		which = "the newest copy"
 		copies := without(r.Names(), func(n string) bool { return t.khepri() && !slices.Contains(t.State.View.Members, n) })
-		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", strings.Join(copies, ", "), m.Value.At.Format(time.RFC3339))
+		why += fmt.Sprintf("; %s hold a copy each, this node's served until %s", peers.Some(copies), m.Value.At.Format(time.RFC3339))
 		if t.khepri() {
 			return why + "; " + mounted + "wipe all copies but the newest, which then says how to carry on", Verdict{}
 		}

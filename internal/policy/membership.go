@@ -52,7 +52,7 @@ func (t *turn) enrolled(e Enroll, err error) {
 	}
 	if err == nil {
 		t.State.Entry.ClusterID, t.State.Entry.Lapse.Owed, m.Verified = id, false, true
-		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", strings.Join(t.State.View.Members, ","))
+		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", peers.SomeWith(t.State.View.Members, ","))
 	}
 }
 
@@ -408,12 +408,12 @@ func membersOnRecord(t *turn) Verdict {
 }
 
 func split(v peers.View, r peers.Record) string {
-	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, strings.Join(v.Members, ", "), describe(r))
+	return fmt.Sprintf("SPLIT: this node is in cluster %s with %s, but the record is %s; nothing is touched: decide which to keep", v.ClusterID, peers.Some(v.Members), describe(r))
 }
 
 func describe(r peers.Record) string {
 	if r.State == peers.Absent {
 		return "gone"
 	}
-	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, strings.Join(r.Names(), ", "))
+	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, peers.Some(r.Names()))
 }

@@ -2,8 +2,9 @@ package policy
 
 import (
 	"slices"
-	"strings"
 	"time"
+
+	"rmq-entrypoint/peers"
 )
 
 // noMajority: too few members run to decide anything.
@@ -67,7 +68,7 @@ func stands(t *turn, why string) Verdict {
 }
 
 func (t *turn) fewRun() string {
-	return "of the members " + strings.Join(t.State.View.Members, ", ") + " only " + strings.Join(t.State.View.Running, ", ") + " run"
+	return "of the members " + peers.Some(t.State.View.Members) + " only " + peers.Some(t.State.View.Running) + " run"
 }
 
 // unseenMembers: members serve without this node, which does not see them run. A member
@@ -97,7 +98,7 @@ func unseenMembers(t *turn) Verdict {
 	if len(long) == 0 || 2*len(v.Running) > len(r.Members) {
 		return Verdict{}
 	}
-	return recordWrong(t, strings.Join(long, ", ")+" serve, but this node does not see them run")
+	return recordWrong(t, peers.Some(long)+" serve, but this node does not see them run")
 }
 
 // noLeader: by count too few run to decide, because one that joins may not have its vote,

@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"rmq-entrypoint/peers"
@@ -50,7 +49,7 @@ func waitsForMembers(t *turn) Verdict {
 	})
 	switch {
 	case len(down) > 0:
-		v = critical("%s; RabbitMQ may wait for members that are not up: %s", t.lastWord(), strings.Join(down, ", "))
+		v = critical("%s; RabbitMQ may wait for members that are not up: %s", t.lastWord(), peers.Some(down))
 	case t.State.Majority.Unknown != nil:
 		v = critical("%s; whether RabbitMQ waits for members that came up blank cannot be told yet: %v", t.lastWord(), t.State.Majority.Unknown)
 	case joined: // nobody on record is missing; RabbitMQ may miss one that is not on it
@@ -87,7 +86,7 @@ func waitsUnrecorded(t *turn, missing string) Verdict {
 	if len(absent) == 0 {
 		return Verdict{}
 	}
-	what, names := "RabbitMQ may wait for", strings.Join(absent, ", ")
+	what, names := "RabbitMQ may wait for", peers.Some(absent)
 	if n := t.Seen.Nodes[t.Node]; t.khepri() && len(n.View.Value.Members) > 0 {
 		what = "no majority: RabbitMQ waits for"
 	}
@@ -95,7 +94,7 @@ func waitsUnrecorded(t *turn, missing string) Verdict {
 	if t.Seen.Volume.Marker.Value == nil { // and that command refuses
 		way = "this copy joined and never was verified: if they are gone for good, start it with an empty volume"
 	}
-	return t.waits(critical("%s; %s %s, of the members %s: start them; %s", t.lastWord(), what, names, strings.Join(all, ", "), way))
+	return t.waits(critical("%s; %s %s, of the members %s: start them; %s", t.lastWord(), what, names, peers.Some(all), way))
 }
 
 // absent returns the members, as RabbitMQ itself or else the marker knows them, and those of

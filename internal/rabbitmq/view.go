@@ -37,6 +37,10 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 			if port, err := strconv.Atoi(f[3]); err == nil && port > 0 && port < 1<<16 && net.ParseIP(f[2]) != nil {
 				v.Listeners = append(v.Listeners, peers.Listener{IP: f[2], Port: port, TLS: f[1] == "amqp/ssl", Proxy: f[4] == "true"})
 			}
+		case f[0] == "web" && len(f) >= 2:
+			if port, err := strconv.Atoi(f[1]); err == nil && port > 0 {
+				v.Web = append(v.Web, port)
+			}
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses, v.Stops = f[1] == "true", len(f) >= 3 && f[2] == "true"
 		case f[0] == "side" && len(f) >= 4 && f[1] != "":

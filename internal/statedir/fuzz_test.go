@@ -69,6 +69,9 @@ func FuzzFiles(f *testing.F) {
 			return
 		}
 		if reflect.ValueOf(is).IsNil() {
+			if name == "runtime.json" && len(bytes.Trim(text, "\x00")) == 0 { // as a crash of the machine leaves it
+				return
+			}
 			t.Fatalf("%s is there, and was read as nothing", name)
 		}
 		expect.Must(t, writeJSON(v.file(name), is))

@@ -13,8 +13,8 @@ import (
 
 // A server of a version that RabbitMQ does not support on a volume, or beside the other
 // members, takes more down than itself: one 4.3 node in a 4.0 cluster, and back, stopped
-// the other nodes' virtual hosts (measured). So versions are judged before anything is
-// touched, from files and one look at Consul, without starting an Erlang VM:
+// the other nodes' virtual hosts (measured). So versions are judged before anything but the
+// volume's owner is touched, from files and one look at Consul, without starting an Erlang VM:
 //
 //   - The volume. What ran last is the highest that its witnesses say: the stamp, written
 //     before each start of a server, because a start that came to nothing may have changed

@@ -71,7 +71,7 @@ func (v Dir) Make() error {
 }
 
 // closeToOthers takes their rights on a directory of this user's from all but its owner and its
-// group.
+// group, where the file system keeps modes.
 func closeToOthers(dir string) error {
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode().Perm()&0o007 == 0 {
@@ -80,7 +80,8 @@ func closeToOthers(dir string) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
 		return nil
 	}
-	return os.Chmod(dir, info.Mode()&(fs.ModeSetgid|0o770))
+	_ = os.Chmod(dir, info.Mode()&(fs.ModeSetgid|0o770))
+	return nil
 }
 
 // What no program of ours can have written is damaged, not a fact.

@@ -132,7 +132,7 @@ func TestSwarm(t *testing.T) {
 	s.in("each slot has a volume of its own", func() {
 		for slot := 1; slot <= 3; slot++ {
 			want := fmt.Sprintf("%s_rabbitmq-%d", s.stack, slot)
-			if got := s.docker("inspect", "-f", "{{(index .Mounts 0).Name}}", s.task("rabbitmq", slot)); got != want {
+			if got := s.docker("inspect", "-f", `{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}}{{end}}{{end}}`, s.task("rabbitmq", slot)); got != want {
 				s.Errorf("slot %d has volume %s, want %s", slot, got, want)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,7 +93,7 @@ func TestUsersConfiguration(t *testing.T) {
 func TestHardenedContainer(t *testing.T) {
 	on(t, newest, func(c *cluster) {
 		n := c.node(1)
-		n.flags = []string{"--user", "rabbitmq", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"}
+		n.flags = slices.Clone(asRabbitMQ)
 		cert, key := selfSigned(c, n.host)
 		n.mount("/etc/rabbitmq/tls/cert.pem", cert)
 		n.mount("/etc/rabbitmq/tls/key.pem", key)

@@ -277,11 +277,11 @@ func (n *node) companions() (pids []string) {
 	n.Helper()
 	out := n.exec("sh", "-c", `for p in /proc/[0-9]*; do
 		[ "$(cat $p/comm 2>/dev/null)" = rmq-entrypoint ] || continue
-		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *" companion "*) echo ${p#/proc/} $(stat -c %U $p);; esac
+		case $(tr '\0' ' ' <$p/cmdline 2>/dev/null) in *" companion "*) uid=$(sed -n "s/^Uid:\t\([0-9]*\).*/\1/p" $p/status) && [ "$uid" ] && echo ${p#/proc/} $(id -un $uid);; esac
 	done`)
 	for line := range strings.Lines(out) {
 		pid, user, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok || strings.HasPrefix(user, "UNKNOWN") {
+		if !ok {
 			continue // ended meanwhile
 		}
 		if user != "rabbitmq" {

@@ -25,6 +25,9 @@ func TestBlankNodesAtOnce(t *testing.T) {
 			nodes := c.all(size)
 			start(nodes...)
 			c.one(nodes...)
+			if name := nodes[size-1].ctl("eval", "io:format(\"~s\", [rabbit_nodes:cluster_name()])."); !strings.HasPrefix(name, "rabbitmq") {
+				c.Errorf("the cluster is called %q, not by its service", name)
+			}
 		}
 	})
 }

@@ -156,7 +156,7 @@ func (c *container) companion(rt statedir.Runtime, session string, gone <-chan s
 	around := companion.Surroundings{
 		Log: c.log, Runtime: rt, Consul: c.consul(p, cfg), Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
 		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		Check: func(context.Context) healthcheck.Result {
+		Check: func(context.Context, bool) healthcheck.Result {
 			if c.box.Healthy() {
 				return healthcheck.Result{State: healthcheck.Passing, Reason: "answers"}
 			}

@@ -313,7 +313,7 @@ func (c *consul) txn(body []byte, skew time.Duration) (int, []byte) {
 			c.w.written(was, c.w.record())
 		}
 	}
-	return 200, []byte(`{"Results":[],"Errors":null}`)
+	return 200, []byte(`{"Results":[{"KV":{}}],"Errors":null}`)
 }
 
 // dated moves the times in a key's value from a node's clock to one that is ahead of

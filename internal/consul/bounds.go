@@ -1,0 +1,56 @@
+package consul
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+
+	"rmq-entrypoint/peers"
+)
+
+// Whoever answers as Consul, which over plain HTTP may be anybody on the way, gets no more of
+// this process's memory and of its log than this.
+const (
+	mostAnswer = 16 << 20 // of an answer; a catalog of 10,000 entries has 10 MB
+	mostError  = 1 << 10  // of what an error says
+)
+
+// bounded ends what reads an answer that is too long, and makes an error's words fit to be
+// printed.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	what := r.Method + " " + r.URL.Path
+	switch {
+	case answer.StatusCode >= 400 && answer.StatusCode != http.StatusConflict: // that one is a transaction's answer
+		said, err := io.ReadAll(io.LimitReader(answer.Body, mostError))
+		answer.Body.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read Consul's answer to %s: %w", what, err)
+		}
+		answer.Body, answer.ContentLength = io.NopCloser(bytes.NewReader([]byte(peers.Plain(string(said))))), -1
+	default:
+		answer.Body = &atMost{answer.Body, mostAnswer, what}
+	}
+	return answer, nil
+}
+
+// atMost is a body of which no more than left bytes are read.
+type atMost struct {
+	io.ReadCloser
+	left int64
+	what string
+}
+
+func (a *atMost) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p[:min(int64(len(p)), a.left+1)])
+	if a.left -= int64(n); a.left < 0 {
+		return 0, fmt.Errorf("Consul's answer to %s has over %d MiB, which no cluster of RabbitMQ nodes comes to: look at what answers there", a.what, mostAnswer>>20)
+	}
+	return n, err
+}

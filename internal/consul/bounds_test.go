@@ -1,0 +1,83 @@
+package consul
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
+)
+
+// An answer without end is an error that says so, whatever it is an answer to, and takes no more
+// memory than one that is within the bounds; also from an agent on a socket.
+func TestAnswersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/txn") {
+			w.WriteHeader(http.StatusConflict)
+		}
+		_, _ = io.WriteString(w, `[{"Name":"`)
+		for line := strings.Repeat("a", 1<<16); ; {
+			if _, err := io.WriteString(w, line); err != nil {
+				return
+			}
+		}
+	})
+	s := httptest.NewServer(answer)
+	t.Cleanup(s.Close)
+	socket := filepath.Join(t.TempDir(), "consul.sock")
+	l, err := net.Listen("unix", socket)
+	expect.Must(t, err)
+	on := &httptest.Server{Listener: l, Config: &http.Server{Handler: answer}}
+	on.Start()
+	t.Cleanup(on.Close)
+	for _, addr := range []string{s.URL, "unix://" + socket} {
+		client, err := DialConsul(addr)
+		expect.Must(t, err)
+		_, _, catalog := peers.Catalog(t.Context(), client, "rabbitmq", "")
+		_, _, record := peers.ReadRecord(t.Context(), client, "record")
+		_, session := peers.SessionGone(t.Context(), client, "s")
+		_, write := peers.WriteRecord(t.Context(), client, "record", peers.Record{}, 0, "", "")
+		for what, err := range map[string]error{"catalog": catalog, "record": record, "session": session, "write": write} {
+			if err == nil || !strings.Contains(err.Error(), "has over 16 MiB") {
+				t.Errorf("%s of %s: %v", what, addr, err)
+			}
+		}
+	}
+}
+
+// What an error of Consul's says is short and has no control characters.
+func TestWordsOfErrors(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, "\x1b]0;pwned\a\nall is well"+strings.Repeat("a", 1<<20))
+	}))
+	t.Cleanup(s.Close)
+	client, err := DialConsul(s.URL)
+	expect.Must(t, err)
+	_, _, err = peers.Catalog(t.Context(), client, "rabbitmq", "")
+	if text := fmt.Sprint(err); len(text) > 3*mostError || strings.ContainsAny(text, "\x1b\a\n") || !strings.Contains(text, `\x1b]0;pwned\a\nall is well`) {
+		t.Errorf("%d bytes: %.200q", len(text), text)
+	}
+}
+
+// A long answer within the bounds arrives whole.
+func TestLongAnswer(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "%q", strings.Repeat("a", mostAnswer-2))
+	}))
+	t.Cleanup(s.Close)
+	client, err := DialConsul(s.URL)
+	expect.Must(t, err)
+	if leader, err := client.Status().Leader(); err != nil || len(leader) != mostAnswer-2 {
+		t.Errorf("%d bytes, %v", len(leader), err)
+	}
+}
