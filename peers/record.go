@@ -109,7 +109,7 @@ func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, ui
 		err = r.plausible()
 	}
 	if err != nil {
-		return Record{}, 0, fmt.Errorf("cluster record %s holds %.60q, which no program of this kind wrote (%w): restore it from a backup of Consul, or delete the key while a member with data runs and it will publish it again (where no node has data, just delete it)", key, pair.Value, err)
+		return Record{}, 0, fmt.Errorf("cluster record %s holds %.60q, which no program of this kind wrote (%s): restore it from a backup of Consul, or delete the key while a member with data runs and it will publish it again (where no node has data, just delete it)", key, pair.Value, Plain(err.Error()))
 	}
 	if r.Members == nil {
 		r.Members = map[string]string{}

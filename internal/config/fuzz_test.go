@@ -111,12 +111,11 @@ func FuzzURLs(f *testing.F) {
 		} else if n, perr := strconv.Atoi(u.Port()); u.Hostname() == "" || u.Port() != "" && (perr != nil || n < 1 || n > 65535) {
 			t.Fatalf("%q is %+v", raw, u)
 		}
-		if holdsUser(raw) {
-			silent("an error", errConsulUser.Error())
-		} else if kept, err := consulAddress(raw); err != nil {
+		path := strings.Contains(raw, "unix:///") // holds no password
+		if c, err := FromEnvironment(expect.Environ("RABBITMQ_NODENAME=rabbit@a", "CONSUL_HTTP_ADDR="+raw)); err != nil && !path {
 			silent("an error", err.Error())
-		} else if !strings.HasPrefix(raw, "unix:///") { // that is a path
-			silent("what is kept", kept)
+		} else if !path {
+			silent("what is kept", strings.Join(c.Consul, ","))
 		}
 		if _, userinfo, _ := strings.Cut(before, "://"); !strings.Contains(userinfo, ":") { // it is a user's name
 			return

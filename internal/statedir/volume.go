@@ -255,7 +255,7 @@ func readJSON[T any](path string) (*T, error) {
 }
 
 func damaged(path string, err error) error {
-	return fmt.Errorf("%s is damaged (%w): restore it, or remove it and, if the node is refused then, delete the record's key in Consul while another member runs", path, err)
+	return fmt.Errorf("%s is damaged (%s): restore it, or remove it and, if the node is refused then, delete the record's key in Consul while another member runs", path, strings.ReplaceAll(err.Error(), "\x7f", `\x7f`)) // which a time is quoted with
 }
 
 // writeJSON replaces path whole or not at all, and is on disk when it returns.
