@@ -31,12 +31,13 @@ const (
 func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	passing := func(p peers.Peer) bool { return p.Passing }
 	other := func(p peers.Peer) bool { return !p.Passing && (f.volume.Joining || p.Alive()) }
-	var order []int
+	var order []int // one entry of each node: it may have several
+	listed := map[string]bool{}
 	for _, next := range []func(peers.Peer) bool{passing, other} {
 		var some []int
 		for i, p := range ps {
-			if _, on := r.Members[p.Node]; on && next(p) {
-				some = append(some, i)
+			if _, on := r.Members[p.Node]; on && next(p) && !listed[p.Node] {
+				some, listed[p.Node] = append(some, i), true
 			}
 		}
 		slices.SortStableFunc(some, func(a, b int) int { return f.waits.silent[ps[a].Node] - f.waits.silent[ps[b].Node] })
@@ -44,6 +45,13 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	}
 	enough := func(p peers.Peer) bool { return p.Passing && p.View.Known() && p.View.Value.ClusterID == r.ClusterID }
 	answer := f.askAll(ctx, r, ps, order, enough)
+	for i := range ps {
+		for _, asked := range order {
+			if ps[i].Node == ps[asked].Node {
+				ps[i].View = ps[asked].View
+			}
+		}
+	}
 	if answer < 0 {
 		f.askWhoIsNotOnRecord(ctx, r, ps)
 		return
