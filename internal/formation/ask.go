@@ -2,6 +2,7 @@ package formation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -60,6 +61,24 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 		if slices.Contains(ps[answer].View.Value.Running, ps[i].Node) {
 			ps[i].View = ps[answer].View
 		}
+	}
+}
+
+// nameStrangers says once which entries claim to be of the cluster, and are of no node on its
+// record: they are not asked, and whoever made them may mean no good.
+func (f *formation) nameStrangers(r peers.Record, ps []peers.Peer) {
+	var strangers []string
+	for _, p := range ps {
+		if _, on := r.Members[p.Node]; !on && p.Passing && p.ClusterID == r.ClusterID {
+			strangers = append(strangers, fmt.Sprintf("%s at %s (registered as %s with Consul agent %s)", p.Node, p.Address, p.ID, p.Agent))
+		}
+	}
+	var err error
+	if len(strangers) > 0 {
+		err = errors.New("they are not on record")
+	}
+	if f.failing.news("strangers", err) {
+		f.Log.Warn("entries of this service pass with the cluster's id, and their nodes are not on its record: they are asked nothing and joined by nobody", "entries", peers.Some(strangers))
 	}
 }
 
