@@ -34,7 +34,7 @@
 //	--lock-delay          RMQ_LOCK_DELAY                    1s                                                                   how long the lock stays shut after its holder was lost, 1ms to 60s
 //	--wait-timeout        RMQ_WAIT_TIMEOUT                  10m0s                                                                how long a blank node waits before it exits and is restarted
 //	--join-timeout        RMQ_JOIN_TIMEOUT                  5m0s                                                                 how long a joiner may take to get ready before it is stopped and decides afresh
-//	--claim-timeout       RMQ_CLAIM_TIMEOUT                 3 × ttl                                                              how long a dead seed's claim is left alone, over twice the TTL
+//	--claim-timeout       RMQ_CLAIM_TIMEOUT                 3 × ttl                                                              how long a dead seed's claim is left alone, and what DNS alone knows holds up a founding; over twice the TTL
 //	--amqp-url            RMQ_AMQP_URL                      this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST  what the health check connects to
 //	--http                RMQ_HTTP                          :15690                                                               address of the companion's /ready and /status
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
