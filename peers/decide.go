@@ -152,13 +152,16 @@ func decideFormed(o Observation, r Record) Decision {
 			continue
 		}
 		named := slices.Contains(v.Members, o.Me)
-		if _, member := r.Members[p.Node]; named && member {
+		if _, member := r.Members[p.Node]; named && member && !slices.Contains(vote, p.Node) { // it may have two entries
 			vote = append(vote, p.Node)
 		}
 		// Blank under a known name my vote is lost, and with it perhaps the majority that
 		// it takes to join: the news may not have reached the check yet.
 		if p.Passing && p.ClusterID == r.ClusterID && (o.Joining || v.DecidesWithout(o.Me)) {
-			d.Peers, d.Named = append(d.Peers, p.Node), d.Named || named
+			d.Named = d.Named || named
+			if !slices.Contains(d.Peers, p.Node) {
+				d.Peers = append(d.Peers, p.Node)
+			}
 		}
 	}
 	others := slices.DeleteFunc(r.Names(), func(n string) bool { return n == o.Me })

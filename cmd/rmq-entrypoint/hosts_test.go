@@ -89,6 +89,7 @@ func testHostsOfStrangers(t *testing.T, w *world) {
 	n.start()
 	n.server(soon)
 	n.hosts(0, n.ip+" here\n"+peer.ip+" there\n")
+	expect.Says(t, n.log(), "their nodes are not on its record", "evil@evilhost at ")
 	asked, err := os.ReadFile(n.path("ctl.hosts"))
 	expect.Must(t, err)
 	for line := range strings.Lines(string(asked)) {

@@ -2,6 +2,7 @@ package formation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,12 +32,13 @@ const (
 func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	passing := func(p peers.Peer) bool { return p.Passing }
 	other := func(p peers.Peer) bool { return !p.Passing && (f.volume.Joining || p.Alive()) }
-	var order []int
+	var order []int // one entry of each node: it may have several
+	listed := map[string]bool{}
 	for _, next := range []func(peers.Peer) bool{passing, other} {
 		var some []int
 		for i, p := range ps {
-			if _, on := r.Members[p.Node]; on && next(p) {
-				some = append(some, i)
+			if _, on := r.Members[p.Node]; on && next(p) && !listed[p.Node] {
+				some, listed[p.Node] = append(some, i), true
 			}
 		}
 		slices.SortStableFunc(some, func(a, b int) int { return f.waits.silent[ps[a].Node] - f.waits.silent[ps[b].Node] })
@@ -44,6 +46,13 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 	}
 	enough := func(p peers.Peer) bool { return p.Passing && p.View.Known() && p.View.Value.ClusterID == r.ClusterID }
 	answer := f.askAll(ctx, r, ps, order, enough)
+	for i := range ps {
+		for _, asked := range order {
+			if ps[i].Node == ps[asked].Node {
+				ps[i].View = ps[asked].View
+			}
+		}
+	}
 	if answer < 0 {
 		f.askWhoIsNotOnRecord(ctx, r, ps)
 		return
@@ -52,6 +61,24 @@ func (f *formation) ask(ctx context.Context, r peers.Record, ps []peers.Peer) {
 		if slices.Contains(ps[answer].View.Value.Running, ps[i].Node) {
 			ps[i].View = ps[answer].View
 		}
+	}
+}
+
+// nameStrangers says once which entries claim to be of the cluster, and are of no node on its
+// record: they are not asked, and whoever made them may mean no good.
+func (f *formation) nameStrangers(r peers.Record, ps []peers.Peer) {
+	var strangers []string
+	for _, p := range ps {
+		if _, on := r.Members[p.Node]; !on && p.Passing && p.ClusterID == r.ClusterID {
+			strangers = append(strangers, fmt.Sprintf("%s at %s (registered as %s with Consul agent %s)", p.Node, p.Address, p.ID, p.Agent))
+		}
+	}
+	var err error
+	if len(strangers) > 0 {
+		err = errors.New("they are not on record")
+	}
+	if f.failing.news("strangers", err) {
+		f.Log.Warn("entries of this service pass with the cluster's id, and their nodes are not on its record: they are asked nothing and joined by nobody", "entries", peers.Some(strangers))
 	}
 }
 

@@ -146,3 +146,21 @@ func TestOthersAreAsked(t *testing.T) {
 		}
 	})
 }
+
+// A node that has two entries is asked once, and joined once.
+func TestTwoEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMembers(map[string]time.Duration{"rabbit@b": 0}, running)
+		ps, r := passing("rabbit@b", "rabbit@b", "rabbit@c", "rabbit@c")
+		ps[0].Passing = false
+		m.ask(t.Context(), r, ps)
+		d := peers.Decide(peers.Observation{Me: "rabbit@me", Record: peers.Seen[peers.Record]{Value: r}, Peers: peers.Seen[[]peers.Peer]{Value: ps}})
+		if !slices.Equal(m.asked, []string{"rabbit@b"}) || !ps[0].View.Known() || !slices.Equal(d.Peers, []string{"rabbit@b"}) {
+			t.Errorf("asked %q, joins %q: %+v", m.asked, d.Peers, ps)
+		}
+		m = newMembers(nil, "")
+		if m.ask(t.Context(), r, ps); len(m.asked) != 2 || ps[0].View.Known() || ps[3].View.Known() {
+			t.Errorf("asked %q: %+v", m.asked, ps)
+		}
+	})
+}

@@ -86,6 +86,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	case peers.Forming:
 		o.Claim = f.sessionGone(ctx, client, r)
 	case peers.Formed:
+		f.nameStrangers(r, o.Peers.Value)
 		f.ask(ctx, r, o.Peers.Value)
 	}
 	return o
