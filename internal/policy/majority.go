@@ -16,7 +16,8 @@ import (
 func (t *turn) lost(r peers.Record, members []string) []string {
 	return without(members, func(m string) bool {
 		g, gone := r.Gone[m]
-		return !gone || g.Another(m) || g.Left && t.goneFor(m, g) < 2*leaveGrace
+		// A companion that is new measures anew: for a node that waits the time on record will do.
+		return !gone || g.Another(m) || g.Left && max(t.goneFor(m, g), t.Seen.Now.Sub(g.At)) < 2*leaveGrace
 	})
 }
 
