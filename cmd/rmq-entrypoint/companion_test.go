@@ -280,6 +280,25 @@ func testCommandsInheritNothing(t *testing.T, w *world) {
 	}
 }
 
+// A companion to which nobody hands an environment ends, though a server's runtime file is there:
+// whoever started it has ended before it was to begin.
+func testStandbyEnds(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	r, hand, err := os.Pipe()
+	expect.Must(t, err)
+	held, err := os.Open(n.state(statedir.CompanionLock))
+	expect.Must(t, err)
+	cmd := n.command("companion", "--state-dir", n.state(""))
+	cmd.Env = append(cmd.Env, "RMQ_ENTRYPOINT_ENVIRONMENT=1")
+	hand.Close()
+	cmd.ExtraFiles = []*os.File{os.Stderr, held, r}
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "nobody handed an environment over") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // With RMQ_HOSTS the companion of a seed has a lock and a hosts file to keep, and ends all
 // the same when its server does before the cluster is announced.
 func testSeedWithHostsEnds(t *testing.T, w *world) {

@@ -70,6 +70,7 @@ func TestEntrypoint(t *testing.T) {
 		"companion keeps secrets":           testCompanionKeepsSecrets,
 		"seed with hosts ends":              testSeedWithHostsEnds,
 		"commands inherit nothing":          testCommandsInheritNothing,
+		"standby ends":                      testStandbyEnds,
 		"record lost":                       testRecordLost,
 		"forgotten by hand":                 testForgottenByHand,
 		"cluster id changes":                testClusterIDChanges,

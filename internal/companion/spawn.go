@@ -54,6 +54,9 @@ func Inherit() error {
 	if err != nil {
 		return fmt.Errorf("take over the environment: %w: the companion is started by rmq-entrypoint alone", err)
 	}
+	if len(text) == 0 { // whoever started it has ended before it was to begin
+		return errors.New("nobody handed an environment over: the companion is started by rmq-entrypoint alone")
+	}
 	os.Clearenv()
 	for kv := range strings.SplitSeq(string(text), "\x00") {
 		if name, value, _ := strings.Cut(kv, "="); name != "" {
@@ -88,47 +91,77 @@ func inherited(dir string) bool {
 
 // Spawn starts the companion and returns once it is in charge.
 func Spawn(ctx context.Context, rt statedir.Runtime, l *lock.Lock, held, out *os.File) (*os.Process, error) {
+	s, err := Prepare(rt.Config.StateDir, held, out)
+	if err != nil {
+		return nil, err
+	}
+	return s.Begin(ctx, l)
+}
+
+// A Standby is the process of a companion that does nothing yet: it waits for its environment.
+// Starting it takes as long as much of what an entrypoint does meanwhile.
+type Standby struct {
+	cmd   *exec.Cmd
+	ready *os.File // it says there that it is in charge
+	hand  *os.File // its environment goes there
+}
+
+// Prepare starts the process of a companion that [Standby.Begin] puts in charge, or
+// [Standby.Drop] ends.
+func Prepare(stateDir string, held, out *os.File) (*Standby, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	r, w, err := os.Pipe()
+	ready, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	cmd := exec.Command(exe, "companion", "--state-dir", rt.Config.StateDir) // not CommandContext: it outlives this process image
-	open, handed := environments(os.Environ())
+	defer w.Close()
+	envR, hand, err := os.Pipe()
+	if err != nil {
+		ready.Close()
+		return nil, err
+	}
+	defer envR.Close()
+	s := &Standby{exec.Command(exe, "companion", "--state-dir", stateDir), ready, hand} // not CommandContext: it outlives this process image
+	s.cmd.Env, _ = environments(os.Environ())
+	s.cmd.Stdout, s.cmd.Stderr = out, out
+	s.cmd.ExtraFiles = []*os.File{w, held, envR}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's or a health check's end is not its end
+	if err := s.cmd.Start(); err != nil {
+		return nil, errors.Join(err, ready.Close(), hand.Close())
+	}
+	return s, nil
+}
+
+// Begin hands the companion its environment, and the lock's session, if l is not nil. It returns
+// once the companion is in charge, which it is by the runtime file that is there by now.
+func (s *Standby) Begin(ctx context.Context, l *lock.Lock) (*os.Process, error) {
+	defer s.ready.Close()
+	_, handed := environments(os.Environ())
 	if l != nil {
 		handed = append(handed, sessionEnv+"="+l.Session())
-	}
-	envR, envW, err := os.Pipe()
-	if err != nil {
-		w.Close()
-		return nil, err
-	}
-	cmd.Env = open
-	cmd.Stdout, cmd.Stderr = out, out
-	cmd.ExtraFiles = []*os.File{w, held, envR}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's or a health check's end is not its end
-	err = cmd.Start()
-	w.Close()
-	envR.Close()
-	if err != nil {
-		envW.Close()
-		return nil, err
 	}
 	var handing sync.WaitGroup
 	defer handing.Wait() // a child that has ended reads no more
 	handing.Go(func() {
-		_, _ = io.WriteString(envW, strings.Join(handed, "\x00"))
-		envW.Close()
+		_, _ = io.WriteString(s.hand, strings.Join(handed, "\x00"))
+		s.hand.Close()
 	})
-	_ = r.SetReadDeadline(time.Now().Add(readyWait))
-	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Now()) })()
-	if _, err := r.Read(make([]byte, 1)); err != nil {
-		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("it gave no sign: %w (%v)", err, cmd.Wait())
+	_ = s.ready.SetReadDeadline(time.Now().Add(readyWait))
+	defer context.AfterFunc(ctx, func() { _ = s.ready.SetReadDeadline(time.Now()) })()
+	if _, err := s.ready.Read(make([]byte, 1)); err != nil {
+		_ = s.cmd.Process.Kill()
+		return nil, fmt.Errorf("it gave no sign: %w (%v)", err, s.cmd.Wait())
 	}
-	return cmd.Process, nil
+	return s.cmd.Process, nil
+}
+
+// Drop ends a companion that is not to begin.
+func (s *Standby) Drop() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	s.ready.Close()
+	s.hand.Close()
 }

@@ -59,6 +59,15 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 		}
 	}()
 	rt, cfg := h.rt, h.rt.Config
+	standby, err := companion.Prepare(cfg.StateDir, h.held, os.Stderr) // its process starts while this one writes and registers
+	if err != nil {
+		return fmt.Errorf("start the companion: %w", err)
+	}
+	defer func() {
+		if standby != nil {
+			standby.Drop()
+		}
+	}()
 	if err := MakeWay(log, cfg, p); err != nil {
 		return err
 	}
@@ -94,7 +103,8 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 			return err
 		}
 	}
-	companion, err := companion.Spawn(ctx, rt, p.Lock, h.held, os.Stderr)
+	companion, err := standby.Begin(ctx, p.Lock)
+	standby = nil
 	if err != nil {
 		if cerr == nil {
 			wctx, done := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // a signal may wait
