@@ -177,7 +177,7 @@ func ruledOut(r peers.Record, cfg config.Config, state statedir.Found, seen func
 		return &Refusal{gone, fmt.Errorf("refusing to start: %s. To join it again, start with an empty volume; otherwise remove this container", why)}
 	case state.Cluster == "" && (state.Volume == "" || r.GaveUp(cfg.Node, state.Volume).IsZero()):
 		on := cmp.Or(r.Members[cfg.Node], r.Gone[cfg.Node].Volume)
-		return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start, nothing was changed: %s; %s. "+
+		return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start under the name of another volume, nothing was changed: %s; %s. "+
 			"If this volume is another node's, give the container that node's host name (or RABBITMQ_NODENAME). If that volume is the right one, mount it here, or start with an empty one. "+
 			"If this one is, as where only %s was lost: stop whoever has the other, delete the key %s in Consul while another member runs (it is published anew, and every node fills in its volume; where none is left, just delete it), and start this node again",
 			why, seen(on), cfg.StateDir, cfg.RecordKey())}
