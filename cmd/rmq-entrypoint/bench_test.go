@@ -16,24 +16,38 @@ import (
 	"rmq-entrypoint/tests/expect"
 )
 
+// released builds the program as it is released: without the race detector and the tests, which
+// take several times the memory.
+func released(t testing.TB) []byte {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "rmq-entrypoint")
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	program, err := os.ReadFile(bin)
+	expect.Must(t, err)
+	return program
+}
+
+// runs has the nodes of this world run program.
+func (w *world) runs(program []byte) {
+	w.t.Helper()
+	path := filepath.Join(w.root, "bin", "rmq-entrypoint")
+	expect.Must(w.t, os.Remove(path))
+	expect.Must(w.t, os.WriteFile(path, program, 0o755))
+}
+
 // BenchmarkStart prints what the program costs: the time from process start to
 // the exec of the server, with a free lock and a local Consul (median of 20), and
 // what its companion holds in memory. Run it with -benchtime=1x.
 func BenchmarkStart(b *testing.B) {
 	c := consultest.Start(b)
-	bin := filepath.Join(b.TempDir(), "rmq-entrypoint")
-	build := exec.Command("go", "build", "-trimpath", "-o", bin, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
-	program, err := os.ReadFile(bin)
-	expect.Must(b, err)
+	program := released(b)
 	world := func() *world {
 		w := newWorld(b, c)
-		path := filepath.Join(w.root, "bin", "rmq-entrypoint")
-		expect.Must(b, os.Remove(path))
-		expect.Must(b, os.WriteFile(path, program, 0o755))
+		w.runs(program)
 		return w
 	}
 

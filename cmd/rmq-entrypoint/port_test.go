@@ -26,6 +26,7 @@ func TestPort(t *testing.T) {
 // Connections without a word, by the thousand, cost the node nothing: it passes, answers who asks,
 // and its companion stays small.
 func testSilentConnections(t *testing.T, w *world) {
+	w.runs(released(t))
 	n := w.node("rabbit@localhost")
 	n.serves()
 	many := 16500

