@@ -92,7 +92,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	// It allocates little, and lives beside a server that wants the memory: what the start
 	// took is given back, and collecting often costs nothing that shows.
 	debug.SetGCPercent(20)
-	defer time.AfterFunc(time.Minute, debug.FreeOSMemory).Stop()
+	defer time.AfterFunc(time.Minute, giveBack).Stop()
 	syscall.CloseOnExec(lockFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
 	// Told to stop it goes, whatever it waits for: a disk, or somebody to read its log.
