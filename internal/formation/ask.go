@@ -101,8 +101,8 @@ func (f *formation) askAll(ctx context.Context, r peers.Record, ps []peers.Peer,
 	began, found := time.Now(), -1
 	next := time.NewTicker(askNext)
 	defer next.Stop()
-	for due := true; found < 0 && (len(asked) > 0 || len(order) > 0 && ctx.Err() == nil); {
-		if len(order) > 0 && ctx.Err() == nil && len(asked) < mostAsked && (due || len(asked) == 0) {
+	for found < 0 && (len(asked) > 0 || len(order) > 0 && ctx.Err() == nil) { // one more with each answer, and each second
+		if len(order) > 0 && ctx.Err() == nil && len(asked) < mostAsked {
 			i := order[0]
 			order, asked[i] = order[1:], ps[i].Node
 			go func(node string) {
@@ -110,10 +110,8 @@ func (f *formation) askAll(ctx context.Context, r peers.Record, ps []peers.Peer,
 				answers <- said{i, peers.Seen[peers.View]{Value: v, Err: err}}
 			}(ps[i].Node)
 		}
-		due = false
 		select {
 		case a := <-answers:
-			due = true
 			delete(asked, a.peer)
 			ps[a.peer].View = a.view
 			f.waits.heard(ps[a.peer].Node, a.view.Known())
@@ -121,7 +119,6 @@ func (f *formation) askAll(ctx context.Context, r peers.Record, ps []peers.Peer,
 				found = a.peer
 			}
 		case <-next.C:
-			due = true
 			if time.Since(began) >= tellAfter {
 				f.tell(fmt.Sprintf("an answer of members of cluster %s: asking %s", r.ClusterID, peers.Some(slices.Sorted(maps.Values(asked)))))
 			}
