@@ -68,7 +68,7 @@ func TestSecondContainerOfAName(t *testing.T) {
 		})
 		c.in("while one with another cookie could take the name of one that is down", func() {
 			n2.stop()
-			apart.said(2*ttl+20*time.Second, "passes, but cannot be asked")
+			apart.said(2*ttl+20*time.Second, "pass, but cannot be asked")
 			if r := c.record(); r.Members[n2.name] == "" {
 				c.Errorf("it took the name off the record: %+v", r)
 			}
