@@ -423,6 +423,9 @@ func (w *World) operator() string {
 			return fmt.Sprintf("%s joined %s, which Consul forgot or never knew", n.Name, c.id) // the model's one exception
 		}
 	}
+	if n := w.displaced(r.ID); n != "" {
+		return n + " was replaced by a second container of its name, which came while it was down"
+	}
 	if w.givenUp != "" && !serves {
 		for _, n := range w.Nodes {
 			if c := n.volume.cluster; !n.gone && n.volume.db && c != nil && c.id == w.givenUp {
@@ -481,13 +484,6 @@ func (w *World) operator() string {
 		}
 	}
 	return ""
-}
-
-// Excused says why two clusters are nobody's fault, or "".
-func (w *World) Excused() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.excused
 }
 
 // Companion notes which process a story may kill as the companion.

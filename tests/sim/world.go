@@ -251,6 +251,24 @@ func (w *World) paired(n *Node) bool {
 	return slices.ContainsFunc(w.Nodes, func(m *Node) bool { return m != n && m.Name == n.Name })
 }
 
+// displaced returns a node with data of cluster id in which a second container of its name has taken
+// its place, or "".
+func (w *World) displaced(id string) string {
+	for _, n := range w.Nodes {
+		if c := n.volume.cluster; w.paired(n) && !n.gone && n.volume.db && c != nil && c.id == id && c.members[n.Name] != n.volume {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// Excused says why two clusters are nobody's fault, or "".
+func (w *World) Excused() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.excused
+}
+
 // listed reports whether the catalog has the node's own entry.
 func (w *World) listed(n *Node) bool {
 	return slices.ContainsFunc(slices.Collect(maps.Values(w.consul.catalog)), func(s *service) bool {
