@@ -44,5 +44,5 @@ func Plain(text string) string {
 
 // odd reports whether a character is not to be printed as it is.
 func odd(r rune) bool {
-	return r == unicode.ReplacementChar || r != ' ' && !unicode.IsGraphic(r) || unicode.Is(unicode.Cf, r)
+	return r == unicode.ReplacementChar || !unicode.IsPrint(r)
 }
