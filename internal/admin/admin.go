@@ -90,7 +90,7 @@ func stepDown() error {
 
 // AsServersUser steps down where that can be, also if a file of a secret cannot be read: its
 // error matters to who needs that. Docker and people start commands as root, and what these
-// look at is rabbitmq's, who may have put links there.
+// look at is rabbitmq's, who may have put links there: so main calls it before any of them.
 func AsServersUser() error {
 	err := stepDown()
 	if err != nil {

@@ -21,7 +21,6 @@ import (
 // that cluster serves, and unless forced while that cannot be told: what is down is
 // for a [witness] to say. Nothing on any volume is touched.
 func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool, out io.Writer) error {
-	_ = AsServersUser() // or Consul, which needs the token, tells
 	cfg, err := ofServer(cfg, toldOn(out))
 	if err != nil {
 		return err

@@ -24,7 +24,6 @@ import (
 
 // StatusJSON prints what the companion of this node says of it, as JSON.
 func StatusJSON(ctx context.Context, cfg config.Config, out io.Writer) error {
-	_ = AsServersUser()
 	rt, err := statedir.OfServer(cfg)
 	switch {
 	case err != nil:
@@ -46,7 +45,6 @@ func StatusJSON(ctx context.Context, cfg config.Config, out io.Writer) error {
 // Status prints what an operator asks at 3 a.m.: this node, the volume, the
 // record, who holds the lock, and what the catalog says.
 func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
-	_ = AsServersUser() // or what cannot be read is told as unknown
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	row := func(name, format string, args ...any) {
