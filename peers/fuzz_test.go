@@ -15,19 +15,16 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/miekg/dns"
+
+	"rmq-entrypoint/tests/expect"
 )
 
 // Each target holds what Consul and name servers may answer against what this package
 // promises. `go test` runs the seeds here and the inputs in testdata/fuzz; scripts/fuzz looks
 // for more.
-
-func unprintable(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
 
 // answering is a Consul that answers everything alike.
 type answering struct {
@@ -85,12 +82,12 @@ func FuzzRecord(f *testing.F) {
 		}
 		r, err := read(value)
 		if err != nil {
-			if r.State != Absent || r.Members != nil || len(err.Error()) > 2000 || unprintable(err.Error()) {
+			if r.State != Absent || r.Members != nil || len(err.Error()) > 2000 || expect.Unprintable(err.Error()) {
 				t.Fatalf("%+v, %q", r, err)
 			}
 			return
 		}
-		if !nodeName.MatchString(node) || strings.Contains(node, "..") || len(node) > 200 || len(volume) > 200 || volume == "" || unprintable(volume) {
+		if !nodeName.MatchString(node) || strings.Contains(node, "..") || len(node) > 200 || len(volume) > 200 || volume == "" || expect.Unprintable(volume) {
 			node, volume = "rabbit@b", "vb"
 		}
 		was, err := json.Marshal(r)
@@ -129,7 +126,7 @@ func FuzzRecord(f *testing.F) {
 			written(what, c)
 		}
 		for _, text := range []string{r.String(), r.describe(), r.Refuses(node, volume, r.ClusterID), r.Refuses(node, volume, "other")} {
-			if unprintable(text) {
+			if expect.Unprintable(text) {
 				t.Fatalf("%q is not printable", text)
 			}
 		}
@@ -247,7 +244,7 @@ func FuzzDNS(f *testing.F) {
 		}
 		for _, addr := range found {
 			host, port, err := net.SplitHostPort(addr)
-			if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 || unprintable(host) {
+			if n, perr := strconv.Atoi(port); err != nil || perr != nil || n < 0 || n > 65535 || expect.Unprintable(host) {
 				t.Fatalf("%q: %v", addr, err)
 			}
 		}

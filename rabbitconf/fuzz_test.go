@@ -9,6 +9,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"rmq-entrypoint/tests/expect"
 )
 
 // Each target holds what is read from files and from others against what this package
@@ -17,10 +19,6 @@ import (
 
 // longestError is what an error may say of a file beside its path: the file may hold secrets.
 const longestError = 120
-
-func unprintable(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
 
 // Terms that were read are written as ASCII and read again as the same terms; an error quotes
 // no piece of the file.
@@ -40,7 +38,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
 		is, err := parse(src)
 		if err != nil {
-			if is != nil || !strings.HasPrefix(err.Error(), "line ") || len(err.Error()) > longestError || unprintable(err.Error()) {
+			if is != nil || !strings.HasPrefix(err.Error(), "line ") || len(err.Error()) > longestError || expect.Unprintable(err.Error()) {
 				t.Fatalf("%d terms, and the error %q", len(is), err)
 			}
 			return
@@ -173,7 +171,7 @@ func FuzzQuote(f *testing.F) {
 		}
 		for _, term := range written {
 			is, err := parse([]byte("%%\n%%\n" + Text(term) + "."))
-			if err != nil || len(is) != 1 || !reflect.DeepEqual(is[0], term) || unprintable(Text(term)) {
+			if err != nil || len(is) != 1 || !reflect.DeepEqual(is[0], term) || expect.Unprintable(Text(term)) {
 				t.Fatalf("%T %q is written %s and read as %#v, %v", term, s, Text(term), is, err)
 			}
 		}
@@ -201,7 +199,7 @@ func FuzzNames(f *testing.F) {
 			if name, _, _ := strings.Cut(s, "@"); strings.Contains(name, ".") {
 				t.Fatalf("%q has a dot before the @", s)
 			}
-		} else if unprintable(err.Error()) || len(err.Error()) > 2000 {
+		} else if expect.Unprintable(err.Error()) || len(err.Error()) > 2000 {
 			t.Fatalf("%q", err)
 		}
 		v, err := ParseVersion(s)
@@ -209,7 +207,7 @@ func FuzzNames(f *testing.F) {
 			if again, err := ParseVersion(v.String()); err != nil || again != v || again.Compare(v) != 0 {
 				t.Fatalf("%q is %s, and that is %s, %v", s, v, again, err)
 			}
-		} else if v != (Version{}) || unprintable(err.Error()) {
+		} else if v != (Version{}) || expect.Unprintable(err.Error()) {
 			t.Fatalf("%v, %q", v, err)
 		}
 	})

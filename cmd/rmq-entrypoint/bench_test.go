@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,12 +85,7 @@ func BenchmarkStart(b *testing.B) {
 	}
 	mib := 0.0
 	for _, pid := range w.companions() {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		expect.Must(b, err)
-		_, rest, _ := strings.Cut(string(status), "VmRSS:")
-		kib, err := strconv.Atoi(strings.Fields(rest)[0])
-		expect.Must(b, err)
-		mib += float64(kib) / 1024
+		mib += float64(expect.Memory(b, pid, "VmRSS")) / 1024
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(ms[len(ms)/2], "ms/start")

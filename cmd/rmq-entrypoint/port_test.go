@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -53,15 +52,7 @@ func testSilentConnections(t *testing.T, w *world) {
 	if log := n.log(); strings.Contains(log, "status=critical") || strings.Count(log, "port of /ready") > 1+int(time.Since(began)/time.Minute) {
 		t.Errorf("the log of the node:\n%s", log)
 	}
-	pid := w.companions()[0]
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	expect.Must(t, err)
-	var peak int // KiB
-	for line := range strings.Lines(string(status)) {
-		if strings.HasPrefix(line, "VmHWM:") {
-			_, _ = fmt.Sscanf(line, "VmHWM: %d kB", &peak)
-		}
-	}
+	peak := expect.Memory(t, w.companions()[0], "VmHWM")
 	t.Logf("the companion came to %d KiB", peak)
 	if peak == 0 || peak > 40<<10 {
 		t.Errorf("the companion came to %d KiB", peak)

@@ -1,10 +1,8 @@
 package companion
 
 import (
-	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"rmq-entrypoint/tests/expect"
@@ -31,14 +29,7 @@ func TestOwnPages(t *testing.T) {
 
 // What is given back is no longer resident, and the program goes on.
 func TestGiveBack(t *testing.T) { // alone: others would have pages come back
-	resident := func() (kib int) {
-		b, err := os.ReadFile("/proc/self/status")
-		expect.Must(t, err)
-		for line := range strings.Lines(string(b)) {
-			_, _ = fmt.Sscanf(line, "RssFile: %d kB", &kib)
-		}
-		return kib
-	}
+	resident := func() int { return expect.Memory(t, os.Getpid(), "RssFile") }
 	before := resident()
 	for range 3 {
 		giveBack()

@@ -10,15 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
 )
-
-func unprintable(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
 
 // Settings are taken or refused, in a printable line. What is taken is within its bounds, is the
 // same after the runtime file, and differs in nothing from itself.
@@ -41,7 +36,7 @@ func FuzzSettings(f *testing.F) {
 		given[env(i)] = one
 		cfg, err := FromEnvironment(func(name string) string { return given[name] })
 		if err != nil {
-			if unprintable(err.Error()) {
+			if expect.Unprintable(err.Error()) {
 				t.Fatalf("%q", err)
 			}
 			return

@@ -6,15 +6,10 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"unicode"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/tests/expect"
 )
-
-func unprintable(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
 
 // What lies on the volume is what a program of ours wrote, and then it is written and read as
 // the same; or it is damaged, which is said in a line that names the file.
@@ -51,7 +46,7 @@ func FuzzFiles(f *testing.F) {
 		found, ierr := v.Inspect()
 		v.LastRan()
 		if err != nil {
-			if !reflect.ValueOf(is).IsNil() || !strings.Contains(err.Error(), v.file(name)+" is damaged") || unprintable(err.Error()) || len(err.Error()) > 2000 {
+			if !reflect.ValueOf(is).IsNil() || !strings.Contains(err.Error(), v.file(name)+" is damaged") || expect.Unprintable(err.Error()) || len(err.Error()) > 2000 {
 				t.Fatalf("%+v, %q", is, err)
 			}
 			if (name == "pending" || name == "member" || name == "queues") && (ierr == nil || found.Role != "" && found.Volume != "") {

@@ -8,9 +8,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 // Soon ends what would hang: what it is waited for takes a moment, and some seconds on a
@@ -112,4 +114,25 @@ func Tree(t testing.TB, dir string) map[string]string {
 		return err
 	}))
 	return files
+}
+
+// Unprintable reports whether text has characters that a terminal may take for more than text.
+func Unprintable(text string) bool {
+	return strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// Memory returns what the kernel says of a process's memory under that name, as VmRSS, in KiB.
+func Memory(t testing.TB, pid int, name string) (kib int) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	Must(t, err)
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			kib, err = strconv.Atoi(strings.Fields(rest)[0])
+			Must(t, err)
+			return kib
+		}
+	}
+	t.Fatalf("the kernel tells no %s of process %d", name, pid)
+	return 0
 }
