@@ -1,6 +1,9 @@
 package peers
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -89,6 +92,56 @@ func (r Record) ForgottenByHand(node string, now time.Time) Record {
 	g.Forgotten = true
 	r.Gone[node] = g
 	return r.Forgotten(node)
+}
+
+// ForgottenByOrder returns the record after an operator had the cluster forget node, which was
+// down. It is off in good order: RabbitMQ is still to forget it, which the members finish, and no
+// volume of it may come back.
+func (r Record) ForgottenByOrder(node, why string, now time.Time) Record {
+	volume := cmp.Or(r.Members[node], r.Gone[node].Volume)
+	r = r.Without(node, why, now)
+	g := r.Gone[node]
+	g.Volume, g.Left, g.Forgotten = volume, true, true
+	r.Gone[node] = g
+	return r.Forgotten(node)
+}
+
+// TakenBack returns r with all that was said of node in was, from which off was made. Where r is
+// off, as nobody wrote since, it returns was.
+func (r Record) TakenBack(node string, was, off Record) Record {
+	if r.same(off) {
+		return was
+	}
+	r.Members = back(r.Members, was.Members, node)
+	r.Joining, r.Unverified = back(r.Joining, was.Joining, node), back(r.Unverified, was.Unverified, node)
+	r.Gone, r.Versions = back(r.Gone, was.Gone, node), back(r.Versions, was.Versions, node)
+	others := slices.DeleteFunc(slices.Clone(r.Replaced), func(old Replaced) bool { return old.Node == node })
+	own := slices.DeleteFunc(slices.Clone(was.Replaced), func(old Replaced) bool { return old.Node != node })
+	r.Replaced = append(own, others...)
+	r.Replaced = r.Replaced[:min(len(r.Replaced), kept)]
+	return r
+}
+
+// back returns now with what was says of node, or with nothing of it.
+func back[V any](now, was map[string]V, node string) map[string]V {
+	now = maps.Clone(now)
+	delete(now, node)
+	if v, said := was[node]; said {
+		if now == nil {
+			now = map[string]V{}
+		}
+		now[node] = v
+	}
+	return now
+}
+
+// same reports whether r is what a write of other left in Consul.
+func (r Record) same(other Record) bool {
+	other = other.pruned()
+	r.Revision, other.Revision = "", ""
+	is, err := json.Marshal(r)
+	wrote, werr := json.Marshal(other)
+	return err == nil && werr == nil && bytes.Equal(is, wrote)
 }
 
 // GoneOn returns the record after the cluster went on without the volumes of those nodes,

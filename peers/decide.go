@@ -48,7 +48,8 @@ type Decision struct {
 	Named  bool     // their member list already names me: heal first where the version needs it
 	Why    string
 
-	Members bool // waits for members that are not there: an operator may give them up
+	Members  bool // waits for members that are not there: an operator may give them up
+	Founding bool // waits for another node, which lives, to found the cluster
 }
 
 // Decide is the heart of the promise "never two clusters": a pure function of
@@ -137,7 +138,9 @@ func decideForming(o Observation, r Record) Decision {
 	case !o.Claim.Known():
 		return waitFor("%s to found the cluster (whether it still lives is unknown: %v)", r.Seed, o.Claim.Err)
 	case o.Claim.Value < o.ClaimTimeout || o.ClaimTimeout <= 0:
-		return waitFor("%s to found the cluster, claimed %s", r.Seed, r.Since.Format(time.RFC3339))
+		d := waitFor("%s to found the cluster, claimed %s", r.Seed, r.Since.Format(time.RFC3339))
+		d.Founding = o.Claim.Value == 0
+		return d
 	}
 	return Decision{Action: Claim, Why: fmt.Sprintf("%s claimed the founding %s and has been gone for over %s", r.Seed, r.Since.Format(time.RFC3339), o.ClaimTimeout)}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -20,7 +21,11 @@ type DNS struct {
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Lookup returns the addresses (IP:port) of the healthy instances of service as
+// lookupTimeout bounds a question to DNS, which only ever adds caution: a name server that knows
+// nothing of Consul's domain asks others for it in vain, and a founding waits for that.
+const lookupTimeout = 500 * time.Millisecond
+
+// Lookup returns the addresses (IP or host name, and port) as registered of the healthy instances of service as
 // DNS gives them, by SRV over TCP: plain UDP answers three of many without the
 // TC bit. Consul serves DNS from stale replicas, so an address that is missing
 // here means nothing; NXDOMAIN is an empty answer, everything else an error.
@@ -35,7 +40,7 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 	}
 	name := dns.Fqdn(service + ".service." + d.Domain)
 	query := new(dns.Msg).SetQuestion(name, dns.TypeSRV)
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	dial := d.Dial
 	if dial == nil {
@@ -43,7 +48,7 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 	}
 	conn, err := dial(ctx, "tcp", server)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for SRV %s: %w", server, name, err)
+		return nil, fmt.Errorf("ask %s for SRV %s: %w", server, name, late(ctx, err))
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -52,7 +57,7 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 		err = answersTo(query, answer)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for SRV %s: %w", server, name, err)
+		return nil, fmt.Errorf("ask %s for SRV %s: %w", server, name, late(ctx, err))
 	}
 	if answer.Rcode != dns.RcodeSuccess && answer.Rcode != dns.RcodeNameError {
 		return nil, fmt.Errorf("ask %s for SRV %s: %s", server, name, dns.RcodeToString[answer.Rcode])
@@ -73,12 +78,28 @@ func Lookup(ctx context.Context, d DNS, service string) ([]string, error) {
 	var found []string
 	for _, rr := range answer.Answer {
 		if srv, ok := rr.(*dns.SRV); ok && strings.EqualFold(srv.Hdr.Name, name) && strings.Trim(srv.Target, ".") != "" {
-			host := cmp.Or(hosts[srv.Target], strings.TrimSuffix(srv.Target, "."))
+			host := strings.TrimSuffix(srv.Target, ".")
+			if dns.IsSubDomain(strings.ToLower(dns.Fqdn(d.Domain)), strings.ToLower(srv.Target)) { // Consul's name for an address; another one is registered so
+				host = cmp.Or(hosts[srv.Target], host)
+			}
 			found = append(found, net.JoinHostPort(host, strconv.Itoa(int(srv.Port))))
 		}
 	}
 	slices.Sort(found)
 	return slices.Compact(found), nil
+}
+
+// late says that time was up, or that the caller asks no more, rather than what that did to the
+// connection: its own deadline may pass a moment before ctx has noticed.
+func late(ctx context.Context, err error) error {
+	var word net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return context.Cause(ctx)
+	case ctx.Err() != nil, errors.As(err, &word) && word.Timeout():
+		return fmt.Errorf("no answer within %s: %w", lookupTimeout, context.DeadlineExceeded)
+	}
+	return err
 }
 
 // answersTo returns an error unless answer is one to query, and whole: anything else that

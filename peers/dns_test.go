@@ -1,7 +1,11 @@
 package peers_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +53,8 @@ func TestLookup(t *testing.T) {
 	}
 	link.Blackhole()
 	start := time.Now()
-	if found, err := peers.Lookup(t.Context(), behind, service); err == nil || time.Since(start) > expect.Soon {
+	silent := net.Error(nil)
+	if found, err := peers.Lookup(t.Context(), behind, service); !errors.As(err, &silent) || !silent.Timeout() || !strings.Contains(err.Error(), "no answer within 500ms") || time.Since(start) > expect.Soon {
 		t.Errorf("a server that never answers: %v, %v after %s", found, err, time.Since(start))
 	}
 	link.Refuse()
@@ -57,3 +62,39 @@ func TestLookup(t *testing.T) {
 		t.Errorf("a server that refuses: %v, %v", found, err)
 	}
 }
+
+// Whichever notices first that time is up, it is told in the same words; that nobody asks any more is not.
+func TestLookupLate(t *testing.T) {
+	t.Parallel()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		dial func(context.Context, string, string) (net.Conn, error)
+		want error
+	}{
+		{"the dialler's deadline", t.Context(), func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
+		}, context.DeadlineExceeded},
+		{"the connection's", t.Context(), func(context.Context, string, string) (net.Conn, error) { return &deaf{}, nil }, context.DeadlineExceeded},
+		{"the caller's end", gone, func(context.Context, string, string) (net.Conn, error) { return &deaf{}, nil }, context.Canceled},
+	} {
+		_, err := peers.Lookup(c.ctx, peers.DNS{Server: "192.0.2.1:53", Domain: "consul", Dial: c.dial}, service)
+		if late := c.want == context.DeadlineExceeded; !errors.Is(err, c.want) || strings.Contains(fmt.Sprint(err), "no answer within 500ms") != late {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// deaf is a connection whose own deadline has passed.
+type deaf struct{ net.Conn }
+
+func (deaf) Read([]byte) (int, error) {
+	return 0, &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}
+}
+func (deaf) Write(b []byte) (int, error)      { return len(b), nil }
+func (deaf) SetDeadline(time.Time) error      { return nil }
+func (deaf) SetReadDeadline(time.Time) error  { return nil }
+func (deaf) SetWriteDeadline(time.Time) error { return nil }
+func (deaf) Close() error                     { return nil }

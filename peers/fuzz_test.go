@@ -112,7 +112,8 @@ func FuzzRecord(f *testing.F) {
 			"With": func() Record { return r.With(node, volume) }, "Joins": func() Record { return r.Joins(node, volume, now) },
 			"Without": func() Record { return r.Without(node, "why", now) }, "RemovedItself": func() Record { return r.RemovedItself(node, volume, now) },
 			"Left": func() Record { return r.Left(node, "why", now) }, "Forgotten": func() Record { return r.Forgotten(node) },
-			"ForgottenByHand": func() Record { return r.ForgottenByHand(node, now) }, "Renamed": func() Record { return r.Renamed("other") },
+			"ForgottenByOrder": func() Record { return r.ForgottenByOrder(node, "why", now) },
+			"ForgottenByHand":  func() Record { return r.ForgottenByHand(node, now) }, "Renamed": func() Record { return r.Renamed("other") },
 			"GoneOn": func() Record { on, _ := r.GoneOn([]string{node}); return on }, "Runs": func() Record { return r.Runs(node, "4.3.6") },
 			"Claimed": func() Record { return r.Claimed(node, volume, "s", now) }, "pruned": r.pruned,
 		} {

@@ -72,6 +72,11 @@ func TestAnswersToOtherQuestions(t *testing.T) {
 				a.Extra[0].(*dns.A).A = nil
 			}
 		}, true, "b.addr.consul:5672"},
+		"a name that is no name of Consul's, with an address": {func(a *dns.Msg) {
+			if len(a.Extra) > 0 {
+				a.Answer[0].(*dns.SRV).Target, a.Extra[0].Header().Name = "b.example.org.", "b.example.org."
+			}
+		}, true, "b.example.org:5672"},
 		"nowhere": {func(a *dns.Msg) {
 			if len(a.Extra) > 0 {
 				a.Answer[0].(*dns.SRV).Target = "."

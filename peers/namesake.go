@@ -146,30 +146,42 @@ func Bury(ctx context.Context, client *api.Client, r Registration, standing Stan
 func atAgent(ctx context.Context, client *api.Client, r Registration) (*Peer, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	q := new(api.QueryOptions).WithContext(ctx)
-	services, err := client.Agent().ServicesWithFilterOpts(fmt.Sprintf("ID == %q", r.ID()), q)
-	var checks map[string]*api.AgentCheck
-	if err == nil && len(services) > 0 {
-		checks, err = client.Agent().ChecksWithFilterOpts(fmt.Sprintf("ServiceID == %q", r.ID()), q)
+	s, err := r.serviceAtAgent(ctx, client)
+	if err != nil || s == nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s from the Consul agent: %w", r.ID(), lacks(err, fmt.Sprintf("service:read on %q", r.Service)))
-	}
-	s := services[r.ID()]
-	if _, there := services[r.ID()]; services == nil || there && (s == nil || checks == nil) {
-		return nil, fmt.Errorf("read %s from the Consul agent: %w", r.ID(), errHollow)
-	}
-	if s == nil {
-		return nil, nil
+	checks, err := client.Agent().ChecksWithFilterOpts(fmt.Sprintf("ServiceID == %q", r.ID()), new(api.QueryOptions).WithContext(ctx))
+	switch {
+	case err != nil:
+		return nil, r.unread(lacks(err, fmt.Sprintf("service:read on %q", r.Service)))
+	case checks == nil:
+		return nil, r.unread(errHollow)
 	}
 	var own api.HealthChecks
 	for _, c := range checks {
 		if c == nil {
-			return nil, fmt.Errorf("read %s from the Consul agent: %w", r.ID(), errHollow)
+			return nil, r.unread(errHollow)
 		}
-		own = append(own, &api.HealthCheck{CheckID: c.CheckID, Status: c.Status, Output: c.Output})
+		own = append(own, &api.HealthCheck{CheckID: c.CheckID, ServiceID: c.ServiceID, Status: c.Status, Output: c.Output})
 	}
 	p := entry(s.ID, s.Meta, s.Address, s.Port, own)
 	p.Agent = "in use here"
 	return &p, nil
+}
+
+// serviceAtAgent returns what the agent in use holds under the registration's id; nil: nothing.
+func (r Registration) serviceAtAgent(ctx context.Context, client *api.Client) (*api.AgentService, error) {
+	services, err := client.Agent().ServicesWithFilterOpts(fmt.Sprintf("ID == %q", r.ID()), new(api.QueryOptions).WithContext(ctx))
+	s, there := services[r.ID()]
+	switch {
+	case err != nil:
+		return nil, r.unread(lacks(err, fmt.Sprintf("service:read on %q", r.Service)))
+	case services == nil, there && s == nil:
+		return nil, r.unread(errHollow)
+	}
+	return s, nil
+}
+
+func (r Registration) unread(err error) error {
+	return fmt.Errorf("read %s from the Consul agent: %w", r.ID(), err)
 }

@@ -3,6 +3,8 @@ package peers
 import (
 	"errors"
 	"testing"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // What an agent that failed last said of a name is no news, nor is an entry that lapsed.
@@ -49,6 +51,19 @@ func TestMayLive(t *testing.T) {
 	} {
 		if got := c.p.MayLive(); got != c.want {
 			t.Errorf("%+v: %t", c.p, got)
+		}
+	}
+}
+
+// That a check of the host itself has lapsed says nothing of the node's companion.
+func TestHostsChecks(t *testing.T) {
+	for service, want := range map[string]bool{"": true, "rabbitmq-b": false} {
+		checks := api.HealthChecks{
+			{CheckID: "rabbitmq-b-ttl", ServiceID: "rabbitmq-b", Status: api.HealthCritical, Output: "booting"},
+			{CheckID: "backup", ServiceID: service, Status: api.HealthCritical, Output: "TTL expired, more than 1h ago"},
+		}
+		if p := entry("rabbitmq-b", map[string]string{metaNode: "rabbit@b"}, "10.0.0.1", 5672, checks); p.Beating != want || p.Passing {
+			t.Errorf("a lapsed check of service %q: beating %t, passing %t", service, p.Beating, p.Passing)
 		}
 	}
 }

@@ -49,12 +49,18 @@ type View struct {
 	Paired     bool     // of two members, each has a replica of some quorum queue (Mnesia)
 	Stops      bool     // the server is being stopped, though RabbitMQ may still run and listen
 
-	Listeners []Listener // where this node takes AMQP connections; none: it does not say, or is in maintenance mode
-	Web       []int      // ports where this node takes HTTP connections, as for management
+	Ports
+	Started time.Time // its Erlang VM, by its host's clock; zero: it does not say
 
 	// Only when the node is partitioned: what each node that answers sees of it, this one
 	// among them.
 	Sides map[string]Side
+}
+
+// Ports are where a node takes connections.
+type Ports struct {
+	Listeners []Listener // of AMQP; none: it does not say, or is in maintenance mode
+	Web       []int      // ports of HTTP, as for management
 }
 
 // Listener is where a node takes AMQP connections, by RabbitMQ's own list.
@@ -94,6 +100,7 @@ type Entry struct {
 	Made        string // [Registration.Made]
 	Agent       string // Consul's node that has the entry
 	AgentFailed bool   // that one is not reached by Consul's servers: the entry is what it last said
+	Said        string // by its own TTL check, up to some minutes ago where its status has not changed since
 
 	index   uint64 // of the entry's last change in the catalog
 	foreign bool   // made neither by this program nor by RabbitMQ's plugin
@@ -144,6 +151,17 @@ func (v View) DecidesWithout(node string) bool {
 	return 2*len(others) > len(v.Members)
 }
 
+// StandsStillWithout says why the cluster's members could decide nothing without node, one that
+// runs, or "": that stops a cluster which decides by majority, or pauses in a minority. A cluster
+// of one has nobody to decide.
+func (v View) StandsStillWithout(node string) string {
+	others := slices.DeleteFunc(slices.Clone(v.Running), func(n string) bool { return n == node })
+	if len(v.Members) < 2 || 2*len(others) > len(v.Members) {
+		return ""
+	}
+	return fmt.Sprintf("of the members %s only %s run, and without it there is no majority, so the others would stand still", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+}
+
 // ErrNotAsked is the View of a peer that nobody has asked yet.
 var ErrNotAsked = errors.New("not asked")
 
@@ -166,19 +184,30 @@ func Others(all []Peer, node string) []Peer {
 func Entries(ctx context.Context, client *api.Client, service string) ([]Peer, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	entries, meta, err := client.Health().Service(service, "", false, consistent(ctx))
+	found, index, err := entries(client, service, consistent(ctx))
+	if err == nil && slices.ContainsFunc(found, func(p Peer) bool { return !p.Passing && p.Beating && !p.AgentFailed }) {
+		err = refresh(ctx, client, service, found)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return found, index, nil
+}
+
+func entries(client *api.Client, service string, q *api.QueryOptions) ([]Peer, uint64, error) {
+	all, meta, err := client.Health().Service(service, "", false, q)
 	right := fmt.Sprintf("service:read on %q and node:read", service)
 	if err != nil {
 		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, lacks(err, right))
 	}
-	if entries == nil { // null: Consul says [] where there is none
+	if all == nil { // null: Consul says [] where there is none
 		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, errHollow)
 	}
 	if meta.ResultsFilteredByACLs { // a filtered answer is unknown, not empty
 		return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, &DeniedError{right, errors.New("the answer was filtered")})
 	}
 	var found []Peer
-	for _, e := range entries {
+	for _, e := range all {
 		if e == nil || e.Service == nil || e.Node == nil || slices.Contains(e.Checks, nil) {
 			return nil, 0, fmt.Errorf("read service %s from Consul: %w", service, errHollow)
 		}
@@ -186,12 +215,9 @@ func Entries(ctx context.Context, client *api.Client, service string) ([]Peer, u
 		p.Agent, p.index = short(e.Node.Node), e.Service.ModifyIndex
 		found = append(found, p)
 	}
-	slices.SortFunc(found, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
-	if slices.ContainsFunc(found, func(p Peer) bool { return !p.Passing && p.Beating && !p.AgentFailed }) {
-		if err := refresh(ctx, client, service, found); err != nil {
-			return nil, 0, err
-		}
-	}
+	slices.SortFunc(found, func(a, b Peer) int {
+		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Agent, b.Agent), strings.Compare(a.ID, b.ID))
+	})
 	return found, meta.LastIndex, nil
 }
 
@@ -249,8 +275,11 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		Passing:   true,
 		Beating:   true,
 		View:      Seen[View]{Err: ErrNotAsked},
-		Start:     Start{Volume: says(metaVolume), Boot: says(metaBoot), Blank: meta[metaBlank] == "true"},
+		Start:     Start{Volume: says(metaVolume), Boot: says(metaBoot), Blank: meta[metaBlank] == "true", Runs: meta[metaRuns] == "true"},
 		Entry:     Entry{ID: short(id), Made: says(metaMade)},
+	}
+	if p.Boot == "" { // something registered over it, and left it the check of the start that it was
+		p.Boot = short(bootOf(id, checks))
 	}
 	p.Since, _ = time.Parse(time.RFC3339, meta[metaSince]) // not said: zero
 	if validNode(p.Node) != nil {
@@ -260,17 +289,31 @@ func entry(id string, meta map[string]string, address string, port int, checks a
 		if c.Status != api.HealthPassing && c.Status != api.HealthWarning {
 			p.Passing = false
 		}
-		if lapsed(c.Output) {
+		if lapsed(c.Output) && c.ServiceID != "" { // not one of its host's
 			p.Beating = false
 		}
 		if c.CheckID == checkID(id, p.Boot) {
-			p.Status = c.Status
+			p.Status, p.Said = c.Status, short(c.Output)
 		}
 		if c.CheckID == "serfHealth" && c.Status == api.HealthCritical {
 			p.AgentFailed = true
 		}
 	}
 	return p
+}
+
+// bootOf returns the start whose check an entry has, "" if it has none or those of several.
+func bootOf(id string, checks api.HealthChecks) (boot string) {
+	for _, c := range checks {
+		of, ok := strings.CutPrefix(c.CheckID, checkID(id, "")+"-")
+		switch {
+		case ok && boot != "" && of != boot:
+			return ""
+		case ok:
+			boot = of
+		}
+	}
+	return boot
 }
 
 // Changed returns when the record at key, if there is a key, or the service has

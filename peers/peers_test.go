@@ -452,8 +452,8 @@ func TestValidMeta(t *testing.T) {
 		{map[string]string{"a b": "v"}, false},
 		{map[string]string{"zoné": "v"}, false},
 		{map[string]string{"consul-zone": "v"}, false},
-		{many(55), true},
-		{many(56), false},
+		{many(54), true},
+		{many(55), false},
 	} {
 		r := registration(b, "10.0.0.2")
 		r.Meta = c.meta

@@ -34,7 +34,7 @@ const (
 // Members is a superset of the nodes whose volumes may hold data: a seed's claim
 // names the seed, a joiner adds itself before its server starts, and only a node
 // itself takes itself off, or an operator: by `forget-cluster`, which a member that serves
-// takes back, or by making RabbitMQ forget it. An empty volume id was published by somebody else and refuses nobody.
+// takes back, by `forget`, or by making RabbitMQ forget it. An empty volume id was published by somebody else and refuses nobody.
 type Record struct {
 	State      State             `json:"state"`
 	ClusterID  string            `json:"cluster_id,omitempty"` // filled in at Formed
@@ -66,7 +66,8 @@ type Gone struct {
 	MayReturn bool `json:"may_return,omitempty"`
 	Final     bool `json:"final,omitempty"` // the cluster went on without that volume's data
 
-	// RabbitMQ was made to forget it, by hand: listed and running again, it is a member.
+	// RabbitMQ was made to forget it while it was down, by hand or by `forget`: listed and
+	// running again, it is a member.
 	Forgotten bool `json:"forgotten,omitempty"`
 
 	// It never was a member on any volume, its join came to nothing: nothing was lost
@@ -97,7 +98,7 @@ func NewID() string { return strings.ToLower(rand.Text()) }
 func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pair, err := readKey(ctx, client, key)
+	pair, _, err := readKey(client, key, consistent(ctx))
 	if err != nil {
 		return Record{}, 0, fmt.Errorf("read cluster record %s: %w", key, lacks(err, fmt.Sprintf("key:read on %q", key)))
 	}
@@ -119,19 +120,19 @@ func ReadRecord(ctx context.Context, client *api.Client, key string) (Record, ui
 
 // readKey returns what is at key, nil where Consul positively has nothing: it says 404 then.
 // KV().Get takes an answer that is null, or empty, for that, too.
-func readKey(ctx context.Context, client *api.Client, key string) (*api.KVPair, error) {
+func readKey(client *api.Client, key string, q *api.QueryOptions) (*api.KVPair, *api.QueryMeta, error) {
 	var found []*api.KVPair
-	_, err := client.Raw().Query("/v1/kv/"+key, &found, consistent(ctx))
+	meta, err := client.Raw().Query("/v1/kv/"+key, &found, q)
 	var status api.StatusError
 	switch {
 	case errors.As(err, &status) && status.Code == http.StatusNotFound:
-		return nil, nil
+		return nil, new(api.QueryMeta), nil
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case len(found) != 1 || found[0] == nil || found[0].Key != key:
-		return nil, errHollow
+		return nil, nil, errHollow
 	}
-	return found[0], nil
+	return found[0], meta, nil
 }
 
 // Bounds of a record, far above what a cluster comes to: what is larger, nobody of us wrote.

@@ -69,6 +69,31 @@ func TestClaimKeepsWhatItReplaces(t *testing.T) {
 	}
 }
 
+func TestNeverClaimed(t *testing.T) {
+	t.Parallel()
+	r := peers.Record{State: peers.Formed, ClusterID: "id", Claim: "c", Since: now, Members: map[string]string{a: "va"}}
+	joins := r.Joins(b, "vb", now)
+	forming, mine := joins.Claimed(a, "va", "s", now), joins.Claimed(b, "vb", "s", now)
+	for name, c := range map[string]struct {
+		r     peers.Record
+		claim string
+		want  bool
+	}{
+		"took itself off, and another claim is on record": {joins.RemovedItself(b, "vb", now), "c-new", true},
+		"so did a volume in the place of a verified one":  {r.With(b, "v0").Joins(b, "vb", now).RemovedItself(b, "vb", now), "c-new", true},
+		"another founds":         {forming, "c-new", true},
+		"its claim is on record": {mine, mine.Claim, false},
+		"that claim is":          {joins.RemovedItself(b, "vb", now), "c", false},
+		"still on record":        {joins, "c-new", false},
+		"on record again":        {joins.RemovedItself(b, "vb", now).Joins(b, "vb", now), "c-new", false},
+		"no record":              {peers.Record{}, "c-new", false},
+	} {
+		if got := c.r.NeverClaimed(b, c.claim); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	t.Parallel()
 	formed := peers.Record{

@@ -43,6 +43,14 @@ func (r Record) HasLeft(node, volume string) bool {
 	return gone && !on && g.Left && g.Volume == volume && volume != ""
 }
 
+// NeverClaimed reports whether the record is another founding's than that claim of node's, and
+// knows node as no member. What node was to found with, unless it was a cluster before, is
+// nobody's then.
+func (r Record) NeverClaimed(node, claim string) bool {
+	_, on := r.Members[node]
+	return r.State != Absent && r.Claim != claim && !on
+}
+
 // GaveUp returns when that volume of node's was given up: it left, was removed, or
 // replaced. The zero time: nothing on record says so.
 func (r Record) GaveUp(node, volume string) time.Time {
@@ -97,10 +105,10 @@ func (r Record) Refuses(node, volume, clusterID string) string {
 		return fmt.Sprintf("this volume (%s) was replaced%s: %s is on record with volume %s in cluster %s, on record since %s", volume, when, node, on, r.describe(), r.Since.Format(time.RFC3339))
 	case r.Returns(node, volume):
 		return ""
-	case gone && g.Left:
-		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, Some(r.Names()))
 	case gone && g.Forgotten && len(r.Members) > 0:
 		return fmt.Sprintf("%s; the cluster goes on with %s, which do not know this volume any more", g.Told(node, "cluster "+clusterID), Some(r.Names()))
+	case gone && g.Left:
+		return fmt.Sprintf("%s left cluster %s for good on %s (%s), which went on with %s", node, clusterID, g.At.Format(time.RFC3339), g.Why, Some(r.Names()))
 	case gone && len(r.Members) == 0:
 		return fmt.Sprintf("%s; nobody is on record any more, and the next blank node founds another cluster", g.Told(node, "cluster "+clusterID))
 	case gone:

@@ -81,7 +81,11 @@ func (u User) confFormation() (List, error) {
 		case replaced:
 			continue
 		case slices.Contains([]string{"aws", "consul", "dns", "etcd", "k8s"}, backend):
-			return refuse("it belongs to another peer discovery backend; " + decides)
+			why := "it belongs to another peer discovery backend; " + decides
+			if here := instead(name); here != "" {
+				why += ". Here it is " + here
+			}
+			return refuse(why)
 		}
 
 		var err error

@@ -32,6 +32,7 @@ type Options struct {
 	Node    string   // this node
 	Peers   []string // the members to join, for a joiner; none for anybody else
 	Joining bool     // the node must never found a cluster of its own
+	Lone    bool     // the node is to be in no cluster: RabbitMQ's own default finds nobody
 
 	// PauseMinority asks for cluster_partition_handling = pause_minority. It is
 	// left out from 4.3 on, which has no such setting.
@@ -60,7 +61,7 @@ type Setting struct {
 // same bytes. It returns an error when a name is not a node's, or when the
 // peers do not fit the role.
 func Render(opts Options) ([]byte, error) {
-	if !opts.Joining && len(opts.Peers) > 0 {
+	if (!opts.Joining || opts.Lone) && len(opts.Peers) > 0 {
 		return nil, errors.New("render rabbitmq.config: peers are for a joiner")
 	}
 	var nodes List // each once: a name given twice crashes 4.3
@@ -77,7 +78,9 @@ func Render(opts Options) ([]byte, error) {
 	}
 
 	rabbit := append(List{}, opts.User.application("rabbit")...)
-	rabbit = set(rabbit, "cluster_nodes", Tuple{nodes, Atom("disc")})
+	if !opts.Lone {
+		rabbit = set(rabbit, "cluster_nodes", Tuple{nodes, Atom("disc")})
+	}
 	if formation := opts.formation(); len(formation) > 0 {
 		rabbit = set(rabbit, "cluster_formation", formation)
 	}

@@ -101,6 +101,16 @@ func TestRender(t *testing.T) {
 `,
 		},
 		{
+			name: "a lone broker",
+			opts: Options{Version: v40, Node: "rabbit@a", Lone: true, Extra: ClusterName("dev")},
+			want: `[
+ {rabbit,[
+  {cluster_name,<<"dev">>}
+ ]}
+].
+`,
+		},
+		{
 			name: "the cluster's name, beyond ASCII as RabbitMQ keeps it",
 			opts: Options{Version: v40, Node: "rabbit@a", Extra: ClusterName("großer \"hof\"")},
 			want: `[

@@ -15,7 +15,7 @@ const (
 	// the plugin, 4.3.6 forgot a stopped node within 6 s, replicas and all (measured).
 	cleansUp = "RabbitMQ's node cleanup makes the cluster forget each member that is down and that the discovery backend does not list, " +
 		"its replicas with it, and here that backend lists no other node: one that is merely stopped would be lost. " +
-		"Remove this; a node that is gone for good leaves by rmq-entrypoint leave, or by rabbitmqctl forget_cluster_node on another node"
+		"Remove this; a node that is gone for good leaves by rmq-entrypoint leave, or is taken out by rmq-entrypoint forget in another one"
 	registers = "RabbitMQ registers no node here, whatever this says, and rmq-entrypoint registers each of them in Consul: that is how nodes, balancers and DNS find it. " +
 		"Remove this; a node that is not to get clients is taken out by rmq-entrypoint drain"
 	discOnly = "rmq-entrypoint makes disc nodes only; remove this key"

@@ -121,7 +121,9 @@ func TestReadUserRefuses(t *testing.T) {
 		{conf: "\ncluster_formation.peer_discovery_backend = consul",
 			want: []string{"rabbitmq.conf:2: cluster_formation.peer_discovery_backend: ", "decides who joins whom", "remove this key"}},
 		{conf: "cluster_formation.classic_config.nodes.1 = rabbit@a", want: []string{"rabbitmq.conf:1: cluster_formation.classic_config.nodes.1: ", "remove this key"}},
-		{conf: "cluster_formation.consul.host = consul.example.org", want: []string{"rabbitmq.conf:1: cluster_formation.consul.host: ", "another peer discovery backend", "remove this key"}},
+		{conf: "cluster_formation.consul.host = consul.example.org", want: []string{"rabbitmq.conf:1: cluster_formation.consul.host: ", "another peer discovery backend", "remove this key. Here it is CONSUL_HTTP_ADDR (--consul)"}},
+		{conf: "cluster_formation.consul.svc_tags.1 = a", want: []string{"rabbitmq.conf:1: cluster_formation.consul.svc_tags.1: ", "Here it is RMQ_TAGS (--tags)"}},
+		{conf: "cluster_formation.consul.ssl_options.cacertfile = /a", want: []string{"Here it is CONSUL_CACERT"}},
 		{conf: "cluster_formation.node_type = ram", want: []string{"rabbitmq.conf:1", "disc nodes only"}},
 		{conf: "cluster_formation.something.new = 1", want: []string{"rabbitmq.conf:1: cluster_formation.something.new: ", "remove it, or write it as"}},
 		{conf: "cluster_formation.target_cluster_size_hint = $(size)", want: []string{"rabbitmq.conf:1", "write the value itself"}},
@@ -176,7 +178,7 @@ func TestHarmfulFormationIsRefused(t *testing.T) {
 		conf, confD, advanced string
 		want                  []string // nil: it is taken
 	}{
-		{conf: "\n" + cleanup + "only_log_warning = false", want: []string{"rabbitmq.conf:2: " + cleanup + "only_log_warning: ", "merely stopped", "Remove this", "rmq-entrypoint leave", "forget_cluster_node"}},
+		{conf: "\n" + cleanup + "only_log_warning = false", want: []string{"rabbitmq.conf:2: " + cleanup + "only_log_warning: ", "merely stopped", "Remove this", "rmq-entrypoint leave", "rmq-entrypoint forget"}},
 		// The plugin's variables overrule the file, and any key turns the rounds on.
 		{conf: cleanup + "only_log_warning = true", want: []string{"rabbitmq.conf:1: " + cleanup + "only_log_warning: "}},
 		{conf: "a = 1", confD: cleanup + "interval = 15\n" + cleanup + "only_log_warning = false",

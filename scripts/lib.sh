@@ -17,7 +17,8 @@ die() {
 elapsed() { printf '%dm%02ds' $(((SECONDS - $1) / 60)) $(((SECONDS - $1) % 60)); }
 
 # usage prints the comment block at the top of the calling script.
-usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
+# It reads the script by where that is: some are elsewhere by then.
+usage() { sed -n '2,/^$/s/^# \{0,1\}//p' "$root/scripts/$program"; }
 
 need_docker() {
     local said
@@ -123,10 +124,13 @@ secure() {
     secure_built
     "$cache/bin/secure" "$@"
 }
-secure_built() {
+secure_built() { built secure; }
+
+# built NAME makes the Go program of scripts/NAME, as NAME in the cache.
+built() {
     command -v go >/dev/null || die 'go is missing: install the version that go.mod names, or a newer one'
     mkdir -p "$cache/bin"
-    (cd "$root" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$cache/bin/secure" ./scripts/secure)
+    (cd "$root" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$cache/bin/$1" "./scripts/$1")
 }
 
 # container SERVICE [OPTION…] prints the name of the project's container for a service.

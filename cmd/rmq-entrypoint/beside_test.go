@@ -42,7 +42,7 @@ func testBeside(t *testing.T, w *world) {
 
 	expect.Must(t, prometheus.Close())
 	expect.Eventually(t, testBeat+soon, "prometheus is out of DNS", in("prometheus", false))
-	expect.Must(t, in("management", true)())
+	expect.Eventually(t, soon, "management is there", in("management", true)) // the DNS of a busy machine may not answer at once
 	n.registered(0, api.HealthPassing)
 
 	n.tell("amqp down")
@@ -52,11 +52,11 @@ func testBeside(t *testing.T, w *world) {
 	expect.Eventually(t, 3*testBeat+soon, "management is back", in("management", true))
 
 	n.tell("notify STOPPING=1")
-	expect.Eventually(t, atOnce, "all are deregistered", w.unregistered)
+	expect.Eventually(t, soon, "all are deregistered", w.unregistered)
 	n.tell("notify READY=1")
 	expect.Eventually(t, testBeat+soon, "management is back", in("management", true))
 	n.kill(n.cmd.Process.Pid)
-	expect.Eventually(t, atOnce, "all are deregistered", w.unregistered)
+	expect.Eventually(t, soon, "all are deregistered", w.unregistered)
 }
 
 // unregistered returns an error while a service of this world is in the catalog.

@@ -18,9 +18,11 @@ import (
 type command struct {
 	name   string            // a subcommand's; start, exec
 	id     string            // --cluster-id
-	ok     bool              // --force of drain, leave and forget-cluster
+	node   string            // of forget
+	ok     bool              // --force of drain, leave, forget and forget-cluster
 	ask    admin.Question    // of healthcheck
-	json   bool              // --json of status
+	json   bool              // --json of status, list and doctor
+	watch  bool              // --watch of the first two
 	wait   time.Duration     // --wait of drain and leave
 	client *workload.Options // of produce, consume and compare
 	text   string            // what help and completion print

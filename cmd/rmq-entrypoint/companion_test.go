@@ -27,7 +27,7 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("notify STOPPING=1")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 	n.tell("amqp down")
 	n.reports(soon, api.HealthCritical, "stopping")
 	expect.Consistently(t, testBeat+time.Second, "a stopped node stays out", func() error {
@@ -46,7 +46,7 @@ func testStopAndReadyAgain(t *testing.T, w *world) {
 	}
 
 	n.tell("notify STOPPING=1")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 	n.sees("id-of-another", n.name, "another@localhost")
 	n.tell("notify READY=1")
 	n.reports(soon, api.HealthCritical, "SPLIT")
@@ -100,7 +100,7 @@ func testReadyLost(t *testing.T, w *world) {
 	n.registered(testBeat+late, api.HealthPassing)
 	expect.Says(t, n.log(), "READY was not heard", "verified: this node is a member")
 	n.tell("notify STOPPING=1") // and is heard when it stops
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 }
 
 // A joiner whose READY was lost has joined: the join timeout does not end it.
@@ -125,17 +125,19 @@ func testListenerRestarts(t *testing.T, w *world) {
 	for i := range 2 {
 		n.tell("amqp 320")
 		n.tell("amqp up")
-		n.registered(atOnce, "")
+		n.registered(soon, "")
 		n.registered(unheardIn, api.HealthPassing)
 		n.reports(soon, api.HealthPassing, "")
-		if got := strings.Count(n.log(), "verified: this node"); got != i+2 {
-			t.Errorf("verified %d times, want %d", got, i+2)
+		// On a busy machine it is out of Consul for longer than the TTL, and verified anew for that.
+		lapsed := strings.Count(n.log(), "no heartbeat reached Consul for longer than the TTL")
+		if got := strings.Count(n.log(), "verified: this node"); got < i+2 || got > i+2+lapsed {
+			t.Errorf("verified %d times, want %d; its check lapsed %d times", got, i+2, lapsed)
 		}
 	}
 	// One that stops is not taken for one that serves, though it answers to the last.
 	n.put(n.path("view"), fmt.Sprintf("view|id-of-%s|%s|||false|\n", n.service, n.name))
 	n.tell("notify STOPPING=1")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 	expect.Consistently(t, 4*testBeat, "it stays out", func() error {
 		if r, err := n.report(); err != nil || r.Ready() {
 			return fmt.Errorf("%s: %s, %w", r.Status, r.Reason, err)
@@ -148,7 +150,7 @@ func testStatusAfterReady(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("notify STATUS=Standing by")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 	n.reports(soon, api.HealthCritical, "Standing by")
 }
 
@@ -156,7 +158,7 @@ func testAMQPShutdown(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
 	n.tell("amqp 320")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 }
 
 // The server's end is the companion's, however it came.
@@ -172,7 +174,7 @@ func testServerEnds(t *testing.T, w *world) {
 			n := w.node("rabbit@localhost")
 			s := n.serves()
 			end(n, s)
-			n.registered(atOnce, "")
+			n.registered(soon, "")
 			n.exit(soon)
 			n.companionEnds()
 			if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "gone") {
@@ -401,7 +403,7 @@ func testCompanionKilled(t *testing.T, w *world) {
 		t.Errorf("it was not verified again in the server's own log:\n%s", n.log())
 	}
 	n.tell("notify STOPPING=1") // the server's socket is the new one's
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 }
 
 // With both gone nothing passes for longer than the TTL, whatever is asked.
@@ -435,7 +437,7 @@ func testCompanionByHand(t *testing.T, w *world) {
 		t.Errorf("companion by hand: %d, %q", code, out)
 	}
 	n.tell("notify STOPPING=1")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 }
 
 func testNotifyForwarded(t *testing.T, w *world) {
@@ -457,19 +459,27 @@ func testNotifyForwarded(t *testing.T, w *world) {
 
 func testStatus(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
-	out, code := n.run("status")
-	if code != 0 {
-		t.Errorf("exit status %d", code)
+	says := func(want int, args ...string) string {
+		t.Helper()
+		out, code := n.run(args...)
+		if code != want {
+			t.Errorf("%q: exit status %d, want %d:\n%s", args, code, want, out)
+		}
+		return out
 	}
+	says(1, "status", "--json")
+	out := says(1, "status") // there is no cluster
 	expect.Says(t, out, "rabbit@localhost", "never started", "blank", "none", "free")
 	n.serves()
 	_, err := holdLock(t, w)
 	expect.Must(t, err)
-	out, _ = n.run("status")
+	says(0, "status", "--json")
+	out = says(0, "status")
 	expect.Says(t, out, "RabbitMQ 4.0.5", "role member", "passing since", "id-of-"+w.service, "formed since", "held by rabbit@holder on h1", n.ip+":5672")
 	n.kill(n.cmd.Process.Pid)
 	n.exit(soon)
 	n.registered(soon, "")
-	out, _ = n.run("status")
+	says(1, "status", "--json")
+	out = says(1, "status")
 	expect.Says(t, out, "not running", "id-of-"+w.service)
 }

@@ -4,9 +4,12 @@
 //
 //	(none), rabbitmq-server         start: find the cluster through Consul, then become the server
 //	healthcheck [--started|--ready] is this container alive (--started: and was a member since its start; --ready: fit to serve)? exit 0 or 1
-//	status                          node, volume, cluster record, lock and catalog, for people
+//	status [--json|--watch]         node, volume, cluster record, lock and catalog, for people; exit 0 fit, 1 not, 2 cannot tell
+//	list [--json|--watch]           the whole cluster, a line a node, and what is wrong; exit status as that of status
+//	doctor [--json]                 from this host outward: the first broken link, and the way out; exit 1: broken, 2: cannot be told
 //	drain [--force] [--wait 5s]     take the node out of service before it is stopped: balancers, clients, queue leaders
 //	leave [--force] [--wait 5s]     take it out of the cluster for good: replicas moved, off the record, forgotten, stopped
+//	forget NODE [--force]           take another node, which is down for good, out of the cluster; --force: though queues are lost, or its life is unknown
 //	force-boot --cluster-id ID      carry on from this node's copy when the majority is gone for good
 //	forget-cluster --cluster-id ID  give up cluster ID, so that blank nodes found a new one; --force: though it cannot be told whether it runs
 //	produce [MESSAGE]               send a message, or numbered ones, and wait for every confirm
@@ -24,9 +27,9 @@
 //	--dns-domain          RMQ_DNS_DOMAIN                    consul                                                               Consul's DNS domain
 //	--node                RABBITMQ_NODENAME                 rabbit@<host name>                                                   node name, name@host
 //	--long-names          RABBITMQ_USE_LONGNAME             false                                                                node names carry the full host name
-//	--advertise           RMQ_ADVERTISE                     source of the route to Consul                                        IP address to register, or the interface or subnet (10.0.0.0/24) to take it from; with an agent on this host, by default the agent's own
+//	--advertise           RMQ_ADVERTISE                     source of the route to Consul                                        IP address or host name to register, or the interface or subnet (10.0.0.0/24) to take it from, with :PORT where others reach AMQP at another one; with an agent on this host, by default the agent's own
 //	--hosts               RMQ_HOSTS                         off                                                                  consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them
-//	--tags                RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated
+//	--tags                RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated; SERVICE=TAG is one service's, as rabbitmq-management=urlprefix-/
 //	--meta                RMQ_META                          none                                                                 meta of the node's services in Consul, key=value, comma-separated
 //	--ttl                 RMQ_TTL                           15s                                                                  TTL of the health check and of the lock's session, 10s to 24h
 //	--interval            RMQ_INTERVAL                      ttl / 3, at most 10s                                                 how often the companion looks at the node and tells Consul: 1s to a third of the TTL
@@ -38,10 +41,12 @@
 //	--stop-timeout        RMQ_STOP_TIMEOUT                  12s                                                                  how long a server may take to stop before the companion ends it, 5s to 10m: less than what ends the container
 //	--amqp-url            RMQ_AMQP_URL                      this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST  what the health check connects to
 //	--http                RMQ_HTTP                          :15690                                                               address of the companion's /ready
+//	--admin               RMQ_ADMIN                         off                                                                  address of the companion's page of the whole cluster, for operators, its JSON and its metrics, as 127.0.0.1:15689; off: there is none
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
 //	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
 //	--queues              RMQ_QUEUES                        auto                                                                 auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it
 //	--cluster-name        RMQ_CLUSTER_NAME                  the service name, given at the founding alone                        name of the cluster in RabbitMQ's UI and metrics, given to it at each start
+//	--single              RMQ_SINGLE                        false                                                                a lone broker for development, without Consul: it is in no cluster and registered nowhere, and its volume can be no member's
 //	--force-boot          RMQ_FORCE_BOOT                    false                                                                carry on from this copy by itself when the majority is gone for good
 //	--allow-version-jump  RMQ_ALLOW_VERSION_JUMP            false                                                                start where RabbitMQ does not support to: a jump of versions, a downgrade, a mix with other members
 //	--log-level           RMQ_LOG_LEVEL                     info                                                                 debug, info, warn or error

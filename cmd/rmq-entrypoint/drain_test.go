@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -28,7 +29,7 @@ func testDrain(t *testing.T, w *world) {
 	var code int
 	go func() { out, code = n.run("drain", "--wait", "3s"); close(done) }()
 	n.registered(soon, api.HealthCritical)
-	expect.Eventually(t, atOnce, "/ready says so, too", func() error {
+	expect.Eventually(t, soon, "/ready says so, too", func() error {
 		if code := n.ready(); code != 503 {
 			return fmt.Errorf("it answers %d", code)
 		}
@@ -257,8 +258,12 @@ func testLeave(t *testing.T, w *world) {
 		t.Errorf("leave of a dead server: %d, %s", code, out)
 	}
 
+	// Consul did not answer when it left.
+	stale := peers.Registration{Service: w.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Minute, DeregisterAfter: time.Hour, Start: peers.Start{Volume: r.Gone[n.name].Volume, Boot: "earlier"}}
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, stale, peers.Starting, ""))
 	n.start()
 	n.refusedForGood(soon, "refusing to start: b@localhost left cluster id-1 for good", "empty volume", "remove this container")
+	n.registered(0, "")
 	if strings.Contains(n.log(), "go back to this volume's cluster") {
 		t.Error("it offers a way back that there is not")
 	}
@@ -362,8 +367,12 @@ func testLeaveRefused(t *testing.T, w *world) {
 // Run again after an interruption, leave goes on where it was.
 func testLeaveGoesOn(t *testing.T, w *world) {
 	n, a := w.threeWith("b@localhost")
+	command, err := statedir.TryLock(n.state(""), statedir.OperatorLock) // as long as one works, the companion leaves its order alone
+	expect.Must(t, err)
 	n.put(n.state("out"), statedir.Maintenance{Leaving: true, At: time.Now()})
+	n.reports(2*testBeat+soon, api.HealthCritical, "leaving the cluster for good")
 	w.putRecord(w.record().Left(n.name, "told to", time.Now()))
+	expect.Must(t, command.Close())
 	n.reports(2*testBeat+soon, api.HealthCritical, "leaving the cluster for good")
 	if strings.Contains(n.log(), "stopping the server") {
 		t.Errorf("it stops beside the command:\n%s", n.log())

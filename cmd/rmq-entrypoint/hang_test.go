@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/tests/consultest"
 	"rmq-entrypoint/tests/expect"
 )
@@ -34,6 +37,8 @@ func TestToldIsTrueNow(t *testing.T) {
 		"marker hangs":             testMarkerHangs,
 		"server is stopped":        testServerStopped,
 		"nobody reads the log":     testLogBlocks,
+		"login hangs":              testLoginHangs,
+		"loop stands still":        testLoopStandsStill,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -339,4 +344,71 @@ func testLogBlocks(t *testing.T, w *world) {
 	began := time.Now()
 	n.ends(2*time.Second + late)
 	t.Logf("it ended after %s", time.Since(began))
+}
+
+// A secret may lie on a mount that hangs when RabbitMQ is ready again, and the login is read.
+func testLoginHangs(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RMQ_AMQP_URL=")
+	secret, login := n.path("amqp-url"), "amqp://alice:wonder@"+n.ip+":5672"
+	n.env = append(n.env, "RMQ_AMQP_URL_FILE="+secret)
+	n.put(secret, login)
+	s := n.serves()
+	expect.Must(t, syscall.Mkfifo(n.path("hole"), 0o644))
+	n.own()
+	expect.Must(t, os.Rename(n.path("hole"), secret))
+	n.tell("notify STOPPING=1")
+	n.registered(soon, "")
+	n.tell("notify READY=1")
+	n.ends(45*time.Second + late)
+	n.logs("the companion hangs: reading the login for 30s")
+	n.put(secret, login)
+	expect.Eventually(t, soon, "it is replaced", func() error { return w.replaced(n) })
+	if r := n.reports(soon, api.HealthPassing, ""); r.PID != s.PID {
+		t.Errorf("the server's PID is %d, was %d", r.PID, s.PID)
+	}
+}
+
+// A companion that answers, and whose loop hears nothing any more, is replaced like one that says
+// nothing: unless it goes on when it is asked again.
+func testLoopStandsStill(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	s := n.serves()
+	was := w.companions()
+	n.kill(was[0])
+	n.ends(soon)
+	lock, err := statedir.TryLock(filepath.Dir(n.state("any")), statedir.CompanionLock)
+	expect.Must(t, err)
+	defer lock.Close()
+	expect.Must(t, os.WriteFile(lock.Name(), fmt.Appendf(nil, "%d 1\n", was[0]), 0o600)) // it is old
+	expect.Must(t, os.Remove(n.state("status.sock")))
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: n.state("status.sock"), Net: "unix"})
+	expect.Must(t, err)
+	socket.SetUnlinkOnClose(false) // another is in its place then
+	n.own()
+	answers := make(chan int, 2)
+	go func() {
+		_ = http.Serve(socket, http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
+			still := <-answers
+			if still == 122 {
+				_ = lock.Close() // it is ended
+			}
+			fmt.Fprintf(out, `{"status": "passing", "reason": "answers", "still_seconds": %d}`, still)
+		}))
+	}()
+	defer socket.Close()
+	for _, still := range [][]int{{120}, {121, 3}} {
+		for _, seconds := range still {
+			answers <- seconds
+		}
+		if out, code := n.run("healthcheck"); code != 0 || out != "alive; passing: answers\n" || len(answers) > 0 {
+			t.Fatalf("still for %d s: %d, %q, and %d questions less", still, code, out, len(answers))
+		}
+	}
+	answers <- 121
+	answers <- 122
+	expect.Must(t, w.replaced(n))
+	expect.Says(t, n.log(), "did not answer and was ended, a health check starts it again")
+	if r := n.reports(soon, api.HealthPassing, ""); r.PID != s.PID {
+		t.Errorf("the server's PID is %d, was %d", r.PID, s.PID)
+	}
 }

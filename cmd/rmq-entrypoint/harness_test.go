@@ -93,9 +93,8 @@ const (
 	testTTL  = 10 * time.Second // Consul's least
 	testBeat = testTTL / 3
 
-	soon   = expect.Soon      // ends a hang
-	atOnce = testBeat         // sooner than the next beat would see to it
-	late   = 10 * time.Second // what a busy machine adds to a time that is promised
+	soon = expect.Soon      // ends a hang
+	late = 10 * time.Second // what a busy machine adds to a time that is promised
 )
 
 // ctlScript is rabbitmqctl and its like: it notes how it was called, and what it
@@ -113,8 +112,12 @@ case "$*" in
 *persistent_cluster_id*) [ ! -e "$dir/deaf" ] || { sleep "$(cat "$dir/deaf")"; echo 'Error: it does not let this one in' >&2; exit 1; }
     [ -e "$dir/view" ] || exit 69; cat "$dir/view"; echo "pauses|$(cat "$dir/pauses" 2>/dev/null || echo false)|" ;;
 *'cluster_partition_handling, Mode'*) case "$*" in *'Mode = pause_minority'*) echo true ;; *) echo false ;; esac >"$dir/pauses" ;;
-*ha-mode*) cat "$dir/mirror"; exit "$(cat "$dir/mirror.exit" 2>/dev/null || echo 0)" ;;
+*ha-mode*) cat "$dir/mirror"
+    if [ -e "$dir/mirror.exit" ]; then exit "$(cat "$dir/mirror.exit")"; fi
+    echo "$*" | tr '\n' ' ' >>"$dir/mirrored"
+    echo >>"$dir/mirrored" ;;
 *'queues|'*) echo "queues|$(cat "$dir/queues" 2>/dev/null || echo 0)|" ;;
+*'list_down(VH)'*) cat "$dir/lost" 2>/dev/null || : ;;
 join_cluster*) exec mv "$dir/view.joined" "$dir/view" ;;
 *ra:transfer_leadership*) cat "$dir/move" 2>/dev/null; mv "$dir/move.next" "$dir/move" 2>/dev/null || : ;;
 *is_being_drained*) echo "maintenance|$(cat "$dir/drained" 2>/dev/null || echo false)|" ;;

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -167,13 +169,13 @@ func testUsersInetrc(t *testing.T, w *world) {
 
 func testTagsAndMeta(t *testing.T, w *world) {
 	management := expect.Listen0(t)
-	n := w.node("rabbit@localhost", "RMQ_TAGS=production,ssd", "RMQ_META=zone=a,disk=ssd")
+	n := w.node("rabbit@localhost", "RMQ_TAGS=production,ssd,"+w.service+"-management=urlprefix-/ui,"+w.service+"=amqp", "RMQ_META=zone=a,disk=ssd")
 	n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", expect.Port(management)))
 	n.serves()
-	for _, service := range []string{w.service, w.service + "-management"} {
+	for service, own := range map[string]string{w.service: "amqp", w.service + "-management": "urlprefix-/ui"} {
 		expect.Eventually(t, testBeat+soon, "tags and meta of "+service, func() error {
 			found, _, err := w.consul.Client.Catalog().Service(service, "ssd", &api.QueryOptions{RequireConsistent: true})
-			if err == nil && (len(found) != 1 || !slices.Equal(found[0].ServiceTags, []string{"production", "ssd"}) ||
+			if err == nil && (len(found) != 1 || !slices.Equal(found[0].ServiceTags, []string{"production", "ssd", own}) ||
 				found[0].ServiceMeta["zone"] != "a" || found[0].ServiceMeta["disk"] != "ssd" || found[0].ServiceMeta["node"] != n.name) {
 				err = fmt.Errorf("%+v", found)
 			}
@@ -193,4 +195,65 @@ func testAdvertisedInterface(t *testing.T, w *world) {
 	other := w.node("rabbit@other", "RMQ_ADVERTISE=nonesuch0")
 	other.start()
 	other.refused(soon, "--advertise", "RMQ_ADVERTISE", "nonesuch0", "127.0.0.1 on lo")
+}
+
+// What others reach a node at is registered: an address, or a name, and the port that is forwarded
+// to it, wherever RabbitMQ says that it listens here. The services of plugins keep their own ports.
+func testAdvertisedElsewhere(t *testing.T, w *world) {
+	for setting, want := range map[string]string{
+		"Broker1.Invalid:35672":      "broker1.invalid:35672",
+		"broker1.invalid":            "broker1.invalid:5999",
+		"203.0.113.7:35672":          "203.0.113.7:35672",
+		"[2001:db8::7]:35672":        "[2001:db8::7]:35672",
+		"[2001:db8::7]":              "[2001:db8::7]:5999",
+		"127.0.0.0/8:35672":          "127.0.0.1:35672",
+		"lo:35672":                   "127.0.0.1:35672",
+		"localhost.localdomain:1234": "",
+	} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, w.consul)
+			n := w.node("rabbit@localhost", "RMQ_ADVERTISE="+setting, "RMQ_AMQP_URL=", "RABBITMQ_NODE_PORT="+closed(t))
+			if want == "" {
+				n.start()
+				n.refused(soon, "--advertise (RMQ_ADVERTISE)", "every host")
+				return
+			}
+			n.env = append(n.env, "RMQ_TEST_AMQP=amqp://"+n.ip+":5999")
+			management := expect.Listen0(t)
+			n.put(n.path("rabbitmq.conf"), fmt.Sprintf("management.tcp.port = %d\n", expect.Port(management)))
+			n.start() // blank: it founds though DNS gives what is no IP address
+			n.server(soon)
+			n.put(n.data("schema.DAT"), "")
+			n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nlistener|amqp|%s|5999|false|\n", n.name, n.ip))
+			n.tell("amqp up")
+			n.tell("notify READY=1")
+			n.registered(soon, api.HealthPassing)
+			at := func(service, address string) func() error {
+				return func() error {
+					all, _, err := peers.Catalog(t.Context(), w.consul.Client, service, "")
+					if err == nil && (len(all) != 1 || all[0].Address != address) {
+						err = fmt.Errorf("%+v", all)
+					}
+					found, dnsErr := peers.Lookup(t.Context(), peers.DNS{Server: w.consul.DNSAddr, Domain: "consul"}, service)
+					if dnsErr == nil && !slices.Equal(found, []string{address}) {
+						dnsErr = fmt.Errorf("DNS gives %q", found)
+					}
+					return errors.Join(err, dnsErr)
+				}
+			}
+			expect.Eventually(t, testBeat+soon, "its address is "+want, at(w.service, want))
+			host, _, err := net.SplitHostPort(want)
+			expect.Must(t, err)
+			expect.Eventually(t, testBeat+soon, "management keeps its port", at(w.service+"-management", net.JoinHostPort(host, fmt.Sprint(expect.Port(management)))))
+			stays := at(w.service, want)
+			expect.Consistently(t, testBeat, "it stays so", func() error {
+				err := stays()
+				if silent := net.Error(nil); errors.As(err, &silent) && silent.Timeout() {
+					err = nil // Consul's DNS, on a busy machine
+				}
+				return err
+			})
+		})
+	}
 }

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
@@ -53,6 +57,25 @@ func TestListens(t *testing.T) {
 			t.Errorf("%q %s %v: news twice", c.conf, c.env, c.at)
 		}
 	}
+}
+
+// READY said to nobody, by a joiner that listens where no file says: it has joined all the same.
+func testReadyLostElsewhere(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"b@localhost": "vb"}))
+	w.neighbour("b@localhost", "id-1", "b@localhost")
+	n := w.node("a@localhost", "RMQ_AMQP_URL=", "RMQ_JOIN_TIMEOUT="+(6*testBeat+late).String())
+	n.env = append(n.env, "RMQ_TEST_AMQP=amqp://"+n.ip+":5999", "RABBITMQ_NODE_PORT="+closed(t))
+	n.start()
+	n.server(soon)
+	n.kill(w.companions()[0])
+	n.put(n.path("view"), fmt.Sprintf("view|id-1|%s,b@localhost|%[1]s,b@localhost||false|\nlistener|amqp|%s|5999|false|\n", n.name, n.ip))
+	n.tell("amqp up")
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+	n.registered(soon, api.HealthPassing)
+	if r := n.reports(soon, api.HealthPassing, n.ip+":5999"); r.Role != statedir.Member {
+		t.Errorf("it is a %s", r.Role)
+	}
+	expect.Says(t, n.log(), "READY was not heard")
 }
 
 // The default user of RabbitMQ's files is the check's, unless a variable or the URL says otherwise.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,4 +47,29 @@ func testLoginWaitsForReady(t *testing.T, w *world) {
 	n.sees("id", n.name)
 	n.tell("notify READY=1")
 	n.registered(soon, api.HealthPassing)
+}
+
+// What rabbitmq-env.conf says of the login counts for each companion, and is in no runtime file.
+func testLoginOfEnvConf(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RMQ_AMQP_URL=")
+	n.env = append(n.env, "RABBITMQ_NODE_IP_ADDRESS="+n.ip, "RABBITMQ_CONF_ENV_FILE="+n.path("env.conf"))
+	n.put(n.path("env.conf"), "export RABBITMQ_CONFIG_FILE="+n.path("mine")+" MY_PASSWORD=w4lt3r\n")
+	n.put(n.path("mine.conf"), "default_user = walter\ndefault_pass = $(MY_PASSWORD)\n")
+	login := func() {
+		t.Helper()
+		b, err := os.ReadFile(n.path("login"))
+		if expect.Must(t, err); !strings.Contains(string(b), "\x00walter\x00w4lt3r") {
+			t.Errorf("it logged in with %q", b)
+		}
+	}
+	n.serves()
+	login()
+	n.kill(w.companions()[0])
+	expect.Must(t, os.Remove(n.path("login")))
+	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
+	n.reports(soon, api.HealthPassing, "")
+	login()
+	if file, err := os.ReadFile(n.state("runtime.json")); err != nil || strings.Contains(string(file), "w4lt3r") {
+		t.Errorf("the runtime file holds a password: %v", err)
+	}
 }

@@ -11,9 +11,12 @@ import (
 	"slices"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"rmq-entrypoint/internal/admin"
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/doctor"
 	"rmq-entrypoint/internal/entrypoint"
 	"rmq-entrypoint/internal/workload"
 )
@@ -23,7 +26,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		if !errors.Is(err, admin.ErrSaid) {
+		if !errors.Is(err, admin.ErrSaid) && err != admin.ErrUnknown && !errors.Is(err, doctor.ErrBroken) && !errors.Is(err, doctor.ErrUnknown) { // which say no more than the exit status
 			fmt.Fprintln(os.Stderr, "rmq-entrypoint:", config.OneLine(err))
 		}
 		os.Exit(status(err))
@@ -34,6 +37,9 @@ func main() {
 func status(err error) int {
 	if errors.As(err, new(*entrypoint.Refusal)) {
 		return entrypoint.Refused
+	}
+	if errors.Is(err, admin.ErrUnknown) || errors.Is(err, doctor.ErrUnknown) {
+		return 2
 	}
 	return 1
 }
@@ -53,6 +59,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		_, err := io.WriteString(out, cmd.text)
 		return err
 	}
+	asRoot := os.Geteuid() == 0
 	if worksOnNode(cmd) {
 		_ = admin.AsServersUser() // who needs the error asks again
 	}
@@ -67,14 +74,22 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "healthcheck":
 		return admin.Healthcheck(ctx, cfg, cmd.ask, out)
 	case "status":
-		if cmd.json {
-			return admin.StatusJSON(ctx, cfg, out)
-		}
-		return admin.Status(ctx, cfg, out)
+		return shown(ctx, cmd, out, func(out io.Writer) error {
+			if cmd.json {
+				return admin.StatusJSON(ctx, cfg, out)
+			}
+			return admin.Status(ctx, cfg, out)
+		})
+	case "list":
+		return shown(ctx, cmd, out, func(out io.Writer) error { return admin.List(ctx, cfg, cmd.json, out) })
+	case "doctor":
+		return doctor.Run(ctx, cfg, asRoot, cmd.json, out)
 	case "drain":
 		return admin.Drain(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)
 	case "leave":
 		return admin.Leave(ctx, cfg, admin.Request{Wait: cmd.wait, Force: cmd.ok}, out)
+	case "forget":
+		return admin.Forget(ctx, cfg, cmd.node, cmd.ok, out)
 	case "force-boot":
 		return admin.ForceBoot(ctx, cfg, cmd.id, out)
 	case "forget-cluster":
@@ -87,6 +102,21 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return workload.Compare(*cmd.client, cfg.Args, out)
 	}
 	return entrypoint.Start(ctx, config.Logger(cfg), cfg)
+}
+
+// shown has show print once, or again and again.
+func shown(ctx context.Context, cmd command, out io.Writer, show func(io.Writer) error) error {
+	if !cmd.watch {
+		return show(out)
+	}
+	file, ok := out.(*os.File)
+	return admin.Watch(ctx, out, ok && terminal(file), show)
+}
+
+// terminal reports whether a person reads what is written to file.
+func terminal(file *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // worksOnNode reports whether a command reads what lies on a node's volume. Start and exec step

@@ -217,7 +217,7 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	twin.logs("its check passing")
 	n.tell("notify STOPPING=1")
 	n.tell("amqp down")
-	n.registered(atOnce, "")
+	n.registered(soon, "")
 	twin.logs("which has stopped and may start again")
 	n.registered(testTTL+soon, api.HealthCritical)
 	twin.logs("its check critical")

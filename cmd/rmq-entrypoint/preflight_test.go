@@ -49,7 +49,7 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 		"node cleanup in rabbitmq.conf": {prep: func(n *node) {
 			n.put(n.path("rabbitmq.conf"), "\ncluster_formation.node_cleanup.only_log_warning = false\n")
 		},
-			say: []string{"rabbitmq.conf:2: cluster_formation.node_cleanup.only_log_warning", "merely stopped", "rmq-entrypoint leave", "forget_cluster_node"}},
+			say: []string{"rabbitmq.conf:2: cluster_formation.node_cleanup.only_log_warning", "merely stopped", "rmq-entrypoint leave", "rmq-entrypoint forget"}},
 		"node cleanup in advanced.config": {prep: func(n *node) {
 			n.put(n.path("advanced.config"), "[{rabbit, [{cluster_formation, [{node_cleanup, [{cleanup_interval, 1}]}]}]}].")
 		}, say: []string{"advanced.config: {rabbit, [{cluster_formation, [{node_cleanup, ", "merely stopped"}},

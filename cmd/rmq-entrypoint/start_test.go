@@ -35,6 +35,7 @@ func TestEntrypoint(t *testing.T) {
 		"hosts by a user's inetrc":          testUsersInetrc,
 		"tags and meta":                     testTagsAndMeta,
 		"advertised interface":              testAdvertisedInterface,
+		"advertised elsewhere":              testAdvertisedElsewhere,
 		"joiner":                            testJoiner,
 		"member":                            testMember,
 		"signal while waiting for the lock": testSIGTERMWaitingForLock,
@@ -54,12 +55,16 @@ func TestEntrypoint(t *testing.T) {
 		"join on another volume":            testJoinOnAnotherVolume,
 		"came up alone with queues":         testCameUpAloneWithQueues,
 		"overtaken seed":                    testOvertakenSeed,
+		"never claimed":                     testNeverClaimed,
 		"stop and ready again":              testStopAndReadyAgain,
 		"pause_minority is read back":       testPauseMinorityIsReadBack,
+		"login of rabbitmq-env.conf":        testLoginOfEnvConf,
 		"READY was lost":                    testReadyLost,
+		"READY was lost, listens elsewhere": testReadyLostElsewhere,
 		"READY of a joiner was lost":        testReadyOfJoinerLost,
 		"listener restarts":                 testListenerRestarts,
 		"status after ready":                testStatusAfterReady,
+		"out at once":                       testOutAtOnce,
 		"AMQP closed by a shutdown":         testAMQPShutdown,
 		"server ends":                       testServerEnds,
 		"listens elsewhere":                 testListensElsewhere,
@@ -94,6 +99,14 @@ func TestEntrypoint(t *testing.T) {
 		"leave goes on":                     testLeaveGoesOn,
 		"leave interrupted":                 testLeaveInterrupted,
 		"status":                            testStatus,
+		"a lone broker's volume":            testSingleBecomesCluster,
+		"a lone broker's empty volume":      testSingleWithoutData,
+		"doctor":                            testDoctor,
+		"forget":                            testForget,
+		"forget refused":                    testForgetRefused,
+		"forget interrupted":                testForgetInterrupted,
+		"one look":                          testOneLook,
+		"one look at what is refused":       testLookAtRefused,
 		"forget-cluster":                    testFound,
 		"name alive":                        testNameAlive,
 		"name seen running":                 testNameSeenRunning,
@@ -137,6 +150,7 @@ func testSeed(t *testing.T, w *world) {
 	for _, want := range []string{
 		"RABBITMQ_NODENAME=rabbit@localhost", "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.state("rabbitmq.config"),
 		"NOTIFY_SOCKET=" + n.state("notify.sock"), "HOME=" + n.volume(""), "RABBITMQ_DEFAULT_PASS=wonder", "OTHER=kept",
+		"ERL_ZFLAGS=-shutdown_time 14000", // the stop timeout and a moment
 	} {
 		if !slices.Contains(s.Env, strings.TrimSuffix(want, "/")) {
 			t.Errorf("the server's environment lacks %s", want)

@@ -26,9 +26,12 @@ type note func(asked *command) error
 // subcommands are those that have a node's flags, too.
 var subcommands = []subcommand{
 	{"healthcheck [--started|--ready]", "is this container alive, was the node a member since its start, is it fit to serve?", questionFlags},
-	{"status [--json]", "show node, volume, cluster record, lock and catalog", statusFlags},
+	{"status [--json|--watch]", "show node, volume, cluster record, lock and catalog", showFlags("what the companion says of this node")},
+	{"list [--json|--watch]", "show the whole cluster, a line a node, and what is wrong with it", showFlags("it")},
+	{"doctor [--json]", "go from this host outward, and name the first broken link with the way out", doctorFlags},
 	{"drain [--force] [--wait 5s]", "take the node out of service before it is stopped", outOfServiceFlags},
 	{"leave [--force] [--wait 5s]", "take the node out of the cluster for good", outOfServiceFlags},
+	{"forget NODE [--force]", "take another node, which is down for good, out of the cluster", forgetNodeFlags},
 	{"force-boot --cluster-id ID", "carry on from this node's copy when the majority is gone for good", clusterFlag},
 	{"forget-cluster --cluster-id ID [--force]", "give up the cluster on record, so that blank nodes found a new one", forgetFlags},
 	{"companion", "stay beside the server", nil},
@@ -61,8 +64,23 @@ func questionFlags(own *pflag.FlagSet) note {
 	}
 }
 
-func statusFlags(own *pflag.FlagSet) note {
-	machine := own.Bool("json", false, "print what the companion says of this node as JSON, and nothing else")
+// showFlags are those of a command that shows something; what is what it prints as JSON.
+func showFlags(what string) func(own *pflag.FlagSet) note {
+	return func(own *pflag.FlagSet) note {
+		machine := own.Bool("json", false, "print "+what+" as JSON, and nothing else")
+		again := own.Bool("watch", false, "show it again every 2s, until interrupted")
+		return func(asked *command) error {
+			if *machine && *again {
+				return fmt.Errorf("%s shows one thing: --json or --watch", asked.name)
+			}
+			asked.json, asked.watch = *machine, *again
+			return nil
+		}
+	}
+}
+
+func doctorFlags(own *pflag.FlagSet) note {
+	machine := own.Bool("json", false, "print what was seen as JSON, and nothing else")
 	return func(asked *command) error {
 		asked.json = *machine
 		return nil
@@ -101,6 +119,22 @@ func forgetFlags(own *pflag.FlagSet) note {
 	}
 }
 
+func forgetNodeFlags(own *pflag.FlagSet) note {
+	force := own.Bool("force", false, "go on though queues would be lost, or though it cannot be told whether the node lives")
+	return func(asked *command) error {
+		asked.node, asked.ok = own.Arg(0), *force
+		return nil
+	}
+}
+
+// oneNode is the argument of forget.
+func oneNode(c *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s needs the name of one node, as status shows it: rmq-entrypoint %[1]s rabbit@HOST", c.Name())
+	}
+	return nil
+}
+
 // commandLine is the tree of commands. What is run there only notes in asked what
 // is asked for, and prints help and completions to out.
 //
@@ -116,6 +150,9 @@ func commandLine(rows []config.Setting, asked *command, out io.Writer) *cobra.Co
 		if row.flags != nil {
 			noted := row.flags(c.Flags())
 			c.RunE = func(*cobra.Command, []string) error { return noted(asked) }
+		}
+		if c.Name() == "forget" {
+			c.Args = oneNode
 		}
 		add(root, c, ofNode)
 	}

@@ -156,3 +156,71 @@ func testOvertakenSeed(t *testing.T, w *world) {
 	n.start()
 	n.logs("members of cluster id-1, which hold its data: a@localhost")
 }
+
+// A node that came up alone, put itself off the record and was killed before it claimed the
+// founding instead counts as blank, not as a volume that was replaced: it joins who is on record,
+// and founds where nobody is.
+func testNeverClaimed(t *testing.T, w *world) {
+	killed := func(t *testing.T, w *world) *node {
+		n := w.node("b@localhost")
+		n.put(n.state("pending"), statedir.Pending{Role: statedir.Seeding, Claim: "never-written", Volume: "vb", Alone: true})
+		n.put(n.state("queues"), statedir.Queues{Default: statedir.Classic}) // of the cluster that it was to join
+		n.put(n.data("schema.DAT"), "")
+		return n
+	}
+	of := func(t *testing.T, n *node) (statedir.Pending, string) {
+		t.Helper()
+		dir := statedir.Dir{Data: n.data(""), State: n.state("")}
+		p, err := dir.Pending()
+		expect.Must(t, err)
+		q, err := dir.Queues()
+		expect.Must(t, err)
+		if p == nil || q == nil {
+			t.Fatalf("pending %v, queues %v", p, q)
+		}
+		return *p, q.Default
+	}
+	t.Run("a member is on record", func(t *testing.T) {
+		w := newWorld(t, w.consul)
+		n := killed(t, w)
+		r := formed("id-1", map[string]string{"a@localhost": "va"}).Joins(n.name, "vb", time.Now())
+		w.putRecord(r.RemovedItself(n.name, "vb", time.Now()).By(n.name, n.name+", its volume blank, on host h"))
+		n.start()
+		n.logs("members of cluster id-1, which hold its data: a@localhost")
+		w.neighbour("a@localhost", "id-1", "a@localhost")
+		n.server(soon)
+		if r := w.record(); r.Members[n.name] != "vb" || r.ClusterID != "id-1" {
+			t.Errorf("record %+v", r)
+		}
+		if p, queues := of(t, n); p.Role != statedir.Alone || queues != statedir.Quorum {
+			t.Errorf("pending %+v, queues are %s", p, queues)
+		}
+	})
+	t.Run("nobody is", func(t *testing.T) {
+		w := newWorld(t, w.consul)
+		n := killed(t, w)
+		r := formed("id-1", map[string]string{n.name: "v0"}).Joins(n.name, "vb", time.Now())
+		w.putRecord(r.RemovedItself(n.name, "vb", time.Now()).By(n.name, n.name+", its volume blank, on host h"))
+		n.start()
+		n.server(soon)
+		p, queues := of(t, n)
+		if want := (statedir.Pending{Role: statedir.Seeding, Claim: w.record().Claim, Volume: "vb", Alone: true}); p != want || queues != statedir.Quorum {
+			t.Errorf("pending %+v, want %+v; queues are %s", p, want, queues)
+		}
+		if _, err := os.Stat(n.data("schema.DAT")); err != nil {
+			t.Errorf("what it founded by accident is its cluster's: %v", err)
+		}
+	})
+	t.Run("its claim is on record", func(t *testing.T) { // and it goes on with it, as with data
+		w := newWorld(t, w.consul)
+		n := killed(t, w)
+		r := formed("id-1", nil).Claimed(n.name, "vb", "", time.Now())
+		r.Claim = "never-written"
+		w.putRecord(r)
+		n.start()
+		n.server(soon)
+		if p, queues := of(t, n); p.Claim != r.Claim || w.record().Claim != r.Claim || queues != statedir.Classic {
+			t.Errorf("pending %+v, queues are %s, record %+v", p, queues, w.record())
+		}
+	})
+}

@@ -1,5 +1,5 @@
-// Package admin holds the commands for people, on a node that runs: drain, leave,
-// force-boot, forget-cluster, status and healthcheck. One command at a time works on a
+// Package admin holds the commands for people, on a node that runs: drain, leave, forget,
+// force-boot, forget-cluster, status, list and healthcheck. One command at a time works on a
 // node, under the operator's lock.
 package admin
 
@@ -71,13 +71,30 @@ func operate(ctx context.Context, cfg config.Config, name string, asked Request,
 	switch {
 	case err != nil:
 		return operator{}, cmp.Or(context.Cause(ctx), err)
-	case !rt.Alive():
-		return operator{}, fmt.Errorf("nothing to %s: the server (pid %d) does not run", name, rt.PID)
-	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
-		return operator{}, fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
+	}
+	if err := hasWork(*rt, name); err != nil {
+		return operator{}, err
 	}
 	return operator{rt: *rt, broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), out: out, wait: asked.Wait, force: asked.Force, held: held, patience: leavePatience}, nil
 }
+
+// hasWork says why there is nothing yet, or no more, that a command of that name could work on.
+func hasWork(rt statedir.Runtime, name string) error {
+	switch {
+	case rt.Config.Single:
+		return fmt.Errorf("nothing to %s: %w", name, errAlone)
+	case !rt.Alive():
+		return fmt.Errorf("nothing to %s: the server (pid %d) does not run", name, rt.PID)
+	case rt.Waits():
+		return fmt.Errorf("nothing to %s: the server is not started, it waits for %s", name, rt.Waiting)
+	case rt.Gated:
+		return fmt.Errorf("nothing to %s: the server has started, and waits behind the gate: it is no member yet; rmq-entrypoint status says for what it waits", name)
+	}
+	return nil
+}
+
+// errAlone ends a command about a cluster on a node that is in none.
+var errAlone = errors.New("this node is a lone broker (--single, RMQ_SINGLE), in no cluster and not in Consul; rmq-entrypoint status shows it, and stopping its container is all there is to do before it goes")
 
 // stepDown makes this process the server's user, whom the files on the volume belong to.
 func stepDown() error {
@@ -111,6 +128,15 @@ func ofServer(cfg config.Config, tell func(differs string)) (config.Config, erro
 		tell(strings.Join(differs, "; "))
 	}
 	return merged, nil
+}
+
+// ofMember is ofServer for a command about a cluster.
+func ofMember(cfg config.Config, tell func(differs string)) (config.Config, error) {
+	cfg, err := ofServer(cfg, tell)
+	if err == nil && cfg.Single {
+		err = errAlone
+	}
+	return cfg, err
 }
 
 // toldOn tells on out which settings differ from the server's.
@@ -154,8 +180,9 @@ func underLock(ctx context.Context, cfg config.Config, id string, do func(client
 		return err
 	}
 	var keeping sync.WaitGroup
-	kctx, done := context.WithCancel(ctx)
-	keeping.Go(func() { _ = l.Keep(kctx) }) // a node that is out of reach is waited for
+	// Kept also after a signal, for do goes on where it cannot go back. A node that is out of reach is waited for.
+	kctx, done := context.WithCancel(context.WithoutCancel(ctx))
+	keeping.Go(func() { _ = l.Keep(kctx) })
 	defer func() { done(); keeping.Wait(); _ = l.Release(ctx) }()
 	r, index, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
 	if err != nil {

@@ -101,14 +101,14 @@ func (o operator) critical(ctx context.Context, v peers.View) string {
 	if len(v.Partitions) > 0 {
 		return fmt.Sprintf("this node is partitioned from %s", strings.Join(v.Partitions, ", "))
 	}
-	if others := len(v.Running) - 1; 2*others <= len(v.Members) {
+	if why := v.StandsStillWithout(o.broker.Node); why != "" {
 		pauses := v.Khepri // as good as
 		if !pauses {
 			set, err := o.broker.Pauses(ctx)
 			pauses = err != nil || set
 		}
 		if pauses {
-			return fmt.Sprintf("this node is quorum-critical: of the members %s only %s run, and without it there is no majority, so the others would stand still", strings.Join(v.Members, ", "), strings.Join(v.Running, ", "))
+			return "this node is quorum-critical: " + why
 		}
 	}
 	if _, err := o.broker.Tool(ctx, rabbitmq.CLITimeout, "rabbitmq-queues", "check_if_node_is_quorum_critical"); err != nil {

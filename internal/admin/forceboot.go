@@ -23,7 +23,7 @@ func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer)
 	if err := stepDown(); err != nil {
 		return err
 	}
-	cfg, err := ofServer(cfg, toldOn(out))
+	cfg, err := ofMember(cfg, toldOn(out))
 	if err != nil {
 		return err
 	}

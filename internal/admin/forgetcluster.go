@@ -21,7 +21,7 @@ import (
 // that cluster serves, and unless forced while that cannot be told: what is down is
 // for a [witness] to say. Nothing on any volume is touched.
 func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool, out io.Writer) error {
-	cfg, err := ofServer(cfg, toldOn(out))
+	cfg, err := ofMember(cfg, toldOn(out))
 	if err != nil {
 		return err
 	}
@@ -36,8 +36,10 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 			if p.Passing {
 				return fmt.Errorf("%s serves: its entry in Consul, at %s, passes. A cluster that runs is not given up; stop its nodes first (an entry that something else made: deregister it)", p.Node, p.Address)
 			}
-			if p.Beating {
-				beating[p.Node] = p.Address
+			if p.Beating && p.AgentFailed {
+				beating[p.Node] = unheard(p)
+			} else if p.Beating {
+				beating[p.Node] = fmt.Sprintf("its entry in Consul, at %s, has not lapsed: it may be starting, or something else keeps that entry", p.Address)
 			}
 			nodes, registered[p.Node] = append(nodes, p.Node), append(registered[p.Node], p.Address)
 		}
@@ -65,8 +67,8 @@ func ForgetCluster(ctx context.Context, cfg config.Config, id string, force bool
 			}
 			down, seen := w.Down(ctx, n, registered[n])
 			seen = peers.Plain(seen)
-			if at, beats := beating[n]; down && beats {
-				down, seen = false, fmt.Sprintf("its entry in Consul, at %s, has not lapsed: it may be starting, or something else keeps that entry", at)
+			if says, beats := beating[n]; down && beats {
+				down, seen = false, says
 			}
 			if down {
 				fmt.Fprintf(out, "%s is down: %s\n", n, seen)

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
@@ -56,7 +59,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	if !rt.Alive() {
 		return say(false, "the server (pid %d) is gone", rt.PID)
 	}
-	if rt.Waiting != "" && rt.Waiting != statedir.Replaced {
+	if rt.Waits() {
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
 	dir := rt.Config.StateDir
@@ -77,7 +80,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	} else if !errors.Is(err, statedir.ErrLocked) && !errors.Is(err, errStaysRoot) {
 		return err
 	}
-	r, err := companion.Ask(ctx, rt.Config.StatusSocket())
+	r, err := ask(ctx, rt)
 	if err != nil {
 		r, err = askAgain(ctx, rt, stepped)
 	}
@@ -85,6 +88,8 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	switch {
 	case err != nil:
 		return say(q == Alive || q == Started && verified, "the companion does not answer: %v", err)
+	case q == Started && !verified && rt.Config.Single:
+		return say(false, "has not served yet since this start; %s: %s", r.Status, r.Reason)
 	case q == Started && !verified:
 		return say(false, "no member yet since this start; %s: %s", r.Status, r.Reason)
 	case q == Ready:
@@ -107,12 +112,32 @@ func seat(dir string, stepped error) (*os.File, error) {
 // young is a companion that may not answer yet.
 const young = 30 * time.Second
 
+// longestStill is for how long the loop of a companion may stand still: each of its steps ends
+// within half a minute.
+const longestStill = 2 * time.Minute
+
+var errStill = errors.New("its loop stands still")
+
+// ask asks the companion. What it says while its loop stands still is no answer: nobody in there
+// hears that RabbitMQ stops, or ends what hangs.
+func ask(ctx context.Context, rt *statedir.Runtime) (companion.Report, error) {
+	r, err := companion.Ask(ctx, rt.Config.StatusSocket())
+	if age := time.Duration(r.Still) * time.Second; err == nil && age > max(rt.Config.TTL, longestStill) {
+		err = fmt.Errorf("%w, for %s", errStill, age)
+	}
+	return r, err
+}
+
 // askAgain asks a companion that did not answer once more. One that hangs, or was stopped, is
 // ended then, and another started in its place: it holds the node's word, and says nothing.
 func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (companion.Report, error) {
-	socket, dir := rt.Config.StatusSocket(), rt.Config.StateDir
-	r, silent := companion.Ask(ctx, socket)
-	if !errors.As(silent, new(*url.Error)) || statedir.Exhausted(silent) || ctx.Err() != nil { // it answers, whatever it says, or nobody could ask
+	dir := rt.Config.StateDir
+	r, silent := ask(ctx, rt)
+	if errors.Is(silent, errStill) { // one that was only stopped goes on at once
+		pause(ctx, time.Second)
+		r, silent = ask(ctx, rt)
+	}
+	if !errors.As(silent, new(*url.Error)) && !errors.Is(silent, errStill) || statedir.Exhausted(silent) || ctx.Err() != nil { // it answers, whatever it says, or nobody could ask
 		return r, silent
 	}
 	hangs, err := statedir.Holder(dir, statedir.CompanionLock)
@@ -133,7 +158,7 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	}
 	switch {
 	case errors.Is(err, statedir.ErrLocked): // by one that another health check started, or a disk keeps it
-		return companion.Ask(ctx, socket)
+		return companion.Ask(ctx, rt.Config.StatusSocket())
 	case err != nil:
 		return r, errors.Join(silent, err)
 	}
@@ -147,7 +172,7 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	if err != nil {
 		return r, fmt.Errorf("%w; it was ended and cannot be started again: %w", silent, err)
 	}
-	return companion.Ask(ctx, socket)
+	return companion.Ask(ctx, rt.Config.StatusSocket())
 }
 
 // replace starts the companion again, with the server's own output.
@@ -156,14 +181,29 @@ func replace(ctx context.Context, rt *statedir.Runtime, held *os.File, why strin
 	if err := rt.Write(); err != nil {
 		return err
 	}
-	out, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/2", rt.PID), os.O_WRONLY|os.O_APPEND, 0)
+	out, err := serversOutput(rt.PID, os.Stderr)
 	if err != nil {
-		if out, err = os.OpenFile(os.DevNull, os.O_WRONLY, 0); err != nil {
-			return err
-		}
+		return err
 	}
 	defer out.Close()
 	fmt.Fprintf(out, "rmq-entrypoint: %s, a health check starts it again\n", why)
 	_, err = companion.Spawn(ctx, *rt, nil, held, out)
 	return err
+}
+
+// serversOutput opens what the server writes its log to. Where that is a socket, as systemd's journal is one, it cannot be
+// opened by a name: then it is this command's own, if that is such a socket, too.
+func serversOutput(pid int, own *os.File) (*os.File, error) {
+	out, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/2", pid), os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		return out, nil
+	}
+	if info, err := own.Stat(); err == nil && info.Mode()&fs.ModeSocket != 0 {
+		fd, err := unix.FcntlInt(own.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("take over the output: %w", err)
+		}
+		return os.NewFile(uintptr(fd), "journal"), nil
+	}
+	return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 }

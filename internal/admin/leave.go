@@ -265,12 +265,23 @@ func (o operator) goForGood(ctx context.Context, client *api.Client, r peers.Rec
 
 // forgotten makes a member that runs forget this node, and says why none does.
 func (o operator) forgotten(ctx context.Context, r peers.Record) error {
-	node := o.broker.Node
+	return o.haveForgotten(ctx, r.Names(), o.broker.Node, func(context.Context) error { return nil })
+}
+
+// haveForgotten makes one of the members forget node, and says why none does. Before each try it
+// asks whether it still may: [errLeftAlone] ends it.
+func (o operator) haveForgotten(ctx context.Context, members []string, node string, may func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, o.patience/2) // then it is the others' turn
 	defer cancel()
 	why := errors.New("no member answers")
 	for ; ctx.Err() == nil; pause(ctx, time.Second) {
-		for _, peer := range r.Names() {
+		for _, peer := range members {
+			if err := may(ctx); errors.Is(err, errLeftAlone) {
+				return err
+			} else if err != nil {
+				why = err
+				break
+			}
 			if _, err := o.broker.Within(ctx, o.patience/2, peer, "forget_cluster_node", node); err == nil {
 				return nil
 			} else if ctx.Err() == nil {

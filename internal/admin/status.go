@@ -16,34 +16,49 @@ import (
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/overview"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
 )
 
-// StatusJSON prints what the companion of this node says of it, as JSON.
+// StatusJSON prints what the companion of this node says of it, as JSON. The error says whether
+// the node is fit, as that of [Status] does.
 func StatusJSON(ctx context.Context, cfg config.Config, out io.Writer) error {
 	rt, err := statedir.OfServer(cfg)
 	switch {
 	case err != nil:
-		return err
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
 	case rt == nil:
 		return fmt.Errorf("no server was ever started on this volume (%s)", cfg.Data)
 	case !rt.Alive():
 		return fmt.Errorf("the server (pid %d) does not run", rt.PID)
-	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
+	case rt.Waits():
 		return fmt.Errorf("the server is not started, it waits for %s", rt.Waiting)
 	}
 	r, err := companion.Ask(ctx, rt.Config.StatusSocket())
 	if err != nil {
-		return fmt.Errorf("the companion does not answer: %w", err)
+		return fmt.Errorf("%w: the companion does not answer: %w", ErrUnknown, err)
 	}
-	return r.Print(out)
+	if err := r.Print(out); err != nil {
+		return err
+	}
+	return verdict(fit(r))
+}
+
+// fit says whether a companion has its node fit to serve.
+func fit(r companion.Report) overview.Answer {
+	if r.Ready() {
+		return overview.Yes
+	}
+	return overview.No
 }
 
 // Status prints what an operator asks at 3 a.m.: this node, the volume, the
-// record, who holds the lock, and what the catalog says.
+// record, who holds the lock, and what the catalog says. An error of [ErrSaid] says that the node
+// is not fit, one of [ErrUnknown] that this, or what Consul knows, cannot be told. Where no server
+// was ever started it is about the cluster.
 func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	defer w.Flush()
@@ -55,35 +70,51 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 	if of, ferr := ofServer(cfg, func(d string) { differs = d }); ferr == nil {
 		cfg = of
 	}
+	is := overview.No
 	row("node", "%s", cfg.Node)
 	if differs != "" {
 		row("settings", "differ: %s", differs)
 	}
 	switch {
 	case err != nil:
+		is = overview.Unknown
 		row("server", "unknown: %v", err)
 	case rt == nil:
+		if !cfg.Single {
+			is = look(ctx, cfg).Fit
+		}
 		row("server", "never started on this volume")
 	case !rt.Alive():
 		row("server", "not running (was pid %d)", rt.PID)
-	case rt.Waiting != "" && rt.Waiting != statedir.Replaced:
+	case rt.Waits():
 		row("server", "not started: waiting for %s", rt.Waiting)
 	default:
 		row("server", "RabbitMQ %s, pid %d, role %s", rt.Version, rt.PID, rt.Role)
 		if r, err := companion.Ask(ctx, rt.Config.StatusSocket()); err != nil {
+			is = overview.Unknown
 			row("check", "unknown: the companion does not answer: %v", err)
 		} else {
+			is = fit(r)
 			row("check", "%s since %s: %s", r.Status, when(r.Since), r.Reason)
 			row("members", "%s", peers.Some(r.Members))
 			row("running", "%s", peers.Some(r.Running))
 			if r.Warning != "" {
 				row("warning", "%s", r.Warning)
 			}
-			row("heartbeat", "%s at Consul %s", when(r.Beat), cmp.Or(r.Consul, "none yet"))
+			if !cfg.Single {
+				row("heartbeat", "%s at Consul %s", when(r.Beat), cmp.Or(r.Consul, "none yet"))
+			}
 		}
 	}
 	statusVolume(cfg, row)
-	return statusConsul(ctx, cfg, row)
+	if cfg.Single {
+		row("consul", "not asked: a lone broker (--single, RMQ_SINGLE), in no cluster")
+		return verdict(is)
+	}
+	if !statusConsul(ctx, cfg, row) && is == overview.Yes {
+		is = overview.Unknown
+	}
+	return verdict(is)
 }
 
 // when is a time as people read it; there is none before the first.
@@ -108,6 +139,8 @@ func statusVolume(cfg config.Config, row func(string, string, ...any)) {
 		row("volume", "unknown: %v", err)
 	case state.Role == "":
 		row("volume", "blank (%s)", cfg.Data)
+	case state.Role == statedir.Lone:
+		row("volume", "a lone broker's (--single), volume %s (%s)", state.Volume, cfg.Data)
 	case state.Cluster != "":
 		row("volume", "%s of cluster %s, volume %s (%s)", state.Role, state.Cluster, state.Volume, cfg.Data)
 	default:
@@ -125,13 +158,15 @@ func statusVolume(cfg config.Config, row func(string, string, ...any)) {
 	}
 }
 
-func statusConsul(ctx context.Context, cfg config.Config, row func(string, string, ...any)) error {
+// statusConsul reports whether Consul says what it knows of the cluster.
+func statusConsul(ctx context.Context, cfg config.Config, row func(string, string, ...any)) (known bool) {
 	client, err := consul.New(cfg, slog.New(slog.DiscardHandler)).Client(ctx)
 	if err != nil {
 		row("record", "unknown: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
-		return ErrSaid
+		return false
 	}
 	r, _, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
+	known = err == nil
 	switch {
 	case err != nil:
 		row("record", "unknown: %v", err)
@@ -158,6 +193,7 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 	}
 	all, _, err := peers.Entries(ctx, client, cfg.Service)
 	if err != nil {
+		known = false
 		row("catalog", "unknown: %v", err)
 	}
 	few(all, row, func(p peers.Peer) {
@@ -171,7 +207,7 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 		}
 		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, cmp.Or(p.ClusterID, "-"))
 	})
-	return nil
+	return known
 }
 
 // mostRows is how many nodes of a kind status lists; more than a cluster has, as a rule.

@@ -28,6 +28,12 @@ func (c *companion) do(ctx context.Context, seen *policy.Observation, a policy.A
 		return nil, dir.WritePending(statedir.Pending{Role: statedir.Role(a.Pending.Role), Claim: a.Pending.Claim, Volume: a.Pending.Volume})
 	case policy.StopServer:
 		return nil, c.Broker.Halt(whole, c.Runtime.PID)
+	case policy.OpenGate:
+		knew, err := c.openGate(ctx)
+		if err == nil && !knew {
+			err = policy.ErrNotKnown
+		}
+		return nil, err
 	case policy.EndStop:
 		stopping, err := c.Broker.EndStop(ctx)
 		if err == nil && !stopping {
@@ -57,7 +63,7 @@ func (c *companion) do(ctx context.Context, seen *policy.Observation, a policy.A
 	case policy.EndMaintenance:
 		return nil, c.endMaintenance(ctx, dir, a)
 	case policy.LeaveAgents:
-		c.services.leaveAgents(ctx)
+		c.Consul.Leave(ctx, c.Runtime)
 		return nil, nil
 	case policy.GrowReplicas:
 		return c.growReplicas(ctx, a)
@@ -74,7 +80,9 @@ func (c *companion) writeRecord(ctx context.Context, a policy.WriteRecord) error
 	if err != nil {
 		return err
 	}
+	c.kept.record.Drop()
 	written, err := peers.WriteRecord(ctx, client, c.Runtime.Config.RecordKey(), a.Record, a.Index, "", "")
+	c.board.cluster.wroteRecord()
 	if err == nil && !written {
 		err = policy.ErrChanged
 	}

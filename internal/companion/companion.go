@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +20,7 @@ import (
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/formation"
 	"rmq-entrypoint/internal/hosts"
 	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/rabbitmq"
@@ -36,12 +37,20 @@ type Surroundings struct {
 	Broker  rabbitmq.CLI
 	IsDown  func(context.Context, peers.Peer) bool                   // whether a registered node is positively down
 	Check   func(ctx context.Context, login bool) healthcheck.Result // without a login: whether somebody listens
-	Closed  <-chan healthcheck.Reason                                // connections of the check that RabbitMQ closed
 	ports   ports
 	hosts   *hosts.File
-	Session string          // of the lock that a seed founds under; "": none
-	Said    <-chan string   // by RabbitMQ, in the notify protocol
-	Gone    <-chan struct{} // closed when the server has ended
+	Session string                                                   // of the lock that a seed founds under; "": none
+	note    func(context.Context, statedir.Runtime) *consul.Bulletin // that the node waits behind the gate; nil: nobody is told
+
+	Formation formation.Options // of a server behind the gate: where DNS is asked, and how others are reached
+	Events
+}
+
+// Events are what the companion hears.
+type Events struct {
+	Closed <-chan healthcheck.Reason // connections of the check that RabbitMQ closed
+	Said   <-chan string             // by RabbitMQ, in the notify protocol
+	Gone   <-chan struct{}           // closed when the server has ended
 }
 
 // ports are those of this node at which the companion logs in.
@@ -62,6 +71,7 @@ type companion struct {
 	state    policy.State
 	steady   healthcheck.Steady        // forgives one miss of the check
 	services services                  // of this node, in Consul
+	kept     kept                      // of what Consul said
 	lock     atomic.Pointer[lock.Lock] // a seed's, until its cluster is announced
 	told     string                    // what the log was last told of what it is told once
 	board    board                     // what /status shows
@@ -89,10 +99,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 	if rt == nil || !inherited(cfg.StateDir) {
 		return errors.New("rmq-entrypoint companion is started by rmq-entrypoint alone; a health check replaces one that was lost")
 	}
-	// It allocates little, and lives beside a server that wants the memory: what the start
-	// took is given back, and collecting often costs nothing that shows.
-	debug.SetGCPercent(20)
-	defer time.AfterFunc(time.Minute, giveBack).Stop()
+	defer spare()()
 	syscall.CloseOnExec(lockFD) // or an orphan of RabbitMQ's command line would hold the lock
 	log := config.Logger(rt.Config)
 	// Told to stop it goes, whatever it waits for: a disk, or somebody to read its log.
@@ -103,7 +110,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 		log.Warn("a health check could not replace this companion if it hung", "err", err)
 	}
 	in := &login{log: log, version: rt.RabbitMQ()}
-	if err := in.begin(rt.Config); err != nil {
+	if err := in.begin(ctx, rt.Config); err != nil {
 		return err
 	}
 	defer within(300*time.Millisecond, in.checker.Close)
@@ -119,11 +126,13 @@ func Main(ctx context.Context, cfg config.Config) error {
 	agents.Prefer(rt.Consul)
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
-		Check: in.check, Closed: in.checker.Closed(),
-		ports: ports{move: in.move, ready: in.ready, managed: &managementPort{port: rt.Config.Management.Port, ask: ask, log: log}},
-		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv), Said: said.C, Gone: gone(ctx, *rt),
-	}, func(ready, status http.Handler) (io.Closer, error) {
-		opened, err := open(rt.Config, ready, status, log)
+		Check: in.check,
+		ports: ports{move: in.move, ready: in.ready, managed: &managementPort{port: rt.Config.Management.Port, ask: ask, log: log}}, note: consul.Post,
+		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv),
+		Formation: formation.Options{DNS: peers.DNS{Server: rt.Config.DNSServer, Domain: rt.Config.DNSDomain}, Dial: new(net.Dialer).DialContext},
+		Events:    Events{Closed: in.checker.Closed(), Said: said.C, Gone: gone(ctx, *rt)},
+	}, func(answers Answers) (io.Closer, error) {
+		opened, err := open(rt.Config, answers, log)
 		if err != nil {
 			return nil, err
 		}
@@ -131,9 +140,13 @@ func Main(ctx context.Context, cfg config.Config) error {
 	})
 }
 
+// Answers are what a companion says, by who asks: everybody, this program's own commands, and
+// operators at the address of their own.
+type Answers struct{ Ready, Own, Admin http.Handler }
+
 // Run works until the server is gone or ctx ends. What begin opens, once the companion has
-// what it needs, is closed in the end; ready answers /ready, and status /status.
-func Run(ctx context.Context, s Surroundings, begin func(ready, status http.Handler) (io.Closer, error)) error {
+// what it needs, is closed in the end.
+func Run(ctx context.Context, s Surroundings, begin func(Answers) (io.Closer, error)) error {
 	c := newCompanion(s)
 	c.show("booting")
 	if s.Session != "" {
@@ -147,30 +160,48 @@ func Run(ctx context.Context, s Surroundings, begin func(ready, status http.Hand
 		}
 		c.lock.Store(held)
 	}
-	opened, err := begin(c.board.ready(), c.board.status())
+	opened, err := begin(Answers{c.board.ready(), c.own(), c.admin()})
 	if opened != nil {
 		defer opened.Close()
 	}
 	if err != nil {
 		return err
 	}
+	if s.Runtime.Gated {
+		if passed, err := c.gate(ctx); !passed {
+			return err
+		}
+	}
 	return c.loop(ctx)
 }
 
 func newCompanion(s Surroundings) *companion {
-	rt, cfg := s.Runtime, s.Runtime.Config
+	c := &companion{Surroundings: s, files: files{dir: statedir.Of(s.Runtime.Config)}}
+	c.board.ttl, c.board.looked = s.Runtime.Config.TTL, time.Now()
+	c.newKept()
+	c.begin()
+	c.board.cluster = newGlimpse(s.Runtime.Config, c.settings.Beat(), time.Now())
+	return c
+}
+
+// begin takes up what the runtime file says that this node is.
+func (c *companion) begin() {
+	rt, cfg := c.Runtime, c.Runtime.Config
 	reg := consul.Registration(rt)
-	c := &companion{Surroundings: s, files: files{dir: statedir.Of(cfg)}, settings: policy.Settings{
+	c.settings = policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
 		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, StopTimeout: cfg.StopTimeout, RecordKey: cfg.RecordKey(),
-		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), Adopted: rt.Queues == statedir.Adopted, QuorumQueues: rt.Queues == statedir.Quorum, OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced,
-	}}
+		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), Adopted: rt.Queues == statedir.Adopted, QuorumQueues: rt.Queues == statedir.Quorum, OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced, Gate: rt.Told, Single: cfg.Single,
+	}
 	c.state = policy.Start(c.settings, policy.Membership{
 		Role: policy.Role(rt.Role), ClusterID: rt.Cluster, Claim: rt.Claim, VerifiedSince: rt.Verified,
 	}, time.Now())
-	c.board.ttl, c.board.looked = cfg.TTL, time.Now()
-	c.services = services{log: s.Log, agents: s.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt), entered: map[string]bool{}}
-	return c
+	c.services = services{log: c.Log, agents: c.Consul, runtime: &c.Runtime, reg: reg, plugins: consul.PluginServices(rt), told: map[string]telling{}}
+	for _, e := range c.services.plugins {
+		if c.settings.Replaced { // the earlier companion may have registered it
+			c.services.told[e.Service] = telling{}
+		}
+	}
 }
 
 // say tells the log what the rules have to tell.

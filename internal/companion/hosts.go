@@ -2,6 +2,7 @@ package companion
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -13,14 +14,15 @@ import (
 )
 
 // keepHosts keeps the file current until ctx ends: by blocking queries, and every beat.
-// While Consul is away it stays as it is, as while the record cannot be read. The client is
-// its own: the beat's must not be used by two.
+// While Consul is away it stays as it is, as while the record cannot be read. The client is its
+// own: the beat's must not be used by two.
 func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *hosts.File) {
 	consul := consul.New(rt.Config, slog.New(slog.DiscardHandler)) // the beat tells of a Consul that is away
 	consul.Prefer(rt.Consul)
 	beat := policy.Settings{Interval: rt.Config.Interval, TTL: rt.Config.TTL}.Beat()
 	dir := statedir.Of(rt.Config)
 	var told string
+	var members *[]string // as the marker last told them; nil: it was never read
 	for ctx.Err() == nil {
 		client, err := consul.Client(ctx)
 		if err != nil {
@@ -39,10 +41,19 @@ func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *ho
 			continue
 		}
 		known := hosts.Known{Record: record}
-		if marker, err := dir.Marker(); err == nil && marker != nil {
-			known.Members = marker.Members
+		marker, err := dir.Marker()
+		if marker != nil {
+			members = &marker.Members
+		} else if err == nil {
+			members = new([]string)
 		}
-		changed, err := h.Learn(catalog, known)
+		var changed []string
+		if members != nil { // or the names of members that nothing else tells would go
+			known.Members = *members
+			var lerr error
+			changed, lerr = h.Learn(catalog, known)
+			err = errors.Join(err, lerr)
+		}
 		switch text := fmt.Sprint(err); {
 		case err != nil && text != told:
 			log.Warn("cannot keep the hosts file current", "err", err)

@@ -7,11 +7,13 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/rabbitconf"
 )
 
@@ -25,13 +27,20 @@ type login struct {
 
 	mu      sync.Mutex
 	cfg     config.Config
+	server  config.Environment  // RabbitMQ's, since its start
 	getenv  func(string) string // the environment, with what RabbitMQ's files say
 	urls    []string
 	trouble string // that the log was told of
 }
 
 // begin reads the files and makes the checker.
-func (l *login) begin(cfg config.Config) (err error) {
+func (l *login) begin(ctx context.Context, cfg config.Config) (err error) {
+	env := config.EnvironmentOf(rabbitmq.ServerEnv(os.Environ(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home))
+	if l.server, _, err = config.EnvConf(ctx, env); err != nil { // it could be read when RabbitMQ started
+		l.complain("the check goes without what rabbitmq-env.conf says", err)
+		l.server = env
+	}
+	l.server = l.server.Identified(env)
 	l.read()
 	l.cfg = cfg
 	if l.urls, err = config.AMQPURLs(cfg, l.getenv); err != nil {
@@ -46,11 +55,24 @@ func (l *login) begin(cfg config.Config) (err error) {
 
 // read reads RabbitMQ's files, which are not in the runtime file: that holds no secrets.
 func (l *login) read() {
-	user, err := config.UserFiles(os.Getenv, l.version)
-	if err != nil { // written since the start
+	user, err := config.UserFiles(l.server.Of, l.version)
+	switch {
+	case err == nil:
+		l.getenv = config.Defaults(l.environment, user)
+	case l.getenv == nil: // written since the start
 		l.complain("cannot read RabbitMQ's files: the check goes by the environment alone", err)
+		l.getenv = l.environment
+	default: // half written, perhaps
+		l.complain("cannot read RabbitMQ's files: the check keeps the login it had", err)
 	}
-	l.getenv = config.Defaults(os.Getenv, user)
+}
+
+// environment is RabbitMQ's of its own variables, and the companion's of others.
+func (l *login) environment(name string) string {
+	if strings.HasPrefix(name, "RABBITMQ_") {
+		return l.server.Of(name)
+	}
+	return os.Getenv(name)
 }
 
 // complain tells the log what has changed.

@@ -18,6 +18,7 @@ import (
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -85,7 +86,7 @@ func TestLoginIsReadAgain(t *testing.T) {
 	expect.Must(t, err)
 	var log bytes.Buffer
 	in := &login{log: slog.New(slog.NewTextHandler(&log, nil))}
-	expect.Must(t, in.begin(cfg))
+	expect.Must(t, in.begin(t.Context(), cfg))
 	defer in.checker.Close()
 	seen := func() string {
 		broker.mu.Lock()
@@ -112,5 +113,43 @@ func TestLoginIsReadAgain(t *testing.T) {
 	}
 	if !slices.Equal(in.urls, []string{strings.TrimSpace(url("bob:two"))}) {
 		t.Errorf("it goes to %s", in.urls)
+	}
+}
+
+// The login is in the files that RabbitMQ reads, also where rabbitmq-env.conf alone names them and
+// holds the password. Files that cannot be read take no login away.
+func TestLoginOfRabbitMQsFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		expect.Must(t, os.WriteFile(path, []byte(text), 0o600))
+		return path
+	}
+	write("mine.conf", "default_user = walter\ndefault_pass = $(MY_PASSWORD)\n")
+	t.Setenv("RABBITMQ_CONF_ENV_FILE", write("env.conf", "CONFIG_FILE="+dir+"/mine\nexport MY_PASSWORD=w4lt3r\nexport RABBITMQ_DEFAULT_VHOST=own\n"))
+	t.Setenv("RABBITMQ_CONFIG_FILES", filepath.Join(dir, "none"))
+	t.Setenv("RABBITMQ_ADVANCED_CONFIG_FILE", filepath.Join(dir, "none.config"))
+	var log bytes.Buffer
+	in := &login{log: slog.New(slog.NewTextHandler(&log, nil))}
+	cfg := config.Config{Node: "rabbit@a", Home: dir, Listeners: []rabbitconf.Listener{{Port: 5672}}, TTL: 15 * time.Second}
+	expect.Must(t, in.begin(t.Context(), cfg))
+	defer in.checker.Close()
+	goes := func(user string) {
+		t.Helper()
+		if want := []string{"amqp://" + user + "@127.0.0.1:5672/own"}; !slices.Equal(in.urls, want) || in.user().String() != user {
+			t.Errorf("it goes to %s, as %s to the management port; want %s", in.urls, in.user(), want)
+		}
+	}
+	goes("walter:w4lt3r")
+	write("mine.conf", "default_user = wal")
+	write("none.config", "[{rabbit,")
+	expect.Must(t, in.ready(cfg))
+	goes("walter:w4lt3r")
+	expect.Must(t, os.Remove(filepath.Join(dir, "none.config")))
+	write("mine.conf", "default_user = bob\ndefault_pass = two\n")
+	expect.Must(t, in.ready(cfg))
+	goes("bob:two")
+	if text := log.String(); !strings.Contains(text, "keeps the login it had") || strings.Contains(text, "w4lt3r") {
+		t.Errorf("the log says %s", text)
 	}
 }

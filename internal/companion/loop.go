@@ -50,6 +50,16 @@ func (c *companion) loop(ctx context.Context) error {
 		}
 		return ok
 	}
+	happens := func(event func() (policy.State, policy.Event)) {
+		if !still() {
+			return
+		}
+		state, e := event()
+		if hangs = c.follow(ctx, state, e, late); hangs == nil {
+			look()
+		}
+	}
+	c.board.turn(time.Now())
 	look()
 	for hangs == nil {
 		select {
@@ -60,17 +70,9 @@ func (c *companion) loop(ctx context.Context) error {
 			c.leave(ctx, "told to stop", 1200*time.Millisecond, end) // in all no more than 2 s
 			return nil
 		case text := <-c.Said:
-			if still() {
-				state, event := policy.Heard(c.settings, c.state, text, time.Now())
-				hangs = c.follow(ctx, state, event, late)
-				look()
-			}
+			happens(func() (policy.State, policy.Event) { return policy.Heard(c.settings, c.state, text, time.Now()) })
 		case r := <-c.Closed:
-			if still() {
-				state, event := policy.Closed(c.settings, c.state, r, time.Now())
-				hangs = c.follow(ctx, state, event, late)
-				look()
-			}
+			happens(func() (policy.State, policy.Event) { return policy.Closed(c.settings, c.state, r, time.Now()) })
 		case seen := <-looked:
 			c.working.start(ctx, func(ctx context.Context) {
 				if again := c.beat(ctx, seen); again > 0 {
@@ -83,8 +85,14 @@ func (c *companion) loop(ctx context.Context) error {
 			}
 		case <-late.C:
 			look()
+		case <-c.kept.news:
+			soon.Reset(c.kept.soon())
 		case <-soon.C:
-			look()
+			if c.looking.idle() && c.working.idle() {
+				look()
+			} else {
+				soon.Reset(mostSpread)
+			}
 		}
 	}
 	end(time.Second)
@@ -119,6 +127,7 @@ func (c *companion) still(ctx context.Context, tick <-chan time.Time) (ok bool, 
 
 // hangs is called with each tick.
 func (c *companion) hangs() error {
+	c.board.turn(time.Now())
 	return errors.Join(c.looking.tick(c.settings.Beat()), c.working.tick(c.settings.Beat()))
 }
 
@@ -146,35 +155,52 @@ func (c *companion) leave(ctx context.Context, why string, most time.Duration, e
 }
 
 // follow goes on from the state that an event has made. late rings when a server that stops
-// should have ended. The error is that this has no end.
+// should have ended. The error is that this has no end: the loop would have none, and would not
+// say so.
 func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, late *time.Timer) error {
 	c.state = s
-	if e.Ready {
-		c.Log.Info("RabbitMQ is ready, verifying")
-		c.checkAnew()
-		c.ports.managed.begin()
-		if c.ports.ready != nil {
-			if err := c.ports.ready(c.Runtime.Config); err != nil {
-				c.Log.Warn("the check keeps the login it had", "err", err)
-			}
-		}
-	}
 	if e.Withdraw {
 		late.Reset(c.settings.StopBound())
-		c.withdraw(ctx, e.Why, 2*time.Second)
 	}
-	if e.Mark != nil {
-		var err error
-		if !within(disk, func() { err = c.writeMarker(*e.Mark) }) {
-			return fmt.Errorf("the companion hangs: writing the marker for %s, and without an end", disk)
+	var marked error
+	for _, step := range []struct {
+		due  bool
+		what string
+		do   func()
+	}{
+		{e.Ready, "reading the login", c.ready},
+		{e.Runs, "telling Consul that RabbitMQ runs", func() { c.services.runs(ctx) }},
+		{e.Withdraw, "withdrawing the node", func() { c.withdraw(ctx, e.Why, 2*time.Second) }},
+		{e.Mark != nil, "writing the marker", func() { marked = c.mark(*e.Mark) }},
+	} {
+		if step.due && !within(disk, step.do) {
+			return fmt.Errorf("the companion hangs: %s for %s, and without an end", step.what, disk) // it may go on
 		}
-		if err != nil {
-			c.Log.Warn("cannot write the marker", "err", err)
-		} else {
-			c.state.Upkeep.Marker = *e.Mark
-		}
+	}
+	if e.Mark != nil && marked == nil {
+		c.state.Upkeep.Marker = *e.Mark
 	}
 	return nil
+}
+
+// ready is for a server that has just become ready: it may have another login.
+func (c *companion) ready() {
+	c.Log.Info("RabbitMQ is ready, verifying")
+	c.checkAnew()
+	c.ports.managed.begin()
+	if c.ports.ready != nil {
+		if err := c.ports.ready(c.Runtime.Config); err != nil {
+			c.Log.Warn("the check keeps the login it had", "err", err)
+		}
+	}
+}
+
+func (c *companion) mark(m policy.Marker) error {
+	err := c.writeMarker(m)
+	if err != nil {
+		c.Log.Warn("cannot write the marker", "err", err)
+	}
+	return err
 }
 
 // checkAnew is for a server that has just become ready: what the check saw before is history.
@@ -182,7 +208,10 @@ func (c *companion) checkAnew() {
 	c.steady = healthcheck.Steady{}
 	for {
 		select {
-		case <-c.Closed:
+		case _, open := <-c.Closed:
+			if !open {
+				return
+			}
 		default:
 			return
 		}
@@ -201,6 +230,10 @@ func (c *companion) background(ctx context.Context) (end func(time.Duration)) {
 			}
 		})
 	}
+	if !c.settings.Single { // nobody asks Consul for it
+		watch := c.watcher()
+		work.Go(func() { watch(ctx) })
+	}
 	if c.hosts != nil {
 		rt := c.Runtime
 		work.Go(func() { keepHosts(ctx, c.Log, rt, c.hosts) })
@@ -212,6 +245,7 @@ func (c *companion) background(ctx context.Context) (end func(time.Duration)) {
 				_ = held.Release(ctx)
 			}
 			cancel()
+			c.kept.close()
 			work.Wait()
 		})
 		cancel()
@@ -235,6 +269,10 @@ func within(d time.Duration, do func()) bool {
 // Consul, /status and the log. It returns after how long the node is to be looked at again, if
 // that is before the next tick.
 func (c *companion) beat(ctx context.Context, seen policy.Observation) (again time.Duration) {
+	if c.settings.Single {
+		c.beatAlone(ctx, seen)
+		return 0
+	}
 	phase := c.state.Server.Phase
 	if phase == policy.Stopped { // nothing is registered before long
 		v, ok := c.decide(ctx, &seen)
@@ -250,11 +288,7 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) (again ti
 	}
 	c.services.missed = nil
 	c.working.at("registering", usual)
-	if err := c.services.ensure(ctx, &c.state); err != nil {
-		c.say([]policy.Line{{Text: "not registered", Attrs: []any{"why", err.Error()}, Once: true}})
-		c.show("not registered: " + err.Error())
-		return 0
-	}
+	c.services.ensure(ctx, &c.state)
 	v, ok := c.decide(ctx, &seen)
 	if !ok {
 		return 0
@@ -287,12 +321,27 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) (again ti
 	c.showVerdict(v, reason, seen.Began)
 	if client != nil {
 		c.working.at("telling Consul of plugins", usual)
-		c.services.reportPlugins(ctx, client, c.state.Membership.Standing(), v.Status, reason)
+		c.services.reportPlugins(ctx, client)
 	}
 	if c.state.Membership.Verified && !v.Out {
 		c.upkeep(ctx, seen)
 	}
 	return v.Again
+}
+
+// beatAlone is the heartbeat of a lone broker: nobody is told but who asks.
+func (c *companion) beatAlone(ctx context.Context, seen policy.Observation) {
+	v, ok := c.decide(ctx, &seen)
+	if !ok {
+		return
+	}
+	c.showVerdict(v, v.Reason, seen.Began)
+	if rt := &c.Runtime; v.Status != policy.Critical && rt.Verified.IsZero() {
+		rt.Verified = time.Now() // as far as a broker can be that is in no cluster
+		if err := rt.Write(); err != nil {
+			c.Log.Warn("cannot write the runtime file", "err", err)
+		}
+	}
 }
 
 // decide returns a verdict with nothing left to ask or to do. It is not ok when an event,
@@ -363,12 +412,35 @@ func (c *companion) upkeep(ctx context.Context, seen policy.Observation) {
 func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, told *api.Client, lost bool) {
 	s, entry := &c.services, &c.state.Entry
 	client, err := c.Consul.Client(ctx)
+	c.board.cluster.uses(client)
+	if c.kept.doubt.Swap(false) {
+		s.own = telling{}
+	}
 	sent := time.Now()
+	if word := (telling{client, v.Status, v.Reason, s.own.at}); err == nil && !s.moved && word == s.own && !entry.Due(c.settings, v.Status, sent) {
+		return v.Reason, client, false
+	}
+	var at time.Time
+	s.own = telling{}
 	if err == nil {
-		err = peers.Report(ctx, client, s.reg, v.Status, v.Reason)
+		err = peers.Report(consul.Dated(ctx, &at), client, s.reg, v.Status, v.Reason)
+	}
+	if err != nil {
+		c.kept.drop()
+		if fall := c.kept.fall.Load(); fall != nil {
+			(*fall)() // it may wait at what will never answer
+		}
+	}
+	unlisted := err == nil && entry.NeverListed(time.Now(), c.settings.Patience())
+	if unlisted {
+		err = peers.Held(ctx, client, s.reg) // which keeps the check, whoever registers over the entry
+		if errors.Is(err, peers.ErrUnregistered) {
+			c.say([]policy.Line{{Level: policy.Warn, Text: "something else registered over this node's entry in Consul, or removed it: it is made anew", Attrs: []any{"id", s.reg.ID(), "agent", c.Consul.Addr}}})
+		}
 	}
 	if errors.Is(err, peers.ErrUnregistered) {
-		if err = s.announce(ctx, client, c.state.Membership.Standing(), v.Reason); err == nil {
+		s.ownAt = at // of an entry that is made anew
+		if err = s.announce(ctx, client, c.state.Standing(), v.Reason); err == nil {
 			c.Log.Info("registered", "id", s.reg.ID(), "status", v.Status)
 			return v.Reason, nil, true
 		}
@@ -376,7 +448,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 	if ctx.Err() != nil {
 		return v.Reason, nil, false
 	}
-	if err == nil && entry.NeverListed(time.Now(), c.settings.Patience()) {
+	if err == nil && unlisted {
 		err = fmt.Errorf("the agent at %s takes %s, and never brings it into the catalog: was it recreated without its data? A name of its own for each agent, or leaving before it goes, avoids that", c.Consul.Addr, s.reg.ID())
 	}
 	taken := consul.NameTaken(err) // Consul answered
@@ -392,7 +464,11 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.missed = err
 		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
 	}
-	*entry = entry.Reported(v.Status, sent)
+	*entry, s.own = entry.Reported(v.Status, sent), telling{client, v.Status, v.Reason, sent}
+	if !at.IsZero() && !s.ownAt.IsZero() && at.Sub(s.ownAt) >= c.settings.TTL && c.state.Membership.Verified {
+		*entry = entry.Slept(sent)
+	}
+	s.ownAt = at
 	s.renew(ctx, client, entry, v.Status, v.Reason)
 	return v.Reason, client, false
 }

@@ -30,11 +30,39 @@ func TestOwnPages(t *testing.T) {
 // What is given back is no longer resident, and the program goes on.
 func TestGiveBack(t *testing.T) { // alone: others would have pages come back
 	resident := func() int { return expect.Memory(t, os.Getpid(), "RssFile") }
+	own := program()
+	if len(own) == 0 {
+		t.Fatal("nothing is known of this program's memory")
+	}
 	before := resident()
 	for range 3 {
-		giveBack()
+		giveBack(own)
 	}
 	if after := resident(); after >= before {
 		t.Errorf("%d KiB of files were resident, and %d are", before, after)
+	}
+}
+
+// No area of the program is larger than a piece, for the system maps no more than an area at once.
+func TestCut(t *testing.T) {
+	own := program()
+	cut(own)
+	size := func(all []pages) (bytes uintptr) {
+		for _, m := range all {
+			bytes += m.end - m.start
+		}
+		return bytes
+	}
+	now := program()
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil && slices.Equal(now, own) {
+		return // there is nothing to cut for
+	}
+	if size(own) == 0 || size(now) != size(own) {
+		t.Errorf("areas of %d bytes became such of %d", size(own), size(now))
+	}
+	for _, m := range now {
+		if m.end-m.start > piece {
+			t.Errorf("an area of %d KiB is left", (m.end-m.start)>>10)
+		}
 	}
 }

@@ -95,7 +95,7 @@ type watcher struct {
 	none   bool // the kernel has no pidfd, or does not let us
 }
 
-// ended reports whether the server has ended. By a pidfd it waits half a second for that.
+// ended reports whether the server has ended. By a pidfd it waits two seconds for that.
 func (w *watcher) ended() bool {
 	if w.fd < 0 && !w.none {
 		fd, err := unix.PidfdOpen(w.rt.PID, 0)
@@ -113,7 +113,7 @@ func (w *watcher) ended() bool {
 		}
 	}
 	ready := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}} // #nosec G115 -- a descriptor
-	n, err := unix.Poll(ready, 500)
+	n, err := unix.Poll(ready, 2000)
 	return err == nil && n > 0 && ready[0].Revents&unix.POLLIN != 0
 }
 

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -117,8 +116,7 @@ func (c *companion) volume() (v policy.Volume) {
 		v.Marker.Value = &policy.Marker{ClusterID: marker.ClusterID, Volume: marker.Volume, Members: marker.Members, At: marker.At, Regrow: marker.Regrow}
 	}
 	v.Database.Value, v.Database.Err = statedir.HasDatabase(f.dir.Data)
-	flags, err := os.ReadFile(f.dir.Data + "-feature_flags")
-	v.KhepriFlag = err == nil && strings.Contains(string(flags), "khepri_db")
+	v.KhepriFlag, err = f.dir.Khepri()
 	if !statedir.Exhausted(errors.Join(other, err, v.Maintenance.Err, v.CarryOn.Err, v.Marker.Err, v.Database.Err)) {
 		f.known = &v
 	} else if f.known != nil {
@@ -135,15 +133,12 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 		defer done()
 	}
 	switch q.What {
+	case policy.AskAfresh:
+		*seen = seen.Afresh()
 	case policy.AskRecord:
-		seen.Record = policy.Answer(c.record(ctx))
+		c.askRecord(ctx, seen, q.Kept)
 	case policy.AskCatalog:
-		client, err := c.Consul.Client(ctx)
-		var all []peers.Peer
-		if err == nil {
-			all, _, err = peers.Catalog(ctx, client, c.Runtime.Config.Service, "")
-		}
-		seen.Catalog = policy.Answer(all, err)
+		c.askCatalog(ctx, seen, q.Kept)
 	case policy.AskManaged:
 		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 	case policy.AskView:
@@ -183,11 +178,11 @@ func (c *companion) listens(at []peers.Listener) {
 	known := rt.Config.Located
 	switch changed := rt.Config.Listens(at); {
 	case changed:
-		c.Log.Info("RabbitMQ says where it listens: the check follows", "listeners", words(at), "registered_port", rt.Config.Port)
+		c.Log.Info("RabbitMQ says where it listens: the check follows", "listeners", words(at), "registered_port", rt.Config.RegisteredPort())
 	case known || len(at) == 0:
 		return
 	}
-	c.services.listens(rt.Config.Port)
+	c.services.listens(rt.Config.RegisteredPort())
 	if err := rt.Write(); err != nil { // of use to the next companion only
 		c.Log.Warn("cannot write the runtime file", "err", err)
 	}
@@ -210,17 +205,6 @@ func words(at []peers.Listener) string {
 		all = append(all, scheme+net.JoinHostPort(l.IP, fmt.Sprint(l.Port)))
 	}
 	return strings.Join(all, ",")
-}
-
-// record reads the cluster record through the Consul in use.
-func (c *companion) record(ctx context.Context) (policy.Record, error) {
-	client, err := c.Consul.Client(ctx)
-	if err != nil {
-		return policy.Record{}, err
-	}
-	r, index, err := peers.ReadRecord(ctx, client, c.Runtime.Config.RecordKey())
-	c.Consul.Answered(err)
-	return policy.Record{Record: r, Index: index}, err
 }
 
 // A managementPort tells in milliseconds whether anything has changed, where RabbitMQ's

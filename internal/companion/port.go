@@ -30,18 +30,26 @@ const (
 	tellEvery       = time.Minute     // the log hears of what was no question once in that time
 )
 
-// open answers at the port of /ready, and at the socket of this program's own commands, until
-// what it returns is closed.
-func open(cfg config.Config, ready, status http.Handler, log *slog.Logger) (io.Closer, error) {
+// open answers at the port of /ready, at the socket of this program's own commands, and at the
+// address for operators where there is one, until what it returns is closed.
+func open(cfg config.Config, answers Answers, log *slog.Logger) (io.Closer, error) {
 	l, err := net.Listen("tcp", cfg.HTTP)
 	if err != nil {
 		return nil, fmt.Errorf("--http (RMQ_HTTP): %w", err)
 	}
-	port := serve(l, ready, "the port of /ready", log)
+	port := serve(l, answers.Ready, "the port of /ready", log)
 	if l, err = listenOwn(cfg.StatusSocket()); err != nil {
 		return nil, errors.Join(err, port.Close())
 	}
-	return closers{port, serve(l, status, "the socket of /status", log)}, nil
+	opened := closers{port, serve(l, answers.Own, "the socket of /status", log)}
+	if cfg.Admin == "" || cfg.Admin == "off" {
+		return opened, nil
+	}
+	if l, err = net.Listen("tcp", cfg.Admin); err != nil { // a page is no reason for a node not to serve
+		log.Warn("there is no page for operators (--admin, RMQ_ADMIN): another address is needed", "err", err)
+		return opened, nil
+	}
+	return append(opened, serve(l, answers.Admin, "the address for operators", log)), nil
 }
 
 type closers []io.Closer

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -23,33 +22,41 @@ type services struct {
 	reg     peers.Registration
 	moved   bool // the entry may have another port than reg
 	plugins []consul.PluginService
-	entered map[string]bool // services of plugins that are registered, as far as is known
-	denied  time.Time       // when Consul last refused a plugin's service
-	missed  error           // why Consul could not be asked or told in this heartbeat
-	away    time.Time       // since when it cannot; zero: it can
+	told    map[string]telling // of the services of plugins that are registered, as far as is known
+	own     telling            // of the node's own entry
+	ownAt   time.Time          // when that was, by Consul's clock; zero: not said
+	denied  time.Time          // when Consul last refused a plugin's service
+	missed  error              // why Consul could not be asked or told in this heartbeat
+	away    time.Time          // since when it cannot; zero: it can
+}
+
+// telling is what Consul was last told of a service; of one that an earlier companion registered,
+// nothing.
+type telling struct {
+	client *api.Client // that told it
+	status string
+	reason string
+	at     time.Time
 }
 
 // ensure finds out this node's address, once Consul answers, and makes the entry of a node
 // that serves again: so it is verified once, and not once more when its first report finds
-// no entry.
-func (s *services) ensure(ctx context.Context, state *policy.State) error {
+// no entry. What it cannot do, the report tries again, and tells of.
+func (s *services) ensure(ctx context.Context, state *policy.State) {
 	client, err := s.agents.Client(ctx)
 	if err == nil {
-		if err := s.locate(ctx); err != nil {
-			return err
-		}
+		err = s.locate(ctx)
 	}
 	if !state.Entry.Pending {
-		return nil
+		return
 	}
 	if err == nil {
-		err = s.announce(ctx, client, state.Membership.Standing(), "serves again, not verified yet")
+		err = s.announce(ctx, client, state.Standing(), "serves again, not verified yet")
 	}
 	if err == nil {
 		s.log.Info("registered", "id", s.reg.ID())
 	}
 	state.Entry = state.Entry.Tried(err == nil)
-	return nil
 }
 
 // locate finds out what address to register.
@@ -87,6 +94,9 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 		return err
 	}
 	s.reg = reg
+	for service := range s.told { // what was beside an entry that is gone may be gone, too
+		s.told[service] = telling{}
+	}
 	return nil
 }
 
@@ -108,6 +118,21 @@ func (s *services) enter(ctx context.Context, clusterID string) error {
 	return nil
 }
 
+// runs says in the entry that this node's Erlang VM runs. Nothing rests on it but how soon
+// others boot.
+func (s *services) runs(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	s.reg.Runs = true
+	client, err := s.agents.Client(ctx)
+	if err == nil && s.runtime.Located {
+		err = peers.Update(ctx, client, s.reg, "founding the cluster")
+	}
+	if err != nil {
+		s.log.Debug("cannot tell Consul that RabbitMQ runs", "err", err)
+	}
+}
+
 // present keeps an entry, critical, of a node that stopped by itself and whose server
 // lives. It is back before a container of its name that saw the entry go takes that for
 // its end.
@@ -120,7 +145,7 @@ func (s *services) present(ctx context.Context, state *policy.State, why string)
 		err = peers.Report(ctx, client, s.reg, policy.Critical, why)
 	}
 	if errors.Is(err, peers.ErrUnregistered) {
-		if err = s.announce(ctx, client, state.Membership.Standing(), why); err == nil {
+		if err = s.announce(ctx, client, state.Standing(), why); err == nil {
 			s.log.Info("registered as critical: it stopped by itself, and its server lives", "id", s.reg.ID())
 		}
 	}
@@ -150,32 +175,42 @@ func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.
 // each refusal, and a token may be given the right.
 const deniedFor = time.Minute
 
-// reportPlugins reports the services of plugins: each is as fit as the node while its port
-// answers. One that never answered is not registered, as where the plugin is not enabled.
-func (s *services) reportPlugins(ctx context.Context, client *api.Client, standing peers.Standing, status, reason string) {
+// reportPlugins reports the services of plugins: each is as fit as the node, which Consul sees to,
+// while its port answers. Consul is told when that changes, and twice in the TTL of such a service.
+// One that never answered is not registered, as where the plugin is not enabled.
+func (s *services) reportPlugins(ctx context.Context, client *api.Client) {
 	if time.Since(s.denied) < deniedFor {
 		return
 	}
 	for _, e := range s.plugins {
-		status, reason := status, reason
+		status, reason := policy.Passing, "its port answers"
 		silent := e.Answers(ctx)
-		if statedir.Exhausted(silent) { // who knows: what Consul was told holds for a TTL
+		if statedir.Exhausted(silent) { // who knows: what Consul was told holds
 			continue
 		}
+		last, entered := s.told[e.Service]
 		if silent != nil {
 			status, reason = policy.Critical, silent.Error()
-			if !s.entered[e.Service] { // Consul logs each report of a check that is not there; one of an earlier companion's lapses
+			if !entered { // Consul logs each report of a check that is not there
 				continue
 			}
 		}
+		if last.client == client && last.status == status && time.Since(last.at) < e.TTL/2 {
+			continue
+		}
 		err := peers.Report(ctx, client, e.Registration, status, reason)
-		if errors.Is(err, peers.ErrUnregistered) && silent == nil {
-			e.ClusterID = s.reg.ClusterID
-			if err = peers.Announce(ctx, client, e.Registration, standing, reason); err == nil {
-				err = peers.Report(ctx, client, e.Registration, status, reason)
+		if errors.Is(err, peers.ErrUnregistered) {
+			delete(s.told, e.Service)
+			if silent == nil { // the node has its own entry, hence its name
+				e.ClusterID = s.reg.ClusterID
+				if err = peers.Replace(ctx, client, e.Registration, reason); err == nil {
+					err = peers.Report(ctx, client, e.Registration, status, reason)
+				}
 			}
 		}
-		s.entered[e.Service] = err == nil || s.entered[e.Service] && !errors.Is(err, peers.ErrUnregistered)
+		if err == nil {
+			s.told[e.Service] = telling{client, status, reason, time.Now()}
+		}
 		if consul.Denied(err) {
 			if s.denied.IsZero() {
 				s.log.Warn("management and Prometheus are not registered", "err", err)
@@ -187,20 +222,14 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client, standi
 	s.denied = time.Time{}
 }
 
-// leaveAgents removes entries left with agents that this node moved away from.
-func (s *services) leaveAgents(ctx context.Context) {
-	s.agents.LeftBehind = slices.DeleteFunc(s.agents.LeftBehind, func(old consul.Agent) bool {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		return consul.Withdraw(ctx, old.Client, *s.runtime) == nil
-	})
-}
-
 // withdraw deregisters the node, if Consul answers in time.
 func (c *companion) withdraw(ctx context.Context, why string, within time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
 	c.show(why)
+	if c.settings.Single { // it is registered nowhere
+		return
+	}
 	err := errors.New("no Consul in use")
 	if c.Consul.Current != nil {
 		err = consul.Withdraw(ctx, c.Consul.Current, c.Runtime)

@@ -38,6 +38,23 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// A node whose address to register is not known is looked after all the same.
+func TestHeartbeatWithoutAddress(t *testing.T) {
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }))
+	defer agent.Close()
+	client, err := api.NewClient(&api.Config{Address: agent.URL})
+	expect.Must(t, err)
+	dir := testVolume(t)
+	cfg := config.Config{Service: "rabbitmq", Node: "rabbit@a", TTL: 15 * time.Second, JoinTimeout: time.Hour, Consul: []string{"consul.invalid:8500"}, Data: dir.Data, StateDir: dir.State}
+	c := companionFor(cfg, statedir.Runtime{Boot: "boot", Role: statedir.Member}, nil)
+	c.Consul.Current, c.Consul.Addr = client, "consul.invalid:8500"
+	expect.Must(t, dir.WriteMaintenance(statedir.Maintenance{Done: true, At: time.Now()}))
+	c.beat(t.Context(), c.glance())
+	if reason := c.board.read().Reason; !strings.Contains(reason, "maintenance: drained since") || !strings.Contains(reason, "--advertise") {
+		t.Errorf("it says %q", reason)
+	}
+}
+
 // Consul is told nothing of a plugin's service that it does not have: it logs each such word. One
 // that is registered turns critical when its port is silent.
 func TestPluginsAreReported(t *testing.T) {
@@ -66,25 +83,54 @@ func TestPluginsAreReported(t *testing.T) {
 	expect.Must(t, err)
 	port := ln.Addr().(*net.TCPAddr).Port
 	expect.Must(t, ln.Close())
-	c := companionFor(config.Config{Service: "rabbitmq", Node: "rabbit@a", StateDir: t.TempDir(), Management: rabbitconf.Listener{Port: port}}, statedir.Runtime{Address: "127.0.0.1", Boot: "boot"}, nil)
-	report := func(want, wantUnknown, wantRegistered int32) {
+	c := companionFor(config.Config{Service: "rabbitmq", Node: "rabbit@a", StateDir: t.TempDir(), Management: rabbitconf.Listener{Port: port}}, statedir.Runtime{Address: "127.0.0.1", Located: true, Boot: "boot"}, nil)
+	report := func(wantUpdates, wantUnknown, wantRegistered int32) {
 		t.Helper()
 		ctx, done := context.WithTimeout(t.Context(), 10*time.Second)
 		defer done()
-		c.services.reportPlugins(ctx, client, peers.Serving, "passing", "answers")
-		if updates.Load() != want || unknown.Load() != wantUnknown || registered.Load() != wantRegistered {
-			t.Errorf("%d reports, %d of what is not there, %d registrations; want %d, %d, %d", updates.Load(), unknown.Load(), registered.Load(), want, wantUnknown, wantRegistered)
+		c.services.reportPlugins(ctx, client)
+		if updates.Load() != wantUpdates || unknown.Load() != wantUnknown || registered.Load() != wantRegistered {
+			t.Errorf("%d reports, %d of what is not there, %d registrations; want %d, %d, %d", updates.Load(), unknown.Load(), registered.Load(), wantUpdates, wantUnknown, wantRegistered)
 		}
+	}
+	service := c.services.plugins[0].Service
+	ages := func() { // half its TTL passes
+		last := c.services.told[service]
+		last.at = last.at.Add(-c.services.plugins[0].TTL / 2)
+		c.services.told[service] = last
 	}
 	report(0, 0, 0) // its port is silent: it is not enabled
 	report(0, 0, 0)
 	ln, err = net.Listen("tcp", ln.Addr().String())
 	expect.Must(t, err)
 	report(2, 1, 1)
+	report(2, 1, 1) // nothing is new
+	ages()
 	report(3, 1, 1)
 	expect.Must(t, ln.Close())
 	report(4, 1, 1) // it is told that it is silent
+	report(4, 1, 1)
+	ln, err = net.Listen("tcp", ln.Addr().String())
+	expect.Must(t, err)
+	report(5, 1, 1)
+	expect.Must(t, c.services.announce(t.Context(), client, peers.Serving, "")) // its node had lost its entry
+	report(6, 1, 2)
+	if client, err = api.NewClient(&api.Config{Address: agent.URL}); err != nil {
+		t.Error(err)
+	}
+	report(7, 1, 2) // another agent, as far as is known
 	registered.Store(0)
-	report(5, 2, 0) // Consul lost it
-	report(5, 2, 0)
+	expect.Must(t, ln.Close())
+	report(8, 2, 0) // Consul lost it
+	report(8, 2, 0)
+}
+
+// A companion that replaces another one tells Consul at once what the other may have registered.
+func TestPluginsOfAnEarlierCompanion(t *testing.T) {
+	for waiting, want := range map[string]int{statedir.Replaced: 1, "": 0} {
+		c := companionFor(config.Config{Service: "rabbitmq", Node: "rabbit@a", StateDir: t.TempDir(), Management: rabbitconf.Listener{Port: 1}}, statedir.Runtime{Waiting: waiting}, nil)
+		if len(c.services.told) != want {
+			t.Errorf("%q: it is to tell of %d services, want %d", waiting, len(c.services.told), want)
+		}
+	}
 }

@@ -67,9 +67,10 @@ func Inherit() error {
 }
 
 // environments are what a companion gets of env: in the open what Go itself reads before the
-// program begins, and to be handed over all of it, but for what it does not need.
+// program begins, and to be handed over all of it, but for what it does not need. It works on one
+// CPU, unless env says otherwise: Go holds memory for each that it may use.
 func environments(env []string) (open, handed []string) {
-	open = []string{envEnv + "=1"}
+	open = []string{envEnv + "=1", "GOMAXPROCS=1"} // of two the last one counts
 	for _, kv := range env {
 		switch name, _, _ := strings.Cut(kv, "="); name {
 		case "RABBITMQ_ERLANG_COOKIE", "RMQ_BROKERS", envEnv:

@@ -13,29 +13,41 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/overview"
 	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/statedir"
 )
 
 // Ask reads what the companion of this node says of it, at its socket ([config.Config.StatusSocket]).
 // No proxy comes between.
-func Ask(ctx context.Context, socket string) (Report, error) {
-	var r Report
+func Ask(ctx context.Context, socket string) (r Report, err error) {
+	err = asking(ctx, socket, "/status", &r)
+	return r, err
+}
+
+// AskCluster reads what that companion says of the whole cluster.
+func AskCluster(ctx context.Context, socket string) (d overview.Document, err error) {
+	err = asking(ctx, socket, "/cluster", &d)
+	return d, err
+}
+
+// asking reads the JSON at path into answer.
+func asking(ctx context.Context, socket, path string, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second) // two of these fit into Docker's health check
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://companion/status", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://companion"+path, nil)
 	if err != nil {
-		return r, err
+		return err
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer resp.Body.Close()
-	return r, json.NewDecoder(io.LimitReader(resp.Body, mostReport)).Decode(&r)
+	return json.NewDecoder(io.LimitReader(resp.Body, mostReport)).Decode(answer)
 }
 
 // mostReport is more than a report of any cluster has, in bytes.
@@ -59,8 +71,14 @@ type Report struct {
 	Consul    string        `json:"consul"`
 	Beat      time.Time     `json:"last_beat,omitzero"` // the last one that Consul took
 	Looked    time.Time     `json:"looked_at"`          // at the node
+	Still     int           `json:"still_seconds"`      // since the companion's loop last came round
 	PID       int           `json:"server_pid"`
 	Companion int           `json:"companion_pid"`
+
+	Verified   bool     `json:"verified"`                     // since the server started
+	Partitions []string `json:"partitions,omitempty"`         // nodes that RabbitMQ here is partitioned from
+	Khepri     bool     `json:"khepri,omitempty"`             // the members decide by majority
+	Pauses     bool     `json:"pauses_in_minority,omitempty"` // RabbitMQ here is to pause in a minority
 }
 
 // Ready reports whether the node is fit to serve.
@@ -75,6 +93,9 @@ type board struct {
 	looked time.Time // when the node was last looked at
 	bad    string    // what the last look found wrong, or ""
 	began  time.Time // that look
+	turned time.Time // when the loop last came round; zero: it did not begin
+
+	cluster *glimpse // what was last seen of all of it
 }
 
 // show publishes that the node does not serve, and why.
@@ -90,6 +111,7 @@ func (c *companion) showVerdict(v policy.Verdict, reason string, began time.Time
 		Node: rt.Config.Node, Role: rt.Role, Status: v.Status, Reason: reason, Since: time.Now(), ClusterID: rt.Cluster,
 		Members: view.Members, Running: view.Running, Volume: rt.Volume, Lost: v.Lost, Warning: c.state.Upkeep.Warning, Out: v.Out,
 		RabbitMQ: rt.Version, Consul: c.Consul.Addr, Beat: c.state.Entry.ReportedAt, PID: rt.PID, Companion: os.Getpid(),
+		Verified: c.state.Membership.Verified, Partitions: view.Partitions, Khepri: view.Khepri, Pauses: view.Pauses,
 	}, began)
 	if was != r.Status && was != "" {
 		c.Log.Info("health check", "status", r.Status, "was", was, "why", r.Reason)
@@ -102,6 +124,9 @@ func (b *board) read() Report {
 	defer b.mu.Unlock()
 	r := b.shown
 	r.Looked = b.looked
+	if !b.turned.IsZero() {
+		r.Still = int(time.Since(b.turned).Seconds())
+	}
 	age := time.Since(b.looked)
 	switch {
 	case age <= b.ttl:
@@ -126,6 +151,13 @@ func (b *board) look(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.looked = now
+}
+
+// turn notes that the loop came round.
+func (b *board) turn(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.turned = now
 }
 
 // found notes what the look that began then found wrong, or "", and publishes that unless
@@ -166,17 +198,6 @@ func (b *board) ready() http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		fmt.Fprintf(w, "%s: %s\n", r.Status, r.Reason)
-	})
-	return mux
-}
-
-// status answers /status, for this program's own commands.
-func (b *board) status() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, req *http.Request) {
-		asks(req)
-		w.Header().Set("Content-Type", "application/json")
-		_ = b.read().Print(w)
 	})
 	return mux
 }

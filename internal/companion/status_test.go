@@ -25,7 +25,7 @@ func TestReportHasAnAge(t *testing.T) {
 		c := companionFor(config.Config{TTL: 15 * time.Second}, statedir.Runtime{}, nil)
 		ask := func(path string) (int, string) {
 			w := httptest.NewRecorder()
-			h := map[string]http.Handler{"/ready": c.board.ready(), "/status": c.board.status()}[path]
+			h := map[string]http.Handler{"/ready": c.board.ready(), "/status": c.own()}[path]
 			h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 			b, err := io.ReadAll(w.Body)
 			expect.Must(t, err)

@@ -21,7 +21,7 @@ import (
 
 // judge fills in the defaults that depend on other settings, and judges.
 func (cfg *Config) judge(getenv func(string) string) error {
-	for _, judged := range []func() error{cfg.judgeNode, cfg.judgeConsul, cfg.judgeDomain, cfg.judgeOwn, cfg.judgeTimes, cfg.judgeChoices} {
+	for _, judged := range []func() error{cfg.judgeNode, cfg.judgeConsul, cfg.judgeAdvertise, cfg.judgeDomain, cfg.judgeOwn, cfg.judgeTimes, cfg.judgeChoices, cfg.judgeSingle} {
 		if err := judged(); err != nil {
 			return err
 		}
@@ -102,19 +102,14 @@ func (cfg *Config) judgeConsul() error {
 	if cfg.Service == "" || strings.ContainsAny(cfg.Service, " /@") {
 		return fmt.Errorf("--service (RMQ_SERVICE) %q is no service name: use letters, digits and dashes", cfg.Service)
 	}
-	if _, _, err := net.ParseCIDR(cfg.Advertise); err != nil && net.ParseIP(cfg.Advertise) == nil && (strings.ContainsAny(cfg.Advertise, "/: \t") || len(cfg.Advertise) > 15) {
-		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %q is neither an IP address, nor a subnet as 10.0.0.0/24, nor the name of an interface as eth0", cfg.Advertise)
-	}
 	if cfg.Hosts != "off" && cfg.Hosts != "consul" {
 		return fmt.Errorf("--hosts (RMQ_HOSTS) %q: off or consul", cfg.Hosts)
 	}
 	if cfg.Hosts == "consul" && LoopbackName(cfg.Node) {
 		return fmt.Errorf("RABBITMQ_NODENAME=%q (--node) with --hosts consul (RMQ_HOSTS): every host takes that name for itself, so no other node could reach this one: give this container a host name (hostname: in Compose, docker run --hostname), or set RABBITMQ_NODENAME", cfg.Node)
 	}
-	for i, tag := range cfg.Tags {
-		if cfg.Tags[i] = strings.TrimSpace(tag); cfg.Tags[i] == "" {
-			return errors.New("--tags (RMQ_TAGS): an empty tag; give them as production,ssd")
-		}
+	if err := cfg.judgeTags(); err != nil {
+		return err
 	}
 	if err := peers.ValidMeta(cfg.Meta); err != nil {
 		return fmt.Errorf("--meta (RMQ_META): %w; give it as zone=a,disk=ssd", err)
@@ -132,6 +127,11 @@ func (cfg *Config) judgeOwn() error {
 	}
 	if err := hostPort(cfg.HTTP); err != nil {
 		return fmt.Errorf("--http (RMQ_HTTP) %q is not [host]:port: %w", cfg.HTTP, err)
+	}
+	if cfg.Admin = cmp.Or(cfg.Admin, "off"); cfg.Admin != "off" {
+		if err := hostPort(cfg.Admin); err != nil {
+			return fmt.Errorf("--admin (RMQ_ADMIN) %q is neither [host]:port nor off: %w", cfg.Admin, err)
+		}
 	}
 	if n := cfg.ClusterName; n != "" && (len(n) > 255 || !utf8.ValidString(n) || strings.ContainsFunc(n, unicode.IsControl) || strings.TrimSpace(n) != n) {
 		return fmt.Errorf("--cluster-name (RMQ_CLUSTER_NAME) %.300q: up to 255 bytes of text, without control characters and without blanks at its ends", n)

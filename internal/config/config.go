@@ -22,7 +22,7 @@ type Config struct {
 	DNSDomain    string
 	Node         string
 	LongNames    bool
-	Advertise    string // as set; once started, the IP address it stands for
+	Advertise    string // as set; once started, the IP address or the host name it stands for
 	Hosts        string
 	Tags         []string
 	Meta         map[string]string
@@ -36,20 +36,23 @@ type Config struct {
 	StopTimeout  time.Duration // of a server that hangs in its stop
 	AMQPURL      string        // without a password
 	HTTP         string
+	Admin        string // off: there is no page
 	ConfigFile   string
 	StateDir     string
 	Queues       string
 	ClusterName  string
+	Single       bool // a lone broker, in no cluster
 	ForceBoot    bool `json:"CarryOn"`
 	AllowJump    bool
 	LogLevel     slog.Level
 	LogFormat    string
 
-	Home      string                // of the user rabbitmq: cookie file
-	Data      string                // RabbitMQ's own directory of this node
-	Port      int                   // AMQP port to register
-	Listeners []rabbitconf.Listener // where RabbitMQ is configured to listen
-	Located   bool                  // Listeners are by RabbitMQ's own list
+	Home          string                // of the user rabbitmq: cookie file
+	Data          string                // RabbitMQ's own directory of this node
+	Port          int                   // of AMQP, on this host
+	AdvertisePort int                   // where others reach it, if that was set; 0: Port
+	Listeners     []rabbitconf.Listener // where RabbitMQ is configured to listen
+	Located       bool                  // Listeners are by RabbitMQ's own list
 
 	Management, Prometheus rabbitconf.Listener // where these plugins listen, if they are enabled
 
@@ -64,10 +67,14 @@ func FromEnvironment(getenv func(string) string) (cfg Config, err error) {
 	return cfg, err
 }
 
-// LockKey and recordKey are the two keys in Consul.
+// LockKey and RecordKey are the two keys in Consul that decide.
 func (cfg Config) LockKey() string { return cfg.KeyPrefix + "/" + cfg.Service + "/lock" }
 
 func (cfg Config) RecordKey() string { return cfg.KeyPrefix + "/" + cfg.Service + "/cluster" }
+
+// NotesPrefix is what the keys of notes begin with: what nodes say that have no entry in the
+// catalog. They decide nothing.
+func (cfg Config) NotesPrefix() string { return cfg.KeyPrefix + "/" + cfg.Service + "/notes/" }
 
 // SurvivingQueues reports whether we see to it that queues survive the loss of a
 // node, where the user has not decided it.

@@ -2,7 +2,9 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -10,9 +12,11 @@ import (
 	"rmq-entrypoint/internal/config"
 )
 
-// AddressOf returns the IP address that --advertise stands for: itself, or the
-// first one on an interface or in a subnet.
-func AddressOf(setting string) (string, error) {
+// AddressOf returns the address that --advertise stands for: itself, or the first one on an
+// interface or in a subnet. A name that no interface has is a host's, if it has a dot or an address
+// here; that nobody could be asked keeps no node from starting.
+func AddressOf(ctx context.Context, log *slog.Logger, c config.Config) (string, error) {
+	setting := c.Advertise
 	if setting == "" || net.ParseIP(setting) != nil {
 		return setting, nil
 	}
@@ -33,10 +37,39 @@ func AddressOf(setting string) (string, error) {
 			}
 		}
 	}
-	if found == nil {
-		return "", fmt.Errorf("--advertise (RMQ_ADVERTISE) %q: this host has no such subnet or interface, but %s", setting, strings.Join(have, ", "))
+	if found != nil {
+		return found.String(), nil
 	}
-	return found.String(), nil
+	what := "no such subnet"
+	if none != nil {
+		name, err := hostName(ctx, log, setting)
+		if err == nil && c.Hosts == "consul" {
+			return "", fmt.Errorf("--advertise (RMQ_ADVERTISE) %q is a host name, and with --hosts consul (RMQ_HOSTS) other nodes take this one's IP address from Consul: give it as that", setting)
+		}
+		if err == nil {
+			return name, nil
+		}
+		what = "no such interface, and " + err.Error()
+	}
+	return "", fmt.Errorf("--advertise (RMQ_ADVERTISE) %q: this host has %s; it has %s", setting, what, strings.Join(have, ", "))
+}
+
+// hostName returns a host's name as it is registered. One that has no address here is told of.
+func hostName(ctx context.Context, log *slog.Logger, setting string) (string, error) {
+	if !config.HostName(setting) {
+		return "", errors.New("it is no host name")
+	}
+	name := strings.ToLower(strings.TrimSuffix(setting, "."))
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := net.DefaultResolver.LookupHost(ctx, name)
+	if err != nil && !strings.Contains(name, ".") { // an interface, mistyped or not up yet, more likely
+		return "", fmt.Errorf("no host of that name is known here: %w", err)
+	}
+	if err != nil {
+		log.Warn("the host name to register (--advertise, RMQ_ADVERTISE) has no address here: others have to know it", "name", name, "err", err)
+	}
+	return name, nil
 }
 
 // Advertise returns the address to register: the setting, or the source of the

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -34,11 +35,17 @@ func TestAdvertiseWithAnAgentHere(t *testing.T) {
 }
 
 func TestAddressOf(t *testing.T) {
-	for _, c := range []struct{ setting, want string }{
-		{"", ""}, {"203.0.113.1", "203.0.113.1"}, {"fd00::1", "fd00::1"},
-		{"127.0.0.0/8", "127.0.0.1"}, {"lo", "127.0.0.1"}, {"203.0.113.0/24", "error"},
+	for _, c := range []struct{ setting, hosts, want string }{
+		{"", "", ""}, {"203.0.113.1", "", "203.0.113.1"}, {"fd00::1", "consul", "fd00::1"},
+		{"127.0.0.0/8", "", "127.0.0.1"}, {"lo", "consul", "127.0.0.1"}, {"203.0.113.0/24", "", "error no such subnet"},
+		{"Broker1.Invalid.", "", "broker1.invalid"}, // whoever has to know it may be elsewhere
+		{"nonesuch0", "", "error no such interface, and no host of that name is known here"},
+		{"10.0.0.300", "", "error it is no host name"}, {"eth0.100", "", "error it is no host name"},
+		{"broker1.invalid", "consul", "error RMQ_HOSTS"},
 	} {
-		if got, err := AddressOf(c.setting); got != c.want && (c.want != "error" || err == nil) {
+		got, err := AddressOf(t.Context(), slog.New(slog.DiscardHandler), config.Config{Advertise: c.setting, Hosts: c.hosts})
+		words, fails := strings.CutPrefix(c.want, "error ")
+		if fails != (err != nil) || !fails && got != c.want || fails && (!strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "--advertise (RMQ_ADVERTISE)")) {
 			t.Errorf("%q: %q, %v; want %q", c.setting, got, err, c.want)
 		}
 	}

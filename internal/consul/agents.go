@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -15,18 +17,19 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 	"rmq-entrypoint/peers"
 )
 
 // Agents is one client, pinned to the first address of the list that answers:
 // registrations and TTL checks belong to one agent. It moves on when that agent has
-// failed, or has not taken what it was told, for longer than patience.
+// failed, or has not taken what it was told, for longer than its patience.
 type Agents struct {
 	addrs    []string
 	log      *slog.Logger
 	Dial     func(addr string) (*api.Client, error)
-	patience time.Duration
+	patience patience
 
 	Current           *api.Client
 	Addr              string
@@ -43,6 +46,8 @@ type Agents struct {
 type Agent struct {
 	addr   string
 	Client *api.Client
+	slow   int       // how often, one after the other, it took too long to remove what is left there
+	next   time.Time // when it is asked again
 }
 
 // Prefer puts addr, which another process of ours uses, first in the list.
@@ -54,39 +59,73 @@ func (c *Agents) Prefer(addr string) {
 	}
 	c.token.is = tokenFile()
 	if client, err := c.Dial(addr); err == nil && addr != "" {
-		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience)
+		c.Current, c.Addr, c.notAnsweringSince = client, addr, time.Now().Add(-c.patience.now())
 	}
 }
 
+// Moves has the next address tried as soon as one fails: nothing is registered by this client.
+func (c *Agents) Moves() { c.patience.first = 0 }
+
+// ErrSingle is why a lone broker has no client: nobody ever asks Consul for it.
+var ErrSingle = errors.New("a lone broker does not ask Consul (--single, RMQ_SINGLE)")
+
 func New(cfg config.Config, log *slog.Logger) *Agents {
-	return &Agents{addrs: cfg.Consul, token: rotating{cfg: cfg}, log: log, patience: cfg.TTL / 2, Dial: DialConsul}
+	addrs := cfg.Consul
+	if cfg.Single {
+		addrs = nil
+	}
+	return &Agents{addrs: addrs, token: rotating{cfg: cfg}, log: log, patience: patience{first: cfg.TTL / 2}, Dial: DialConsul}
 }
 
 // DialConsul builds a client for one address; token, TLS and namespace come from
 // Consul's own variables.
 func DialConsul(addr string) (*api.Client, error) {
+	client, _, err := dial(addr)
+	return client, err
+}
+
+// DialOver does so over what way makes of the client's transport: one that counts, or that has an
+// address of its own.
+func DialOver(addr string, way func(*http.Transport) http.RoundTripper) (*api.Client, error) {
+	client, conf, err := dial(addr)
+	if err == nil {
+		conf.HttpClient.Transport = bounded{way(conf.Transport)}
+	}
+	return client, err
+}
+
+// dial returns the settings of the client, too: its token is in them.
+func dial(addr string) (*api.Client, *api.Config, error) {
 	conf := api.DefaultConfig()
 	conf.Address = addr
 	if file := os.Getenv(api.HTTPTokenFileEnvName); file != "" {
 		if _, err := os.ReadFile(file); err != nil {
-			return nil, fmt.Errorf("CONSUL_HTTP_TOKEN_FILE: %w", err)
+			return nil, nil, fmt.Errorf("CONSUL_HTTP_TOKEN_FILE: %w", err)
 		}
 	}
 	client, err := api.NewClient(conf)
 	if err != nil {
-		return nil, fmt.Errorf("consul at %s: %w", addr, err)
+		return nil, nil, fmt.Errorf("consul at %s: %w", addr, err)
 	}
 	conf.HttpClient.Transport = bounded{conf.HttpClient.Transport} // which is the client's, also on a socket
-	return client, nil
+	return client, conf, nil
 }
 
 // Client returns the pinned client, choosing one if there is none or if the one
 // there is has failed for too long. The error says what each address answered.
 func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 	c.refresh(ctx)
-	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience }
+	if c.notAnsweringSince.IsZero() && c.notAcceptingSince.IsZero() {
+		c.patience.rest()
+	}
+	tooLong := func(since time.Time) bool { return !since.IsZero() && time.Since(since) >= c.patience.now() }
 	if c.Current != nil && !tooLong(c.notAnsweringSince) && !tooLong(c.notAcceptingSince) {
-		return c.Current, nil
+		if since := c.notAnsweringSince; since.IsZero() || time.Since(since) < c.patience.first || c.answersStill(ctx) {
+			return c.Current, nil
+		}
+	}
+	if len(c.addrs) == 0 {
+		return nil, ErrSingle
 	}
 	addrs := slices.Clone(c.addrs)
 	if tooLong(c.notAcceptingSince) && !tooLong(c.notAnsweringSince) { // it would answer again: the last choice
@@ -106,11 +145,37 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 	}
 	if c.Addr != addr && c.Addr != "" {
 		c.log.Warn("moving to another Consul agent", "from", c.Addr, "to", addr)
-		c.LeftBehind = append(c.LeftBehind, Agent{c.Addr, c.Current})
+		c.LeftBehind = append(c.LeftBehind, Agent{addr: c.Addr, Client: c.Current})
+		c.patience.spend()
 	}
 	c.LeftBehind = slices.DeleteFunc(c.LeftBehind, func(a Agent) bool { return a.addr == addr }) // what is registered there is ours again
 	c.Current, c.Addr, c.notAnsweringSince, c.notAcceptingSince = client, addr, time.Time{}, time.Time{}
 	return client, nil
+}
+
+// A patience is for how long an agent may fail until another one is chosen: twice as long after each
+// move, up to mostPatience times, until an agent has worked for four times that. A move is dear: what
+// was registered is registered anew, and removed where it was. Of agents that are slow because they
+// have too much to do, hundreds of nodes that move from one to the next and back keep them so.
+type patience struct {
+	first time.Duration
+	moves int
+	moved time.Time // last
+}
+
+const mostPatience = 8 // times the first
+
+func (p *patience) now() time.Duration {
+	return p.first * min(1<<min(p.moves, 10), time.Duration(mostPatience))
+}
+
+func (p *patience) spend() { p.moves, p.moved = p.moves+1, time.Now() }
+
+// rest is for an agent that works.
+func (p *patience) rest() {
+	if p.moves > 0 && time.Since(p.moved) >= 4*p.now() {
+		p.moves = 0
+	}
 }
 
 // probe asks all addresses at once and returns the first of the list that answers. However
@@ -139,6 +204,38 @@ func (c *Agents) probe(ctx context.Context, addrs []string) (*api.Client, string
 		said = append(said, fmt.Sprintf("%s: %v", addr, err))
 	}
 	return nil, "", fmt.Errorf("no Consul answers (--consul, CONSUL_HTTP_ADDR): %s", strings.Join(said, "; "))
+}
+
+// Leave removes this node's entries left with agents that it moved away from. One that takes long
+// goes on with what nobody waits for any more, and has the more to do the more often it is asked: it
+// is asked less and less, and what is left there lapses by itself.
+func (c *Agents) Leave(ctx context.Context, rt statedir.Runtime) {
+	var left []Agent
+	for _, a := range c.LeftBehind {
+		if time.Now().Before(a.next) || !a.leave(ctx, rt) {
+			left = append(left, a)
+		}
+	}
+	c.LeftBehind = left
+}
+
+const (
+	leaveWithin = time.Second
+	leaveAgain  = 10 * time.Second // after it took too long for the first time; then twice as long
+	mostAgain   = time.Minute      // as an entry that is left, and critical, has others ask more often
+)
+
+func (a *Agent) leave(ctx context.Context, rt statedir.Runtime) bool {
+	ctx, cancel := context.WithTimeout(ctx, leaveWithin)
+	defer cancel()
+	err := Withdraw(ctx, a.Client, rt)
+	if ctx.Err() == nil { // it answered, or nothing is there
+		a.slow = 0
+		return err == nil
+	}
+	wait := min(leaveAgain<<min(a.slow, 10), mostAgain)
+	a.slow, a.next = a.slow+1, time.Now().Add(wait-rand.N(wait/4)) // #nosec G404 -- that not all nodes come at once
+	return err == nil
 }
 
 // Answered notes whether the pinned agent answered.
@@ -190,4 +287,11 @@ func NameTaken(err error) bool { return errors.As(err, new(*peers.NameTakenError
 func LockOptions(c config.Config, log *slog.Logger) lock.Options {
 	host, _ := os.Hostname()
 	return lock.Options{Key: c.LockKey(), Owner: lock.Owner{Node: c.Node, Host: host}, TTL: c.TTL, Delay: c.LockDelay, Log: log}
+}
+
+// answersStill reports whether the pinned agent is slow alone: one that is gone is left at once.
+func (c *Agents) answersStill(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return answers(ctx, c.Current) == nil
 }

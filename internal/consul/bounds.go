@@ -2,9 +2,11 @@ package consul
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"rmq-entrypoint/peers"
 )
@@ -25,6 +27,9 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if at, asked := r.Context().Value(dated{}).(*time.Time); asked {
+		*at, _ = http.ParseTime(answer.Header.Get("Date")) // not said: zero
+	}
 	what := r.Method + " " + r.URL.Path
 	switch {
 	case answer.StatusCode >= 400 && answer.StatusCode != http.StatusConflict: // that one is a transaction's answer
@@ -38,6 +43,14 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		answer.Body = &atMost{answer.Body, mostAnswer, what}
 	}
 	return answer, nil
+}
+
+type dated struct{}
+
+// Dated has what is asked with the context note when it was answered, by Consul's clock: that goes on
+// while this machine sleeps, or is stopped as a whole.
+func Dated(ctx context.Context, at *time.Time) context.Context {
+	return context.WithValue(ctx, dated{}, at)
 }
 
 // atMost is a body of which no more than left bytes are read.

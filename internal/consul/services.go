@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -16,8 +17,10 @@ import (
 )
 
 // A PluginService is an entry in the catalog next to the node's own: its management or
-// Prometheus port, a service of its own so that it is found in DNS. It goes with
-// the node's, and counts for nothing in the cluster.
+// Prometheus port, a service of its own so that it is found in DNS. It counts for nothing in the
+// cluster. Consul itself keeps it as fit as the node's own entry. Its TTL check says whether the
+// port answers. It is told so when that changes, and seldom besides: its TTL is there for a node
+// whose entry is gone, of which Consul would say that nothing is wrong.
 type PluginService struct {
 	peers.Registration
 	host string // where this node's own listener is asked
@@ -33,8 +36,11 @@ func PluginServices(rt statedir.Runtime) (entries []PluginService) {
 			continue
 		}
 		e := PluginService{Registration(rt), cmp.Or(s.at.Host, "127.0.0.1")}
+		e.Beside = e.ID()
 		e.Service += "-" + s.name
+		e.Tags = rt.Config.TagsOf(e.Service)
 		e.Port = s.at.Port
+		e.TTL = e.DeregisterAfter * 4 / 5 // over before the node's own entry is removed
 		entries = append(entries, e)
 	}
 	return entries
@@ -49,26 +55,33 @@ func (e PluginService) Answers(ctx context.Context) error {
 	return conn.Close()
 }
 
-// Withdraw removes the node's entry and then those beside it. Its error is that
-// of the node's own.
+// Withdraw removes the node's entry and those beside it, all at once: the ones would pass without
+// the other. Its error is that of the node's own.
 func Withdraw(ctx context.Context, client *api.Client, rt statedir.Runtime) error {
-	if err := peers.Withdraw(ctx, client, Registration(rt)); err != nil {
-		return err
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	for _, e := range PluginServices(rt) {
+		beside.Go(func() {
+			// Without the node's entry its alias would pass, until its own TTL is over.
+			_ = peers.Report(ctx, client, e.Registration, api.HealthCritical, "withdrawn with its node")
+			_ = peers.Withdraw(ctx, client, e.Registration)
+		})
 	}
-	withdrawPluginServices(ctx, client, rt)
-	return nil
+	return peers.Withdraw(ctx, client, Registration(rt))
 }
 
-// BuryPluginServices removes those that earlier starts left, see [peers.Bury].
+// Bury removes what earlier starts left, see [peers.Bury]: first what is beside the node's own entry,
+// and would pass without it.
+func Bury(ctx context.Context, client *api.Client, rt statedir.Runtime, standing peers.Standing) (boot string, err error) {
+	BuryPluginServices(ctx, client, rt, standing)
+	return peers.Bury(ctx, client, Registration(rt), standing)
+}
+
+// BuryPluginServices removes those that earlier starts left, see [peers.Bury]. It is to be done
+// before their node's own entry goes, while they say what is wrong with that.
 func BuryPluginServices(ctx context.Context, client *api.Client, rt statedir.Runtime, standing peers.Standing) {
 	for _, e := range PluginServices(rt) {
 		_, _ = peers.Bury(ctx, client, e.Registration, standing) // or its TTL will tell
-	}
-}
-
-func withdrawPluginServices(ctx context.Context, client *api.Client, rt statedir.Runtime) {
-	for _, e := range PluginServices(rt) {
-		_ = peers.Withdraw(ctx, client, e.Registration) // or its TTL will tell
 	}
 }
 
@@ -76,9 +89,9 @@ func withdrawPluginServices(ctx context.Context, client *api.Client, rt statedir
 func Registration(rt statedir.Runtime) peers.Registration {
 	c := rt.Config
 	return peers.Registration{
-		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.Port,
+		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.RegisteredPort(),
 		TTL: c.TTL, DeregisterAfter: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster, Queues: rt.Queues,
-		Labels: peers.Labels{Tags: c.Tags, Meta: c.Meta},
+		Labels: peers.Labels{Tags: c.TagsOf(c.Service), Meta: c.Meta},
 		Start:  peers.Start{Volume: rt.Volume, Boot: rt.Boot, Since: rt.Since, Blank: rt.Role != statedir.Member},
 	}
 }

@@ -54,45 +54,78 @@ func guessable(c string) string {
 // establish sees to the cookie's file. One that is empty, or holds the beginning of the cookie, was
 // left by a writer that was cut off.
 func establish(log *slog.Logger, path string) error {
+	_, write, err := judgeCookie(log, path)
+	switch {
+	case err != nil:
+		return err
+	case write == "":
+		return closeCookie(log, path)
+	}
+	if err := rabbitconf.WriteMode(path, []byte(write), 0o400); err != nil {
+		return fmt.Errorf("write the cookie file: %w", err)
+	}
+	return nil
+}
+
+// SeenCookie judges the cookie of this node and its file in home as a start would, and changes
+// nothing. Weak says why the cookie can be guessed, or is "".
+func SeenCookie(cfg config.Config) (weak string, err error) {
+	path := filepath.Join(cfg.Home, ".erlang.cookie")
+	is, write, err := judgeCookie(slog.New(slog.DiscardHandler), path)
+	if cfg.Single && errors.Is(err, errNoCookie) { // it makes one
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(path); write == "" && err == nil && info.Mode().Perm()&0o077 != 0 {
+		return "", openCookie(path, info.Mode().Perm())
+	}
+	return guessable(is), nil
+}
+
+func openCookie(path string, mode fs.FileMode) error {
+	return fmt.Errorf("cookie file %s can be read by others (mode %04o), and Erlang refuses that: chmod 400 %s", path, mode, path)
+}
+
+// judgeCookie returns the cookie, and what is to be written into its file; "": it is there already.
+func judgeCookie(log *slog.Logger, path string) (is, write string, err error) {
 	given, err := config.Secret(os.Getenv, "RABBITMQ_ERLANG_COOKIE")
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	b, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the cookie file: %w: it must belong to uid %d, which RabbitMQ runs as; or give it as RABBITMQ_ERLANG_COOKIE_FILE from another place, from where it is copied", err, os.Geteuid())
+		return "", "", fmt.Errorf("read the cookie file: %w: it must belong to uid %d, which RabbitMQ runs as; or give it as RABBITMQ_ERLANG_COOKIE_FILE from another place, from where it is copied", err, os.Geteuid())
 	}
 	have, given := strings.TrimRight(string(b), "\r\n"), strings.TrimRight(given, "\r\n") // of the file's end, as Erlang reads it
 	want := strings.TrimSpace(given)
 	switch there := err == nil; {
 	case want != "":
 		if err := validCookie(want); err != nil {
-			return fmt.Errorf("RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE): %w", err)
+			return "", "", fmt.Errorf("RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE): %w", err)
 		}
 	case strings.TrimSpace(have) != "":
 		if err := validCookie(have); err != nil {
-			return fmt.Errorf("cookie file %s: %w", path, err)
+			return "", "", fmt.Errorf("cookie file %s: %w", path, err)
 		}
-		return closeCookie(log, path)
+		return have, "", nil
 	case there:
-		return fmt.Errorf("cookie file %s is empty: remove it, and set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node", path)
+		return "", "", fmt.Errorf("cookie file %s is empty: remove it, and set RABBITMQ_ERLANG_COOKIE (or RABBITMQ_ERLANG_COOKIE_FILE) to the same secret on every node", path)
 	default:
-		return errNoCookie
+		return "", "", errNoCookie
 	}
 	switch {
 	case have == want:
-		return closeCookie(log, path)
+		return have, "", nil
 	case have == given && validCookie(have) == nil:
 		// The official image's: with the space it is another cookie, and that of its cluster.
 		log.Warn("the cookie ends or begins with a space, in its file and in RABBITMQ_ERLANG_COOKIE: a node on an empty volume leaves that out, and cannot join this one: take it out of the variable, and remove the file on each node while all are stopped", "file", path)
-		return closeCookie(log, path)
+		return have, "", nil
 	case strings.TrimSpace(have) != want && !strings.HasPrefix(want, strings.TrimSpace(have)):
-		return fmt.Errorf("cookie file %s on the volume differs from RABBITMQ_ERLANG_COOKIE: set the variable to what the cluster uses, or remove the file if the variable is right on every node", path)
+		return "", "", fmt.Errorf("cookie file %s on the volume differs from RABBITMQ_ERLANG_COOKIE: set the variable to what the cluster uses, or remove the file if the variable is right on every node", path)
 	}
-	if err := rabbitconf.WriteMode(path, []byte(want), 0o400); err != nil {
-		return fmt.Errorf("write the cookie file: %w", err)
-	}
-	return nil
+	return want, want, nil
 }
 
 // validCookie judges a cookie as Erlang does when it reads its file (measured on OTP 25 and
@@ -120,7 +153,7 @@ func closeCookie(log *slog.Logger, path string) error {
 	if mode&0o077 == 0 {
 		return nil
 	}
-	refused := fmt.Errorf("cookie file %s can be read by others (mode %04o), and Erlang refuses that: chmod 400 %s", path, mode, path)
+	refused := openCookie(path, mode)
 	if mode&0o007 != 0 { // by everybody: no kubelet does that, and who else read it is not known
 		return refused
 	}

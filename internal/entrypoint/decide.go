@@ -3,11 +3,10 @@ package entrypoint
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -25,11 +24,14 @@ import (
 func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (formation.Plan, error) {
 	rt, cfg := h.rt, h.rt.Config
 	rt.Volume = h.state.Volume
+	note := consul.Post(ctx, rt)
+	defer note.Close()
 	return Decide(ctx, formation.Options{
 		Log: log, Runtime: rt, Found: h.state, Image: h.version, Agents: c,
 		DNS: peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
 		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
 		SetWaiting: func(why string) {
+			note.Says(why)
 			rt.Waiting = why
 			if err := rt.Write(); err != nil {
 				log.Warn("cannot leave word for the health check", "err", err)
@@ -41,19 +43,21 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (fo
 // Decide returns what to start as: a node with data starts as what it is and at
 // once, unless the record positively refuses its volume; a blank one takes part
 // in the formation.
-func Decide(ctx context.Context, with formation.Options) (formation.Plan, error) {
+func Decide(ctx context.Context, with formation.Options) (plan formation.Plan, err error) {
 	rt, cfg, state, log := with.Runtime, with.Runtime.Config, with.Found, with.Log
 	if state.Lost != "" {
 		log.Warn("the marker says member, but RabbitMQ's directory is gone: this volume is blank", "cluster", state.Lost, "directory", cfg.Data)
 	}
 	if state.Role != "" {
-		return withData(ctx, log, with.Agents, state, rt)
+		p, err := withData(ctx, log, with.Agents, state, rt)
+		if !errors.Is(err, errNeverClaimed) {
+			return p, err
+		}
+		with.Found = with.Found.Blank()
+		defer func() { plan.Blank = true }()
 	}
-	if strangers, err := statedir.Of(cfg).ForeignDatabases(); err != nil {
+	if err := noStrangers(cfg); err != nil {
 		return formation.Plan{}, err
-	} else if len(strangers) > 0 {
-		return formation.Plan{}, fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
-			filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
 	}
 	waiting, tell := "", with.SetWaiting
 	with.SetWaiting = func(why string) {
@@ -90,6 +94,9 @@ func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 		}
 	}
 	if err := refused(ctx, log, c, rt.Config, state); err != nil {
+		if r := new(Refusal); errors.As(err, &r) && r.kind == gone {
+			clearAway(ctx, c, rt)
+		}
 		return formation.Plan{}, err
 	}
 	if state.Volume == "" {
@@ -101,6 +108,19 @@ func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 		}
 	}
 	return formation.Plan{Role: state.Role, Claim: state.Claim, Volume: state.Volume}, nil
+}
+
+// errNeverClaimed: the volume is blank, though it was to found a cluster.
+var errNeverClaimed = errors.New("it never claimed the founding")
+
+// clearAway removes what a node that has left for good could not remove from Consul when it did.
+func clearAway(ctx context.Context, c *consul.Agents, rt statedir.Runtime) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if client, err := c.Client(ctx); err == nil {
+		consul.BuryPluginServices(ctx, client, rt, peers.Starting)
+		_, _ = peers.Bury(ctx, client, consul.Registration(rt), peers.Starting) // or Consul will, in some minutes
+	}
 }
 
 func secondOfName(node string, taken error) error {
@@ -126,6 +146,10 @@ func refused(ctx context.Context, log *slog.Logger, c *consul.Agents, cfg config
 	if err != nil {
 		log.Warn("this node has data and starts; Consul cannot be asked whether the volume is still on record", "err", err)
 		return nil
+	}
+	if state.WasAlone && r.NeverClaimed(cfg.Node, state.Claim) {
+		log.Info("this node came up alone by accident, and ended before it claimed the founding: it counts as blank", "volume", state.Volume)
+		return errNeverClaimed
 	}
 	if err := ruledOut(r, cfg, state, lastSeen(ctx, client, cfg)); err != nil {
 		return err

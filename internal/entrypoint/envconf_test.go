@@ -1,10 +1,12 @@
 package entrypoint
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/tests/expect"
@@ -34,13 +36,13 @@ func TestServerEnvironment(t *testing.T) {
 			list = append(list[:len(list):len(list)], c.env)
 		}
 		e, err := serverEnvironment(t.Context(), cfg, list)
-		if port, ip := config.RabbitMQs(e.get, "RABBITMQ_NODE_PORT"), config.RabbitMQs(e.get, "RABBITMQ_NODE_IP_ADDRESS"); err != nil || port != c.port || ip != c.ip {
+		if port, ip := config.RabbitMQs(e.Of, "RABBITMQ_NODE_PORT"), config.RabbitMQs(e.Of, "RABBITMQ_NODE_IP_ADDRESS"); err != nil || port != c.port || ip != c.ip {
 			t.Errorf("%q, %s: port %q, address %q, %v; want %q, %q", c.file, c.env, port, ip, err, c.port, c.ip)
 		}
 	}
 	expect.Must(t, os.WriteFile(path, []byte("export AMQP=1\nPLAIN=2\nexport QUOTED='a\nb'\n"), 0o644))
 	e, err := serverEnvironment(t.Context(), cfg, own)
-	if _, plain := e.lookup("PLAIN"); err != nil || plain || e["AMQP"] != "1" || e["QUOTED"] != "a\nb" || e["RABBITMQ_ADVANCED_CONFIG_FILE"] != "/ours" || e["RABBITMQ_NODENAME"] != "rabbit@me" {
+	if _, plain := e.Lookup("PLAIN"); err != nil || plain || e["AMQP"] != "1" || e["QUOTED"] != "a\nb" || e["RABBITMQ_ADVANCED_CONFIG_FILE"] != "/ours" || e["RABBITMQ_NODENAME"] != "rabbit@me" {
 		t.Errorf("%v, %v", e, err)
 	}
 	for file, words := range map[string]string{
@@ -52,5 +54,28 @@ func TestServerEnvironment(t *testing.T) {
 		if _, err := serverEnvironment(t.Context(), cfg, own); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), words) {
 			t.Errorf("%q: %v; want %q", file, err, words)
 		}
+	}
+}
+
+// A reading that is cut short is unknown: it says nothing of the file.
+func TestServerEnvironmentIsCutShort(t *testing.T) {
+	path, begun := filepath.Join(t.TempDir(), "env.conf"), filepath.Join(t.TempDir(), "begun")
+	expect.Must(t, os.WriteFile(path, []byte("NODENAME=a@b\nexport TIMES=x$TIMES\n[ $TIMES = x ] || { : >"+begun+"; exec sleep 60; }\n"), 0o644))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // no longer than a reading may take
+		for ctx.Err() == nil {
+			if _, err := os.Stat(begun); err == nil {
+				cancel()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	list := []string{"PATH=" + os.Getenv("PATH"), "RABBITMQ_CONF_ENV_FILE=" + path}
+	if e, err := serverEnvironment(ctx, config.Config{Node: "rabbit@me"}, list); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "did not come to its end") {
+		t.Errorf("%v, %v", e, err)
 	}
 }

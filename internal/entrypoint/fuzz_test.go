@@ -70,8 +70,8 @@ func FuzzEnvironment(f *testing.F) {
 		f.Add([]byte(out))
 	}
 	f.Fuzz(func(t *testing.T, out []byte) {
-		e := variables(out)
-		if again := environmentOf(e.list()); !reflect.DeepEqual(again, e) {
+		e := config.Printed(out)
+		if again := config.EnvironmentOf(e.List()); !reflect.DeepEqual(again, e) {
 			t.Fatalf("%q became %q", e, again)
 		}
 		for name := range e {
@@ -79,7 +79,7 @@ func FuzzEnvironment(f *testing.F) {
 				t.Fatalf("a variable %q", name)
 			}
 		}
-		for _, kv := range rabbitmq.ServerEnv(e.list(), "RABBITMQ_NODENAME=rabbit@a") {
+		for _, kv := range rabbitmq.ServerEnv(e.List(), "RABBITMQ_NODENAME=rabbit@a") {
 			switch name, value, _ := strings.Cut(kv, "="); name {
 			case "RABBITMQ_ERLANG_COOKIE", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH", "NOTIFY_SOCKET", "RMQ_AMQP_URL":
 				t.Fatalf("the server gets %s", name)
@@ -89,16 +89,16 @@ func FuzzEnvironment(f *testing.F) {
 				}
 			}
 		}
-		if ownIdentity(cfg, e, "rabbitmq-env.conf") != nil || rabbitmq.RefuseCleanup(e.list()) != nil {
+		if ownIdentity(cfg, e, "rabbitmq-env.conf") != nil || rabbitmq.RefuseCleanup(e.List()) != nil {
 			return
 		}
 		own := map[string]string{"NODENAME": cfg.Node, "MNESIA_DIR": cfg.Data, "MNESIA_BASE": filepath.Dir(cfg.Data), "ADVANCED_CONFIG_FILE": "", "CLEANUP_INTERVAL": ""}
 		for name, want := range own {
-			if is := config.RabbitMQs(e.get, "RABBITMQ_"+name); is != "" && is != want {
+			if is := config.RabbitMQs(e.Of, "RABBITMQ_"+name); is != "" && is != want {
 				t.Fatalf("%s is %q, and %q is decided for", name, is, want)
 			}
 		}
-		if config.Yes(config.RabbitMQs(e.get, "RABBITMQ_USE_LONGNAME")) {
+		if config.Yes(config.RabbitMQs(e.Of, "RABBITMQ_USE_LONGNAME")) {
 			t.Fatalf("long names: %q", e)
 		}
 	})

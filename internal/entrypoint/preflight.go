@@ -43,8 +43,8 @@ type host struct {
 	rt      statedir.Runtime // settings and identity of this start
 	server  string           // the program to become
 	version rabbitconf.Version
-	doubts  []string    // what of the check of versions is not known
-	env     environment // of the server, as RabbitMQ will see it
+	doubts  []string           // what of the check of versions is not known
+	env     config.Environment // of the server, as RabbitMQ will see it
 	user    rabbitconf.User
 	state   statedir.Found
 	hosts   *hosts.File
@@ -61,7 +61,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if h.server, err = exec.LookPath(cfg.Args[0]); err != nil {
 		return h, fmt.Errorf("find the server: %w: this program belongs into an image that has RabbitMQ on PATH", err)
 	}
-	if cfg.Advertise, err = consul.AddressOf(cfg.Advertise); err != nil {
+	if cfg.Advertise, err = consul.AddressOf(ctx, log, cfg); err != nil {
 		return h, err
 	}
 	if err := oneVolume(cfg); err != nil { // before any directory is made
@@ -69,6 +69,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	}
 	warnOf(log, cfg, os.Getenv)
 	if err := stepDown(cfg); err != nil {
+		return h, err
+	}
+	if err := RefuseSingle(cfg); err != nil {
 		return h, err
 	}
 	image, doubts, err := refuseJump(ctx, log, cfg)
@@ -79,7 +82,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := h.inspect(ctx, log, cfg, image.Version); err != nil {
 		return h, err
 	}
-	if err := cfg.Listen(h.user, h.env.get); err != nil {
+	if err := cfg.Listen(h.user, h.env.Of); err != nil {
 		return h, err
 	}
 	if h.held, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
@@ -104,23 +107,14 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 			return err
 		}
 	}
-	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
+	var err error
+	if err = rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return err
 	}
-	var err error
 	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
 		return err
 	}
-	conf, err := rabbitconf.MainConf(cmp.Or(config.RabbitMQs(h.env.get, "RABBITMQ_CONFIG_FILE"), userConf))
-	if err != nil {
-		return err
-	}
-	h.user, err = rabbitconf.ReadUser(rabbitconf.Files{
-		Conf: conf, ConfD: cmp.Or(config.RabbitMQs(h.env.get, "RABBITMQ_CONFIG_FILES"), userConfD),
-		Advanced: cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced),
-		Version:  image, LookupEnv: h.env.lookup,
-	})
-	if err != nil {
+	if h.user, err = usersFiles(h.env, image); err != nil {
 		return err
 	}
 	if keys := h.user.Ignored(); len(keys) > 0 {
@@ -137,7 +131,10 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 			return notOurs(dir, err)
 		}
 	}
-	own, _ := consul.Advertise(ctx, cfg, "") // unknown: as the system resolves it
+	own := ""
+	if !cfg.Single {
+		own, _ = consul.Advertise(ctx, cfg, "") // unknown: as the system resolves it
+	}
 	if h.hosts, err = hosts.Prepare(ctx, log, cfg, own); err != nil {
 		return err
 	}
@@ -155,6 +152,11 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	if len(cfg.Socket()) > 107 {
 		return fmt.Errorf("the state directory's path is too long for a socket (%s): give a shorter --state-dir (RMQ_STATE_DIR) on the volume", cfg.Socket())
 	}
+	if cfg.Single {
+		if err := ownCookie(cfg.Home); err != nil {
+			return err
+		}
+	}
 	if err := cookie(log, cfg.Home); err != nil {
 		return err
 	}
@@ -164,15 +166,34 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	return nil
 }
 
+// usersFiles reads the user's own configuration as RabbitMQ would.
+func usersFiles(env config.Environment, image rabbitconf.Version) (rabbitconf.User, error) {
+	conf, err := rabbitconf.MainConf(cmp.Or(config.RabbitMQs(env.Of, "RABBITMQ_CONFIG_FILE"), userConf))
+	if err != nil {
+		return rabbitconf.User{}, err
+	}
+	return rabbitconf.ReadUser(rabbitconf.Files{
+		Conf: conf, ConfD: cmp.Or(config.RabbitMQs(env.Of, "RABBITMQ_CONFIG_FILES"), userConfD),
+		Advanced: cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced),
+		Version:  image, LookupEnv: env.Lookup,
+	})
+}
+
 func notOurs(dir string, err error) error {
 	return fmt.Errorf("use directory %s as uid %d: %w: give it to that uid (chown), or start the container as root and let it do so (see also --state-dir, RMQ_STATE_DIR, and --config, RMQ_CONFIG_FILE)", dir, os.Geteuid(), err)
 }
 
-// serverVersion takes the image's word for RabbitMQ's version, or asks its CLI.
+// serverVersion takes the image's word for RabbitMQ's version, or asks its CLI, which makes a cookie of its own in a home
+// that has none (measured on 3.10.8): it gets one to throw away.
 func serverVersion(ctx context.Context, cfg config.Config, getenv func(string) string) (rabbitconf.Version, error) {
 	text := getenv("RABBITMQ_VERSION")
 	if text == "" {
-		out, err := rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...).Run(ctx, "rabbitmqctl", "version")
+		home, err := os.MkdirTemp("", "rmq-entrypoint-")
+		if err != nil {
+			return rabbitconf.Version{}, fmt.Errorf("find RabbitMQ's version (set RABBITMQ_VERSION): %w", err)
+		}
+		defer os.RemoveAll(home)
+		out, err := rabbitmq.New(cfg.Node, cfg.LongNames, append(hosts.Environment(cfg), "HOME="+home)...).Run(ctx, "rabbitmqctl", "version")
 		if err != nil {
 			return rabbitconf.Version{}, fmt.Errorf("find RabbitMQ's version (set RABBITMQ_VERSION): %w", err)
 		}

@@ -39,13 +39,17 @@ func MakeWay(log *slog.Logger, cfg config.Config, p formation.Plan) error {
 // writeConf writes rabbitmq.config for what the plan makes of this host.
 func writeConf(h host, p formation.Plan, pauseMinority, quorum bool) error {
 	cfg := h.rt.Config
+	join := p.Peers
+	if p.Gated {
+		join = []string{rabbitconf.Gate(cfg.Node)}
+	}
 	opts := rabbitconf.Options{
-		Version: h.version, Node: cfg.Node, Peers: p.Peers, Joining: len(p.Peers) > 0, PauseMinority: pauseMinority, User: h.user,
+		Version: h.version, Node: cfg.Node, Peers: join, Joining: len(join) > 0, Lone: p.Role == statedir.Lone, PauseMinority: pauseMinority, User: h.user,
 	}
 	if cfg.SurvivingQueues() {
 		opts.Extra = rabbitconf.Queues(h.version, quorum)
 	}
-	opts.Extra = append(opts.Extra, rabbitconf.ClusterName(cfg.Called(p.Role == statedir.Seeding))...)
+	opts.Extra = append(opts.Extra, rabbitconf.ClusterName(cfg.Called(p.Role == statedir.Seeding || p.Role == statedir.Lone && h.state.Role == ""))...)
 	conf, err := rabbitconf.Render(opts)
 	if err != nil {
 		return err
@@ -82,10 +86,8 @@ func Announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 	if state.Role == "" {
 		standing = peers.Blank
 	}
+	consul.BuryPluginServices(ctx, client, rt, standing) // what an earlier start left
 	err := peers.Announce(ctx, client, consul.Registration(rt), standing, "starting as "+string(rt.Role))
-	if err == nil {
-		consul.BuryPluginServices(ctx, client, rt, standing) // what an earlier start left
-	}
 	if consul.Denied(err) && rt.Role != statedir.Member {
 		return err // nobody would ever find it
 	}
@@ -107,5 +109,9 @@ func serverEnv(cfg config.Config) []string {
 	if cfg.LongNames {
 		env = append(env, "RABBITMQ_USE_LONGNAME=true")
 	}
-	return env
+	return rabbitmq.WithStopTimeout(env, cfg.StopTimeout+endsItself)
 }
+
+// endsItself is how much later than by its companion, which says why, a server is ended by its own
+// Erlang: one that answers nobody any more, too.
+const endsItself = 2 * time.Second

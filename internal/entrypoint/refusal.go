@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 )
 
 // Refused is the exit status of a Refusal: EX_CONFIG of sysexits.h. What restarts the
@@ -21,8 +22,8 @@ type Refusal struct {
 
 // Kinds of refusals that are remembered.
 const (
-	gone           = "the node left"
-	ruledOutVolume = "the volume is ruled out"
+	gone           = peers.RefusedGone
+	ruledOutVolume = peers.RefusedVolume
 )
 
 func (r *Refusal) Error() string { return r.Err.Error() }

@@ -21,6 +21,7 @@ import (
 	"rmq-entrypoint/internal/formation"
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 )
 
 // Start runs in the process that becomes RabbitMQ. It returns only on failure, with a
@@ -36,16 +37,28 @@ func Start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
 // start is one try:
 //
 //	preflight → decide (blank: lock → look → Decide) → become (rabbitmq.config → register → companion → exec)
-func start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
+func start(ctx context.Context, log *slog.Logger, cfg config.Config) (err error) {
 	h, err := preflight(ctx, log, cfg)
 	if err != nil {
+		noteRefusal(ctx, statedir.Runtime{Config: cfg, Boot: peers.NewID()}, err)
 		return err
 	}
+	defer func() { noteFailure(ctx, h.rt, err) }()
 	defer h.held.Close() // after exec the companion alone holds it
 	agents := consul.New(h.rt.Config, log)
+	if cfg.Single {
+		p, err := alone(log, h)
+		if err != nil {
+			return err
+		}
+		return become(ctx, log, agents, h, p)
+	}
 	p, err := decide(ctx, log, agents, h)
 	if err != nil {
 		return err
+	}
+	if p.Blank {
+		h.state = h.state.Blank()
 	}
 	return become(ctx, log, agents, h, p)
 }
@@ -79,10 +92,16 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 		return err
 	}
 	client, cerr := agents.Client(ctx) // before agents.Addr is written down: the companion must know where the node is registered
-	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = p.Role, p.Claim, p.Volume, h.state.Cluster, "", agents.Addr
+	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Waiting, rt.Consul = p.Role, p.Claim, p.Volume, h.state.Cluster, p.Waits, agents.Addr
+	rt.Gated = p.Gated
 	dir := statedir.Of(cfg) // a start brings a drained node back
 	if err := errors.Join(dir.Remove("out"), dir.Remove("refused")); err != nil {
 		return err
+	}
+	if p.Role != statedir.Lone { // a lone broker that came to no data leaves its mark
+		if err := dir.Remove("single"); err != nil {
+			return err
+		}
 	}
 	if cerr == nil {
 		rt.Address, cerr = consul.Advertise(ctx, cfg, agents.Addr)
@@ -99,6 +118,8 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 	}
 	if cerr == nil {
 		h.learnHosts(ctx, log, client)
+	}
+	if cerr == nil && !p.Gated { // it waits, and others know nothing of it
 		if err := Announce(ctx, log, client, h.state, rt); err != nil {
 			return err
 		}

@@ -13,12 +13,9 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
-// Bounds of the look at the others, so that a refusal takes less than a second, and a
-// member is not kept from starting by a Consul that is slow.
-const (
-	lookToTell  = 600 * time.Millisecond
-	lookToJudge = 2 * time.Second
-)
+// lookFor bounds the look at the others, so that a member is not kept from starting by a Consul
+// that is slow. It takes milliseconds where Consul answers.
+const lookFor = 2 * time.Second
 
 // refuseJump is the check of versions. It changes nothing anywhere, and returns what this
 // image runs, and what of the check is not known, to be said once the node starts.
@@ -28,11 +25,8 @@ func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config) (image
 		return image, []string{"which RabbitMQ this image has is not known from its files (RABBITMQ_VERSION)"}, nil
 	}
 	why, unknown := statedir.Jump(cfg, image, os.Getenv)
-	bound, forGood := lookToJudge, why != ""
-	if forGood {
-		bound = lookToTell
-	}
-	look, done := context.WithTimeout(ctx, bound)
+	forGood := why != ""
+	look, done := context.WithTimeout(ctx, lookFor)
 	defer done()
 	o := formation.LookAround(look, cfg, log)
 	if why == "" {

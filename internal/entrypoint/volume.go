@@ -39,9 +39,27 @@ func relative(home, path string) string {
 	return path
 }
 
+// Mounted is where the data of a node lie.
+type Mounted struct {
+	At   string // mount point
+	Kind string // of its file system, as ext4, overlay or tmpfs
+	Root string // what of that file system is mounted there
+}
+
+// SeenVolume judges where the mounts of a node are as a start would, and returns the one that its
+// data are on.
+func SeenVolume(cfg config.Config) (on Mounted, err error) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return on, nil // it cannot be told here
+	}
+	m := mountOf(string(table), resolved(cfg.Data))
+	return Mounted{m.at, m.kind, m.root}, oneVolume(cfg)
+}
+
 // mount is where a directory of a file system, its root, is mounted. One volume may be so at
 // several places, and several volumes of a host may be on one device.
-type mount struct{ at, device, root string }
+type mount struct{ at, device, root, kind string }
 
 // within is path as the file system has it.
 func (m mount) within(path string) string {
@@ -61,7 +79,10 @@ func mountOf(table, path string) (m mount) {
 			continue
 		}
 		if at := unescape(f[4]); inside(path, at) && len(at) >= len(m.at) {
-			m = mount{at, f[2], unescape(f[3])}
+			m = mount{at: at, device: f[2], root: unescape(f[3])}
+			if _, after, ok := strings.Cut(line, " - "); ok { // then its kind, source, …
+				m.kind, _, _ = strings.Cut(after, " ")
+			}
 		}
 	}
 	return m

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // warnOf tells of settings that are taken, and that nobody means: what a word stands for, and
@@ -15,6 +16,9 @@ import (
 func warnOf(log *slog.Logger, cfg config.Config, getenv func(string) string) {
 	if text := strings.TrimSpace(config.RabbitMQs(getenv, "RABBITMQ_USE_LONGNAME")); text != "" && !config.Yes(text) && !slices.Contains([]string{"0", "no", "false"}, strings.ToLower(text)) {
 		log.Warn("RABBITMQ_USE_LONGNAME is off: RabbitMQ takes 1, yes and true for on, and everything else for off", "value", text)
+	}
+	if set := rabbitconf.PluginVariables(getenv); len(set) > 0 {
+		log.Warn("variables of RabbitMQ's own Consul plugin are set, and do nothing: docs/from-the-plugin.md", "variables", strings.Join(set, "; "))
 	}
 	ssl := getenv("CONSUL_HTTP_SSL")
 	if token := getenv("CONSUL_HTTP_TOKEN") + getenv("CONSUL_HTTP_TOKEN_FILE"); token != "" {

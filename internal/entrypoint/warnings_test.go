@@ -20,6 +20,9 @@ func TestWarnOf(t *testing.T) {
 		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul", want: 1, say: "unencrypted"}, {env: "CONSUL_HTTP_TOKEN_FILE=/x;CONSUL_HTTP_ADDR=127.0.0.1,10.0.0.1:8500", want: 1, say: "10.0.0.1:8500"},
 		{env: "CONSUL_HTTP_TOKEN=s3cr3t"}, {env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=https://consul"}, {env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=unix:///x"},
 		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=true"}, {env: "CONSUL_HTTP_ADDR=consul"},
+		{env: "CONSUL_HOST=consul;CONSUL_ACL_TOKEN=s3cr3t", want: 1, say: "CONSUL_HOST (here CONSUL_HTTP_ADDR (--consul): agents as host:port, comma-separated); CONSUL_ACL_TOKEN (here CONSUL_HTTP_TOKEN, "},
+		{env: "RABBITMQ_CONSUL_SVC=orders;CLUSTER_NAME=blue", want: 1, say: "RABBITMQ_CONSUL_SVC (here RMQ_SERVICE (--service)); CLUSTER_NAME (here RMQ_SERVICE"},
+		{env: "CONSUL_PORT=tcp://10.0.0.1:8500;HTTP_PROXY=proxy:3128;CONSUL_HOST="}, // as Docker and Kubernetes name a service
 		{env: "CONSUL_HTTP_SSL_VERIFY=false", want: 1, say: "CONSUL_CACERT"},
 	} {
 		getenv := expect.Environ(strings.Split(c.env, ";")...)

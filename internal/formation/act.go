@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -40,8 +42,8 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p
 	defer cancel()
 	ReleaseEarlier(soon, f.Log, client, r, f.cfg, f.volume)
 	f.SetWaiting("the lock " + f.cfg.LockKey())
-	l, err := lock.Acquire(soon, client, f.lockOptions())
-	if err != nil {
+	l, err := f.acquire(soon, client, o, d)
+	if err != nil || l == nil {
 		return nil, err
 	}
 	defer func() {
@@ -110,6 +112,29 @@ func (f *formation) act(ctx context.Context, o observation, d peers.Decision) (p
 	return &Plan{Role: statedir.Seeding, Claim: claim.Claim, Volume: f.volume.Volume, Lock: l, Aside: !f.volume.Alone}, nil // alone it goes on with what it founded
 }
 
+// acquire takes the lock. It returns none when somebody else was faster to claim what this node
+// wants to claim: there is something else to wait for by then, or to do.
+func (f *formation) acquire(ctx context.Context, client *api.Client, o observation, d peers.Decision) (*lock.Lock, error) {
+	if d.Action != peers.Claim {
+		return lock.Acquire(ctx, client, f.lockOptions())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var changed atomic.Bool
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		peers.Changed(ctx, client, f.cfg.RecordKey(), o.record, f.cfg.Service, o.catalog, lockTimeout)
+		changed.Store(ctx.Err() == nil)
+		cancel()
+	})
+	l, err := lock.Acquire(ctx, client, f.lockOptions())
+	if err != nil && changed.Load() {
+		return nil, nil
+	}
+	return l, err
+}
+
 var errRegistered = errors.New("a node has registered meanwhile")
 
 // ReleaseEarlier releases the lock of this node's own earlier start, which founded and
@@ -152,6 +177,13 @@ func (f *formation) withdraw(ctx context.Context) {
 // the join. From here on the record says that this volume may hold data.
 func (f *formation) join(ctx context.Context, client *api.Client, o observation, d peers.Decision) (*Plan, error) {
 	r := o.Record.Value
+	var after time.Time
+	if f.Runtime.Gated {
+		var err error
+		if after, err = f.mayEnter(o.Peers.Value, d); err != nil {
+			return nil, err
+		}
+	}
 	if err := f.pend(statedir.Joining, r.Claim); err != nil {
 		return nil, err
 	}
@@ -174,7 +206,7 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		}
 	}
 	f.Log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", peers.SomeWith(d.Peers, ","))
-	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, Queues: defaultQueues(o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
+	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, After: after, Queues: defaultQueues(o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
 }
 
 // defaultQueues is what the members to join say that queues are by default.
@@ -200,7 +232,11 @@ func (f *formation) pend(as statedir.Role, claim string) error {
 	if as == statedir.Joining && f.volume.Alone {
 		as = statedir.Alone
 	}
-	pending := statedir.Pending{Role: as, Claim: claim, Volume: f.volume.Volume, Failed: as == statedir.Joining && f.volume.Failed} // until that is out of the way
+	pending := statedir.Pending{
+		Role: as, Claim: claim, Volume: f.volume.Volume,
+		Failed: as == statedir.Joining && f.volume.Failed, // until that is out of the way
+		Alone:  as == statedir.Seeding && f.volume.Alone,
+	}
 	err := f.dir.WritePending(pending)
 	if err == nil { // what an earlier life of this blank volume left would speak for it
 		err = errors.Join(f.dir.Remove("member"), f.dir.Remove("carry-on"), f.dir.Remove("out"))

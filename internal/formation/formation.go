@@ -60,6 +60,9 @@ type waits struct {
 	lost   lostSession
 	dns    time.Time      // since when DNS gives what nobody else knows; zero: it does not
 	silent map[string]int // of the members that were asked: how often in a row they did not answer
+
+	record, catalog uint64        // indexes at the last look
+	between         time.Duration // its wait for a change
 }
 
 // heard notes whether a member that was asked answered.
@@ -122,8 +125,12 @@ type Plan struct {
 	Claim  string
 	Volume string
 	Peers  []string   // to join
+	After  time.Time  // when the one of them that is alone started, by its clock; zero: none is alone, or it was not asked
 	Queues string     // what queues are by default where those peers are; "": they do not say
 	Aside  bool       // what RabbitMQ left of an unfinished start is in the way
+	Blank  bool       // the volume counted as blank, though a founding was pending on it
+	Gated  bool       // the server may boot, and waits behind the gate: whom it joins is not decided yet
+	Waits  string     // for what, then
 	Lock   *lock.Lock // held on: by a seed, until its cluster is announced
 }
 
@@ -172,7 +179,8 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 		if r := o.Record.Value; d.Members {
 			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint forget-cluster --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
 		}
-		if d.Action != peers.Wait {
+		act := d.Action != peers.Wait
+		if act {
 			plan, err := f.act(ctx, o, d)
 			if err != nil && outer.Err() == nil && ctx.Err() != nil {
 				return p, waited(err)
@@ -180,7 +188,7 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			if lock.Fatal(err) {
 				err = fmt.Errorf("%w (CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE)", err)
 			}
-			if err != nil && (ctx.Err() != nil || consul.Denied(err)) {
+			if err != nil && (ctx.Err() != nil || consul.Denied(err) || errors.Is(err, ErrStartAnew)) {
 				return p, err
 			}
 			if plan != nil {
@@ -191,8 +199,15 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			}
 			d = peers.Decision{Action: peers.Wait, Why: inTheWay(d.Action, err)}
 		}
+		if f.mayBoot(o, d) {
+			plan, err := f.bootEarly(ctx, o, d.Why)
+			if err == nil {
+				return plan, nil
+			}
+			d.Why = inTheWay("boot", err)
+		}
 		f.tell(d.Why)
-		f.wait(ctx, o)
+		f.wait(ctx, o, act)
 	}
 }
 
@@ -228,18 +243,40 @@ func (f *formation) choose(o peers.Observation) peers.Decision {
 	return peers.Decide(o)
 }
 
-// wait returns when something has changed that could change the decision.
-func (f *formation) wait(ctx context.Context, o observation) {
+// wait returns when something has changed that could change the decision, or let the node act on
+// it at last.
+func (f *formation) wait(ctx context.Context, o observation, act bool) {
 	client, err := f.Agents.Client(ctx)
 	if err != nil || !o.Record.Known() || !o.Peers.Known() {
 		pause(ctx, time.Second)
 		return
 	}
-	most := 2 * time.Second // a dead claim, a free lock, a peer that may answer now: nothing to block on
-	if o.Record.Value.State == peers.Formed && len(o.Peers.Value)+len(o.Namesakes.Value) == 0 && o.Freed == 0 {
-		most = repeatEvery
+	peers.Changed(ctx, client, f.cfg.RecordKey(), o.record, f.cfg.Service, o.catalog, f.waits.most(o, act || f.Runtime.Gated))
+}
+
+// The longest waits for a change in Consul, between two looks: a claim that dies, a lock that is let go of
+// and a member that answers again are no change there.
+const (
+	mostWait    = 2 * time.Second
+	mostBetween = 5 * time.Second // of looks at members that ask each of them, where nothing changes
+)
+
+// most is for how long to wait for a change in Consul after that look, at which the node was to act
+// and could not, or only to wait.
+func (w *waits) most(o observation, act bool) time.Duration {
+	same := w.record == o.record && w.catalog == o.catalog
+	w.record, w.catalog = o.record, o.catalog
+	switch {
+	case act || o.Joining || o.Record.Value.State != peers.Formed || o.Freed > 0: // a cluster may wait for a joiner's vote
+		w.between = mostWait
+	case len(o.Peers.Value)+len(o.Namesakes.Value) == 0:
+		return repeatEvery
+	case same:
+		w.between = min(w.between+w.between/2, mostBetween)
+	default:
+		w.between = mostWait
 	}
-	peers.Changed(ctx, client, f.cfg.RecordKey(), o.record, f.cfg.Service, o.catalog, most)
+	return w.between
 }
 
 // pause waits for d, or less when ctx ends.

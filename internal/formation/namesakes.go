@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 )
 
@@ -69,7 +70,7 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 			lapsed = true
 		case earlier || p.Lapsed(): // of this volume, or silent for its TTL
 			lapsed = true
-			if boot, err := peers.Bury(ctx, client, reg, peers.Blank); err != nil {
+			if boot, err := consul.Bury(ctx, client, f.runtime(), peers.Blank); err != nil {
 				f.Log.Warn("cannot remove this node's earlier registration", "err", err)
 			} else if boot != "" {
 				f.namesakes.buried = append(f.namesakes.buried, boot)
@@ -84,9 +85,12 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 	o.Beating, o.Freed = f.namesakes.held(now), f.namesakes.free(now)
 }
 
-// registration is this start's entry, on the volume as it is named by now.
-func (f *formation) registration() peers.Registration {
+// registration is this start's entry.
+func (f *formation) registration() peers.Registration { return consul.Registration(f.runtime()) }
+
+// runtime is what tells this start from others, with the volume as it is named by now.
+func (f *formation) runtime() statedir.Runtime {
 	rt := f.Runtime
 	rt.Volume = f.volume.Volume
-	return consul.Registration(rt)
+	return rt
 }

@@ -57,6 +57,8 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 		return o
 	}
 	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.cfg.RecordKey())
+	dns := f.askDNS(ctx, o.Record)
+	defer func() { _, _ = dns() }()
 	var all []peers.Peer
 	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.cfg.Service)
 	f.Agents.Answered(errors.Join(o.Record.Err, o.Peers.Err))
@@ -67,7 +69,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	f.lookForNamesakes(ctx, client, all, &o)
 	if f.self == "" {
 		if own, err := consul.Advertise(ctx, f.cfg, f.Agents.Addr); err == nil {
-			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.Port))
+			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.RegisteredPort()))
 		}
 	}
 	// The vote that a cluster waits for is that of a join under way on the volume on record.
@@ -79,7 +81,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	f.nameForeign(ctx, all)
 	switch r := o.Record.Value; r.State {
 	case peers.Absent:
-		o.DNS = f.strangersInDNS(ctx, all)
+		o.DNS = f.strangersInDNS(dns, all)
 		if f.failing.news("DNS and the catalog", overdue(o.Observation)) {
 			f.Log.Warn("DNS gives addresses that the catalog does not know, and has for the claim timeout (--claim-timeout, RMQ_CLAIM_TIMEOUT): going by the catalog alone. Look at what answers as DNS", "addresses", peers.SomeWith(o.DNS.Value.Addresses, ","))
 		}
@@ -142,10 +144,29 @@ func (f *formation) answers(ctx context.Context, address string) string {
 	return "takes connections"
 }
 
+// askDNS begins to look the service up where there is no record, and returns what waits for the
+// answer. A resolver that knows nothing of Consul takes seconds: meanwhile the catalog is read.
+func (f *formation) askDNS(ctx context.Context, record peers.Seen[peers.Record]) (answer func() ([]string, error)) {
+	if !record.Known() || record.Value.State != peers.Absent {
+		return func() ([]string, error) { return nil, nil }
+	}
+	var found []string
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		found, err = peers.Lookup(ctx, f.DNS, f.cfg.Service)
+	}()
+	return func() ([]string, error) {
+		<-done
+		return slices.Clone(found), err
+	}
+}
+
 // strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
 // failing is said and blocks nothing: it only ever adds caution, and for the claim timeout.
-func (f *formation) strangersInDNS(ctx context.Context, known []peers.Peer) peers.Seen[peers.InDNS] {
-	found, err := peers.Lookup(ctx, f.DNS, f.cfg.Service)
+func (f *formation) strangersInDNS(dns func() ([]string, error), known []peers.Peer) peers.Seen[peers.InDNS] {
+	found, err := dns()
 	if f.failing.news("DNS", err) {
 		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
 	}

@@ -3,6 +3,7 @@ package formation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -27,7 +28,7 @@ type around struct {
 	Err    error // not known, and why
 }
 
-// LookAround asks Consul once who is there.
+// LookAround asks Consul once who is there. A lone broker has nobody around.
 func LookAround(ctx context.Context, c config.Config, log *slog.Logger) (o around) {
 	o.me = c.Node
 	client, err := consul.New(c, log).Client(ctx)
@@ -37,7 +38,9 @@ func LookAround(ctx context.Context, c config.Config, log *slog.Logger) (o aroun
 	if err == nil {
 		o.record, _, err = peers.ReadRecord(ctx, client, c.RecordKey())
 	}
-	o.Err = err
+	if !errors.Is(err, consul.ErrSingle) {
+		o.Err = err
+	}
 	return o
 }
 

@@ -1,12 +1,14 @@
 package formation
 
 import (
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
 	"testing"
 	"time"
 
+	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/rabbitconf"
@@ -54,5 +56,12 @@ func TestWhoRuns(t *testing.T) {
 	}
 	if why := (around{Err: os.ErrDeadlineExceeded, peers: o.peers}).Mix(statedir.Versions{Version: rabbitconf.Version{Major: 4, Minor: 3}}, statedir.Versions{}); why != "" {
 		t.Error(why)
+	}
+}
+
+// A lone broker has nobody around: that is known, and nothing is doubtful for it.
+func TestLookAroundAlone(t *testing.T) {
+	if o := LookAround(t.Context(), config.Config{Single: true, Node: "a@b"}, slog.New(slog.DiscardHandler)); o.Err != nil || len(o.peers) > 0 {
+		t.Errorf("%+v", o)
 	}
 }

@@ -102,27 +102,44 @@ func blindness(getenv func(string) string, inetrc string) string {
 	return ""
 }
 
-// Down reports whether node, which does not answer, is down, and what was seen. registered
+// A Sight is what was seen of a node's life on its host.
+type Sight int
+
+const (
+	Unknown Sight = iota
+	Gone          // it is down
+	Listed        // epmd lists it, or something listens that may be it
+)
+
+// Down reports whether node, which does not answer, is down, and what was seen.
+func (w witness) Down(ctx context.Context, node string, registered []string) (down bool, seen string) {
+	is, seen := w.Look(ctx, node, registered)
+	return is == Gone, seen
+}
+
+// Look looks whether node, which does not answer, is down, and says what was seen. Registered
 // are the addresses (host:port) under which Consul's catalog has it: what listens there
 // may be the node under a name that is known elsewhere only.
-func (w witness) Down(ctx context.Context, node string, registered []string) (down bool, seen string) {
+func (w witness) Look(ctx context.Context, node string, registered []string) (is Sight, seen string) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	name, host, _ := strings.Cut(node, "@")
 	if err := rabbitconf.ValidNode(node); err != nil {
-		return false, "it is no node's name, and nobody can be asked about it"
+		return Unknown, "it is no node's name, and nobody can be asked about it"
 	}
 	if w.blind != "" {
-		return false, w.blind
+		return Unknown, w.blind
 	}
 	addrs, proof, err := w.lookUp(ctx, host, registered)
 	if err != nil {
-		return false, err.Error()
+		return Unknown, err.Error()
 	}
 	for _, ip := range addrs {
-		err := w.unlisted(ctx, ip, name)
-		if err != nil {
-			return false, err.Error()
+		switch err := w.unlisted(ctx, ip, name); {
+		case errors.Is(err, errListed):
+			return Listed, err.Error()
+		case err != nil:
+			return Unknown, err.Error()
 		}
 	}
 	if len(addrs) > 0 {
@@ -131,13 +148,13 @@ func (w witness) Down(ctx context.Context, node string, registered []string) (do
 	for _, addr := range registered {
 		ip, _, _ := net.SplitHostPort(addr)
 		if err := w.unlisted(ctx, ip, name); errors.Is(err, errListed) {
-			return false, err.Error() + ", where it is registered in Consul"
+			return Listed, err.Error() + ", where it is registered in Consul"
 		}
 		if listens(ctx, addr) {
-			return false, fmt.Sprintf("something listens at %s, where it is registered in Consul", addr)
+			return Unknown, fmt.Sprintf("something listens at %s, where it is registered in Consul", addr)
 		}
 	}
-	return true, proof
+	return Gone, proof
 }
 
 // lookUp returns the addresses of a host, as Erlang here would find them, or what shows
@@ -221,6 +238,28 @@ func epmdLists(ctx context.Context, addr, name string) (bool, error) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
 	return portOf(conn, name)
+}
+
+// DistPort asks epmd at addr (host:port) where the node of that name listens for other nodes; 0
+// where it has no such node, or does not say. The error is that of epmd, which does not answer.
+func DistPort(ctx context.Context, addr, name string) (port int, err error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if until, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(until)
+	}
+	listed, err := portOf(conn, name)
+	var at [2]byte // follows where it has one
+	if err != nil || !listed {
+		return 0, err
+	}
+	if _, err := io.ReadFull(conn, at[:]); err != nil {
+		return 0, fmt.Errorf("epmd lists %s, and does not say its port: %w", name, err)
+	}
+	return int(at[0])<<8 | int(at[1]), nil
 }
 
 // portOf asks epmd (PORT_PLEASE2_REQ): its answer is PORT2_RESP and 0, or another number where

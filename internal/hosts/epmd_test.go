@@ -20,6 +20,9 @@ func TestEpmd(t *testing.T) {
 		if listed, err := epmdLists(t.Context(), epmd, name); err != nil || listed != want {
 			t.Errorf("epmd lists %s: %t, %v", name, listed, err)
 		}
+		if port, err := DistPort(t.Context(), epmd, name); err != nil || port != map[bool]int{true: 25672}[want] {
+			t.Errorf("%s listens for other nodes at %d, %v", name, port, err)
+		}
 	}
 	// RabbitMQ registers with another epmd by itself, in its time. Until then what epmd says
 	// is not all there is to see.

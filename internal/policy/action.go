@@ -40,6 +40,10 @@ type (
 	// EndStop ends this node's server at once if it is stopping; otherwise [ErrNotStopping].
 	EndStop struct{}
 
+	// OpenGate tells the server, which began behind the gate, whom to join. [ErrNotKnown]: it
+	// had not been told before, and what it still reads may undo that. [ErrElder]: it was not told.
+	OpenGate struct{}
+
 	// FailJoin marks a volume on which a join is under way: it came to nothing.
 	FailJoin struct{}
 
@@ -118,6 +122,7 @@ func (Enroll) action()           {}
 func (WritePending) action()     {}
 func (StopServer) action()       {}
 func (EndStop) action()          {}
+func (OpenGate) action()         {}
 func (FailJoin) action()         {}
 func (ForgetMember) action()     {}
 func (JoinPeer) action()         {}
@@ -149,6 +154,10 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 	case WritePending:
 		if out.Err != nil && a.Pending.Role == Alone {
 			t.say(Error, "cannot mark the volume, so the server is left running", "err", out.Err)
+		}
+	case OpenGate:
+		if out.Err == nil && t.State.Join.KnewSince.IsZero() {
+			t.State.Join.KnewSince = t.Seen.Now
 		}
 	case FailJoin:
 		if out.Err != nil {

@@ -118,7 +118,7 @@ func (d *dice) record() peers.Record {
 func (d *dice) world() *world {
 	w := newWorld()
 	w.set.Version = pick(d, "3.10.8", "3.13.7", version, "4.3.6")
-	w.set.ForceBoot, w.set.Replaced = d.rare(), d.rare()
+	w.set.ForceBoot, w.set.Replaced, w.set.Gate = d.rare(), d.rare(), d.rare()
 	w.set.SurvivingQueues, w.set.OwnPartitionHandling = d.yes(), d.rare()
 	w.health = healthcheck.Result{State: pick(d, healthcheck.Critical, healthcheck.Warning, healthcheck.Passing, healthcheck.Passing), Reason: "answers"}
 	w.record, w.recordErr, w.index = d.record(), d.err(), uint64(d.next()%3)

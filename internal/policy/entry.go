@@ -44,6 +44,20 @@ func (e Entry) Reported(status string, sent time.Time) Entry {
 	return e
 }
 
+// Slept is the entry after two reports were apart by more than the TTL, by Consul's clock: the check
+// lapsed meanwhile, which the catalog does not say any more.
+func (e Entry) Slept(now time.Time) Entry {
+	e.Lapse = Lapse{Seen: true, Owed: true, EarnedAt: now}
+	return e
+}
+
+// Due reports whether Consul is to be told that status though nothing else is new: a TTL check needs
+// a word in a third of its TTL, so that two may be lost. A look that comes between two heartbeats
+// needs none.
+func (e Entry) Due(set Settings, status string, now time.Time) bool {
+	return e.Status != status || now.Sub(e.ReportedAt) >= set.TTL/3-set.Beat()/2
+}
+
 // NeverListed reports whether the agent takes reports and does not bring the entry into
 // the catalog.
 func (e Entry) NeverListed(now time.Time, beat time.Duration) bool {

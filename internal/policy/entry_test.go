@@ -192,7 +192,50 @@ func TestPresent(t *testing.T) {
 			t.Errorf("%+v: %t", c, got)
 		}
 	}
-	if (Membership{}).Standing() != peers.Blank || (Membership{VerifiedSince: began}).Standing() != peers.Serving {
-		t.Error("standing")
+}
+
+// A node takes its name by what it can show for it, whether the entrypoint or its
+// companion registers it first.
+func TestStanding(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		membership Membership
+		want       peers.Standing
+	}{
+		{Membership{}, peers.Blank},
+		{Membership{Role: Joining, ClusterID: "c"}, peers.Blank},
+		{Membership{Role: Member}, peers.Blank}, // adopted data, which has no marker
+		{Membership{Role: Member, ClusterID: "c"}, peers.Starting},
+		{Membership{Role: Member, ClusterID: "c", VerifiedSince: began}, peers.Serving},
+	} {
+		if got := (State{Membership: c.membership}).Standing(); got != c.want {
+			t.Errorf("%+v: %v, not %v", c.membership, got, c.want)
+		}
+	}
+	reported := State{Membership: Membership{Role: Member, ClusterID: "c"}, Entry: Entry{ReportedAt: began}}
+	if got := reported.Standing(); got != peers.Blank {
+		t.Errorf("once Consul took a report: %v", got)
+	}
+}
+
+// A report that says nothing new is sent once in a third of the TTL, however often the node is looked
+// at, and with each heartbeat of that length, though it is a little early.
+func TestReportIsDue(t *testing.T) {
+	for name, c := range map[string]struct {
+		interval, ago time.Duration
+		status        string
+		want          bool
+	}{
+		"with the next heartbeat":              {0, 5 * time.Second, Passing, true},
+		"with one that is early":               {0, 4 * time.Second, Passing, true},
+		"with a look between two":              {0, 2 * time.Second, Passing, false},
+		"with another status":                  {0, 0, Warning, true},
+		"with short heartbeats, in their time": {time.Second, 4500 * time.Millisecond, Passing, true},
+		"with short heartbeats, before that":   {time.Second, 4 * time.Second, Passing, false},
+	} {
+		set := Settings{TTL: ttl, Interval: c.interval}
+		if got := (Entry{Status: Passing, ReportedAt: began}).Due(set, c.status, began.Add(c.ago)); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }

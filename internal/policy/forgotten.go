@@ -27,7 +27,7 @@ func forgottenByHand(t *turn) Verdict {
 	runOnRecord := without(v.Running, func(n string) bool { _, on := r.Members[n]; return !on })
 	first := len(runOnRecord) > 0 && slices.Min(runOnRecord) == t.Node
 	for _, m := range r.Names() {
-		beating := slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating })
+		beating := slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Alive() })
 		if m == t.Node || slices.Contains(v.Members, m) || beating || r.Joining[m] != "" || r.NeverVerified(m) {
 			continue
 		}

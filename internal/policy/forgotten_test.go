@@ -44,6 +44,7 @@ func TestForgottenByHand(t *testing.T) {
 				!w.record.Returns("c", "vc") && w.record.Refuses("c", "another", "") == "", "who may come back", w.logged("RabbitMQ was made to forget a member by hand*member c volume vc"), "the log does not say so")
 		}},
 		{"its entry has lapsed", lacks(func(w *world) { p := beats("c"); p.Beating = false; w.listed(passes("b"), p) }), off, nil},
+		{"its agent is not reached any more", lacks(func(w *world) { p := beats("c"); p.AgentFailed = true; w.listed(passes("b"), p) }), off, nil},
 		{"published by somebody else", lacks(func(w *world) { w.record.Members["c"] = "" }), off, nil},
 		{"just now", lacks(func(w *world) { w.s.Neighbours.UnlistedSince = nil }), quiet + well, kept(true)},
 		{"for two beats", lacks(func(w *world) { w.s.Neighbours.UnlistedSince["c"] = began.Add(-2 * ttl / 3) }), quiet + well, nil},
@@ -71,6 +72,15 @@ func TestForgottenByHand(t *testing.T) {
 			w.record = formed("a,b,c").ForgottenByHand("c", began.Add(-time.Hour)).By("c", "a")
 			w.judged(viewOf("a,b,c", "a,b,c"))
 		}, quiet + "WriteRecord(a running member, which RabbitMQ had been made to forget: added c); " + well, func(w *world) string { return check(w.on("a,b,c"), "it is off the record") }},
+		{"one that forget took for dead runs", func(w *world) {
+			w.record = formed("a,b,c").ForgottenByOrder("c", "told to", began.Add(-time.Hour)).By("c", "b, rmq-entrypoint forget, on host h")
+			w.judged(viewOf("a,b,c", "a,b,c"))
+		}, quiet + "WriteRecord(a running member, which RabbitMQ had been made to forget: added c); " + well, func(w *world) string { return check(w.on("a,b,c"), "it is off the record") }},
+		{"this one, which forget took for cut off, serves alone", func(w *world) {
+			w.record = formed("a,b,c").ForgottenByOrder("a", "told to", began.Add(time.Second)).By("a", "b, rmq-entrypoint forget --force, on host h")
+			w.judged(viewOf("a,b,c", "a"))
+			w.s.Membership.Verified = false
+		}, anew + no + "a was taken off cluster id on * by b, rmq-entrypoint forget --force, on host h (told to)*", nil},
 		{"this one joined again by hand", func(w *world) {
 			w.record = formed("a,b,c").ForgottenByHand("a", began.Add(-time.Hour)).By("a", "b")
 			w.s.Membership.Verified = false

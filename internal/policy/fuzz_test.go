@@ -217,11 +217,15 @@ func (w *world) forbidden(v Verdict) string {
 		return check(phase == Serving, "RabbitMQ does not serve", w.health.State != healthcheck.Critical || a.Revive, "its check fails", !a.Revive || known, "the record is unknown")
 	case EndStop:
 		return check(phase == Stopped && w.now.Sub(w.s.Server.StoppedAt) >= 12*time.Second, "it may come to the end of its stop")
+	case OpenGate:
+		return w.behindTheGate(m, phase)
 	case FailJoin:
 		return check(m.Role == Joining && phase != Serving, "only a joiner that does not serve gives up")
 	case StopServer:
 		_, on := r.Members["a"]
 		switch {
+		case v.Rule == "gate":
+			return w.behindTheGate(m, phase)
 		case strings.HasPrefix(v.Rule, "join"):
 			return check(m.Role == Joining && phase != Serving, "only a joiner that does not serve gives up")
 		case v.Rule == "leaving" && w.volume.Maintenance.Value.Done: // the volume says so, whatever the record does
@@ -266,6 +270,12 @@ func (w *world) forbidden(v Verdict) string {
 		return check(m.Role == Member && w.volume.CarryOn.Value != nil, "nobody ordered it")
 	}
 	return ""
+}
+
+// behindTheGate is what a server must be that is told whom to join, or stopped for it.
+func (w *world) behindTheGate(m Membership, phase Phase) string {
+	data := w.volume.Database
+	return check(w.set.Gate, "it did not begin behind the gate", phase == Booting && m.Role != Member, "it is a member, or serves", data.Err == nil && !data.Value, "it may have data")
 }
 
 // sayAll reports whether this node and, of the members on record, a majority were heard in this beat to be in that

@@ -1,12 +1,57 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"rmq-entrypoint/peers"
 )
+
+// heldFor is for how long a server may know whom to join and look for others all the same: a try
+// takes about 2 s.
+const heldFor = time.Minute
+
+// gate tells a server that began behind the gate whom to join, until it has data. A seed founds by
+// its claim alone, which somebody else may have taken over meanwhile. A joiner that is still alone
+// after a while may not read what it is told: its restart has that in its files.
+func gate(t *turn) Verdict {
+	data := t.Seen.Volume.Database
+	if !t.Gate || data.Err != nil || data.Value || t.State.Membership.Role == Member || did[StopServer](t).Done {
+		return Verdict{}
+	}
+	if t.State.Membership.Role == Seeding {
+		switch r, q, err := t.record(); {
+		case q != nil:
+			return ask(*q)
+		case err != nil:
+			return Verdict{}
+		case r.State != peers.Forming || r.Claim != t.State.Membership.Claim:
+			return startsAnew(t, "the founding on record is not the one that it claimed")
+		}
+	}
+	told := did[OpenGate](t)
+	switch own := t.Seen.Nodes[t.Node].View; {
+	case !told.Done:
+		return do(OpenGate{})
+	case errors.Is(told.Err, ErrElder):
+		return startsAnew(t, told.Err.Error())
+	case t.State.Join.KnewSince.IsZero(), t.Seen.Now.Sub(t.State.Join.KnewSince) < heldFor:
+		return Verdict{}
+	case !own.Asked:
+		return ask(Question{What: AskView, Node: t.Node, Within: t.TTL / 2})
+	case len(own.Value.Members) != 1: // it joins, or cannot say
+		return Verdict{}
+	}
+	return startsAnew(t, fmt.Sprintf("it was told whom to join, and has not begun to within %s", heldFor))
+}
+
+// startsAnew stops a server that has no data.
+func startsAnew(t *turn, why string) Verdict {
+	t.say(Error, "stopping the server, its restart decides afresh: "+why, "last_word", t.State.Server.LastStatus)
+	return finish(StopServer{})
+}
 
 // joinTimeout stops a joiner that has not got ready in time. Timeouts never apply to a
 // node with data.
@@ -116,7 +161,8 @@ func votesInVain(t *turn) (bool, *Question) {
 		case me.Err != nil && len(me.Value.Members) == 0: // not yet, or between two attempts
 			return false, nil
 		}
-		return t.State.Join.stalled(len(me.Value.Members) == 1, t.Seen.Now, len(t.Seen.Did) == 0), nil
+		first := len(without(t.Seen.Did, func(o Outcome) bool { _, gate := o.Action.(OpenGate); return gate })) == 0 // with each beat
+		return t.State.Join.stalled(len(me.Value.Members) == 1, t.Seen.Now, first), nil
 	}
 	return false, nil
 }

@@ -9,6 +9,69 @@ import (
 	"rmq-entrypoint/peers"
 )
 
+// A server that began behind the gate is told whom to join with each heartbeat until it has data, and stopped when it
+// knows and does not look for them.
+func TestGate(t *testing.T) {
+	t.Parallel()
+	gated := func(f func(*world)) func(*world) {
+		return func(w *world) {
+			w.boots(Joining)
+			w.set.Gate, w.s.Join.Deadline, w.s.Server.Started = true, began.Add(time.Minute), began
+			w.listed()
+			if f != nil {
+				f(w)
+			}
+		}
+	}
+	knew := func(since time.Time) func(*world) string {
+		return func(w *world) string { return check(w.s.Join.KnewSince.Equal(since), fmt.Sprintf("%+v", w.s.Join)) }
+	}
+	alone := peers.View{Members: list("a"), Khepri: true}
+	claimed := peers.Record{State: peers.Forming, Seed: "a", Claim: "claim", Members: volumes("a")}
+	const word, asks = "critical: Startup in progress", "OpenGate; ask view a within 7.5s; "
+	long := func(w *world) {
+		w.s.Join.KnewSince = began.Add(-heldFor)
+		w.views["a"] = Answer(alone, errNot)
+	}
+	seeds := func(r peers.Record) func(*world) {
+		return gated(func(w *world) {
+			w.s.Membership.Role, w.s.Membership.Claim, w.record = Seeding, "claim", r
+		})
+	}
+	anew := func(why string) func(*world) string {
+		return func(w *world) string {
+			return check(w.logged("stopping the server, its restart decides afresh: "+why+"*"), "the log does not say it")
+		}
+	}
+	other := claimed
+	other.Claim = "another"
+	run(t, []row{
+		{"first told", gated(func(w *world) { w.fails["OpenGate"] = ErrNotKnown }), "OpenGate; " + word, knew(Never)},
+		{"it knows", gated(nil), "OpenGate; " + word, knew(began)},
+		{"it has known for a while", gated(func(w *world) { long(w); w.s.Join.KnewSince = began.Add(time.Second - heldFor) }), "OpenGate; " + word, knew(began.Add(time.Second - heldFor))},
+		{"it has known for long", gated(long), asks + "StopServer!; " + word, anew("it was told whom to join, and has not begun to within 1m0s")},
+		{"and joins", gated(func(w *world) {
+			long(w)
+			w.views["a"] = Answer(peers.View{Members: list("a,b"), Khepri: true}, errNot)
+		}), asks + word, nil},
+		{"and cannot be asked", gated(func(w *world) { long(w); w.views["a"] = Answer(peers.View{}, errNot) }), asks + word, nil},
+		{"and does not stop", gated(func(w *world) { long(w); w.fails["StopServer"] = errNot }), asks + "StopServer!; " + word, nil},
+		{"it cannot be told", gated(func(w *world) { w.fails["OpenGate"] = errNot }), "OpenGate; " + word, knew(Never)},
+		{"it is the elder", gated(func(w *world) { w.fails["OpenGate"] = ErrElder }), "OpenGate; StopServer!; " + word, func(w *world) string {
+			return check(w.logged("stopping the server, its restart decides afresh: "+ErrElder.Error()+"*"), "the log does not say it", w.s.Join.KnewSince.IsZero(), "it is taken to know")
+		}},
+		{"it has data", gated(func(w *world) { long(w); w.volume.Database.Value = true }), "ask record; ask catalog; " + word + "*", nil},
+		{"whether it has data is unknown", gated(func(w *world) { long(w); w.volume.Database.Err = errNot }), word, nil},
+		{"it is a member", gated(func(w *world) { long(w); w.s.Membership.Role = Member }), "ask record; ask catalog; " + word + "*", nil},
+		{"there was no gate", gated(func(w *world) { long(w); w.set.Gate = false }), word, nil},
+		{"a seed whose claim stands", seeds(claimed), "ask record; OpenGate; " + word, knew(began)},
+		{"a seed whose claim was taken over", seeds(other), "ask record; StopServer!; " + word, anew("the founding on record is not the one that it claimed")},
+		{"a seed beside a cluster", seeds(formed("b")), "ask record; StopServer!; " + word, anew("the founding on record is not the one that it claimed")},
+		{"a seed without a record", seeds(peers.Record{}), "ask record; StopServer!; " + word, anew("the founding on record is not the one that it claimed")},
+		{"a seed whose record cannot be read", func(w *world) { seeds(claimed)(w); w.recordErr = errNot }, "ask record; " + word, knew(Never)},
+	})
+}
+
 // A joiner gives up when it is late, or where the cluster counts it in and has no leader without it, but not at once: it
 // may be about to vote.
 func TestJoinFails(t *testing.T) {
@@ -20,7 +83,7 @@ func TestJoinFails(t *testing.T) {
 	joins := func(looks int, since time.Time, view peers.View, led Fact[bool], mine Fact[peers.View]) func(*world) {
 		return func(w *world) {
 			w.boots(Joining)
-			w.s.Join = Join{began.Add(time.Minute), since, looks}
+			w.s.Join = Join{Deadline: began.Add(time.Minute), StalledSince: since, StalledLooks: looks}
 			w.listed(passes("b"))
 			w.views["b"], w.leaders["b"], w.views["a"] = Answer(view, nil), led, mine
 			if view.ClusterID == "" {

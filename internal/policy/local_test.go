@@ -19,7 +19,7 @@ func few(members, running, connected string) peers.View {
 // and nobody else.
 func TestLocal(t *testing.T) {
 	t.Parallel()
-	const managed, view, leader = "ask managed within 1s; ", "ask view a within 3s; ", "ask leader a within 3s; "
+	const managed, view, leader = "ask managed within 1s; ", "ask view a within 3s; ", "ask leader a within 4s; "
 	no, yes := Answer(false, nil), Answer(true, nil)
 	led := func(w *world, f Fact[bool], before bool) { w.leaders["a"], w.s.Neighbours.LeaderMissing = f, before }
 	for _, r := range []row{

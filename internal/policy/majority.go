@@ -93,7 +93,7 @@ func quorumLostMnesia(t *turn, r peers.Record) (loss quorumLoss, q *Question, er
 			return loss, q, err
 		}
 		for _, m := range r.Names() {
-			if m != t.Node && !slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating && !p.Passing }) {
+			if m != t.Node && !slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Alive() && !p.Passing }) {
 				return loss, nil, nil
 			}
 		}

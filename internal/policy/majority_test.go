@@ -32,7 +32,7 @@ func TestMajorityLost(t *testing.T) {
 		paused  bool
 		on      string
 		gone    map[string]peers.Gone
-		up      string // members that beat, with ! those that pass
+		up      string // members that beat, with ! those that pass, with ? those whose agent is not reached
 		says    string // "": nothing
 		lost    string // force-boot is offered without these
 		given   bool   // the order is given without asking anybody
@@ -67,6 +67,7 @@ func TestMajorityLost(t *testing.T) {
 		{name: "paused, and no majority ever", version: mnesia, members: "a,b,c", paused: true, on: "a", gone: gone(blank, "b", "c"), says: lost + "b, c*" + offer, lost: "b,c"},
 		{name: "paused, a majority may come", version: mnesia, members: "a,b,c", paused: true, on: "a,b", gone: gone(blank, "c"), up: "b"},
 		{name: "Mnesia cannot be asked", version: mnesia, on: "a", gone: gone(blank, "b", "c")},
+		{name: "another copy's agent is not reached", version: mnesia, members: "a,b,c", waits: "b,c", on: "a,b", gone: gone(blank, "c"), up: "b?"},
 		{name: "another copy serves", version: mnesia, members: "a,b,c", waits: "b,c", on: "a,b", gone: gone(blank, "c"), up: "b!"},
 		{name: "another copy is not started", version: mnesia, members: "a,b,c", waits: "b,c", on: "a,b", gone: gone(blank, "c")},
 		{name: "another copy waits, too", version: mnesia, members: "a,b,c", waits: "b,c", on: "a,b", gone: gone(blank, "c"), up: "b", lost: "c",
@@ -103,6 +104,10 @@ func TestMajorityLost(t *testing.T) {
 			for _, n := range list(tc.up) {
 				if n, passing := strings.CutSuffix(n, "!"); passing {
 					up = append(up, passes(n))
+				} else if n, unheard := strings.CutSuffix(n, "?"); unheard {
+					p := beats(n)
+					p.AgentFailed = true
+					up = append(up, p)
 				} else {
 					up = append(up, beats(n))
 				}
@@ -201,6 +206,7 @@ func TestWaitsForMembers(t *testing.T) {
 			return check(w.logged("not ready yet*RabbitMQ may wait"), "the log does not say it")
 		}},
 		{"its check lapsed", boots("4.3.6", "a,b", peers.Peer{Node: "b"}), "ask record; ask catalog; " + progress + "; RabbitMQ may wait for members that are not up: b", nil},
+		{"its agent is not reached any more", boots("4.3.6", "a,b", peers.Peer{Node: "b", Beating: true, Entry: peers.Entry{AgentFailed: true}}), "ask record; ask catalog; " + progress + "; RabbitMQ may wait for members that are not up: b", nil},
 		{"not for long", func(w *world) { boots("4.3.6", "a,b")(w); w.s.Server.Started = began.Add(-30 * time.Second) }, "ask record; ask catalog; " + progress + "; RabbitMQ may wait*", func(w *world) string {
 			return check(!w.logged("not ready yet"), "the log says it")
 		}},

@@ -26,7 +26,9 @@ func membership(t *turn) Verdict {
 		return v
 	}
 	wiped := m.Role == Joining && (!m.New || t.SurvivingQueues && !t.Adopted) // or new, where replicas are ours to grow
-	if old := t.Seen.Volume.Marker; wiped || old.Err == nil && old.Value != nil && old.Value.Regrow {
+	// A marker that cannot be read may say that replicas are to be brought back: growing looks first.
+	old := t.Seen.Volume.Marker
+	if wiped || old.Err == nil && old.Value != nil && old.Value.Regrow || old.Err != nil && t.SurvivingQueues && !t.Adopted {
 		t.State.Upkeep.GrowTries = growTries
 	}
 	since := m.VerifiedSince
@@ -153,7 +155,9 @@ func (t *turn) writes() (n int) {
 // found announces the cluster that this seed founded.
 func found(t *turn, r peers.Record) (bool, Verdict) {
 	// Members of a cluster whose record Consul lost get a heartbeat to say so first, of the
-	// longest that they may be set to, and what it takes them to ask RabbitMQ who they are.
+	// longest that they may be set to, and what it takes them to ask RabbitMQ who they are. That a
+	// companion watches for the loss makes it sooner as a rule, and is nothing to rely on: behind a
+	// client agent that lives on, whose servers came back empty, nobody hears of it.
 	if left := t.TTL/3 + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
 		_, v := unproven(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		v.Again = left

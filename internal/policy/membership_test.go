@@ -60,6 +60,7 @@ func TestSeed(t *testing.T) {
 			return check(maps.Equal(w.record.Members, map[string]string{"a": "va", "b": "", "c": ""}), fmt.Sprint(w.record.Members))
 		}},
 		{"too soon", func(w *world) { seed(w); w.s.Server.Started = began.Add(-6 * time.Second) }, anew + no + "giving members of an earlier cluster 2s more to speak, again after 2s", nil},
+		{"soon enough", func(w *world) { seed(w); w.s.Server.Started = began.Add(-8 * time.Second) }, founded, nil},
 		{"RabbitMQ does not run", func(w *world) { seed(w); w.known(viewOf("a", "")) }, anew + no + "RabbitMQ does not list this node as running", nil},
 		{"somebody beats", func(w *world) { other(w, alive) }, anew + waits, func(w *world) string {
 			return check(w.record.State == peers.Forming, "it is announced", w.logged("not verified*announcing no cluster*consul services deregister -id=rabbitmq-x"), "no way out")
@@ -141,6 +142,11 @@ func TestMembership(t *testing.T) {
 			return member(w) + check(len(w.record.Joining) == 0 && len(w.record.Unverified) == 0, fmt.Sprintf("%+v", w.record)) + tries(growTries)(w)
 		}},
 		{"one with replicas to be brought back", and(is(Member, formed("a,b,c")), func(w *world) { w.volume.Marker.Value = &Marker{Regrow: true} }), anew + enrolled, tries(growTries)},
+		{"whether there are some is unknown", and(is(Member, formed("a,b,c")), func(w *world) { w.set.SurvivingQueues = true; w.volume.Marker = peers.Seen[*Marker]{Err: errNot} }), anew + enrolled, tries(growTries)},
+		{"the same in an adopted cluster", and(is(Member, formed("a,b,c")), func(w *world) {
+			w.set.SurvivingQueues, w.set.Adopted = true, true
+			w.volume.Marker = peers.Seen[*Marker]{Err: errNot}
+		}), anew + enrolled, tries(0)},
 		{"one without", and(is(Member, formed("a,b,c")), func(w *world) { w.volume.Marker.Value = &Marker{} }), anew + enrolled, tries(0)},
 		{"of another version", is(Member, func() peers.Record { r := formed("a,b,c"); r.Versions = nil; return r }()), anew + "WriteRecord(on record with RabbitMQ 4.0.5); " + enrolled, func(w *world) string {
 			return check(w.record.Versions["a"] == version, "not said")

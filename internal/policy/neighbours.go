@@ -15,7 +15,7 @@ func noMajority(t *turn) Verdict {
 	n.Newcomers = nil
 	others, _, _ := t.others()
 	for _, p := range others {
-		if p.Beating && p.ClusterID == "" && slices.Contains(v.Members, p.Node) && !slices.Contains(v.Running, p.Node) {
+		if p.Alive() && p.ClusterID == "" && slices.Contains(v.Members, p.Node) && !slices.Contains(v.Running, p.Node) {
 			n.Newcomers = append(n.Newcomers, p.Node)
 		}
 	}
@@ -102,7 +102,8 @@ func unseenMembers(t *turn) Verdict {
 }
 
 // noLeader: by count too few run to decide, because one that joins may not have its vote,
-// and RabbitMQ itself finds no leader. An election shows at one look alone.
+// and RabbitMQ itself finds no leader. An election shows at one look alone. A look that comes to
+// nothing leaves what was known.
 func noLeader(t *turn) Verdict {
 	v, n := t.State.View, &t.State.Neighbours
 	if !v.Khepri || 2*len(v.Running) > len(v.Members) {
@@ -111,11 +112,21 @@ func noLeader(t *turn) Verdict {
 	}
 	leader := t.Seen.Nodes[t.Node].Leader
 	if !leader.Asked {
-		return ask(Question{What: AskLeader, Node: t.Node, Within: t.TTL / 5})
+		return ask(Question{What: AskLeader, Node: t.Node, Within: t.leaderWithin()})
+	}
+	if leader.Err != nil {
+		if f := t.State.Fault; f.Reason != "" && f.Reason == n.StandsStill {
+			return unknown(t, leader.Err)
+		}
+		return Verdict{}
 	}
 	before := n.LeaderMissing
-	if n.LeaderMissing = leader.Known() && !leader.Value; !before || !n.LeaderMissing {
+	if n.LeaderMissing = !leader.Value; !before || !n.LeaderMissing {
 		return Verdict{}
 	}
 	return stands(t, "no leader: "+t.fewRun())
 }
+
+// leaderWithin is enough for the answer "none", which RabbitMQ takes 2 s for, and for the start of
+// an Erlang VM before it.
+func (t *turn) leaderWithin() time.Duration { return min(max(t.TTL/5, 4*time.Second), t.TTL/2) }

@@ -24,12 +24,12 @@ func TestNeighbours(t *testing.T) {
 	unseen := func(w *world, since map[string]time.Time) { w.s.Neighbours.UnseenSince = since }
 	newcomer := passes("c")
 	newcomer.ClusterID, newcomer.Passing = "", false
-	silent := newcomer
-	silent.Beating = false
+	silent, cutOff := newcomer, newcomer
+	silent.Beating, cutOff.AgentFailed = false, true
 	no, yes := Answer(false, nil), Answer(true, nil)
 	leader := func(w *world, f Fact[bool], before bool) { w.leaders["a"], w.s.Neighbours.LeaderMissing = f, before }
 	const noQuorum = "critical: no majority: of the members "
-	const askLeader = quiet + "ask leader a within 3s; "
+	const askLeader = quiet + "ask leader a within 4s; "
 	run(t, []row{
 		{"all run", func(w *world) {}, quiet + "passing: answers", func(w *world) string {
 			return check(len(w.s.Neighbours.UnseenSince) == 0, "members are unseen")
@@ -42,6 +42,7 @@ func TestNeighbours(t *testing.T) {
 		{"one of two is down", func(w *world) { sees(w, true, "a,b", "a") }, quiet + noQuorum + "a, b only a run", nil},
 		{"a newcomer votes before it runs", func(w *world) { sees(w, true, "a,c", "a", newcomer); leader(w, yes, false) }, askLeader + "passing: answers", nil},
 		{"a newcomer that is silent", func(w *world) { sees(w, true, "a,c", "a", silent) }, quiet + noQuorum + "*", nil},
+		{"a newcomer whose agent is not reached", func(w *world) { sees(w, true, "a,c", "a", cutOff) }, quiet + noQuorum + "*", nil},
 		{"a newcomer that RabbitMQ does not know", func(w *world) { sees(w, true, "a,b", "a", newcomer) }, quiet + noQuorum + "*", nil},
 		{"a newcomer that runs counts once", func(w *world) { sees(w, true, "a,b,c,d", "a,c", newcomer) }, quiet + noQuorum + "*", nil},
 		{"a member that beats is none", func(w *world) { sees(w, true, "a,c", "a", beats("c")) }, quiet + noQuorum + "*", nil},
@@ -54,9 +55,24 @@ func TestNeighbours(t *testing.T) {
 		{"a leader again", func(w *world) { sees(w, true, "a,c", "a", newcomer); leader(w, yes, true) }, askLeader + "passing: answers", func(w *world) string {
 			return check(!w.s.Neighbours.LeaderMissing, "it is still missing")
 		}},
-		{"whether there is one is unknown", func(w *world) { sees(w, true, "a,c", "a", newcomer); leader(w, Answer(false, errNot), true) }, askLeader + "passing: answers", func(w *world) string {
+		{"whether there is one is unknown", func(w *world) { sees(w, true, "a,c", "a", newcomer); leader(w, Answer(false, errNot), false) }, askLeader + "passing: answers", func(w *world) string {
 			return check(!w.s.Neighbours.LeaderMissing, "unknown is no")
 		}},
+		{"it is unknown after one look without", func(w *world) { sees(w, true, "a,c", "a", newcomer); leader(w, Answer(false, errNot), true) }, askLeader + "passing: answers", func(w *world) string {
+			return check(w.s.Neighbours.LeaderMissing, "what was seen is forgotten")
+		}},
+		{"it is unknown after two", func(w *world) {
+			sees(w, true, "a,c", "a", newcomer)
+			leader(w, Answer(false, errNot), true)
+			w.s.Fault, w.s.Neighbours.StandsStill = Fault{Reason: "no leader: x"}, "no leader: x"
+		}, askLeader + "critical: no leader: x (not looked at again: *)", func(w *world) string {
+			return check(w.s.Fault.Reason != "", "it is not kept")
+		}},
+		{"it is unknown, and something else was wrong", func(w *world) {
+			sees(w, true, "a,c", "a", newcomer)
+			leader(w, Answer(false, errNot), true)
+			w.s.Fault, w.s.Neighbours.StandsStill = Fault{Reason: "a fault"}, "no leader: x"
+		}, askLeader + "passing: answers", nil},
 		{"a majority runs, and there was none", func(w *world) { leader(w, no, true) }, quiet + "passing: answers", func(w *world) string {
 			return check(!w.s.Neighbours.LeaderMissing, "it is still missing")
 		}},

@@ -31,6 +31,8 @@ type Observation struct {
 
 	Record  Fact[Record]
 	Catalog Fact[[]peers.Peer]       // this node's own entries too
+	Kept    bool                     // one of the two was read in an earlier beat
+	Fresh   bool                     // they are to be read in this one
 	Managed Fact[[]healthcheck.Node] // by the management port: has anything moved?
 	Waits   Fact[Waits]
 	Queues  Fact[int]
@@ -136,6 +138,7 @@ type What string
 const (
 	AskRecord  What = "record"  // Consul's leader; fills Record
 	AskCatalog What = "catalog" // Consul's leader; fills Catalog
+	AskAfresh  What = "afresh"  // nobody yet: what was kept is dropped, see Observation.Afresh
 	AskManaged What = "managed" // this node's management port; fills Managed
 	AskView    What = "view"    // RabbitMQ on Node; fills Nodes[Node].View
 	AskCheck   What = "check"   // AMQP, where RabbitMQ says that it listens; fills Health and Rechecked
@@ -151,6 +154,7 @@ type Question struct {
 	Node    string
 	Address string
 	Within  time.Duration // so that no beat costs the TTL; 0: as long as it takes
+	Kept    bool          // unless all is to be fresh, what an earlier beat read will do, while a blocking query stands that tells of a change
 }
 
 func ask(q Question) Verdict { return Verdict{Ask: &q} }
@@ -161,6 +165,12 @@ var (
 	ErrChanged = errors.New("another node changed the record first, looking again")
 	// ErrNoAnswer: the order may have been heard.
 	ErrNoAnswer = errors.New("no answer")
+	// ErrNotKnown: the server had not been told whom to join before.
+	ErrNotKnown = errors.New("the server was not told before")
+
+	// ErrElder: RabbitMQ would have the others join this node.
+	ErrElder = errors.New("the elder node joins none")
+
 	// ErrNotStopping: the server is not on its way to its end.
 	ErrNotStopping = errors.New("the server is not stopping")
 	// ErrCommandRuns: an operator's command has begun to work on the node.

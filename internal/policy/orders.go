@@ -124,7 +124,11 @@ func (t *turn) membersToForget(r peers.Record) (names []string) {
 		return nil
 	}
 	for _, m := range v.Members {
-		if g := r.Gone[m]; g.Left && r.HasLeft(m, g.Volume) && !slices.Contains(v.Running, m) && t.goneFor(m, g) > leaveGrace {
+		g := r.Gone[m]
+		_, back := r.Members[m]
+		// Of one that was published by others, the volume is not known.
+		off := !back && g.Left && (g.Forgotten || r.HasLeft(m, g.Volume))
+		if off && !slices.Contains(v.Running, m) && t.goneFor(m, g) > leaveGrace {
 			names = append(names, m)
 		}
 	}

@@ -170,6 +170,8 @@ func TestMembersToForget(t *testing.T) {
 	t.Parallel()
 	long, now := began.Add(-2*leaveGrace), began
 	r := formed("a,b,c,d")
+	both := r.ForgottenByOrder("c", "", long)
+	both.Members = r.Members
 	for _, c := range []struct {
 		name          string
 		r             peers.Record
@@ -185,6 +187,9 @@ func TestMembersToForget(t *testing.T) {
 		{"to the second", r.Left("c", "", began.Add(-leaveGrace)), "a,b,c,d", "a,b,d", "a", ""},
 		{"it runs", r.Left("c", "", long), "a,b,c,d", "a,b,c,d", "a", ""},
 		{"forgotten", r.Left("c", "", long), "a,b,d", "a,b,d", "a", ""},
+		{"its forgetting was interrupted", r.ForgottenByOrder("c", "", long), "a,b,c,d", "a,b,d", "a", "c"},
+		{"its forgetting was interrupted, its volume is not known", r.With("c", "").ForgottenByOrder("c", "", long), "a,b,c,d", "a,b,d", "a", "c"},
+		{"and it is on record again", both, "a,b,c,d", "a,b,d", "a", ""},
 		{"came up blank", r.Without("c", "", long), "a,b,c,d", "a,b,d", "a", ""},
 		{"came back", r.Left("c", "", long).With("c", "vnew"), "a,b,c,d", "a,b,d", "a", ""},
 		{"nobody runs", r.Left("c", "", long), "a,b,c,d", "", "a", ""},

@@ -12,7 +12,7 @@
 //		if ctx.Err() != nil && !v.Finish {
 //			return // an event knows better
 //		}
-//		if v.Ask != nil {
+//		if v.Ask != nil { // AskAfresh: seen = seen.Afresh()
 //			look(&seen, *v.Ask) // fills what was asked for; v.State and v.Log are dropped
 //			continue
 //		}
@@ -148,6 +148,7 @@ var phases = map[Phase]phase{
 		{"carryOnOrder", carryOnOrder},
 		{"maintenance", maintenance},
 		{"leaving", leaving},
+		{"gate", gate},
 		{"joinTimeout", joinTimeout},
 		{"joinStalled", joinStalled},
 		{"waitsForMembers", waitsForMembers},
@@ -171,8 +172,16 @@ var phases = map[Phase]phase{
 // Decide returns what to ask or to do next, or the word on the node. It changes none of
 // its arguments, and the same ones give the same verdict.
 func Decide(set Settings, s State, seen Observation) Verdict {
-	t := &turn{Settings: set, State: s, Seen: seen, out: seen.Volume.Maintenance.Value != nil}
-	p := phases[s.Server.Phase]
+	v := decide(set, s, seen)
+	if seen.Kept && v.Ask == nil && !v.stands(s) {
+		v = Verdict{Rule: v.Rule, Ask: &Question{What: AskAfresh}}
+	}
+	return v
+}
+
+func decide(set Settings, s State, seen Observation) Verdict {
+	t := &turn{Settings: set, State: s, Seen: seen, out: seen.Volume.Maintenance.Value != nil, keeps: s.settled()}
+	p := set.phases()[s.Server.Phase]
 	if t.State.Server.Phase != Stopped {
 		t.State.Majority.Lost = nil
 	}
@@ -254,6 +263,7 @@ type turn struct {
 	log    []Line
 	out    bool // of service, by an operator's order
 	sought bool // this node's entry was looked for in the catalog
+	keeps  bool // what an earlier beat read of record and catalog will do, unless they are to be fresh
 }
 
 func (t *turn) verdict(v Verdict) Verdict {
@@ -273,7 +283,7 @@ func (t *turn) once(what, why string) {
 // record returns the record, or the question for it.
 func (t *turn) record() (Record, *Question, error) {
 	if !t.Seen.Record.Asked {
-		return Record{}, &Question{What: AskRecord}, nil
+		return Record{}, &Question{What: AskRecord, Kept: t.keeps}, nil
 	}
 	return t.Seen.Record.Value, nil, t.Seen.Record.Err
 }
@@ -281,7 +291,7 @@ func (t *turn) record() (Record, *Question, error) {
 // others returns the entries of other nodes, or the question for them.
 func (t *turn) others() ([]peers.Peer, *Question, error) {
 	if !t.Seen.Catalog.Asked {
-		return nil, &Question{What: AskCatalog}, nil
+		return nil, &Question{What: AskCatalog, Kept: t.keeps}, nil
 	}
 	return without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == t.Node }), nil, t.Seen.Catalog.Err
 }

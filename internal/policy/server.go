@@ -14,6 +14,7 @@ type Event struct {
 	Ready    bool    // what closed before is history, and the node is to be verified
 	Withdraw bool    // the node from Consul
 	Why      string  // the server stopped
+	Runs     bool    // the server of a seed is heard for the first time: others may boot, being younger
 	Mark     *Marker // to be written afterwards: until now this volume served
 }
 
@@ -44,8 +45,9 @@ func Heard(set Settings, s State, text string, now time.Time) (State, Event) {
 	case stopping:
 		return stopped(set, s, cmp.Or(word, "stopping"), now)
 	}
-	s.Server.LastStatus = cmp.Or(word, s.Server.LastStatus)
-	return s, Event{}
+	first := word != "" && s.Server.Phase == Booting && !s.Server.Heard
+	s.Server.LastStatus, s.Server.Heard = cmp.Or(word, s.Server.LastStatus), s.Server.Heard || word != ""
+	return s, Event{Runs: first && s.Membership.Role == Seeding}
 }
 
 // Closed is what the end of the check's connection makes of the state.
@@ -112,6 +114,9 @@ func stopHangs(t *turn) Verdict {
 func servesUnheard(t *turn) Verdict {
 	server := &t.State.Server
 	if t.Seen.Health.State == healthcheck.Critical {
+		if q := elsewhere(t); q != nil {
+			return ask(*q)
+		}
 		server.AnsweredSince = Never
 		return Verdict{}
 	}
@@ -135,6 +140,37 @@ func servesUnheard(t *turn) Verdict {
 	t.say(Warn, why, "last_word", server.LastStatus)
 	t.State = t.State.ready()
 	return critical(why)
+}
+
+// soughtEvery is longer than a boot takes, and each look costs an Erlang VM.
+const soughtEvery = time.Minute
+
+// elsewhere has RabbitMQ say where it listens, and the check look there, at a boot that takes long
+// or had another companion: READY may be lost, and the port be one that no file names. A joiner is
+// looked for before its time is up.
+func elsewhere(t *turn) *Question {
+	server, own, every := &t.State.Server, t.Seen.Nodes[t.Node].View, soughtEvery
+	if t.State.Membership.Role == Joining {
+		every = min(every, t.JoinTimeout/3)
+	}
+	since := server.Started
+	if !server.SoughtAt.IsZero() {
+		since = server.SoughtAt
+	}
+	v := own.Value
+	switch first := t.Replaced && server.SoughtAt.IsZero(); {
+	case server.Phase != Booting:
+	case own.Asked:
+		server.SoughtAt = t.Seen.Now
+		if len(v.Listeners) > 0 && slices.Contains(v.Running, t.Node) && !v.Stops && !t.Seen.Rechecked {
+			return &Question{What: AskCheck}
+		}
+	case first, t.Seen.Began.Sub(since) > every:
+		if within := t.TTL/2 - t.Seen.Now.Sub(t.Seen.Began); within > 0 { // for all questions: no beat is to cost the TTL
+			return &Question{What: AskView, Node: t.Node, Within: within}
+		}
+	}
+	return nil
 }
 
 // lastWord is what a node says of itself while RabbitMQ does not run.

@@ -9,6 +9,32 @@ import (
 	"rmq-entrypoint/peers"
 )
 
+// A seed's first word says that its Erlang VM runs: others boot then. Nobody else's does, and no
+// second one.
+func TestFirstWord(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		role Role
+		text []string
+		runs []bool
+	}{
+		{Seeding, []string{"X=1", "STATUS=Startup in progress", "STATUS=more"}, []bool{false, true, false}},
+		{Seeding, []string{"READY=1", "STATUS=Startup in progress"}, []bool{false, false}},
+		{Joining, []string{"STATUS=Startup in progress"}, []bool{false}},
+		{Member, []string{"STATUS=Startup in progress"}, []bool{false}},
+	} {
+		w := newWorld()
+		w.boots(c.role)
+		for i, text := range c.text {
+			var e Event
+			w.s, e = Heard(w.set, w.s, text, began)
+			if e.Runs != c.runs[i] {
+				t.Errorf("%s, %q: %+v", c.role, text, e)
+			}
+		}
+	}
+}
+
 // What RabbitMQ's words mean while it boots, serves and has stopped.
 func TestHeard(t *testing.T) {
 	t.Parallel()
@@ -138,7 +164,10 @@ func TestCheck(t *testing.T) {
 			_, trace := w.beat(t)
 			return check(w.s.Server.Phase == Serving, "it does not serve", matches(join(trace), anew+"*"), join(trace))
 		}},
-		{"it boots under a replaced companion", boots(func(w *world) { w.set.Replaced = true }), "critical: Startup in progress", nil},
+		{"it boots under a replaced companion", boots(func(w *world) { w.set.Replaced = true; w.views = nil }), "ask view a within 7.5s; critical: Startup in progress", func(w *world) string {
+			_, trace := w.beat(t)
+			return check(join(trace) == "critical: Startup in progress", "it asks again with each beat")
+		}},
 		{"stopped under a replaced companion", func(w *world) {
 			w.set.Replaced = true
 			w.stops()
@@ -263,6 +292,46 @@ func TestServesUnheard(t *testing.T) {
 	if s, _ := Heard(w.set, w.s, "READY=1", began); !s.Server.AnsweredSince.IsZero() {
 		t.Error("one that serves answers as one that does not")
 	}
+}
+
+// A server whose READY was lost may listen where no file says: RabbitMQ is asked after a boot's time,
+// or at once where another companion may have heard it. What is unknown changes nothing.
+func TestServesElsewhere(t *testing.T) {
+	t.Parallel()
+	boots := func(role Role, since time.Duration, f func(*world, *peers.View)) func(*world) {
+		return func(w *world) {
+			w.boots(role)
+			w.s.Join.Deadline = began.Add(time.Second)
+			w.s.Server.Started, w.rechecked = began.Add(-since), &healthcheck.Result{State: healthcheck.Passing, Reason: "10.0.0.7 answers"}
+			v := viewOf("a,b,c", "a,b,c")
+			v.Listeners = []peers.Listener{{IP: "10.0.0.7", Port: 5999}}
+			f(w, &v)
+			w.views["a"] = Answer(v, w.fails["view"])
+		}
+	}
+	nothing := func(*world, *peers.View) {}
+	replaced := func(w *world, _ *peers.View) { w.set.Replaced = true }
+	const asked, word, soon = "ask view a within 7.5s; ", "critical: Startup in progress", time.Second
+	serves := func(w *world) string { return check(w.s.Server.Phase == Serving, "it does not serve") }
+	answers := func(w *world) string {
+		return check(w.s.Server.Phase == Booting, "it serves at once", w.s.Server.AnsweredSince.Equal(began), "it does not answer")
+	}
+	run(t, []row{
+		{"another companion may have heard it", boots(Seeding, soon, replaced), asked + "ask check; critical: RabbitMQ serves, and READY was not heard: verifying", serves},
+		{"a joiner out of time", boots(Joining, soon, func(w *world, _ *peers.View) { w.set.Replaced, w.s.Join.Deadline = true, began.Add(-1) }), asked + "ask check; critical: RabbitMQ serves*", serves},
+		{"an ordinary boot", boots(Seeding, soughtEvery, nothing), word, nil},
+		{"one that takes long", boots(Seeding, soughtEvery+1, nothing), asked + "ask check; " + word, answers},
+		{"a joiner with little time", boots(Joining, 10*time.Second+1, func(w *world, _ *peers.View) { w.set.JoinTimeout = 30 * time.Second }), asked + "ask check; " + word, answers},
+		{"others have no such time", boots(Seeding, 10*time.Second+1, func(w *world, _ *peers.View) { w.set.JoinTimeout = 30 * time.Second }), word, nil},
+		{"it was asked before", boots(Seeding, time.Hour, func(w *world, _ *peers.View) { w.set.Replaced, w.s.Server.SoughtAt = true, began.Add(-soughtEvery) }), word, nil},
+		{"that was long ago", boots(Seeding, time.Hour, func(w *world, _ *peers.View) { w.s.Server.SoughtAt = began.Add(-soughtEvery - 1) }), asked + "ask check; " + word, answers},
+		{"it does not answer there either", boots(Seeding, soon, func(w *world, _ *peers.View) { w.set.Replaced, w.rechecked = true, nil }), asked + "ask check; " + word, nil},
+		{"RabbitMQ does not list it", boots(Seeding, soon, func(w *world, v *peers.View) { w.set.Replaced, v.Running = true, list("b,c") }), asked + word, nil},
+		{"it is being stopped", boots(Seeding, soon, func(w *world, v *peers.View) { w.set.Replaced, v.Stops = true, true }), asked + word, nil},
+		{"it listens nowhere", boots(Seeding, soon, func(w *world, v *peers.View) { w.set.Replaced, v.Listeners = true, nil }), asked + word, nil},
+		{"RabbitMQ does not say", boots(Seeding, soon, func(w *world, v *peers.View) { w.set.Replaced, *v, w.fails["view"] = true, peers.View{}, errNot }), asked + word, nil},
+		{"it stopped", boots(Seeding, time.Hour, func(w *world, _ *peers.View) { w.set.Replaced = true; w.stops() }), "critical: stopped (stopping)", nil},
+	})
 }
 
 func TestStart(t *testing.T) {

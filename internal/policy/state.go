@@ -30,6 +30,8 @@ type Settings struct {
 	QuorumQueues         bool // queues that name no type are quorum queues
 	OwnPartitionHandling bool // cluster_partition_handling is the user's own
 	Replaced             bool // an earlier companion of this server was lost
+	Single               bool // a lone broker, in no cluster: Consul is not asked
+	Gate                 bool // the server began behind the gate, and is to be told whom to join
 }
 
 // Beat is the time between heartbeats. By a third of the TTL two may be lost before Consul's
@@ -91,7 +93,9 @@ type Server struct {
 	Started       time.Time
 	StoppedAt     time.Time
 	AnsweredSince time.Time
-	Located       bool // RabbitMQ said since READY where it listens
+	Located       bool      // RabbitMQ said since READY where it listens
+	Heard         bool      // it has said something while it booted
+	SoughtAt      time.Time // when RabbitMQ was last asked, while it boots, where it listens
 }
 
 // Role is what a node's server is started as.
@@ -115,10 +119,17 @@ type Membership struct {
 	VerifiedSince time.Time // the first time since the server started
 }
 
-// Standing is what this node may take its name from.
-func (m Membership) Standing() peers.Standing {
-	if !m.VerifiedSince.IsZero() {
+// Standing is what this node may take its name from. A member that is not verified yet
+// has what it had when it started: where its first registration failed, the entry of its
+// earlier start is still there. Once Consul had an entry of this start, one in its place is
+// not that: a copy of its volume may serve elsewhere.
+func (s State) Standing() peers.Standing {
+	m := s.Membership
+	switch {
+	case !m.VerifiedSince.IsZero():
 		return peers.Serving
+	case m.Role == Member && m.ClusterID != "" && s.Entry.ReportedAt.IsZero():
+		return peers.Starting
 	}
 	return peers.Blank
 }
@@ -165,8 +176,10 @@ type Neighbours struct {
 }
 
 // Join is read while the Role is Joining. StalledLooks is above 0 while StalledSince is
-// set.
+// set. KnewSince is when the server, which began behind the gate, was first seen to know whom to
+// join.
 type Join struct {
+	KnewSince    time.Time
 	Deadline     time.Time // when a joiner that does not serve gives up
 	StalledSince time.Time // since when its vote is missed and not to be had
 	StalledLooks int       // looks that showed so

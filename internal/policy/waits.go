@@ -45,7 +45,7 @@ func waitsForMembers(t *turn) Verdict {
 		return waitsUnrecorded(t, fmt.Sprintf("once the catalog can be read again (%v)", err))
 	}
 	down := without(r.Names(), func(m string) bool {
-		return m == t.Node || slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Beating })
+		return m == t.Node || slices.ContainsFunc(others, func(p peers.Peer) bool { return p.Node == m && p.Alive() })
 	})
 	switch {
 	case len(down) > 0:

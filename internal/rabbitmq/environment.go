@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -133,15 +134,30 @@ func WithoutDotErlang(env []string) []string {
 	if !bootsWithoutDotErlang() {
 		return env
 	}
-	flags := noDotErlang
+	return withFlags(env, "ERL_AFLAGS", noDotErlang, func(users string) string { // or ours, seen again
+		return strings.TrimSpace(noDotErlang + " " + strings.TrimSpace(strings.TrimPrefix(users, noDotErlang)))
+	})
+}
+
+// withFlags is env, in which a variable of Erlang's flags has ours, or with the user's what both make.
+func withFlags(env []string, variable, ours string, both func(users string) string) []string {
+	flags := ours
 	rest := slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
-		value, found := strings.CutPrefix(kv, "ERL_AFLAGS=")
-		if value = strings.TrimSpace(strings.TrimPrefix(value, noDotErlang)); found && value != "" {
-			flags = noDotErlang + " " + value
+		value, found := strings.CutPrefix(kv, variable+"=")
+		if value = strings.TrimSpace(value); found && value != "" {
+			flags = both(value)
 		}
 		return found
 	})
-	return append(rest, "ERL_AFLAGS="+flags)
+	return append(rest, variable+"="+flags)
+}
+
+// WithStopTimeout is env, in which an Erlang that was told to stop ends once that has taken d,
+// whatever still stops then: by itself it waits for ever. A time that the user gave counts: of two
+// the first does.
+func WithStopTimeout(env []string, d time.Duration) []string {
+	ours := fmt.Sprintf("-shutdown_time %d", d.Milliseconds())
+	return withFlags(env, "ERL_ZFLAGS", ours, func(users string) string { return users + " " + ours })
 }
 
 // bootsWithoutDotErlang reports whether the Erlang on PATH has the boot file: it lies beside

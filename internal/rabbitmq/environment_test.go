@@ -10,6 +10,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"rmq-entrypoint/tests/expect"
 )
@@ -89,5 +90,18 @@ func TestNoNewPrivileges(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if want := "<nil>\nNoNewPrivs:\t1\n<nil>\n"; err != nil || string(out) != want {
 		t.Errorf("%v, %q, want %q", err, out, want)
+	}
+}
+
+// A stop has a bound of Erlang's own, unless the user gave it one: of two flags the first counts.
+func TestWithStopTimeout(t *testing.T) {
+	for _, c := range []struct{ env, want []string }{
+		{nil, []string{"ERL_ZFLAGS=-shutdown_time 14000"}},
+		{[]string{"A=1", "ERL_ZFLAGS= "}, []string{"A=1", "ERL_ZFLAGS=-shutdown_time 14000"}},
+		{[]string{"ERL_ZFLAGS=-shutdown_time 5 +S 2", "A=1"}, []string{"A=1", "ERL_ZFLAGS=-shutdown_time 5 +S 2 -shutdown_time 14000"}},
+	} {
+		if got := WithStopTimeout(c.env, 14*time.Second); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.env, got, c.want)
+		}
 	}
 }

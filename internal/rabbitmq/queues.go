@@ -96,3 +96,15 @@ func (b CLI) ShrinkQuorumQueues(ctx context.Context) error {
 func (b CLI) UnavailableQueues(ctx context.Context) (map[string]string, error) {
 	return b.perQueue(ctx, CLITimeout, erlang("unavailable"))
 }
+
+// LostWith returns the queues that would be lost, or stand still, if the cluster forgot node,
+// which is down: OnlyThere for those that are on it alone, or where their replicas run.
+func (b CLI) LostWith(ctx context.Context, node string) (map[string]string, error) {
+	if err := rabbitconf.ValidNode(node); err != nil { // it gets into Erlang
+		return nil, err
+	}
+	return b.perQueue(ctx, DrainTimeout, erlang("lost_with", parameter{"Dead", rabbitconf.Atom(node)}))
+}
+
+// OnlyThere is the word of [CLI.LostWith] on a classic queue that no other node has.
+const OnlyThere = "only_there"

@@ -1,13 +1,14 @@
 %% Prints what the asked node knows of its cluster: the cluster's id, its members, those that run,
 %% those this node is partitioned from, whether members decide by majority, the connected nodes,
 %% whether this node pauses in a minority, whether its server is being stopped, and where it takes
-%% AMQP connections, and whether by the PROXY protocol only, and at which ports HTTP. Of two members
+%% AMQP connections, and whether by the PROXY protocol only, and at which ports HTTP, and when its
+%% Erlang VM started, by its host's clock. Of two members
 %% on Mnesia it says whether both have a replica of some quorum queue. In a partition it also says of
 %% itself and each connected member with whom it runs and from whom it is partitioned; a member that
 %% cannot be asked gets no line, and one whose Mnesia does not run gets empty lists.
 %%
-%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|STOPS|, of two
-%%   members paired|BOOLEAN|, then a line
+%% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|STOPS| and
+%%   started|MICROSECONDS SINCE 1970|, of two members paired|BOOLEAN|, then a line
 %%   listener|amqp or amqp/ssl|IP|PORT|PROXY| or web|PORT| for each, then, if partitioned, a line
 %%   side|NODE|WITH|FROM| for each node; lists have commas
 %% Versions: 3.10 to 4.3. Functions were renamed along the versions: the newer name is tried first.
@@ -27,6 +28,7 @@ J = fun(L) -> string:join([atom_to_list(N) || N <- L, is_atom(N)], ",") end,
 io:format("view|~s|~s|~s|~s|~s|~s|~n", [Id, J(Ms), J(Rs), J(Ps), K, J(nodes())]),
 io:format("pauses|~s|~s|~n", [application:get_env(rabbit, cluster_partition_handling) =:= {ok, pause_minority},
   case init:get_status() of {stopping, _} -> true; _ -> false end]),
+io:format("started|~b|~n", [erlang:convert_time_unit(erlang:system_info(start_time) + erlang:time_offset(), native, microsecond)]),
 K orelse length(Ms) =/= 2 orelse io:format("paired|~s|~n", [try lists:any(fun(Q) ->
     amqqueue:get_type(Q) =:= rabbit_quorum_queue andalso case maps:get(nodes, amqqueue:get_type_state(Q)) of
       Ns2 when is_list(Ns2) -> length(Ns2) > 1;

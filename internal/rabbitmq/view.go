@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"rmq-entrypoint/peers"
 )
@@ -40,6 +41,10 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 		case f[0] == "web" && len(f) >= 2:
 			if port, err := strconv.Atoi(f[1]); err == nil && port > 0 {
 				v.Web = append(v.Web, port)
+			}
+		case f[0] == "started" && len(f) >= 2:
+			if us, err := strconv.ParseInt(f[1], 10, 64); err == nil && us > 0 {
+				v.Started = time.UnixMicro(us)
 			}
 		case f[0] == "pauses" && len(f) >= 2:
 			v.Pauses, v.Stops = f[1] == "true", len(f) >= 3 && f[2] == "true"

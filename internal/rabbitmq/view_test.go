@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
@@ -31,6 +32,19 @@ func TestRabbitMQ(t *testing.T) {
 	}
 	says("it runs", func(v peers.View) bool { return len(v.Running) == 1 })
 	pauses(false)
+	vitals, err := node.Vitals(t.Context())
+	if err != nil || len(vitals.Alarms) > 0 || vitals.DiskFree == 0 || vitals.DiskLimit == 0 || vitals.Memory == 0 || vitals.Total < vitals.Memory || vitals.Versions[node.Node] == "" || vitals.Disabled < 0 || len(vitals.Critical) > 0 || vitals.Guest != "true" {
+		t.Errorf("its vitals are %+v, %v", vitals, err)
+	}
+	m.Exec(t, "rabbitmqctl", "-q", "set_disk_free_limit", "1000000GB")
+	rabbittest.Until(t, "the alarm is told", func() (any, bool) {
+		vitals, err := node.Vitals(t.Context())
+		return []any{vitals, err}, err == nil && len(vitals.Alarms) == 1 && vitals.Alarms[0] == "disk on "+node.Node
+	})
+	m.Exec(t, "rabbitmqctl", "-q", "set_disk_free_limit", "50MB")
+	if lost, err := node.LostWith(t.Context(), "rabbit@gone"); err != nil || len(lost) > 0 {
+		t.Errorf("lost with nobody is %v, %v", lost, err)
+	}
 	expect.Must(t, node.PauseMinority(t.Context(), true))
 	pauses(true)
 	expect.Must(t, node.PauseMinority(t.Context(), false))
@@ -47,7 +61,9 @@ func TestRabbitMQ(t *testing.T) {
 	// A stop that does not come to what listens.
 	m.Exec(t, "rabbitmqctl", "eval", `{ok, _} = supervisor:start_child(rabbit_sup, #{id => never, shutdown => infinity, start => {erlang, apply, [fun() ->
 		{ok, spawn_link(fun() -> process_flag(trap_exit, true), receive never -> ok end end)} end, []]}}), ok.`)
-	says("it runs and does not stop", func(v peers.View) bool { return len(v.Running) == 1 && !v.Stops })
+	says("it runs and does not stop", func(v peers.View) bool {
+		return len(v.Running) == 1 && !v.Stops && time.Since(v.Started) > 0 && time.Since(v.Started) < 10*time.Minute
+	})
 	m.Exec(t, "rabbitmqctl", "eval", "init:stop(), ok.")
 	says("it stops, and listens", func(v peers.View) bool { return v.Stops && len(v.Listeners) == 1 }) // up to 4.0 it also runs
 	if stopping, err := node.EndStop(t.Context()); err != nil || !stopping {
@@ -66,5 +82,17 @@ func TestViewListeners(t *testing.T) {
 	}
 	if !slices.Equal(v.Web, []int{15672}) {
 		t.Errorf("%v", v.Web)
+	}
+}
+
+func TestViewStarted(t *testing.T) {
+	for line, want := range map[string]int64{"started|1700000000000001|": 1700000000000001, "started|": 0, "started|x|": 0, "started|-5|": 0, "": 0} {
+		b := CLI{Node: "a@h", Run: func(context.Context, ...string) (string, error) {
+			return "view|id|a@h|a@h||true||\n" + line + "\nok\n", nil
+		}}
+		v, err := b.View(t.Context(), "a@h")
+		if expect.Must(t, err); v.Started.IsZero() != (want == 0) || want != 0 && v.Started.UnixMicro() != want {
+			t.Errorf("%q: %s", line, v.Started)
+		}
 	}
 }

@@ -22,6 +22,10 @@ func (rt Runtime) RabbitMQ() rabbitconf.Version {
 	return v
 }
 
+// Waits reports whether the server has not started yet. Behind the gate it has, and its companion
+// says for what it waits.
+func (rt Runtime) Waits() bool { return rt.Waiting != "" && rt.Waiting != Replaced && !rt.Gated }
+
 // AtLeast reports whether RabbitMQ is of that version or later.
 func (rt Runtime) AtLeast(major, minor int) bool { return rt.RabbitMQ().AtLeast(major, minor) }
 
@@ -47,7 +51,12 @@ type Runtime struct {
 	Address string    // to register, once Located; "": the agent's own
 	Located bool
 	Waiting string // why the server has not started yet
-	Queues  string // what they are by default in this cluster, by [Queues]; "": not decided yet
+
+	Gated  bool      // the server has started and waits behind the gate: what it will be is not decided
+	Told   bool      // the server began behind the gate, and is to be told whom to join
+	Join   []string  // whom, then; nobody: it founds the cluster
+	After  time.Time // when the one that is there started, if it is alone
+	Queues string    // what they are by default in this cluster, by [Queues]; "": not decided yet
 
 	Verified time.Time // the first time since the server started
 

@@ -26,6 +26,7 @@ const (
 	Joining Role = "joining" // joins the members on record
 	Alone   Role = "alone"   // came up alone by accident, found nobody to join: blank for the decision
 	Member  Role = "member"  // has data: starts at once, whatever Consul says
+	Lone    Role = "single"  // a lone broker, in no cluster
 )
 
 // Pending is written before the server's first start on a blank volume and
@@ -35,6 +36,7 @@ type Pending struct {
 	Claim  string `json:"claim,omitempty"`  // of the record it was decided under
 	Volume string `json:"volume"`           // a random name given to this volume
 	Failed bool   `json:"failed,omitempty"` // joining: it came to nothing
+	Alone  bool   `json:"alone,omitempty"`  // seeding: with what the node founded before, by accident
 }
 
 // Marker is the marker: this volume belongs to a verified member.
@@ -138,7 +140,7 @@ func HasDatabase(dir string) (bool, error) {
 
 // Found is what the volume says of how to start.
 type Found struct {
-	Role    Role // member, or the pending role of a volume with a database; "" is blank
+	Role    Role // member, lone, or the pending role of a volume with a database; "" is blank
 	Volume  string
 	Cluster string   // of a member's marker
 	Members []string // as the marker last knew them
@@ -148,6 +150,15 @@ type Found struct {
 	Joining bool   // blank, and a join was under way
 	Failed  bool   // blank, and a join came to nothing
 	Lost    string // blank, though a marker says that there was this cluster's data
+
+	WasAlone bool // seeding with what it founded by accident: blank for the decision, if it never claimed
+}
+
+// Blank returns what is found of a node that came up alone by accident: it is blank for the
+// decision, and for what follows.
+func (f Found) Blank() Found {
+	f.Role, f.Alone = "", true
+	return f
 }
 
 // Inspect reads the volume. "No marker means blank" would wipe a joiner that had
@@ -162,6 +173,10 @@ func (v Dir) Inspect() (c Found, err error) {
 		return c, err
 	}
 	marker, err := v.Marker()
+	if err != nil {
+		return c, err
+	}
+	lone, err := v.Single()
 	if err != nil {
 		return c, err
 	}
@@ -184,9 +199,12 @@ func (v Dir) Inspect() (c Found, err error) {
 		c.Role, c.Volume, c.Cluster, c.Members = Member, marker.Volume, marker.ClusterID, marker.Members
 	case pending != nil && data && pending.Role != Alone:
 		c.Role, c.Volume, c.Claim = pending.Role, pending.Volume, pending.Claim
+		c.WasAlone = pending.Role == Seeding && pending.Alone
 	case pending != nil:
 		c.Volume, c.Claim, c.Alone = pending.Volume, pending.Claim, data
 		c.Joining, c.Failed = pending.Role == Joining && !pending.Failed, pending.Role == Joining && pending.Failed && marker == nil
+	case data && lone != nil:
+		c.Role, c.Volume = Lone, lone.Volume
 	case data:
 		c.Role = Member
 	}

@@ -112,6 +112,20 @@ func TestInspect(t *testing.T) {
 }
 
 // What cannot be read is an error, never "blank".
+// Only a founding with what was founded before, by accident, may count as blank.
+func TestInspectWasAlone(t *testing.T) {
+	for _, p := range []Pending{{Role: Seeding, Alone: true}, {Role: Seeding}, {Role: Joining, Alone: true}, {Role: Alone, Alone: true}} {
+		v := testVolume(t)
+		expect.Must(t, os.Mkdir(v.Data, 0o755))
+		touch(t, filepath.Join(v.Data, "schema.DAT"))
+		p.Volume = "vp"
+		expect.Must(t, v.WritePending(p))
+		if found, err := v.Inspect(); err != nil || found.WasAlone != (p.Role == Seeding && p.Alone) {
+			t.Errorf("%+v: %+v, %v", p, found, err)
+		}
+	}
+}
+
 func TestInspectDoesNotGuess(t *testing.T) {
 	for name, spoil := range map[string]func(v Dir) string{
 		"pending damaged":        func(v Dir) string { return v.file("pending") },

@@ -106,7 +106,7 @@ func (d *demo) hold(name string) *held {
 	d.Helper()
 	conf := amqp.Config{Dial: amqp.DefaultDial(slow(5 * time.Second)), Properties: amqp.NewConnectionProperties()}
 	conf.Properties.SetClientConnectionName(name)
-	conn, err := amqp.DialConfig(fmt.Sprintf("amqp://operator:%s@127.0.0.1:%d/", d.password, d.ports["HAPROXY"]), conf)
+	conn, err := amqp.DialConfig(fmt.Sprintf("amqp://operator:%s@127.0.0.1:%d/", d.password, d.ports[d.balancer]), conf)
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func (d *demo) located(all []*held) {
 	d.Helper()
 	client := http.Client{Timeout: slow(5 * time.Second)}
 	d.eventually(60*time.Second, "the management API lists the connections", func() error {
-		resp, err := client.Get(fmt.Sprintf("http://operator:%s@127.0.0.1:%d/api/connections?columns=node,user_provided_name", d.password, d.ports["HAPROXY_MANAGEMENT"]))
+		resp, err := client.Get(fmt.Sprintf("http://operator:%s@127.0.0.1:%d/api/connections?columns=node,user_provided_name", d.password, d.ports[d.balancer+"_MANAGEMENT"]))
 		if err != nil {
 			return err
 		}

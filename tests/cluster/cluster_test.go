@@ -19,6 +19,7 @@ import (
 // stops in each of the ways there are, loses its companion, its container or its volume, and when all of them stop.
 func TestTour(t *testing.T) {
 	on(t, []version{v43, v40}, func(c *cluster) {
+		c.checked = true // its health checks have a lost companion replaced
 		nodes := c.all(3)
 		start(nodes...)
 		id := c.one(nodes...)

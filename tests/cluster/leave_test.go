@@ -166,6 +166,39 @@ func TestLeave(t *testing.T) {
 			n2.start()
 			c.same(id, c.one(nodes...))
 		})
+		c.in("a dead one is forgotten from outside", func() {
+			n3.declare("there-alone", classic)
+			n2.refuses("lives", "forget", "--force", n3.name)
+			n3.kill()
+			n3.rm()
+			n2.sees(30*time.Second, 2)
+			c.eventually(2*ttl, "its entry lapses", func() error {
+				out, err := n2.tryExec("rmq-entrypoint", "forget", n3.name)
+				if err == nil || strings.Contains(err.Error()+out, "lives") {
+					return fmt.Errorf("%s, %w", out, err)
+				}
+				return nil
+			})
+			if c.version != v310 { // where it is mirrored
+				n2.refuses("on it alone: queue 'there-alone'", "forget", n3.name)
+			}
+			n2.refuses("is no member", "forget", "rabbit@nobody")
+			c.Log(n2.exec("rmq-entrypoint", "forget", "--force", n3.name))
+			if r := c.record(); r.Members[n3.name] != "" || r.Gone[n3.name] == nil {
+				c.Errorf("the record is %+v", r)
+			}
+			c.same(id, c.one(n1, n2))
+			if out := n1.exec("rmq-entrypoint", "forget", n3.name); !strings.Contains(out, "nothing to do") {
+				c.Errorf("forget again: %s", out)
+			}
+			n3.start()
+			n3.said(60*time.Second, "refusing to start: .*was taken off cluster "+id+".*rmq-entrypoint forget")
+			n3.rm()
+			n3.blankVolume()
+			n3.start()
+			c.same(id, c.one(nodes...))
+			n3.holds("quorum", 200)
+		})
 		c.in("down to one", func() {
 			for _, n := range []*node{n3, n2} {
 				c.leaves(n)
@@ -186,7 +219,7 @@ func TestLeave(t *testing.T) {
 // warned looks whether status warns of a cluster of two.
 func warned(n *node, want bool) func() error {
 	return func() error {
-		if out := n.exec("rmq-entrypoint", "status"); strings.Contains(out, "TWO NODES") != want {
+		if out, _ := n.tryExec("rmq-entrypoint", "status"); strings.Contains(out, "TWO NODES") != want {
 			return errors.New(out)
 		}
 		return nil

@@ -219,7 +219,7 @@ func TestSeedWipedAndNobodyAnnounced(t *testing.T) {
 
 // The setting that allows it in advance carries on without being told.
 func TestCarryOnAllowedInAdvance(t *testing.T) {
-	on(t, []version{v43, v40}, func(c *cluster) {
+	on(t, newest, func(c *cluster) {
 		nodes := c.all(3)
 		n1 := nodes[0]
 		n1.env["RMQ_FORCE_BOOT"] = "true"

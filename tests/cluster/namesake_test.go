@@ -18,7 +18,7 @@ func (c *cluster) second(i int, of *node) *node {
 // Second containers of nodes' names, with the cluster's cookie and with another one, do nothing while these live, are
 // restarted, or are all down for a while. What they write on record while nobody runs ends nobody.
 func TestSecondContainerOfAName(t *testing.T) {
-	on(t, []version{v43, v40}, func(c *cluster) {
+	on(t, newest, func(c *cluster) {
 		nodes := c.all(3)
 		n1, n2 := nodes[0], nodes[1]
 		start(nodes...)
@@ -96,7 +96,7 @@ func TestSecondContainerOfAName(t *testing.T) {
 // Three nodes of the official image and a new blank one are changed over at once, the new one first: there is one
 // cluster, the old one.
 func TestMovedHereAtOnce(t *testing.T) {
-	on(t, []version{v43, v40}, func(c *cluster) {
+	on(t, []version{v40}, func(c *cluster) {
 		nodes := c.all(4)
 		old, blank := nodes[:3], nodes[3]
 		for _, n := range old {

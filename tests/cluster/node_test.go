@@ -77,6 +77,14 @@ func (n *node) args() []string {
 		"--label", label, "--hostname", n.host, "--network", n.cluster.name("net"), "--network-alias", n.host, "--ip", n.ip,
 		"-v", n.volume + ":/var/lib/rabbitmq",
 	}
+	mounts, err := programs(n.image)
+	if err != nil {
+		n.Error(err)
+	}
+	args = append(args, mounts...)
+	if !n.checked && !slices.Contains(n.flags, "--no-healthcheck") {
+		args = append(args, "--health-interval", "20s")
+	}
 	for _, k := range slices.Sorted(maps.Keys(n.env)) {
 		args = append(args, "-e", k+"="+n.env[k])
 	}
@@ -142,7 +150,12 @@ func (n *node) stop() { n.Helper(); stop(n) }
 
 func (n *node) kill() { n.Helper(); kill(n) }
 
-func (n *node) rm() { n.Helper(); n.docker("rm", "-f", n.container) }
+func (n *node) rm() {
+	n.Helper()
+	if _, err := try("rm", "-f", n.container); err != nil { // it ended just then
+		n.docker("rm", "-f", n.container)
+	}
+}
 
 func (n *node) wipe() { n.Helper(); wipe(n) }
 
@@ -265,7 +278,7 @@ type view struct {
 }
 
 func (n *node) view() (v view, err error) {
-	out, err := n.tryExec("rmq-entrypoint", "status", "--json")
+	out, err := n.tryExec("sh", "-c", "rmq-entrypoint status --json || [ $? = 1 ]") // 1: it is not fit
 	if err != nil {
 		return v, fmt.Errorf("%w: %s", err, out)
 	}

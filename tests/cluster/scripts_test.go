@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,9 +22,10 @@ import (
 // A demo is the cluster of compose/docker-compose.yml, on a subnet and ports of its own.
 type demo struct {
 	*cluster
-	project string
-	ports   map[string]int // by variable, without _PORT
-	env     []string
+	project  string
+	ports    map[string]int // by variable, without _PORT
+	env      []string
+	balancer string // whose ports clients use
 
 	password string // of the user "operator"
 }
@@ -42,6 +45,7 @@ func TestScripts(t *testing.T) {
 		}
 		d.together()
 	})
+	d.in("the balancer has the page, also of a node that does not serve", d.page)
 	d.in("scripts/up again changes nothing", func() {
 		was := d.containers()
 		d.script("up", "2")
@@ -96,6 +100,26 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// page fails unless the balancer has the page of the whole cluster, as long as any companion runs.
+func (d *demo) page() {
+	d.Helper()
+	d.docker("pause", d.node("rabbitmq1").container)
+	d.eventually(time.Minute, "the page tells of both", func() error {
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/cluster", d.ports["HAPROXY_PAGE"]))
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err == nil && (resp.StatusCode != http.StatusOK || !strings.Contains(string(text), `"rabbit@rabbitmq1"`) || !strings.Contains(string(text), `"rabbit@rabbitmq2"`)) {
+			err = fmt.Errorf("%s: %s", resp.Status, text)
+		}
+		return err
+	})
+	d.docker("unpause", d.node("rabbitmq1").container)
+	d.together()
+}
+
 // newDemo says where it will be, and takes away what an interrupted run left there: one run of these tests is at work
 // at a time, so the project's name can be the same in all.
 func newDemo(t *testing.T, name string) *demo {
@@ -106,12 +130,12 @@ func newDemo(t *testing.T, name string) *demo {
 		}
 	}
 	c := &cluster{T: t, id: fmt.Sprintf("%06x", rand.IntN(1<<24)), subnet: fmt.Sprintf("10.%d.%d", 200+rand.IntN(50), rand.IntN(256))}
-	d := &demo{cluster: c, project: label + "-" + name, ports: map[string]int{}, password: "password" + c.id}
+	d := &demo{cluster: c, project: label + "-" + name, ports: map[string]int{}, balancer: "HAPROXY", password: "password" + c.id}
 	override := labelled(t, "consul", "dnsmasq", "haproxy")
 	d.env = append(os.Environ(), "COMPOSE_PROJECT_NAME="+d.project, "COMPOSE_FILE=docker-compose.yml:"+override, "SUBNET="+c.subnet, "BIND=127.0.0.1",
 		"RABBITMQ_IMAGE=", "RMQ_ENTRYPOINT_IMAGE=", "RABBITMQ_ERLANG_COOKIE=cookie-that-is-long-enough-"+c.id,
 		"RABBITMQ_DEFAULT_USER=operator", "RABBITMQ_DEFAULT_PASS="+d.password, fmt.Sprintf("UP_TIMEOUT=%.0f", slow(300*time.Second).Seconds()))
-	ports := []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS"}
+	ports := []string{"CONSUL", "HAPROXY", "HAPROXY_MANAGEMENT", "HAPROXY_STATS", "HAPROXY_PAGE"}
 	for _, rabbit := range demoNodes {
 		ports = append(ports, strings.ToUpper(rabbit), strings.ToUpper(rabbit)+"_MANAGEMENT")
 	}
@@ -210,7 +234,7 @@ func (d *demo) refused(name string, args []string, says ...string) {
 func (d *demo) compose(args ...string) {
 	d.Helper()
 	argv := append([]string{"docker-compose"}, args...)
-	if exec.Command("docker", "compose", "version").Run() == nil {
+	if _, err := d.run("compose", "docker", "compose", "version"); err == nil {
 		argv = append([]string{"docker", "compose"}, args...)
 	}
 	if out, err := d.run("compose", argv[0], argv[1:]...); err != nil {

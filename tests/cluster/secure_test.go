@@ -36,7 +36,16 @@ func TestSecure(t *testing.T) {
 		t.Skip("needs containers")
 	}
 	t.Parallel()
-	s := newSecured(t)
+	images := map[string]string{"4.3": ""} // by version; the newest is what there is when none is named
+	if full {
+		images["4.0"], images["3.10"] = "rabbitmq:4.0-management", "rabbitmq:3.10-management"
+	}
+	for version, image := range images {
+		t.Run(version, func(t *testing.T) { testSecure(newSecured(t, image)) })
+	}
+}
+
+func testSecure(s *secured) {
 	var id string
 
 	s.in("one node founds, two join, and nothing secret is said", func() {
@@ -100,11 +109,11 @@ func TestSecure(t *testing.T) {
 	})
 }
 
-func newSecured(t *testing.T) *secured {
+func newSecured(t *testing.T, image string) *secured {
 	t.Helper()
 	d := newDemo(t, "secure")
 	s := &secured{demo: d, dir: filepath.Join(t.TempDir(), "secrets")}
-	d.env = append(d.env, "COMPOSE_FILE=secure.yml:"+labelled(t, "consul", "haproxy"), "RMQ_SECRETS="+s.dir, "TLS_NAMES=mq.example 192.0.2.1")
+	d.env = append(d.env, "COMPOSE_FILE=secure.yml:"+labelled(t, "consul", "haproxy"), "RMQ_SECRETS="+s.dir, "TLS_NAMES=mq.example 192.0.2.1", "RABBITMQ_IMAGE="+image)
 	return s
 }
 

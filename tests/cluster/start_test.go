@@ -28,6 +28,74 @@ func TestBlankNodesAtOnce(t *testing.T) {
 			if name := nodes[size-1].ctl("eval", "io:format(\"~s\", [rabbit_nodes:cluster_name()])."); !strings.HasPrefix(name, "rabbitmq") {
 				c.Errorf("the cluster is called %q, not by its service", name)
 			}
+			c.bootedEarly(nodes...)
+		}
+	})
+}
+
+// bootedEarly expects that all but the founding node had booted when they were let in.
+func (c *cluster) bootedEarly(nodes ...*node) {
+	c.Helper()
+	for _, n := range nodes {
+		log := n.log()
+		switch early, late := strings.Contains(log, "opening the gate"), strings.Contains(log, "its restart decides afresh"); {
+		case n.name == c.record().Seed:
+		case !early || late:
+			c.Errorf("%s did not boot while another node founded the cluster (opened its gate: %t, stopped: %t)", n.name, early, late)
+		case strings.Contains(n.exec("cat", "/var/lib/rabbitmq/mnesia/"+n.name+"-entrypoint/rabbitmq.config"), "gate@"):
+			c.Errorf("rabbitmq.config of %s still has the gate", n.name)
+		}
+	}
+}
+
+// What waits behind the gate is let in by the companion that replaced a lost one, too. Whenever the founding node is killed,
+// those that wait become one cluster, with it or without it.
+func TestGate(t *testing.T) {
+	on(t, newest, func(c *cluster) {
+		c.checked = true // its health checks have a lost companion replaced
+		nodes := c.all(3)
+		n1, n2, n3 := nodes[0], nodes[1], nodes[2]
+		const boots = "booting while another node founds the cluster"
+		for _, n := range nodes {
+			n.env["RMQ_CLAIM_TIMEOUT"] = (2*ttl + time.Second).String()
+		}
+		c.in("its companion is lost", func() {
+			n1.start()
+			n1.said(60*time.Second, "becoming the server")
+			start(n2, n3)
+			n2.said(60*time.Second, boots)
+			n2.said(60*time.Second, "becoming the server.*role=joining")
+			n2.exec("sh", "-c", "kill -9 "+strings.Join(n2.companions(), " "))
+			c.one(nodes...)
+			c.bootedEarly(nodes...)
+			if !strings.Contains(n2.log(), "a health check starts it again") {
+				c.Error("no health check started another companion")
+			}
+		})
+		if !full {
+			return
+		}
+		for after := time.Duration(0); after <= 12*time.Second; after += 500 * time.Millisecond {
+			c.anew()
+			c.in("the founding node is killed after "+after.String(), func() {
+				start(nodes...)
+				n1.said(60*time.Second, "becoming the server|booting while")
+				time.Sleep(after)
+				seed := n1
+				for _, n := range nodes {
+					if n.name == c.record().Seed {
+						seed = n
+					}
+				}
+				seed.kill()
+				rest := slices.DeleteFunc(slices.Clone(nodes), func(n *node) bool { return n == seed })
+				formed := c.record().State == "formed"
+				if !formed {
+					c.one(rest...)
+				}
+				seed.start()
+				c.one(nodes...)
+			})
 		}
 	})
 }
@@ -122,6 +190,9 @@ func TestSeedKilledWhileForming(t *testing.T) {
 					return err
 				})
 				took := time.Since(gone)
+				if moment != "becoming the server" { // its Erlang VM ran, so the others boot, and wait behind the gate
+					n2.said(5*time.Second, "booting while another node founds the cluster")
+				}
 				c.Logf("claimed by another node %s after the session was gone", took.Round(100*time.Millisecond))
 				if took < claimTimeout-time.Second { // nodes count from when they see it gone
 					c.Errorf("the claim was taken over after %s, before the claim timeout of %s", took, claimTimeout)

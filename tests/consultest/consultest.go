@@ -80,7 +80,7 @@ func StartCluster(t testing.TB, n int, opts ...Option) []*Consul {
 
 func start(t testing.TB, n int, opts []Option) []*Consul {
 	t.Helper()
-	bin := binary(t)
+	bin := Program(t)
 	var o options
 	for _, opt := range opts {
 		opt(&o)
@@ -160,6 +160,7 @@ func (c *Consul) Boot() {
 		// An agent without a data directory would persist its tokens into the test's working directory.
 		args = append(args, fmt.Sprintf(`-hcl=acl { enabled = true default_policy = "deny" enable_token_persistence = %t }`, c.opts.persistent))
 	}
+	args = append(args, "-hcl=limits { http_max_conns_per_client = 4000 }") // dozens of nodes have this machine's address
 	for _, hcl := range c.opts.hcl {
 		args = append(args, "-hcl="+hcl)
 	}
@@ -294,8 +295,9 @@ func (c *Consul) eventually(what string, try func(context.Context) error) {
 	}
 }
 
-// binary finds consul: RMQ_TEST_CONSUL, PATH, or .cache/bin of the module that is under test.
-func binary(t testing.TB) string {
+// Program returns the consul that tests run: that of RMQ_TEST_CONSUL, of the PATH, or of scripts/images.
+// Without one a -short test is skipped, and any other fails.
+func Program(t testing.TB) string {
 	t.Helper()
 	if bin := os.Getenv("RMQ_TEST_CONSUL"); bin != "" {
 		return bin

@@ -28,8 +28,10 @@ var (
 // folder is where a package of that name lies.
 func folder(name string) string {
 	switch name {
-	case "lock", "peers", "rabbitconf", "healthcheck", "cmd/rmq-entrypoint", "scripts/secure":
+	case "lock", "peers", "rabbitconf", "healthcheck", "cmd/rmq-entrypoint", "scripts/secure", "scripts/benchmark":
 		return name
+	case "fleet", "scripts/benchmark/fleet":
+		return "scripts/benchmark/fleet"
 	}
 	return "internal/" + strings.TrimPrefix(name, "internal/")
 }

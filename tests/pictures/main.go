@@ -37,6 +37,7 @@ func main() {
 	management := flag.String("management", "http://127.0.0.1:15670", "management UI, through the balancer")
 	consul := flag.String("consul", "http://127.0.0.1:8500", "Consul's UI")
 	balancer := flag.String("balancer", "http://127.0.0.1:8404", "the balancer's statistics")
+	cluster := flag.String("cluster", "http://127.0.0.1:15689", "the page of the whole cluster, through the balancer")
 	env := flag.String("env", "../../compose/.env", "file with the user who logs in to the management UI")
 	flag.Parse()
 	name, password, err := login(*env)
@@ -54,6 +55,7 @@ func main() {
 		chromedp.Click(`input[type=submit]`),
 	}
 	pages := []page{
+		{"cluster", *cluster + "/", nil, append(nodes, "one cluster", "serves"), 560},
 		{"management", *management + "/", enter, append(nodes, "Overview", "Totals"), 900},
 		{"queues", *management + "/#/queues", nil, []string{"my-queue", "running"}, 500},
 		{"consul", *consul + "/ui/dc1/services/rabbitmq/instances", nil, append(instances, "All service checks passing"), 900},

@@ -88,19 +88,19 @@ func docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Until asks every 50 ms, for three minutes at most: a node boots slowly on a busy machine. What ok says it saw is for
+// Until asks every 50 ms, for five minutes at most: a node boots slowly on a busy machine. What ok says it saw is for
 // the failure.
 func Until(t *testing.T, what string, ok func() (saw any, done bool)) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(3 * time.Minute); ; <-tick.C {
+	for end := time.Now().Add(5 * time.Minute); ; <-tick.C {
 		saw, done := ok()
 		if done {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("not within three minutes: %s: %+v", what, saw)
+			t.Fatalf("not within five minutes: %s: %+v", what, saw)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -13,6 +14,7 @@ import (
 type consul struct {
 	w        *World
 	index    uint64
+	began    int // how often, each time without data
 	kv       map[string]*api.KVPair
 	sessions map[string]*session
 	shut     map[string]time.Time // keys under a lock delay
@@ -60,6 +62,7 @@ func (c *consul) reset(w *World) {
 	if c.w == nil { // set once: timers read it before they hold its lock
 		c.w = w
 	}
+	c.began++
 	c.index, c.at, c.kv = 10, 10, map[string]*api.KVPair{}
 	c.sessions, c.shut = map[string]*session{}, map[string]time.Time{}
 	c.agent, c.catalog = map[string]*service{}, map[string]*service{}
@@ -173,7 +176,7 @@ func (c *consul) sync(id string) {
 			return
 		case local == nil:
 			delete(c.catalog, id)
-		case there != nil && there.status == local.status && there.Meta["cluster_id"] == local.Meta["cluster_id"] && there.Meta["boot"] == local.Meta["boot"] && there.Address == local.Address:
+		case there != nil && there.status == local.status && maps.Equal(there.Meta, local.Meta) && there.Address == local.Address:
 			return
 		default:
 			since := time.Now()

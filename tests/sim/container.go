@@ -92,6 +92,13 @@ func (n *Node) On() {
 	n.on = true
 }
 
+// Off is kill -9, for such a test.
+func (n *Node) Off() {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.down("killed", false)
+}
+
 // Open waits until the node is to run and starts its container; nil means that
 // the world has ended.
 func (n *Node) Open() *Box {

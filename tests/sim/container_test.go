@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,14 +37,21 @@ type container struct {
 	box    *sim.Box
 	log    *slog.Logger
 	decide decider
+	gate   mutant        // of a companion whose server is behind the gate; nil: none
+	ttl    time.Duration // of its check; 0: as that of others
 	work   sync.WaitGroup
 }
+
+// A mutant changes what the companion of a node does and hears by its command line.
+type mutant func(node string, run run) run
+
+type run = func(ctx context.Context, argv ...string) (string, error)
 
 func (c *container) config() config.Config {
 	dir, n := c.box.Dir, c.box.Node
 	cfg := config.Config{
 		Consul: []string{"10.0.0.100:8500"}, Service: "rabbitmq", DNSServer: "10.0.0.100:8600", DNSDomain: "consul",
-		Node: n.Name, Advertise: n.Addr, TTL: 15 * time.Second, KeyPrefix: "rmq-entrypoint", LockDelay: time.Second,
+		Node: n.Name, Advertise: n.Addr, TTL: cmp.Or(c.ttl, 15*time.Second), KeyPrefix: "rmq-entrypoint", LockDelay: time.Second,
 		WaitTimeout: 3 * time.Minute, JoinTimeout: 90 * time.Second, ClaimTimeout: 45 * time.Second,
 		Data: filepath.Join(dir, n.Name), StateDir: filepath.Join(dir, n.Name+"-entrypoint"), Port: 5672,
 	}
@@ -78,6 +86,9 @@ func (c *container) run() (err error) {
 	if err != nil {
 		return err
 	}
+	if plan.Blank {
+		found = found.Blank()
+	}
 	begun := false
 	defer func() {
 		if !begun && plan.Lock != nil {
@@ -88,6 +99,7 @@ func (c *container) run() (err error) {
 		return err
 	}
 	rt.Role, rt.Claim, rt.Volume, rt.Cluster, rt.Consul = plan.Role, plan.Claim, plan.Volume, found.Cluster, agents.Addr
+	rt.Gated, rt.Waiting = plan.Gated, plan.Waits
 	client, cerr := agents.Client(ctx)
 	if cerr == nil {
 		rt.Address, rt.Located = cfg.Advertise, true
@@ -95,7 +107,7 @@ func (c *container) run() (err error) {
 	if err := rt.Write(); err != nil {
 		return err
 	}
-	if cerr == nil {
+	if cerr == nil && !plan.Gated {
 		if err := entrypoint.Announce(ctx, c.log, client, found, rt); err != nil {
 			return err
 		}
@@ -117,7 +129,11 @@ func (c *container) run() (err error) {
 	if plan.Role == statedir.Seeding {
 		claim = plan.Claim
 	}
-	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: plan.Peers, Pauses: max(len(plan.Peers)+1, len(found.Members)) >= 3})
+	join := plan.Peers
+	if plan.Gated {
+		join = []string{rabbitconf.Gate(cfg.Node)}
+	}
+	server := c.box.Serve(sim.Boot{Data: cfg.Data, Claim: claim, Peers: join, Pauses: max(len(plan.Peers)+1, len(found.Members)) >= 3})
 	c.work.Go(func() { c.healthchecks(ctx, cfg, first, gone) })
 	<-server.Gone
 	close(gone)
@@ -130,31 +146,40 @@ func (c *container) choose(ctx context.Context, p *sim.Process, agents *consul.A
 	if err != nil {
 		return formation.Plan{}, err
 	}
-	cfg := rt.Config
+	with := c.around(p, rt.Config)
+	with.Log, with.Runtime, with.Found, with.Image, with.Agents = c.log, rt, found, version, agents
+	with.CLI = rabbitmq.CLI{Node: rt.Config.Node, Run: p.Run}
+	with.IsDown = func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) }
+	with.SetWaiting = func(string) {}
+	return entrypoint.Decide(ctx, with)
+}
+
+// around is what a formation of the process has around it, and how it decides.
+func (c *container) around(p *sim.Process, cfg config.Config) formation.Options {
 	with := formation.Options{
-		Log: c.log, Runtime: rt, Found: found, Image: version, Agents: agents,
-		DNS:        peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
-		CLI:        rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
-		IsDown:     func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
-		Dial:       func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
-		SetWaiting: func(string) {},
+		DNS:  peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
+		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
 	}
 	if c.decide != nil {
 		byAddress := map[string]string{}
 		for _, n := range c.world.Nodes {
 			byAddress[n.Addr+":5672"] = n.Name
 		}
-		with.Decide = c.decide(ctx, with.DNS, byAddress)
+		with.Decide = c.decide(p.Context(), with.DNS, byAddress)
 	}
-	return entrypoint.Decide(ctx, with)
+	return with
 }
 
 // companion starts one and returns its process once it is in charge.
 func (c *container) companion(rt statedir.Runtime, session string, gone <-chan struct{}) (*sim.Process, error) {
 	p := c.box.Process("companion")
 	cfg := rt.Config
+	ctl := p.Run
+	if c.gate != nil && rt.Gated {
+		ctl = c.gate(cfg.Node, ctl)
+	}
 	around := companion.Surroundings{
-		Log: c.log, Runtime: rt, Consul: c.consul(p, cfg), Broker: rabbitmq.CLI{Node: cfg.Node, Run: p.Run},
+		Log: c.log, Runtime: rt, Consul: c.consul(p, cfg), Broker: rabbitmq.CLI{Node: cfg.Node, Run: ctl},
 		IsDown: func(_ context.Context, other peers.Peer) bool { return p.Gone(other.Node) },
 		Check: func(context.Context, bool) healthcheck.Result {
 			if c.box.Healthy() {
@@ -162,11 +187,13 @@ func (c *container) companion(rt statedir.Runtime, session string, gone <-chan s
 			}
 			return healthcheck.Result{Reason: "does not answer"}
 		},
-		Closed: make(chan healthcheck.Reason), Session: session, Said: p.Listen(), Gone: gone,
+		Session:   session,
+		Formation: c.around(p, cfg),
+		Events:    companion.Events{Closed: make(chan healthcheck.Reason), Said: p.Listen(), Gone: gone},
 	}
 	begun := make(chan error, 1)
 	c.work.Go(func() {
-		err := companion.Run(p.Context(), around, func(_, _ http.Handler) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
+		err := companion.Run(p.Context(), around, func(companion.Answers) (io.Closer, error) { p.Companion(); begun <- nil; return nil, nil })
 		p.Kill()
 		begun <- err
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -52,6 +54,9 @@ func (p *Process) Run(ctx context.Context, argv ...string) (string, error) {
 	return out, err
 }
 
+// quoted is a node's name in Erlang.
+var quoted = regexp.MustCompile(`rabbit@[a-z]+`)
+
 func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 	n := from.Node.reaches(node)
 	if n == nil || n.box == nil || n.box.server == nil || n.frozen.After(time.Now()) {
@@ -67,8 +72,22 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			if c := v.cluster; s.state == running && v.ran && n.twin == nil && c.id == w.record().ID && c.members[n.Name] == v {
 				w.violation("%s was stopped while it served %s", n.Name, c.id)
 			}
+			if s.gated() {
+				w.did[LeftGate]++
+			}
 			s.halt()
 			return "ok", nil
+		case strings.Contains(argv[1], "cluster_nodes"):
+			nodes, rest, _ := strings.Cut(argv[1], "], After = ")
+			after, err := strconv.ParseInt(strings.SplitN(rest, ",", 2)[0], 10, 64)
+			must(err)
+			switch {
+			case s.started().UnixMicro() <= after:
+				return "gate|elder|", nil
+			case s.tell(quoted.FindAllString(nodes, -1)):
+				return "gate|knew|", nil
+			}
+			return "gate|told|", nil
 		case strings.Contains(argv[1], "stopping|"): // a stop takes moments here
 			return "stopping|false|", nil
 		case strings.Contains(argv[1], "queues|") && s.state == running:
@@ -99,7 +118,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 					connected = append(connected, name)
 				}
 			}
-			return fmt.Sprintf("view|%s|%s|%s||%t|%s|\npauses|%t|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ","), s.pauses), nil
+			return fmt.Sprintf("view|%s|%s|%s||%t|%s|\npauses|%t|\nstarted|%d|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ","), s.pauses, s.started().UnixMicro()), nil
 		case strings.Contains(argv[1], "cluster_partition_handling, Mode"):
 			s.pauses = strings.HasPrefix(argv[1], "Mode = pause_minority,")
 			return "ok", nil

@@ -108,7 +108,7 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 	if after == 0 || wait == 0 {
 		return c.read(req.URL.Path, q.Get("filter"), skew)
 	}
-	until := time.NewTimer(wait)
+	until, began := time.NewTimer(wait), c.began
 	defer until.Stop()
 	for {
 		code, index, answer = c.read(req.URL.Path, "", skew)
@@ -128,7 +128,10 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 			done = true
 		}
 		w.mu.Lock()
-		if done {
+		switch {
+		case c.began != began:
+			return 500, 0, []byte("rpc error: EOF")
+		case done:
 			return code, index, answer
 		}
 	}

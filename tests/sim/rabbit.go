@@ -2,9 +2,11 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +35,7 @@ const (
 type Boot struct {
 	Data  string   // RabbitMQ's directory
 	Claim string   // of a seed
-	Peers []string // cluster_nodes of a joiner
+	Peers []string // cluster_nodes of a joiner, itself left out
 
 	Pauses bool // in a minority, as its files say
 }
@@ -50,6 +52,37 @@ type Server struct {
 	again chan struct{} // start_app
 
 	pauses bool // in a minority, as it was told since the application started
+
+	reads bool     // it has read its files
+	told  []string // whom to look for, told since its start; nil: nobody told it
+}
+
+// started is when its virtual machine started, by its host's clock.
+func (s *Server) started() time.Time { return s.since.Add(s.box.Node.skew) }
+
+// gated reports whether it looks for a node that is never there.
+func (s *Server) gated() bool {
+	return len(s.boot.Peers) == 1 && strings.HasPrefix(s.boot.Peers[0], "gate@")
+}
+
+// tell is application:set_env(rabbit, cluster_nodes, …), by which it looks for others than its
+// files say. It reports whether that was so already.
+func (s *Server) tell(nodes []string) (already bool) {
+	w, n := s.box.Node.w, s.box.Node
+	already = s.told != nil && slices.Equal(s.told, nodes)
+	s.told = nodes
+	if !s.reads { // its files undo that
+		return already
+	}
+	if s.gated() {
+		w.did[Opened]++
+		w.spring(Opened, n.Name)
+	}
+	s.boot.Peers = slices.DeleteFunc(slices.Clone(nodes), func(name string) bool { return name == n.Name })
+	if r := w.record(); len(s.boot.Peers) == 0 && r.Seed == n.Name {
+		s.boot.Claim = r.Claim
+	}
+	return already
 }
 
 // ear is where one companion hears the server.
@@ -186,6 +219,7 @@ func (s *Server) run() {
 	}
 	s.say("STATUS=booting")
 	w.mu.Lock()
+	s.reads, s.told = true, nil
 	if _, err := os.Stat(filepath.Join(s.boot.Data, "coordination")); err != nil {
 		v.half, v.spoilt = nil, false // moved aside
 	}
@@ -205,6 +239,9 @@ func (s *Server) run() {
 		if blank {
 			s.state = discovering
 			w.tell(n.Who, "RabbitMQ is blank and looks for "+strings.Join(s.boot.Peers, ","))
+			if s.gated() {
+				w.did[Gated]++
+			}
 		} else {
 			s.state = booting
 		}
@@ -299,6 +336,10 @@ func (s *Server) discover() bool {
 	if s.box.ctx.Err() != nil {
 		return false
 	}
+	if len(s.boot.Peers) == 0 { // it was told so
+		s.found()
+		return false
+	}
 	older := 0
 	for _, name := range s.boot.Peers {
 		p := n.reaches(name)
@@ -307,11 +348,11 @@ func (s *Server) discover() bool {
 		}
 		t := p.box.server
 		switch {
-		case t.state == discovering && w.Elects && n.skew >= 0 && t.since.After(s.since):
+		case t.state == discovering && w.Elects && s.started().Before(t.started()):
 			older++ // elections are among those that boot: the oldest seeds
 		case t.state != running:
-		case w.Elects && n.skew < 0 && len(p.volume.cluster.members) == 1 && p.volume.cluster.members[n.Name] == nil:
-			w.tell(n.Who, "** RabbitMQ elects itself: its clock is behind")
+		case w.Elects && s.started().Before(t.started()) && len(p.volume.cluster.members) == 1 && p.volume.cluster.members[n.Name] == nil:
+			w.tell(n.Who, "** RabbitMQ elects itself: it is the older, by its clock")
 			s.found()
 			return false
 		case s.take(p.volume.cluster):
@@ -325,6 +366,15 @@ func (s *Server) discover() bool {
 		s.found()
 	}
 	return false
+}
+
+// pending is the id that the program gave the volume before it was to join.
+func (v *volume) pending(node string) string {
+	var p struct{ Volume string }
+	if text, err := os.ReadFile(filepath.Join(v.dir, node+"-entrypoint", "pending")); err == nil {
+		must(json.Unmarshal(text, &p))
+	}
+	return p.Volume
 }
 
 // take makes this node a voter of c, if c can and will have it.
@@ -345,6 +395,9 @@ func (s *Server) take(c *cluster) bool {
 	}
 	if !w.majority(c) {
 		return false
+	}
+	if r := w.record(); (r.Members[n.Name] == "" || r.Members[n.Name] != v.pending(n.Name)) && w.wiped.IsZero() && w.spoiled == nil && w.givenUp == "" {
+		w.violation("%s joins %s and is not on record with its volume (%s)", n.Name, c.id, r.State)
 	}
 	v.spoilt = false
 	c.members[n.Name] = v

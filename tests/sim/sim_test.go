@@ -63,7 +63,7 @@ func TestSimulation(t *testing.T) {
 					if i >= n || failed.Load() >= 5 {
 						return
 					}
-					v, w := tellStory(t, first+i, nil, false)
+					v, w := tellStory(t, first+i, story{})
 					told.Add(1)
 					faults.Add(uint64(v.Faults))
 					if w.Excused() != "" {
@@ -82,7 +82,7 @@ func TestSimulation(t *testing.T) {
 						continue
 					}
 					failed.Add(1)
-					again, w := tellStory(t, first+i, nil, true)
+					again, w := tellStory(t, first+i, story{tell: true})
 					t.Errorf("seed %d: broken: %q; stuck: %q (told again: %q; %q). RMQ_SIM_FIRST=%d RMQ_SIM_SEEDS=1 tells it alone:\n%s",
 						first+i, v.Broken, v.Stuck, again.Broken, again.Stuck, first+i, w.Story())
 				}
@@ -141,7 +141,7 @@ func TestSimulationFindsTheSplit(t *testing.T) {
 		}
 	}
 	for seed := uint64(1); seed <= 300; seed++ {
-		if v, _ := tellStory(t, seed, naive, false); strings.Contains(v.Broken, "holds data of cluster") || strings.Contains(v.Broken, "two clusters") {
+		if v, _ := tellStory(t, seed, story{decide: naive}); strings.Contains(v.Broken, "holds data of cluster") || strings.Contains(v.Broken, "two clusters") {
 			t.Logf("seed %d: %s", seed, v.Broken)
 			return
 		}
@@ -285,8 +285,16 @@ func (l *tellTimes) lines() []toldLine {
 
 type decider func(context.Context, peers.DNS, map[string]string) func(peers.Observation) peers.Decision
 
+// story is how one is told: by another decision than the program's, with a mutant at the gate, or
+// line by line.
+type story struct {
+	decide decider
+	gate   mutant
+	tell   bool
+}
+
 // tellStory lives one world from its start to its end.
-func tellStory(t *testing.T, seed uint64, decide decider, tell bool) (v sim.Verdict, w *sim.World) {
+func tellStory(t *testing.T, seed uint64, of story) (v sim.Verdict, w *sim.World) {
 	t.Helper()
 	parent := ""
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
@@ -299,13 +307,13 @@ func tellStory(t *testing.T, seed uint64, decide decider, tell bool) (v sim.Verd
 	defer os.RemoveAll(dir)
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config.Config{Service: "rabbitmq", KeyPrefix: "rmq-entrypoint"}
-		w = sim.New(context.Background(), sim.Options{Seed: seed, Dir: dir, Service: cfg.Service, RecordKey: cfg.RecordKey(), TTL: 15 * time.Second, Tell: tell})
+		w = sim.New(context.Background(), sim.Options{Seed: seed, Dir: dir, Service: cfg.Service, RecordKey: cfg.RecordKey(), TTL: 15 * time.Second, Tell: of.tell})
 		var nodes sync.WaitGroup
 		for _, n := range w.Nodes {
 			nodes.Go(func() {
 				for b := n.Open(); b != nil; b = n.Open() {
-					c := container{world: w, box: b, decide: decide, log: slog.New(slog.DiscardHandler)}
-					if tell {
+					c := container{world: w, box: b, decide: of.decide, gate: of.gate, log: slog.New(slog.DiscardHandler)}
+					if of.tell {
 						c.log = slog.New(slog.NewTextHandler(teller{w, n.Who}, &slog.HandlerOptions{ReplaceAttr: untimed}))
 					}
 					err := c.run()

@@ -45,10 +45,13 @@ const (
 	Forgot      = "forgot an earlier volume"
 	Stopped     = "stopped its server to decide afresh"
 	Unheard     = "was not heard to be ready"
+	Gated       = "booted behind the gate"
+	Opened      = "was told behind the gate whom to join"
+	LeftGate    = "left the gate to start anew"
 )
 
 // Steps are all of them. That a node fills in its own volume on record is none.
-var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped, Unheard}
+var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped, Unheard, Gated, Opened, LeftGate}
 
 func step(was, is record) string {
 	switch {
@@ -107,8 +110,8 @@ func (w *World) beside(what, id string) {
 		if w.paired(n) && id == "" { // its claim is overruled
 			continue
 		}
-		if w.paired(n) && (!n.runs() || !n.volume.ran) {
-			w.excused = "a second container took the name of a node that was down, or never was verified"
+		if w.paired(n) && (!n.runs() || !n.volume.ran || n.cut.After(time.Now())) {
+			w.excused = "a second container took the name of a node that was down, cut off from Consul, or never was verified"
 			continue
 		}
 		if !w.wiped.IsZero() && !c.recorded.After(w.wiped) {
@@ -119,7 +122,7 @@ func (w *World) beside(what, id string) {
 			if n.box != nil && n.box.live.After(since) {
 				since = n.box.live
 			}
-			turn := w.opts.TTL/3 + time.Second // by then members have spoken; a seed gives them longer
+			turn := 3 * time.Second // by then members have spoken; a seed gives them longer
 			if w.rates.slow+w.rates.lose+w.rates.freeze > 0 {
 				turn = w.opts.TTL
 			}

@@ -82,6 +82,8 @@ func (w *World) disturb() (faults int) {
 		w.ambush = &ambush{Claimed, time.Duration(r.Float64() * 6e9), r.IntN(3) == 0}
 	case 2, 3:
 		w.ambush = &ambush{Listed, time.Duration(r.Float64() * 0.5e9), false}
+	case 4:
+		w.ambush = &ambush{Opened, time.Duration(r.Float64() * 0.5e9), false}
 	}
 	if w.ambush != nil {
 		faults++
@@ -297,7 +299,7 @@ func (w *World) spring(step, name string) {
 		case a.forGood:
 			n.leave()
 		default:
-			n.down("killed while it "+map[string]string{Claimed: "founds", Listed: "joins"}[step], false)
+			n.down("killed while it "+map[string]string{Claimed: "founds", Listed: "joins", Opened: "is told whom to join"}[step], false)
 		}
 	})
 }

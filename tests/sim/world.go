@@ -94,11 +94,15 @@ func New(ctx context.Context, o Options) *World {
 	for i := range 2 + w.rand.IntN(5)/2 { // 2 to 4, seldom 4
 		n := &Node{Name: fmt.Sprintf("rabbit@%c", 'a'+i), Addr: fmt.Sprintf("10.0.0.%d", i+1), w: w}
 		n.Who = n.Name
-		switch w.rand.IntN(8) {
+		switch w.rand.IntN(12) {
 		case 0:
 			n.skew = -time.Hour
 		case 1:
 			n.skew = time.Hour
+		case 2:
+			n.skew = -3 * time.Second
+		case 3:
+			n.skew = 3 * time.Second
 		}
 		n.volume = w.blank(n)
 		w.Nodes = append(w.Nodes, n)
@@ -217,6 +221,22 @@ func (w *World) violation(format string, args ...any) {
 		w.broken = fmt.Sprintf("after %s s: ", w.at(time.Now())) + fmt.Sprintf(format, args...)
 		w.tell("", "!! "+w.broken)
 	}
+}
+
+// Lose takes Consul away for so long, and all its data with it, for a test that tells its own story.
+func (w *World) Lose(away time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.consul.away = time.Now().Add(away)
+	w.consul.reset(w)
+	w.wiped = time.Now().Add(away)
+}
+
+// Did is how often nodes did what, by its name.
+func (w *World) Did(what string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.did[what]
 }
 
 // End stops everything; goroutines that live in the world return.

@@ -8,6 +8,7 @@ import (
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
 )
 
 // ask looks into a question and notes the answer.
@@ -17,16 +18,29 @@ func (c *companion) ask(seen *policy.Observation, q policy.Question) {
 		p.deadline = w.clock.now + q.Within
 	}
 	switch q.What {
+	case policy.AskAfresh:
+		*seen = seen.Afresh()
+		w.law.does("asks afresh")
 	case policy.AskRecord:
+		if k := &c.kept; q.Kept && !seen.Fresh && k.index != 0 && k.holds(c, k.index == w.consul.at) {
+			seen.Record, seen.Kept = policy.Answer(policy.Record{Record: k.record, Index: k.index}, nil), true
+			break
+		}
 		r, index, err := p.readRecord()
+		c.kept.record, c.kept.index, c.kept.read = r, index, w.clock.now
 		seen.Record = policy.Answer(policy.Record{Record: r, Index: index}, err)
-		if err == nil {
+		if c.proof.at = 0; err == nil { // what was read before, afresh it is not known
 			c.proof.read(r, c.reg.ClusterID, w.clock.now)
 		}
 	case policy.AskCatalog:
+		if k := &c.kept; q.Kept && !seen.Fresh && policy.Keeps(k.catalog) && k.catalog != nil && k.holds(c, slices.EqualFunc(k.catalog, w.consul.catalog(), samePeer)) {
+			seen.Catalog, seen.Kept = policy.Answer(k.catalog, nil), true
+			break
+		}
 		all, err := p.entries()
+		c.kept.catalog, c.kept.read = all, w.clock.now
 		seen.Catalog = policy.Answer(all, err)
-		if err == nil {
+		if c.proof.listed = 0; err == nil {
 			c.proof.listed = w.clock.now
 		}
 	case policy.AskManaged:
@@ -60,6 +74,29 @@ func (c *companion) ask(seen *policy.Observation, q policy.Question) {
 		seen.Queues = policy.Answer(queues, err)
 	}
 	p.deadline = 0
+}
+
+// kept is what a companion read of record and catalog last.
+type kept struct {
+	record  peers.Record
+	index   uint64
+	catalog []peers.Peer
+	read    time.Duration
+}
+
+// holds reports whether a blocking query stands and has told of no change: the news of one may be
+// late, and where an agent is cut off it does not come before all is read again.
+func (k *kept) holds(c *companion, same bool) bool {
+	w := c.p.w
+	if w.clock.now-k.read > policy.KeptFor || !same && !w.chance(0.3) {
+		return false
+	}
+	w.law.does("goes by what it kept")
+	return true
+}
+
+func samePeer(a, b peers.Peer) bool {
+	return a.Node == b.Node && a.Passing == b.Passing && a.Status == b.Status && a.Boot == b.Boot && a.ClusterID == b.ClusterID && a.Address == b.Address && a.Agent == b.Agent && a.AgentFailed == b.AgentFailed
 }
 
 func (c *companion) serves() bool { return c.box.server != nil && c.box.server.state == running }

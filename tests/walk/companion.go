@@ -23,9 +23,12 @@ type companion struct {
 	inbox  []message
 	board  board
 	proof  proof
+	kept   kept
 
 	beating bool
-	misses  int // of the management port, in a row
+	idle    bool // it waits for the next heartbeat
+	due     bool // which is to follow at once
+	misses  int  // of the management port, in a row
 }
 
 // board is what /status shows.
@@ -78,7 +81,7 @@ func (c *companion) loop() {
 	w, tick := c.p.w, c.p.w.clock.now
 	for {
 		if len(c.inbox) == 0 {
-			c.beating = true
+			c.beating, c.due = true, false
 			if seen, ok := c.look(); ok {
 				c.beat(seen)
 			}
@@ -87,8 +90,10 @@ func (c *companion) loop() {
 		for len(c.inbox) == 0 && tick <= w.clock.now {
 			tick += beat
 		}
-		for len(c.inbox) == 0 && tick > w.clock.now {
+		for len(c.inbox) == 0 && tick > w.clock.now && !c.due {
+			c.idle = true
 			c.p.pause(tick - w.clock.now)
+			c.idle = false
 		}
 		if len(c.inbox) == 0 {
 			continue
@@ -104,6 +109,24 @@ func (c *companion) loop() {
 		}
 		c.follow(state, event)
 	}
+}
+
+// hears has a heartbeat follow when Consul lost its data, for which the companion watches: at once,
+// or within a second of when Consul answers.
+func (c *companion) hears() {
+	w, n := c.p.w, c.box.node
+	w.after(w.seconds(0, 1.3), func() {
+		switch now := w.clock.now; {
+		case c.p.over:
+		case n.cut > now, n.frozen > now, n.agent.down > now, w.consul.leaderless():
+			c.hears()
+		default:
+			c.kept, c.due = kept{}, true
+			if w.law.does("heard that Consul lost its data"); c.idle {
+				w.wake(c.p, 0)
+			}
+		}
+	})
 }
 
 // follow goes on from the state that an event has made.
@@ -245,6 +268,7 @@ func (c *companion) act(seen *policy.Observation, v policy.Verdict) {
 	c.p.w.say(c.box.node.who, "%s: %T", v.Rule, v.Do)
 	c.p.w.law.does(fmt.Sprintf("%T", v.Do))
 	c.p.fate("before an action")
+	c.kept.index = 0 // of a record that may be written now
 	out.Said, out.Err = c.do(seen, v.Do)
 	c.p.whole = false
 	seen.Volume = c.volume()
@@ -275,6 +299,9 @@ func (c *companion) tell(v policy.Verdict) (reason string, told, lost bool) {
 			return v.Reason, false, true
 		}
 	}
+	if err != nil {
+		c.kept = kept{}
+	}
 	if c.p.cut {
 		return v.Reason, false, false
 	}
@@ -292,7 +319,7 @@ func (c *companion) tell(v policy.Verdict) (reason string, told, lost bool) {
 
 // announce registers the node anew: passing is to be earned from here on.
 func (c *companion) announce() error {
-	err := c.p.announce(c.reg, c.state.Membership.Standing())
+	err := c.p.announce(c.reg, c.state.Standing())
 	if err == nil {
 		c.proof.entered(c.p.w.clock.now)
 	}

@@ -86,6 +86,11 @@ func (c *consul) lose() {
 	}
 	c.wiped = c.w.clock.now
 	c.change()
+	for _, n := range c.w.nodes {
+		if n.box != nil && n.box.companion != nil {
+			n.box.companion.hears()
+		}
+	}
 }
 
 // put writes the record by compare-and-set.

@@ -28,7 +28,11 @@ func (b *box) boot(p *proc) error {
 	var err error
 	if state.Role != "" {
 		it, err = b.withData(p, state, rt)
-	} else {
+	}
+	if errors.Is(err, errNeverClaimed) {
+		state, err = state.Blank(), nil
+	}
+	if state.Role == "" {
 		it, err = b.form(p, state, rt)
 	}
 	if err != nil {
@@ -141,6 +145,9 @@ func (b *box) refused(p *proc, state statedir.Found) error {
 	if err != nil {
 		return nil
 	}
+	if state.WasAlone && r.NeverClaimed(name, state.Claim) {
+		return errNeverClaimed
+	}
 	if err := ruledOut(r, name, state); err != nil {
 		return err
 	}
@@ -163,6 +170,8 @@ func (b *box) refused(p *proc, state statedir.Found) error {
 	b.releaseEarlier(p, r, state)
 	return nil
 }
+
+var errNeverClaimed = errors.New("it never claimed the founding")
 
 func ruledOut(r peers.Record, name string, state statedir.Found) error {
 	if why := r.Refuses(name, state.Volume, state.Cluster); why != "" {

@@ -304,6 +304,8 @@ func (f *formation) pend(as statedir.Role, claim string) {
 		as = statedir.Alone
 	}
 	v := f.b.volume
-	v.pend(statedir.Pending{Role: as, Claim: claim, Volume: f.state.Volume, Failed: as == statedir.Joining && f.state.Failed})
+	v.pend(statedir.Pending{
+		Role: as, Claim: claim, Volume: f.state.Volume, Failed: as == statedir.Joining && f.state.Failed, Alone: as == statedir.Seeding && f.state.Alone,
+	})
 	v.marker, v.order, v.out = nil, nil, nil
 }

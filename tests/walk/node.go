@@ -178,7 +178,7 @@ func (v *volume) inspect() (c statedir.Found) {
 	case db && v.marker != nil:
 		c.Role, c.Volume, c.Cluster, c.Members = statedir.Member, v.marker.Volume, v.marker.ClusterID, v.marker.Members
 	case p != nil && db && p.Role != statedir.Alone:
-		c.Role, c.Volume, c.Claim = p.Role, p.Volume, p.Claim
+		c.Role, c.Volume, c.Claim, c.WasAlone = p.Role, p.Volume, p.Claim, p.Role == statedir.Seeding && p.Alone
 	case p != nil:
 		c.Volume, c.Claim, c.Alone = p.Volume, p.Claim, db
 		c.Joining, c.Failed = p.Role == statedir.Joining && !p.Failed, p.Role == statedir.Joining && p.Failed && v.marker == nil

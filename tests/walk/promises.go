@@ -44,6 +44,7 @@ var Sights = []string{
 	"rule carryOnOrder", "rule maintenance", "rule leaving", "rule checkFails", "rule recordUnknown", "rule majorityLost",
 	"rule catalogUnknown", "rule viewUnknown", "rule recordChanged", "rule membership", "rule partition", "rule noMajority",
 	"rule unseenMembers", "rule noLeader", "rule healthy", "rule waitsForMembers", "rule lastWord",
+	"goes by what it kept", "asks afresh", "heard that Consul lost its data",
 }
 
 // does counts what the world has seen, by its name.
@@ -136,8 +137,13 @@ func (l *law) stops(c *companion) {
 	}
 	since := c.state.Membership.VerifiedSince
 	replaced := l.w.paired(n) && r.GaveUp(n.name, c.set.Volume).After(since)
-	refused := (since.IsZero() || replaced) && r.Refuses(n.name, c.set.Volume, v.data.cluster.id) != ""
-	if d := v.data; d.cluster.id == r.ClusterID && d.intact(n.name, d.cluster) && !r.HasLeft(n.name, c.set.Volume) && !refused {
+	told := r // what the record said when it was decided, just now or before it was lost
+	if l.w.consul.wiped > c.proof.at || l.w.clock.now-c.proof.at < 2*time.Second {
+		told = c.proof.record
+	}
+	refused := (since.IsZero() || replaced) && told.Refuses(n.name, c.set.Volume, v.data.cluster.id) != ""
+	left := told.HasLeft(n.name, c.set.Volume) || l.w.consul.wiped > 0 && l.done(n.name, v.name())
+	if d := v.data; d.cluster.id == r.ClusterID && d.intact(n.name, d.cluster) && !left && !refused {
 		l.broken("%s was stopped while it served %s", n.who, d.cluster.id)
 	}
 }
@@ -253,7 +259,8 @@ func (l *law) kept(by string, was, is peers.Record) {
 	}
 	name := "rabbit@" + by[:1]
 	for m, volume := range was.Members {
-		if now, on := is.Members[m]; m != name && (!on || now != volume) {
+		now, on := is.Members[m]
+		if forgotten := !on && l.w.consul.wiped > 0 && !l.lists(is.ClusterID, m); m != name && (!on || now != volume) && !forgotten {
 			l.broken("%s took %s off the record, or changed its volume", by, m)
 		}
 	}
@@ -262,6 +269,20 @@ func (l *law) kept(by string, was, is peers.Record) {
 			l.broken("%s is not on record, and ruled out the volume of %s", by, m)
 		}
 	}
+}
+
+// lists reports whether RabbitMQ has the name in the cluster: who is put back on record once
+// Consul lost it may be forgotten just then.
+func (l *law) lists(id, name string) bool {
+	return slices.ContainsFunc(l.w.clusters, func(c *cluster) bool { return c.id == id && c.of(name) != nil })
+}
+
+// done reports whether the volume of that name has left for good, as the record said before
+// Consul lost it.
+func (l *law) done(name, volume string) bool {
+	return slices.ContainsFunc(l.w.nodes, func(n *node) bool {
+		return n.name == name && n.volume.name() == volume && n.volume.out != nil && n.volume.out.Leaving && n.volume.out.Done
+	})
 }
 
 // claimedBy: nobody takes a claim over whose seed may live.
@@ -337,6 +358,8 @@ func (l *law) mayFound(n *node, id string, was peers.Record) string {
 		return "a volume was mounted again after its node had removed it"
 	case hasLeft(was, n):
 		return nothingLost
+	case w.consul.wiped > 0 && n.volume.marker == nil && n.volume.pending != nil && n.volume.pending.Failed:
+		return "its join came to nothing, and Consul had lost that it was on record"
 	case w.paired(n) && id == "":
 		return overruled
 	case n.mounted > 0 && was.Refuses(n.name, n.volume.name(), c.id) != "":
@@ -352,7 +375,7 @@ func (l *law) mayFound(n *node, id string, was peers.Record) string {
 	if n.box != nil && n.box.live > since {
 		since = n.box.live
 	}
-	turn := ttl/3 + time.Second // by then members have spoken; a seed gives them longer
+	turn := 3 * time.Second // by then members have spoken; a seed gives them longer
 	if w.rates.slow+w.rates.lose+w.rates.freeze > 0 {
 		turn = ttl
 	}

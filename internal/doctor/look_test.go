@@ -1,0 +1,156 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
+	"rmq-entrypoint/tests/expect"
+)
+
+func settingsOf(t *testing.T, consul, dns string) config.Config {
+	t.Helper()
+	for name, value := range map[string]string{"PATH": "/usr/bin:/bin", "RABBITMQ_CONFIG_FILE": filepath.Join(t.TempDir(), "none"), "RABBITMQ_ERLANG_COOKIE": "a-cookie-of-more-than-20", "RABBITMQ_CONFIG_FILES": t.TempDir() + "/*.conf"} {
+		t.Setenv(name, value)
+	}
+	home := t.TempDir()
+	cfg, err := config.FromEnvironment(expect.Environ("CONSUL_HTTP_ADDR="+consul, "RMQ_DNS_SERVER="+dns, "RABBITMQ_DATA_DIR="+home, "RABBITMQ_NODENAME=rabbit@localhost", "RMQ_TTL=10s", "RMQ_SERVICE=rabbitmq", "RABBITMQ_NODE_PORT=35672", "RMQ_HTTP=127.0.0.1:35690"))
+	expect.Must(t, err)
+	return cfg
+}
+
+func of(r Report, check string) (all []Result) {
+	for _, one := range r.Checks {
+		if one.Check == check {
+			all = append(all, one)
+		}
+	}
+	return all
+}
+
+// What real Consul and its DNS say is judged: nothing yet; then a foreign entry, a record of nobody's, and a member that
+// passes and is not there.
+func TestLookAtConsul(t *testing.T) {
+	c := consultest.Start(t)
+	cfg := settingsOf(t, c.Addr, c.DNSAddr)
+	r := judge(look(t.Context(), cfg))
+	for check, says := range map[string]string{"settings": "default", "cookie": "is set", "consul": "takes what a node tells it", "clock": "1 others", "dns": "the 0 addresses", "record": "none yet", "foreign": "no entry", "members": "no other", "ports": "free", "rabbitmq": "no server was ever started"} {
+		if got := of(r, check); len(got) != 1 || got[0].Is != OK || !strings.Contains(got[0].Says, says) {
+			t.Errorf("%s: %+v, want %q", check, got, says)
+		}
+	}
+	if got := of(r, "name"); len(got) != 1 || got[0].Is != Warning || !strings.Contains(got[0].Says, "every host takes that name") {
+		t.Errorf("%+v", got)
+	}
+
+	expect.Must(t, c.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "vm:x:5672", Name: "rabbitmq", Address: "127.0.0.1", Port: 1}))
+	reg := peers.Registration{Service: "rabbitmq", Node: "rabbit@nowhere.invalid", Address: "127.0.0.1", Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id"}
+	expect.Must(t, peers.Announce(t.Context(), c.Client, reg, peers.Starting, ""))
+	expect.Must(t, peers.Report(t.Context(), c.Client, reg, api.HealthPassing, ""))
+	_, err := peers.WriteRecord(t.Context(), c.Client, cfg.RecordKey(), peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{reg.Node: "v"}}, 0, "", "")
+	expect.Must(t, err)
+	r = judge(look(t.Context(), cfg))
+	if got := of(r, "foreign"); len(got) != 1 || got[0].Is != Warning || !strings.Contains(got[0].Says, "vm:x:5672 at 127.0.0.1:1 is no node's") || !strings.Contains(got[0].Do, "consul services deregister -id=vm:x:5672") {
+		t.Errorf("%+v", got)
+	}
+	if got := of(r, "members"); len(got) != 1 || got[0].Is != Broken || !strings.Contains(got[0].Says, reg.Node+" passes in Consul, and its host has no address") {
+		t.Errorf("%+v", got)
+	}
+	if got := of(r, "record"); len(got) != 1 || got[0].Is != OK || !strings.Contains(got[0].Says, "members "+reg.Node) {
+		t.Errorf("%+v", got)
+	}
+	_, err = c.Client.KV().Put(&api.KVPair{Key: cfg.RecordKey(), Value: []byte("{}")}, nil)
+	expect.Must(t, err)
+	if got := of(judge(look(t.Context(), cfg)), "record"); len(got) != 1 || got[0].Is != Broken || !strings.Contains(got[0].Says, "which no program of this kind wrote") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// However much is a black hole, all of it takes 10 s at most, and what is near is told.
+func TestLookIsBounded(t *testing.T) {
+	hole, err := net.Listen("tcp", "127.0.0.1:0")
+	expect.Must(t, err)
+	defer hole.Close()
+	at := hole.Addr().String()
+	cfg := settingsOf(t, at+",127.0.0.1:1", at)
+	cfg.HTTP, cfg.Hosts = at, "consul"
+	began := time.Now()
+	f := look(t.Context(), cfg)
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	r := judge(f)
+	if got := of(r, "consul"); len(got) != 2 || got[0].Is != Broken || !strings.Contains(got[0].Says, "no answer in time") || !strings.Contains(got[1].Says, "refused") {
+		t.Errorf("%+v", got)
+	}
+	if got := of(r, "dns"); got[0].Is != Warning {
+		t.Errorf("%+v", got)
+	}
+
+	m := Member{Node: "rabbit@b", Entry: at}
+	t.Setenv("ERL_EPMD_PORT", fmt.Sprint(expect.Port(hole)))
+	began = time.Now()
+	all(t.Context(), func(ctx context.Context) { m.look(ctx, cfg) })
+	if took := time.Since(began); took > 4*time.Second || len(m.Ports) != 2 || m.Ports[0].Err == nil || m.Timed {
+		t.Errorf("%s, %+v", took, m)
+	}
+}
+
+// A server that has not started has nobody who would answer; behind the gate its companion does.
+func TestWhoIsAsked(t *testing.T) {
+	t.Parallel()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, c := range []struct {
+		rt    statedir.Runtime
+		asked bool
+	}{{statedir.Runtime{}, true}, {statedir.Runtime{Waiting: statedir.Replaced}, true}, {statedir.Runtime{Waiting: "x", Gated: true}, true}, {statedir.Runtime{Waiting: "x"}, false}} {
+		s := Server{Alive: true, Runtime: &c.rt}.look(ended, config.Config{StateDir: t.TempDir()})
+		if asked := s.Report.Err != nil; asked != c.asked {
+			t.Errorf("waiting %q, gated %t: asked %t", c.rt.Waiting, c.rt.Gated, asked)
+		}
+	}
+}
+
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	if got, ended := bounded(t.Context(), time.Minute, func(context.Context) int { return 7 }); got != 7 || !ended {
+		t.Errorf("%d %t", got, ended)
+	}
+	stuck := make(chan int)
+	defer close(stuck)
+	if got, ended := bounded(t.Context(), time.Millisecond, func(context.Context) int { return <-stuck }); got != 0 || ended {
+		t.Errorf("%d %t", got, ended)
+	}
+	if got, ended := bounded(t.Context(), time.Millisecond, func(ctx context.Context) int { <-ctx.Done(); return 8 }); got != 8 || !ended {
+		t.Errorf("%d %t", got, ended)
+	}
+}
+
+// A member's clock is read off what answers /ready.
+func TestClockOf(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer s.Close()
+	if ahead, timed := clockOf(t.Context(), s.Listener.Addr().String()); !timed || (ahead+time.Hour).Abs() > 3*time.Second {
+		t.Errorf("%s %t", ahead, timed)
+	}
+	if _, timed := clockOf(t.Context(), "127.0.0.1:1"); timed {
+		t.Error("nobody is there")
+	}
+}

@@ -1,0 +1,82 @@
+package formation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
+)
+
+// Where there is no record, DNS is asked while Consul looks for the service: a resolver that takes
+// long is not waited for twice. Where there is one, it is not asked.
+func TestDNSIsAskedBesideTheCatalog(t *testing.T) {
+	t.Parallel()
+	for record, want := range map[string]bool{
+		"": true,
+		`{"state":"formed","cluster_id":"id","members":{"rabbit@b":"v"}}`: false,
+	} {
+		dialed := make(chan struct{})
+		var once sync.Once
+		agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch path := r.URL.Path; {
+			case strings.HasPrefix(path, "/v1/kv/") && record == "":
+				http.NotFound(w, r)
+			case strings.HasPrefix(path, "/v1/kv/"):
+				_ = json.NewEncoder(w).Encode(api.KVPairs{{Key: strings.TrimPrefix(path, "/v1/kv/"), Value: []byte(record), ModifyIndex: 7}})
+			case strings.HasPrefix(path, "/v1/health/service/"):
+				if want {
+					select {
+					case <-dialed:
+					case <-time.After(expect.Soon):
+						t.Error("the catalog was read first")
+					}
+				}
+				_, _ = w.Write([]byte("[]"))
+			case path == "/v1/status/leader":
+				_, _ = w.Write([]byte(`"10.0.0.1:8300"`))
+			default:
+				_, _ = w.Write([]byte("{}"))
+			}
+		}))
+		defer agent.Close()
+		cfg := config.Config{Service: "rabbitmq", Node: "rabbit@a", Consul: []string{agent.Listener.Addr().String()}, StateDir: t.TempDir(), TTL: 10 * time.Second, ClaimTimeout: time.Minute}
+		log := slog.New(slog.DiscardHandler)
+		refused := errors.New("refused")
+		f := formation{cfg: cfg, Options: Options{
+			Log: log, Runtime: statedir.Runtime{Config: cfg}, Agents: consul.New(cfg, log), SetWaiting: func(string) {},
+			IsDown: func(context.Context, peers.Peer) bool { return false },
+			DNS: peers.DNS{Server: "192.0.2.1:53", Domain: "consul", Dial: func(context.Context, string, string) (net.Conn, error) {
+				once.Do(func() { close(dialed) })
+				return nil, refused
+			}},
+		}}
+		o := f.observe(t.Context())
+		if o.Record.Err != nil || o.Peers.Err != nil {
+			t.Fatalf("%v, %v", o.Record.Err, o.Peers.Err)
+		}
+		asked := false
+		select {
+		case <-dialed:
+			asked = true
+		default:
+		}
+		if asked != want || want != errors.Is(o.DNS.Err, refused) {
+			t.Errorf("record %q: DNS was asked: %t, %v; want %t", record, asked, o.DNS.Err, want)
+		}
+	}
+}
