@@ -52,6 +52,19 @@ func TestOtherCommands(t *testing.T) {
 		if out, err := try("run", "--rm", "--label", label, c.version.image, "bash", "-c", "exit 7"); err == nil || !strings.Contains(err.Error(), "exit status 7") {
 			c.Errorf("bash -c 'exit 7': %s, %v", out, err)
 		}
+		// A shell that starts a broker: in no cluster, so that Docker calls it unhealthy, and says why.
+		n := c.node(1)
+		n.checked = true
+		n.flags = []string{"--health-interval", "2s", "--health-start-period", "1s", "--health-retries", "1"}
+		n.command = []string{"bash", "-c", "rabbitmq-plugins enable --offline rabbitmq_prometheus && rabbitmq-server"}
+		n.start()
+		c.eventually(60*time.Second, "Docker says so", func() error {
+			health := n.docker("inspect", "-f", "{{.State.Health.Status}} {{json .State.Health.Log}}", n.container)
+			if !strings.HasPrefix(health, "unhealthy") || !strings.Contains(health, "was not started by rmq-entrypoint") || !strings.Contains(health, "make rabbitmq-server the command of the container") {
+				return errors.New(health)
+			}
+			return nil
+		})
 	})
 }
 
