@@ -55,21 +55,33 @@ func testLoginOfEnvConf(t *testing.T, w *world) {
 	n.env = append(n.env, "RABBITMQ_NODE_IP_ADDRESS="+n.ip, "RABBITMQ_CONF_ENV_FILE="+n.path("env.conf"))
 	n.put(n.path("env.conf"), "export RABBITMQ_CONFIG_FILE="+n.path("mine")+" MY_PASSWORD=w4lt3r\n")
 	n.put(n.path("mine.conf"), "default_user = walter\ndefault_pass = $(MY_PASSWORD)\n")
-	login := func() {
-		t.Helper()
-		b, err := os.ReadFile(n.path("login"))
-		if expect.Must(t, err); !strings.Contains(string(b), "\x00walter\x00w4lt3r") {
-			t.Errorf("it logged in with %q", b)
-		}
-	}
 	n.serves()
-	login()
+	n.loggedIn("walter", "w4lt3r")
 	n.kill(w.companions()[0])
 	expect.Must(t, os.Remove(n.path("login")))
 	expect.Eventually(t, soon, "another companion", func() error { return w.replaced(n) })
 	n.reports(soon, api.HealthPassing, "")
-	login()
+	n.loggedIn("walter", "w4lt3r")
 	if file, err := os.ReadFile(n.state("runtime.json")); err != nil || strings.Contains(string(file), "w4lt3r") {
 		t.Errorf("the runtime file holds a password: %v", err)
+	}
+}
+
+// RabbitMQ takes its variables without RABBITMQ_ before their names, too, from that file and from
+// the environment, exported or not (measured on 3.10.8 and 4.3.6).
+func testLoginOfShortNames(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost", "RMQ_AMQP_URL=", "DEFAULT_USER=walter")
+	n.env = append(n.env, "RABBITMQ_NODE_IP_ADDRESS="+n.ip, "RABBITMQ_CONF_ENV_FILE="+n.path("env.conf"))
+	n.put(n.path("env.conf"), "DEFAULT_PASS=w4lt3r\n")
+	n.serves()
+	n.loggedIn("walter", "w4lt3r")
+}
+
+// loggedIn is as whom the companion was seen to log in last.
+func (n *node) loggedIn(user, password string) {
+	n.t.Helper()
+	b, err := os.ReadFile(n.path("login"))
+	if expect.Must(n.t, err); !strings.Contains(string(b), "\x00"+user+"\x00"+password) {
+		n.t.Errorf("it logged in with %q", b)
 	}
 }

@@ -59,6 +59,7 @@ func TestEntrypoint(t *testing.T) {
 		"stop and ready again":              testStopAndReadyAgain,
 		"pause_minority is read back":       testPauseMinorityIsReadBack,
 		"login of rabbitmq-env.conf":        testLoginOfEnvConf,
+		"login under short names":           testLoginOfShortNames,
 		"READY was lost":                    testReadyLost,
 		"READY was lost, listens elsewhere": testReadyLostElsewhere,
 		"READY of a joiner was lost":        testReadyOfJoinerLost,

@@ -69,10 +69,10 @@ func (l *login) read() {
 
 // environment is RabbitMQ's of its own variables, and the companion's of others.
 func (l *login) environment(name string) string {
-	if strings.HasPrefix(name, "RABBITMQ_") {
-		return l.server.Of(name)
+	if strings.HasPrefix(name, "RMQ_") {
+		return os.Getenv(name)
 	}
-	return os.Getenv(name)
+	return l.server.Of(name) // its variables count without RABBITMQ_ before them, too
 }
 
 // complain tells the log what has changed.

@@ -20,7 +20,10 @@ const envConf = "/etc/rabbitmq/rabbitmq-env.conf"
 // those that it goes by. Each counts without RABBITMQ_ before its name, too.
 var (
 	Identity = []string{"NODENAME", "USE_LONGNAME", "MNESIA_BASE", "MNESIA_DIR", "ADVANCED_CONFIG_FILE"}
-	followed = []string{"NODE_IP_ADDRESS", "NODE_PORT", "CONFIG_FILE", "CONFIG_FILES", "CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL"}
+	followed = []string{
+		"NODE_IP_ADDRESS", "NODE_PORT", "CONFIG_FILE", "CONFIG_FILES", "DEFAULT_USER", "DEFAULT_PASS", "DEFAULT_VHOST",
+		"CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL",
+	}
 )
 
 // Environment is that of the server, by name.

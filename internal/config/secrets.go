@@ -16,7 +16,7 @@ import (
 
 // DefaultUser is the one that RabbitMQ makes on a blank volume.
 func DefaultUser(getenv func(string) string) *url.Userinfo {
-	return url.UserPassword(cmp.Or(getenv("RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(getenv("RABBITMQ_DEFAULT_PASS"), "guest"))
+	return url.UserPassword(cmp.Or(RabbitMQs(getenv, "RABBITMQ_DEFAULT_USER"), "guest"), cmp.Or(RabbitMQs(getenv, "RABBITMQ_DEFAULT_PASS"), "guest"))
 }
 
 // UserFiles reads the user's own configuration files as that version of RabbitMQ does, where
@@ -39,7 +39,11 @@ func UserFiles(getenv func(string) string, version rabbitconf.Version) (rabbitco
 func Defaults(getenv func(string) string, user rabbitconf.User) func(string) string {
 	keys := map[string]string{"RABBITMQ_DEFAULT_USER": "default_user", "RABBITMQ_DEFAULT_PASS": "default_pass", "RABBITMQ_DEFAULT_VHOST": "default_vhost"}
 	return func(name string) string {
-		if value := getenv(name); value != "" || keys[name] == "" {
+		value := getenv(name)
+		if keys[name] != "" {
+			value = RabbitMQs(getenv, name)
+		}
+		if value != "" || keys[name] == "" {
 			return value
 		}
 		return user.Default(keys[name])
@@ -75,7 +79,7 @@ func AMQPURLs(cfg Config, getenv func(string) string) ([]string, error) {
 		}
 		return []string{u.String()}, nil
 	}
-	vhost := url.PathEscape(cmp.Or(getenv("RABBITMQ_DEFAULT_VHOST"), "/"))
+	vhost := url.PathEscape(cmp.Or(RabbitMQs(getenv, "RABBITMQ_DEFAULT_VHOST"), "/"))
 	var urls []string
 	for _, l := range cfg.Listeners {
 		scheme := "amqp"

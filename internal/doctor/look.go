@@ -290,7 +290,7 @@ func ownPorts(ctx context.Context, cfg config.Config, alive bool) []Port {
 	if alive {
 		return dialled(ctx, append(distribution(ctx, "127.0.0.1", cfg.Node), mine...))
 	}
-	return dialled(ctx, append(mine, Port{What: "other nodes", At: "127.0.0.1:" + cmp.Or(os.Getenv("RABBITMQ_DIST_PORT"), strconv.Itoa(cfg.Port+20000))}))
+	return dialled(ctx, append(mine, Port{What: "other nodes", At: "127.0.0.1:" + cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_DIST_PORT"), strconv.Itoa(cfg.Port+20000))}))
 }
 
 // distribution is epmd's port at a host, and the one on which it says that the node listens.

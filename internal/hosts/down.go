@@ -45,12 +45,12 @@ type witness struct {
 func WitnessOf(c config.Config, nodes []string) (witness, error) {
 	w := witness{
 		epmdPort: cmp.Or(os.Getenv("ERL_EPMD_PORT"), "4369"),
-		distPort: os.Getenv("RABBITMQ_DIST_PORT"),
+		distPort: config.RabbitMQs(os.Getenv, "RABBITMQ_DIST_PORT"),
 		blind:    blindness(os.Getenv, c.Inetrc()),
 		resolver: &net.Resolver{PreferGo: true}, // the other one takes time-outs for "no such host"
 		names:    func() (peers.Names, error) { return peers.ReadNames("/etc/resolv.conf") },
 	}
-	if port, err := strconv.Atoi(cmp.Or(os.Getenv("RABBITMQ_NODE_PORT"), "5672")); err == nil && w.distPort == "" {
+	if port, err := strconv.Atoi(cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_NODE_PORT"), "5672")); err == nil && w.distPort == "" {
 		w.distPort = strconv.Itoa(port + 20000) // RabbitMQ's default
 	}
 	if c.Hosts == "consul" {

@@ -16,8 +16,8 @@ import (
 
 // flagsFile is where RabbitMQ writes down which feature flags are enabled.
 func flagsFile(c config.Config, getenv func(string) string) string {
-	base := cmp.Or(getenv("RABBITMQ_MNESIA_BASE"), filepath.Join(c.Home, "mnesia"))
-	return cmp.Or(getenv("RABBITMQ_FEATURE_FLAGS_FILE"), filepath.Join(base, c.Node+"-feature_flags"))
+	base := cmp.Or(config.RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), filepath.Join(c.Home, "mnesia"))
+	return cmp.Or(config.RabbitMQs(getenv, "RABBITMQ_FEATURE_FLAGS_FILE"), filepath.Join(base, c.Node+"-feature_flags"))
 }
 
 // Jump says why this image must not start on the volume and what to do, or "", and then

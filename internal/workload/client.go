@@ -174,7 +174,7 @@ func brokerURL(raw string, getenv func(string) string) (string, error) {
 		u.User = config.DefaultUser(getenv)
 	}
 	if u.Path == "" || u.Path == "/" {
-		u = u.JoinPath("/" + url.PathEscape(cmp.Or(getenv("RABBITMQ_DEFAULT_VHOST"), "/")))
+		u = u.JoinPath("/" + url.PathEscape(cmp.Or(config.RabbitMQs(getenv, "RABBITMQ_DEFAULT_VHOST"), "/")))
 	}
 	if _, err := amqp.ParseURI(u.String()); err != nil {
 		return "", errors.New("not a URL that AMQP clients take: look at what follows the question mark")
