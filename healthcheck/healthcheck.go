@@ -155,9 +155,9 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 //
 //   - Passing: a channel was opened, used and closed.
 //   - Warning: alive, but publishers are blocked by an alarm (Alarm), or the check does
-//     not get in: these credentials are refused, its TLS is refused, or RabbitMQ says
-//     that it listens there, and the handshake came to nothing. Not so once a check got
-//     in since [Checker.Ready]: then clients do not get in either. It tries again after
+//     not get in: these credentials are refused, its TLS is refused, RabbitMQ says that it
+//     listens there, and the handshake came to nothing, or that it listens elsewhere,
+//     where something takes connections. Not so once a check got in since [Checker.Ready]: then clients do not get in either. It tries again after
 //     a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
 //     [Checker.Move] give a reason to. In between it only looks whether somebody listens.
 //   - Critical: no answer, or an answer that is not a running node's. A server that said on
@@ -277,7 +277,7 @@ func (c *Checker) Close() {
 // paused gives the word of the last login that was refused, while it is not to be tried again
 // and somebody listens. RabbitMQ logs nothing of a connection on which nothing was sent.
 func (c *Checker) paused(ctx context.Context) (_ Result, wait bool) {
-	if c.pauses.Over(c.now()) {
+	if c.pauses.Over(c.now()) || len(c.ports) > 0 && c.knock(ctx) == "" {
 		return Result{}, false
 	}
 	for _, t := range c.targets {
@@ -302,6 +302,7 @@ func (c *Checker) tried(ctx context.Context, r Result) {
 
 // dial tries the targets in order, each with its share of the time that is left.
 func (c *Checker) dial(ctx context.Context) (*session, Result) {
+	c.reread()
 	var failed []string
 	shut := ""
 	for i, t := range c.targets {
@@ -335,7 +336,9 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 		}
 		failed = append(failed, t.label+": "+text(err))
 		if shut == "" && !c.entered[t.url] {
-			shut = shutOut(t, port, listed, err)
+			if shut = shutOut(t, port, listed, err); shut == "" && !listed && len(c.ports) > 0 {
+				shut = c.astray(ctx, t, err)
+			}
 		}
 	}
 	if shut != "" && c.last == (Reason{}) {

@@ -42,14 +42,23 @@ func (l Login) Response() string {
 // of the reasons were lost (measured on 4.0). The reader sees the end soon enough.
 type listener struct {
 	net.Conn
-	broken *atomic.Pointer[error] // why nothing more could be read
+	met *met
+}
+
+// met is what came over a connection.
+type met struct {
+	broken atomic.Pointer[error] // why nothing more could be read
+	spoke  atomic.Bool           // something was
 }
 
 // Read keeps the error: the client says of some that its connection is not open.
 func (l listener) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if err != nil {
-		l.broken.CompareAndSwap(nil, &err)
+		l.met.broken.CompareAndSwap(nil, &err)
+	}
+	if n > 0 {
+		l.met.spoke.Store(true)
 	}
 	return n, err
 }
@@ -83,6 +92,7 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	ctx, cancel := context.WithTimeout(ctx, share)
 	defer cancel()
 	var conn *amqp.Connection
+	var met met
 	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr)
 	if err != nil {
 		return nil, within(ctx, share, err)
@@ -97,9 +107,11 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 		if conn != nil { // ends a reader that waits to hand over a frame nobody asked for
 			_ = conn.CloseDeadline(time.Now())
 		}
-		if ctx.Err() != nil || timedOut(err) {
+		silent := ctx.Err() != nil || timedOut(err)
+		if silent {
 			err = within(ctx, share, err)
-		} else {
+		}
+		if !silent || met.spoke.Load() && errors.As(err, new(lateError)) {
 			err = &metError{err}
 		}
 	}()
@@ -127,9 +139,8 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	for _, s := range t.sasl {
 		conf.SASL = append(conf.SASL, Login{s, conf.Properties})
 	}
-	var broken atomic.Pointer[error]
-	if conn, err = amqp.Open(listener{stream, &broken}, conf); err != nil {
-		if why := broken.Load(); why != nil && alerted(*why) {
+	if conn, err = amqp.Open(listener{stream, &met}, conf); err != nil {
+		if why := met.broken.Load(); why != nil && alerted(*why) {
 			return nil, *why
 		}
 		return nil, handshakeError(err)
@@ -159,9 +170,16 @@ func within(ctx context.Context, d time.Duration, err error) error {
 	case ctx.Err() == context.Canceled:
 		return context.Canceled
 	case ctx.Err() != nil, timedOut(err):
-		return fmt.Errorf("no answer within %s", d.Round(10*time.Millisecond))
+		return lateError(d)
 	}
 	return err
+}
+
+// A lateError is how long nothing came.
+type lateError time.Duration
+
+func (e lateError) Error() string {
+	return fmt.Sprintf("no answer within %s", time.Duration(e).Round(10*time.Millisecond))
 }
 
 // alerted reports whether err is the peer's word, by TLS, that it goes no further.

@@ -3,8 +3,10 @@ package healthcheck
 import (
 	"bufio"
 	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +68,7 @@ func TestShutOut(t *testing.T) {
 		{"closes", nil, "amqp", "", closes, Port{}, "proxy_protocol"},
 		{"an error of the server", nil, "amqp", "", says(541, "INTERNAL_ERROR"), Port{}, "541 INTERNAL_ERROR"},
 		{"stops", nil, "amqp", "", says(320, "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"), Port{}, ""},
+		{"slow to log in", nil, "amqp", "", func(_ *peer, c call) bool { return c == startOk }, Port{}, "rabbitmq_auth_backend"},
 		{"silent", nil, "amqp", "", func(*peer, call) bool { return true }, Port{}, ""},
 		{"TLS on the plain port", nil, "amqps", "", nil, Port{}, "amqp://"},
 		{"plain on the TLS port", nil, "amqp", "", closes, Port{TLS: true}, "amqps://"},
@@ -89,6 +92,63 @@ func TestShutOut(t *testing.T) {
 			want(t, look(t, c), Critical, "refused")
 		})
 	}
+}
+
+// A URL that leads elsewhere, to another port or a balancer, says nothing of this node: it is alive
+// as long as something takes connections where RabbitMQ says that it listens.
+func TestAstray(t *testing.T) {
+	noLeaks(t)
+	nowhere, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nowhere.Close()
+	s := serve(t, nil, nil)
+	c := checker(t, Options{URLs: []string{"amqp://" + nowhere.Addr().String()}})
+	want(t, look(t, c), Critical)
+	move(t, c, lists(s.ln, Port{}))
+	want(t, look(t, c), Warning, "alive", "RMQ_AMQP_URL", "at "+s.ln.Addr().String(), "refused")
+	move(t, c, map[int]Port{s.ln.Addr().(*net.TCPAddr).Port: {Host: "127.0.0.9"}})
+	want(t, look(t, c), Critical)
+	move(t, c, lists(s.ln, Port{}))
+
+	balancer := serve(t, nil, func(p *peer, _ call) bool { p.Close(); return true })
+	if err := c.Move([]string{balancer.url()}, c.ports); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time while it pauses
+		want(t, look(t, c), Warning, "at "+s.ln.Addr().String())
+	}
+	s.stop()
+	want(t, look(t, c), Critical)
+}
+
+// Certificates that others replace are those of the next connection.
+func TestCertificateReplaced(t *testing.T) {
+	noLeaks(t)
+	_, server := certificates(t, "node1.example")
+	cert, key := pemFiles(t, server)
+	ca, fresh := certificates(t, "node1.example")
+	pool := x509.NewCertPool()
+	if pem, err := os.ReadFile(ca); err != nil || !pool.AppendCertsFromPEM(pem) {
+		t.Fatal(err)
+	}
+	s := serve(t, &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}, nil)
+	c := checker(t, Options{URLs: []string{"amqps://" + s.ln.Addr().String() + "?certfile=" + cert + "&keyfile=" + key}})
+	want(t, look(t, c), Warning, "certificate")
+	if err := os.WriteFile(cert, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Ready()
+	want(t, look(t, c), Warning, "certificate")
+	newCert, newKey := pemFiles(t, fresh)
+	for from, to := range map[string]string{newCert: cert, newKey: key} {
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Ready()
+	want(t, look(t, c), Passing)
 }
 
 // Where a check has got in, one that does not is what clients see.

@@ -1,10 +1,13 @@
 package healthcheck
 
 import (
+	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -25,10 +28,12 @@ type ways struct {
 	now     func() time.Time
 	pauses  Pauses
 	refused Result // while pauses are not over
+	unread  string // why certificates could not be read again, as the log was told
 }
 
 // A Port is where RabbitMQ on this host, by its own list, takes AMQP connections.
 type Port struct {
+	Host  string // an address of this host; empty: 127.0.0.1
 	TLS   bool
 	Proxy bool // by the PROXY protocol only, which a check then speaks
 }
@@ -172,8 +177,56 @@ func shutOut(t target, port Port, listed bool, err error) string {
 		mend = "RabbitMQ speaks no TLS there: write amqp:// in RMQ_AMQP_URL (--amqp-url)"
 	case t.tls != nil && strings.Contains(err.Error(), "x509: "):
 		mend = "RabbitMQ's certificate is not the one that is expected: set cacertfile and server_name_indication in RMQ_AMQP_URL (--amqp-url)"
+	case errors.As(err, new(lateError)):
+		mend = "RabbitMQ spoke, and the login took longer than the check waits, as where a server that rabbitmq_auth_backend asks is slow: name a user of RabbitMQ's own in RMQ_AMQP_URL (--amqp-url)"
 	default:
 		mend = "RabbitMQ listens there and does not let the check in, as with proxy_protocol or a limit of connections: give the check another way in as RMQ_AMQP_URL (--amqp-url)"
 	}
 	return fmt.Sprintf("%s: not checked further, but the node is alive: %s: %s", t.label, mend, text(err))
+}
+
+// astray says, of a URL that leads to where RabbitMQ by its own list does not listen, that the node
+// is alive all the same; "" where it does not listen where it says either.
+func (c *Checker) astray(ctx context.Context, t target, err error) string {
+	at := c.knock(ctx)
+	if at == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s: not checked further, but the node is alive: RabbitMQ does not listen there, but at %s: set RMQ_AMQP_URL (--amqp-url) to that, or take it away: %s", t.label, at, text(err))
+}
+
+// knockFor is plenty on this host, and does not show in the time that a check takes.
+const knockFor = 200 * time.Millisecond
+
+// knock returns the first address at which RabbitMQ says that it listens, and something takes a
+// connection, which it tells nothing.
+func (c *Checker) knock(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), knockFor)
+	defer cancel()
+	for _, port := range slices.Sorted(maps.Keys(c.ports)) {
+		at := net.JoinHostPort(cmp.Or(c.ports[port].Host, "127.0.0.1"), strconv.Itoa(port))
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", at); err == nil {
+			conn.Close()
+			return at
+		}
+	}
+	return ""
+}
+
+// reread takes the certificates that others may have replaced since. Where they cannot be read,
+// half written perhaps, those from before stay.
+func (c *Checker) reread() {
+	for i, t := range c.targets {
+		if t.tls == nil {
+			continue
+		}
+		now, err := parse(t.url)
+		switch {
+		case err == nil:
+			c.targets[i], c.unread = now, ""
+		case err.Error() != c.unread:
+			c.unread = err.Error()
+			c.log.Warn("cannot read the certificates of the health check again: it goes by those it has", "err", err)
+		}
+	}
 }

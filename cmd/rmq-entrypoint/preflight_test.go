@@ -60,7 +60,9 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 		"no registration": {prep: func(n *node) {
 			n.put(n.path("conf.d/30.conf"), "cluster_formation.registration.enabled = false")
 		}, say: []string{"conf.d/30.conf:1: cluster_formation.registration.enabled", "registers", "Remove this"}},
-		"a path too long for a socket": {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
+		"no certificates for the check": {env: []string{"RMQ_AMQP_URL=amqps://localhost?cacertfile=/nowhere/ca.pem"}, say: []string{"--amqp-url", "RMQ_AMQP_URL", "/nowhere/ca.pem"}},
+		"an unknown way to log in":      {env: []string{"RMQ_AMQP_URL=amqp://localhost?auth_mechanism=kerberos"}, say: []string{"RMQ_AMQP_URL", "auth_mechanism", "kerberos"}},
+		"a path too long for a socket":  {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +30,21 @@ type login struct {
 	getenv  func(string) string // the environment, with what RabbitMQ's files say
 	urls    []string
 	trouble string // that the log was told of
+}
+
+// MayLogIn refuses a health check that cannot begin, as without the certificates that its URL
+// names: a companion would find that out when the cluster has been claimed.
+func MayLogIn(cfg config.Config, server config.Environment, user rabbitconf.User) error {
+	urls, err := config.AMQPURLs(cfg, config.Defaults(config.LoginEnv(server), user))
+	if err != nil {
+		return err
+	}
+	checker, err := healthcheck.New(healthcheck.Options{URLs: urls})
+	if err != nil {
+		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
+	}
+	checker.Close()
+	return nil
 }
 
 // begin reads the files and makes the checker.
@@ -58,21 +72,13 @@ func (l *login) read() {
 	user, err := config.UserFiles(l.server.Of, l.version)
 	switch {
 	case err == nil:
-		l.getenv = config.Defaults(l.environment, user)
+		l.getenv = config.Defaults(config.LoginEnv(l.server), user)
 	case l.getenv == nil: // written since the start
 		l.complain("cannot read RabbitMQ's files: the check goes by the environment alone", err)
-		l.getenv = l.environment
+		l.getenv = config.LoginEnv(l.server)
 	default: // half written, perhaps
 		l.complain("cannot read RabbitMQ's files: the check keeps the login it had", err)
 	}
-}
-
-// environment is RabbitMQ's of its own variables, and the companion's of others.
-func (l *login) environment(name string) string {
-	if strings.HasPrefix(name, "RMQ_") {
-		return os.Getenv(name)
-	}
-	return l.server.Of(name) // its variables count without RABBITMQ_ before them, too
 }
 
 // complain tells the log what has changed.

@@ -282,7 +282,7 @@ func listed(cfg config.Config) map[int]healthcheck.Port {
 	ports := map[int]healthcheck.Port{}
 	for _, l := range cfg.Listeners {
 		if cfg.Located {
-			ports[l.Port] = healthcheck.Port{TLS: l.TLS, Proxy: l.Proxy}
+			ports[l.Port] = healthcheck.Port{Host: l.Host, TLS: l.TLS, Proxy: l.Proxy}
 		}
 	}
 	return ports

@@ -50,6 +50,17 @@ func Defaults(getenv func(string) string, user rabbitconf.User) func(string) str
 	}
 }
 
+// LoginEnv is the environment by which the health check logs in: RabbitMQ's, which takes its
+// variables without RABBITMQ_ before their names, too, and this process's for settings of ours.
+func LoginEnv(server Environment) func(string) string {
+	return func(name string) string {
+		if strings.HasPrefix(name, "RMQ_") {
+			return os.Getenv(name)
+		}
+		return server.Of(name)
+	}
+}
+
 // AMQPURLs returns where the health check connects: the setting, or this node's
 // listeners, with the default user's credentials.
 func AMQPURLs(cfg Config, getenv func(string) string) ([]string, error) {

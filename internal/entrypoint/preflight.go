@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/hosts"
@@ -83,6 +84,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 		return h, err
 	}
 	if err := cfg.Listen(h.user, h.env.Of); err != nil {
+		return h, err
+	}
+	if err := companion.MayLogIn(cfg, h.env, h.user); err != nil {
 		return h, err
 	}
 	if h.held, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
