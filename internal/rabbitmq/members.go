@@ -15,9 +15,15 @@ func (b CLI) Forget(ctx context.Context, peer, node string) error {
 	return err
 }
 
-// Join makes this node, which came up alone by accident, join peer: that gives
-// up its own data, so it must have none worth keeping.
+// Join makes this node, which came up alone by accident, join peer: that gives up its own data, so
+// it must have none worth keeping. No client may add any meanwhile.
 func (b CLI) Join(ctx context.Context, peer string) error {
+	switch queues, err := b.CloseIfEmpty(ctx); {
+	case err != nil:
+		return fmt.Errorf("close to clients: %w", err)
+	case queues > 0:
+		return fmt.Errorf("clients have declared %d queues here meanwhile", queues)
+	}
 	for _, argv := range [][]string{{"stop_app"}, {"join_cluster", peer}, {"start_app"}} {
 		if _, err := b.Ctl(ctx, b.Node, argv...); err != nil {
 			return fmt.Errorf("%s: %w", argv[0], err)

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,29 @@ func TestRabbitMQ(t *testing.T) {
 		expect.Must(t, node.PauseMinority(t.Context(), false))
 		pauses(false)
 	}
+	// Nobody declares a queue between the look at the queues and the reset.
+	m.Exec(t, "rabbitmqctl", "-q", "eval", `{new, _} = rabbit_amqqueue:declare(rabbit_misc:r(<<"/">>, queue, <<"q">>), true, false, [], none, <<"test">>), ok.`)
+	if queues, err := node.CloseIfEmpty(t.Context()); err != nil || queues != 1 {
+		t.Errorf("it has %d queues, %v", queues, err)
+	}
+	open := func(want bool) {
+		t.Helper()
+		if _, err := m.TryExec("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/5672"); (err == nil) != want {
+			t.Errorf("it takes connections: %v, want %t", err, want)
+		}
+	}
+	open(true)
+	if err := node.Join(t.Context(), "rabbit@node2"); err == nil || !strings.Contains(err.Error(), "declared 1 queues") {
+		t.Errorf("it joins with a queue: %v", err)
+	}
+	m.Exec(t, "rabbitmqctl", "-q", "delete_queue", "q")
+	if queues, err := node.CloseIfEmpty(t.Context()); err != nil || queues != 0 {
+		t.Errorf("it has %d queues, %v", queues, err)
+	}
+	open(false)
+	m.Exec(t, "rabbitmqctl", "stop_app")
+	m.Exec(t, "rabbitmqctl", "start_app")
+	open(true)
 	// A stop that does not come to what listens.
 	m.Exec(t, "rabbitmqctl", "eval", `{ok, _} = supervisor:start_child(rabbit_sup, #{id => never, shutdown => infinity, start => {erlang, apply, [fun() ->
 		{ok, spawn_link(fun() -> process_flag(trap_exit, true), receive never -> ok end end)} end, []]}}), ok.`)
