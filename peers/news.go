@@ -65,7 +65,8 @@ func recordNews(ctx context.Context, client *api.Client, key string, index uint6
 
 // CatalogNews waits until the instances of service have changed since index, or for minutes, and
 // returns them as [Entries] does, and the index to wait on next. What the agent knows better is
-// not among it. Whether that server knows a leader is not said: 1.22 leaves it out of such answers.
+// not among it. Neither is said whether that server knows a leader, nor that it left out what the
+// token may not read: 1.22 leaves both out of such answers.
 func CatalogNews(ctx context.Context, client *api.Client, service string, index uint64) ([]Peer, uint64, error) {
 	q, cancel := news(ctx, index)
 	defer cancel()

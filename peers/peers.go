@@ -361,9 +361,14 @@ func SessionGone(ctx context.Context, client *api.Client, id string) (bool, erro
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var found []*api.SessionEntry // not by Session().Info, which takes null for a session that is gone
-	_, err := client.Raw().Query("/v1/session/info/"+id, &found, consistent(ctx))
-	if err == nil && (found == nil || slices.Contains(found, nil)) {
+	meta, err := client.Raw().Query("/v1/session/info/"+id, &found, consistent(ctx))
+	switch {
+	case err != nil:
+		err = lacks(err, "session:read on the Consul node of that session")
+	case found == nil || slices.Contains(found, nil):
 		err = errHollow
+	case meta.ResultsFilteredByACLs: // it is there: where there is none, 1.22 has nothing to filter
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read session %s: %w", id, err)

@@ -161,6 +161,14 @@ func TestRightsThatAreMissing(t *testing.T) {
 	} else if !silent && (!errors.As(err, &denied) || !strings.Contains(err.Error(), "service:read")) {
 		t.Errorf("catalog without service:read: %v, %v", found, err)
 	}
+	session, _, err := consul.Client.Session().CreateNoChecks(&api.SessionEntry{TTL: "1h"}, nil)
+	expect.Must(t, err)
+	for id, is := range map[string]bool{session: true, "00000000-0000-0000-0000-000000000000": false} {
+		is = is && !consulBefore(t, consul.Client, "1.11")
+		if gone, err := peers.SessionGone(t.Context(), nobody, id); err != nil || gone == is {
+			t.Errorf("session %s without session:read: gone %t, %v, want %t", id, gone, err, !is)
+		}
+	}
 	for what, err := range map[string]error{
 		"announce": peers.Announce(t.Context(), reader, registration(a, "10.0.0.1"), peers.Starting, ""),
 		"report":   peers.Report(t.Context(), reader, registration(b, "10.0.0.2"), api.HealthPassing, ""),

@@ -23,6 +23,7 @@ type Node struct {
 	box     *Box
 	cut     time.Time // from Consul until
 	refuse  bool      // cut means refused, not black-holed
+	token   lack      // of its token for Consul
 	frozen  time.Time // until
 	boots   int
 	lastRan time.Time

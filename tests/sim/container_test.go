@@ -38,6 +38,7 @@ type container struct {
 	log    *slog.Logger
 	decide decider
 	gate   mutant        // of a companion whose server is behind the gate; nil: none
+	wire   wire          // what it takes Consul's answers for; nil: for what they are
 	ttl    time.Duration // of its check; 0: as that of others
 	work   sync.WaitGroup
 }
@@ -61,8 +62,12 @@ func (c *container) config() config.Config {
 
 func (c *container) consul(p *sim.Process, cfg config.Config) *consul.Agents {
 	pinned := consul.New(cfg, c.log)
+	var way http.RoundTripper = p
+	if c.wire != nil {
+		way = c.wire(p)
+	}
 	pinned.Dial = func(addr string) (*api.Client, error) {
-		return api.NewClient(&api.Config{Address: addr, HttpClient: &http.Client{Transport: p}})
+		return api.NewClient(&api.Config{Address: addr, HttpClient: &http.Client{Transport: way}})
 	}
 	return pinned
 }

@@ -72,6 +72,9 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 			if c := v.cluster; s.state == running && v.ran && n.twin == nil && c.id == w.record().ID && c.members[n.Name] == v {
 				w.violation("%s was stopped while it served %s", n.Name, c.id)
 			}
+			if r := w.record(); s.state == running && r.State == "forming" && r.Seed == n.Name && r.Claim == s.boot.Claim {
+				w.violation("%s was stopped while its claim to found a cluster stands", n.Name)
+			}
 			if s.gated() {
 				w.did[LeftGate]++
 			}

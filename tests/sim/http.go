@@ -55,7 +55,7 @@ func (p *Process) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, ctx.Err()
 	}
 	// From here on the request is carried out, and its answer may be lost.
-	code, index, answer := w.consul.serve(ctx, p, req, body)
+	answer := w.consul.serve(ctx, p, req, body)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -73,11 +73,22 @@ func (p *Process) RoundTrip(req *http.Request) (*http.Response, error) {
 		w.mu.Unlock()
 		return nil, errors.New("the process is dead")
 	}
-	h := http.Header{"X-Consul-Index": {strconv.FormatUint(index, 10)}, "X-Consul-Knownleader": {"true"}, "X-Consul-Lastcontact": {"0"}}
+	h := http.Header{"X-Consul-Index": {strconv.FormatUint(answer.index, 10)}, "X-Consul-Knownleader": {"true"}, "X-Consul-Lastcontact": {"0"}}
+	if answer.filtered {
+		h.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+	}
 	return &http.Response{
-		StatusCode: code, Status: strconv.Itoa(code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: h, Body: io.NopCloser(bytes.NewReader(answer)), ContentLength: int64(len(answer)), Request: req,
+		StatusCode: answer.code, Status: strconv.Itoa(answer.code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: h, Body: io.NopCloser(bytes.NewReader(answer.body)), ContentLength: int64(len(answer.body)), Request: req,
 	}, nil
+}
+
+// reply is what Consul answers.
+type reply struct {
+	code     int
+	index    uint64
+	body     []byte
+	filtered bool // by the rights of the token, and it says so
 }
 
 // kind names a request for the story and for drawing.
@@ -90,30 +101,41 @@ func kind(r *http.Request) string {
 	return k
 }
 
-func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body []byte) (code int, index uint64, answer []byte) {
-	w := c.w
+func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body []byte) reply {
+	w, n, path := c.w, p.Box.Node, req.URL.Path
 	q := req.URL.Query()
 	wait, _ := time.ParseDuration(q.Get("wait"))
 	after, _ := strconv.ParseUint(q.Get("index"), 10, 64)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.away.After(time.Now()) {
-		return 500, 0, []byte("rpc error: No cluster leader")
+		return reply{code: 500, body: []byte("rpc error: No cluster leader")}
 	}
-	skew := p.Box.Node.skew
+	if code, why := c.refuses(n, req.Method, path); code != 0 {
+		return reply{code: code, body: why}
+	}
 	if req.Method != http.MethodGet {
-		code, answer = c.write(req, q.Get("acquire"), q.Get("release"), body, skew)
-		return code, c.index, answer
+		code, answer := c.write(n, req, q.Get("acquire"), q.Get("release"), body)
+		return reply{code: code, index: c.index, body: answer}
 	}
-	if after == 0 || wait == 0 {
-		return c.read(req.URL.Path, q.Get("filter"), skew)
+	waits := after > 0 && wait > 0
+	read := func() (a reply) {
+		a.code, a.index, a.body = c.read(path, q.Get("filter"), n.skew)
+		return n.filtered(path, waits, a)
+	}
+	if !waits {
+		return read()
 	}
 	until, began := time.NewTimer(wait), c.began
 	defer until.Stop()
 	for {
-		code, index, answer = c.read(req.URL.Path, "", skew)
-		if index > after || c.away.After(time.Now()) {
-			return code, index, answer
+		if n.lacks(itself) && !strings.HasPrefix(path, "/v1/kv/") { // one for a key stands as it began
+			code, why := c.refuses(n, req.Method, path)
+			return reply{code: code, body: why}
+		}
+		a := read()
+		if a.index > after || c.away.After(time.Now()) {
+			return a
 		}
 		changed := c.changed
 		w.mu.Unlock()
@@ -130,9 +152,9 @@ func (c *consul) serve(ctx context.Context, p *Process, req *http.Request, body 
 		w.mu.Lock()
 		switch {
 		case c.began != began:
-			return 500, 0, []byte("rpc error: EOF")
+			return reply{code: 500, body: []byte("rpc error: EOF")}
 		case done:
-			return code, index, answer
+			return a
 		}
 	}
 }
@@ -187,7 +209,7 @@ func (c *consul) read(path, filter string, skew time.Duration) (code int, index 
 	panic("no such path: " + path)
 }
 
-func (c *consul) write(req *http.Request, acquire, release string, body []byte, skew time.Duration) (code int, answer []byte) {
+func (c *consul) write(n *Node, req *http.Request, acquire, release string, body []byte) (code int, answer []byte) {
 	path := req.URL.Path
 	truth := func(ok bool) (int, []byte) { return 200, []byte(strconv.FormatBool(ok)) }
 	_, last, _ := strings.Cut(path[4:], "/")
@@ -196,7 +218,7 @@ func (c *consul) write(req *http.Request, acquire, release string, body []byte, 
 	}
 	switch {
 	case path == "/v1/txn":
-		return c.txn(body, skew)
+		return c.txn(body, n.skew)
 	case acquire != "":
 		s := c.sessions[acquire]
 		if s == nil {
@@ -238,7 +260,7 @@ func (c *consul) write(req *http.Request, acquire, release string, body []byte, 
 		c.destroy(last)
 		return truth(true)
 	case path == "/v1/agent/service/register":
-		s := &service{status: "critical"}
+		s := &service{status: "critical", by: n}
 		must(json.Unmarshal(body, &s.AgentServiceRegistration))
 		if old := c.agent[s.ID]; old != nil {
 			s.status = old.status // measured: registering over an entry keeps its status

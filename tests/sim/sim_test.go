@@ -285,11 +285,12 @@ func (l *tellTimes) lines() []toldLine {
 
 type decider func(context.Context, peers.DNS, map[string]string) func(peers.Observation) peers.Decision
 
-// story is how one is told: by another decision than the program's, with a mutant at the gate, or
-// line by line.
+// story is how one is told: by another decision than the program's, with a mutant at the gate or of
+// what Consul's answers are taken for, or line by line.
 type story struct {
 	decide decider
 	gate   mutant
+	wire   wire
 	tell   bool
 }
 
@@ -312,7 +313,7 @@ func tellStory(t *testing.T, seed uint64, of story) (v sim.Verdict, w *sim.World
 		for _, n := range w.Nodes {
 			nodes.Go(func() {
 				for b := n.Open(); b != nil; b = n.Open() {
-					c := container{world: w, box: b, decide: of.decide, gate: of.gate, log: slog.New(slog.DiscardHandler)}
+					c := container{world: w, box: b, decide: of.decide, gate: of.gate, wire: of.wire, log: slog.New(slog.DiscardHandler)}
 					if of.tell {
 						c.log = slog.New(slog.NewTextHandler(teller{w, n.Who}, &slog.HandlerOptions{ReplaceAttr: untimed}))
 					}

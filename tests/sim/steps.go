@@ -14,6 +14,10 @@ func (w *World) written(was, is record) {
 	switch {
 	case is.State == "forming":
 		w.spring(Claimed, is.Seed)
+		if told := w.onClaim; told != nil {
+			w.onClaim = nil
+			told(is.Seed)
+		}
 		w.beside("the founding of a cluster was claimed by "+is.Seed, "")
 	case is.ID != was.ID || was.State != "formed":
 		w.tell("consul", "the record is formed: cluster "+is.ID)
@@ -48,10 +52,11 @@ const (
 	Gated       = "booted behind the gate"
 	Opened      = "was told behind the gate whom to join"
 	LeftGate    = "left the gate to start anew"
+	Revoked     = "was refused by Consul for its token"
 )
 
 // Steps are all of them. That a node fills in its own volume on record is none.
-var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped, Unheard, Gated, Opened, LeftGate}
+var Steps = []string{Claimed, ClaimedMine, TookOver, Founded, Listed, Struck, ClaimedNew, Republished, Overruled, Alone, Joined, WentOn, WentWithout, Forgot, Stopped, Unheard, Gated, Opened, LeftGate, Revoked}
 
 func step(was, is record) string {
 	switch {
@@ -110,7 +115,7 @@ func (w *World) beside(what, id string) {
 		if w.paired(n) && id == "" { // its claim is overruled
 			continue
 		}
-		if w.paired(n) && (!n.runs() || !n.volume.ran || n.cut.After(time.Now())) {
+		if w.paired(n) && (!n.runs() || !n.volume.ran || n.cut.After(time.Now()) || n.lacks(itself, rights)) {
 			w.excused = "a second container took the name of a node that was down, cut off from Consul, or never was verified"
 			continue
 		}
@@ -138,4 +143,32 @@ func (w *World) beside(what, id string) {
 // known reports whether the cluster has been on record as formed.
 func (w *World) known(id string) bool {
 	return slices.ContainsFunc(w.clusters, func(c *cluster) bool { return c.id == id && !c.recorded.IsZero() })
+}
+
+// ambush is for the first node that does a step: it is killed in the middle of it.
+type ambush struct {
+	step    string
+	after   time.Duration
+	forGood bool
+}
+
+// spring is called when a node begins with a step.
+func (w *World) spring(step, name string) {
+	a := w.ambush
+	if a == nil || a.step != step {
+		return
+	}
+	w.ambush = nil
+	time.AfterFunc(a.after, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		n := w.node(name)
+		switch {
+		case w.quiet || step == Claimed && w.record().State != "forming" || step == Listed && n.volume.half == nil:
+		case a.forGood:
+			n.leave()
+		default:
+			n.down("killed while it "+map[string]string{Claimed: "founds", Listed: "joins", Opened: "is told whom to join"}[step], false)
+		}
+	})
 }

@@ -223,6 +223,7 @@ func (w *World) disturb() (faults int) {
 		faults++
 		after(seconds(5, length.Seconds()), w.giveUp)
 	}
+	faults += w.revoke(length, after)
 	if w.ambush != nil { // who takes over waits for the claim timeout
 		after(length+seconds(30, 150), func() {})
 	}
@@ -276,34 +277,6 @@ func (w *World) restore() {
 	w.spoiled = nil
 }
 
-// ambush is for the first node that does a step: it is killed in the middle of it.
-type ambush struct {
-	step    string
-	after   time.Duration
-	forGood bool
-}
-
-// spring is called when a node begins with a step.
-func (w *World) spring(step, name string) {
-	a := w.ambush
-	if a == nil || a.step != step {
-		return
-	}
-	w.ambush = nil
-	time.AfterFunc(a.after, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		n := w.node(name)
-		switch {
-		case w.quiet || step == Claimed && w.record().State != "forming" || step == Listed && n.volume.half == nil:
-		case a.forGood:
-			n.leave()
-		default:
-			n.down("killed while it "+map[string]string{Claimed: "founds", Listed: "joins", Opened: "is told whom to join"}[step], false)
-		}
-	})
-}
-
 // down is kill -9, and the volume's end if it is wiped.
 func (n *Node) down(why string, wipe bool) {
 	n.w.tell(n.Who, "** "+why)
@@ -350,7 +323,7 @@ func (w *World) calm() {
 	}
 	w.consul.away, w.consul.lies = time.Time{}, time.Time{}
 	for _, n := range w.Nodes {
-		n.on, n.cut, n.frozen = true, time.Time{}, time.Time{}
+		n.on, n.cut, n.frozen, n.token = true, time.Time{}, time.Time{}, lack{}
 	}
 	w.consul.change()
 }

@@ -57,6 +57,7 @@ type World struct {
 	wiped    time.Time         // when Consul lost its data
 	did      map[string]int    // what the nodes did, by its name
 	ambush   *ambush           // until it is sprung
+	onClaim  func(seed string) // is told of the next claim; nil: nobody is
 	excused  string            // why two clusters are nobody's fault in this story
 	two      time.Time         // since when two clusters have been announced
 	adopted  *cluster          // that was there before the program was

@@ -33,7 +33,7 @@ func (c *companion) ask(seen *policy.Observation, q policy.Question) {
 			c.proof.read(r, c.reg.ClusterID, w.clock.now)
 		}
 	case policy.AskCatalog:
-		if k := &c.kept; q.Kept && !seen.Fresh && policy.Keeps(k.catalog) && k.catalog != nil && k.holds(c, slices.EqualFunc(k.catalog, w.consul.catalog(), samePeer)) {
+		if k := &c.kept; q.Kept && !seen.Fresh && policy.Keeps(k.catalog) && k.catalog != nil && k.holds(c, !n.lacks(itself) && slices.EqualFunc(k.catalog, w.consul.catalog(), samePeer)) {
 			seen.Catalog, seen.Kept = policy.Answer(k.catalog, nil), true
 			break
 		}

@@ -1,6 +1,7 @@
 package walk
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -84,6 +85,9 @@ func (p *proc) ask(what string, servers bool, do func()) error {
 			return errRefused
 		case servers && w.consul.leaderless():
 			return errAway
+		case n.refused(what):
+			w.law.does("was refused for its token")
+			return errDenied
 		}
 		return nil
 	}
@@ -149,15 +153,19 @@ func (p *proc) writeRecord(r peers.Record, index uint64, session string) (ok boo
 
 // entries are all in the catalog, with what the agent in use knows of its own.
 func (p *proc) entries() (all []peers.Peer, err error) {
-	c, a := p.w.consul, p.box.node.agent
-	if err = p.ask("reading the catalog", true, func() { all = c.catalog() }); err != nil {
-		return nil, err
+	c, n, a := p.w.consul, p.box.node, p.box.node.agent
+	var hides error
+	if err = p.ask("reading the catalog", true, func() { all, hides = filtered(n, c.catalog(), rights, sight) }); err != nil || hides != nil {
+		return nil, cmp.Or(err, hides)
 	}
 	if !slices.ContainsFunc(all, func(p peers.Peer) bool { return !p.Passing && p.Beating && !p.AgentFailed }) {
 		return all, nil
 	}
 	err = p.ask("reading the agent's checks", false, func() {
 		all = slices.Clone(all)
+		if n.lacks(rights) {
+			return
+		}
 		for i := range all {
 			if e := find(a.has, all[i].Node); all[i].Agent == a.name && e != nil && e.silent {
 				all[i].Beating = false
@@ -168,9 +176,9 @@ func (p *proc) entries() (all []peers.Peer, err error) {
 }
 
 func (p *proc) atAgent(node string) (found *peers.Peer, err error) {
-	a := p.box.node.agent
+	n, a := p.box.node, p.box.node.agent
 	err = p.ask("reading the agent", false, func() {
-		if e := find(a.has, node); e != nil {
+		if e := find(a.has, node); e != nil && !n.lacks(rights) { // whether that is filtered nobody asks
 			at := e.peer(a)
 			at.AgentFailed = false
 			found = &at
@@ -320,7 +328,7 @@ func (p *proc) acquire(patience time.Duration) (id string, err error) {
 	for s == nil {
 		if err := p.ask("opening a session", true, func() { s = c.open() }); err != nil {
 			s = nil // a stray one ends with its TTL
-			if w.clock.now > end {
+			if w.clock.now > end || denied(err) {
 				return "", err
 			}
 			p.pause(500 * time.Millisecond)
@@ -343,6 +351,9 @@ func (p *proc) acquire(patience time.Duration) (id string, err error) {
 			return s.id, nil
 		case gone:
 			return "", policy.ErrNoAnswer
+		case denied(err):
+			p.release(s.id)
+			return "", err
 		case w.clock.now > end, err == nil && held > patience:
 			p.release(s.id)
 			return "", errHeld

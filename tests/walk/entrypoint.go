@@ -74,7 +74,10 @@ func (b *box) become(p *proc, state statedir.Found, it plan, rt *started) error 
 	if state.Role == "" {
 		standing = peers.Blank
 	}
-	if err := p.announce(b.registration(rt), standing); nameTaken(err) && state.Cluster == "" {
+	switch err := p.announce(b.registration(rt), standing); {
+	case denied(err) && rt.role != statedir.Member:
+		return err // nobody would ever find it
+	case nameTaken(err) && state.Cluster == "":
 		return fmt.Errorf("not starting a second %s: %w", b.node.name, err)
 	}
 	if it.lock != "" {
@@ -83,7 +86,7 @@ func (b *box) become(p *proc, state statedir.Found, it plan, rt *started) error 
 			case err == nil && alive:
 			case err == nil:
 				return errors.New("the companion does not start: the lock is lost")
-			case p.w.clock.now > end:
+			case p.w.clock.now > end, denied(err):
 				return fmt.Errorf("the companion does not start: %w", err)
 			default:
 				p.pause(500 * time.Millisecond)

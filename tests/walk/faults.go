@@ -92,6 +92,7 @@ func (w *World) disturb() (end time.Duration) {
 			}
 		})
 	}
+	w.revoke(length)
 	return length
 }
 

@@ -36,6 +36,10 @@ func (b *box) form(p *proc, state statedir.Found, rt *started) (plan, error) {
 		}
 		o, index := f.observe()
 		d := p.w.Choose(o)
+		if err := errors.Join(o.Record.Err, o.Peers.Err); denied(err) && d.Action == peers.Wait {
+			f.withdraw()
+			return plan{}, err
+		}
 		if d.Action != peers.Wait {
 			it, done, err := f.act(o, index, d)
 			switch {
@@ -43,6 +47,9 @@ func (b *box) form(p *proc, state statedir.Found, rt *started) (plan, error) {
 				return it, nil
 			case err == nil:
 				continue
+			case denied(err):
+				f.withdraw()
+				return plan{}, err
 			}
 			d = peers.Decision{Action: peers.Wait, Why: fmt.Sprintf("Consul or a peer to let it %s: %v", d.Action, err)}
 		}
@@ -129,7 +136,10 @@ func (f *formation) lookForNamesakes(all []peers.Peer, o *peers.Observation) {
 func (f *formation) claimGone(r peers.Record) peers.Seen[time.Duration] {
 	id, alive := r.Claim+"/"+r.Session, false
 	if r.Session != "" {
-		err := f.p.ask("reading a session", true, func() { alive = f.p.w.consul.session(r.Session) != nil })
+		n := f.b.node
+		err := f.p.ask("reading a session", true, func() {
+			alive = f.p.w.consul.session(r.Session) != nil && !(n.lacks(rights) && n.token.silent) // one that is filtered is there
+		})
 		if err != nil {
 			return peers.Seen[time.Duration]{Err: err}
 		}

@@ -95,6 +95,25 @@ var mutants = map[string]mutant{
 		},
 		found: "out of service by an operator's order", within: 200_000,
 	},
+	"what Consul refuses to tell is taken for what is not there": {
+		sees: func(_ *policy.Settings, _ *policy.State, seen *policy.Observation) {
+			if denied(seen.Record.Err) {
+				seen.Record = policy.Answer(policy.Record{}, nil)
+			}
+			if denied(seen.Catalog.Err) {
+				seen.Catalog = policy.Answer[[]peers.Peer](nil, nil)
+			}
+		},
+		found: "while its claim to found a cluster stands", within: 500_000,
+	},
+	"a member that Consul refuses takes itself for one that is out": {
+		does: func(s policy.State, v *policy.Verdict) {
+			if denied(v.Missed) && v.Do == nil && v.Ask == nil && s.Membership.Role == policy.Member {
+				v.Do = policy.StopServer{}
+			}
+		},
+		found: "was stopped while it served", within: 200_000,
+	},
 	"a blank node takes others for gone that are on record": {
 		takes: func(o *peers.Observation) {
 			if r := &o.Record.Value; r.State == peers.Formed && len(o.Peers.Value) == 0 {

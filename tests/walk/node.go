@@ -43,6 +43,7 @@ type trouble struct {
 	skew    time.Duration // of its clock
 	cut     time.Duration // from Consul
 	refuse  bool          // and that means refused, not black-holed
+	token   lack          // of its token for Consul
 	frozen  time.Duration
 	lastRan time.Duration
 }

@@ -22,6 +22,7 @@ type law struct {
 	two     time.Duration // since when two clusters have been announced; 0: not
 	broke   string
 	did     map[string]int
+	onClaim func(by *node) // is told of the next claim; nil: nobody is
 }
 
 // broken notes the first promise that was broken.
@@ -44,7 +45,7 @@ var Sights = []string{
 	"rule carryOnOrder", "rule maintenance", "rule leaving", "rule checkFails", "rule recordUnknown", "rule majorityLost",
 	"rule catalogUnknown", "rule viewUnknown", "rule recordChanged", "rule membership", "rule partition", "rule noMajority",
 	"rule unseenMembers", "rule noLeader", "rule healthy", "rule waitsForMembers", "rule lastWord",
-	"goes by what it kept", "asks afresh", "heard that Consul lost its data",
+	"goes by what it kept", "asks afresh", "heard that Consul lost its data", "was refused for its token", "was told a filtered list",
 }
 
 // does counts what the world has seen, by its name.
@@ -132,6 +133,9 @@ func (l *law) enrolls(c *companion, a policy.Enroll) {
 func (l *law) stops(c *companion) {
 	n, v, r := c.box.node, c.box.volume, l.w.consul.record
 	l.does("stopped its server")
+	if m := c.state.Membership; m.Role == policy.Seeding && c.box.server.state == running && r.State == peers.Forming && r.Claim == m.Claim {
+		l.broken("%s was stopped while its claim to found a cluster stands", n.who)
+	}
 	if s := c.box.server; s.state != running || !v.ran || n.twin != nil {
 		return
 	}
@@ -289,6 +293,10 @@ func (l *law) done(name, volume string) bool {
 func (l *law) claimedBy(by string, was, is peers.Record) {
 	w := l.w
 	l.claimed = w.clock.now
+	if told := l.onClaim; told != nil {
+		l.onClaim = nil
+		told(w.at(by + ":5672"))
+	}
 	l.does("claimed the founding")
 	if was.State != peers.Forming || was.Seed == is.Seed {
 		return

@@ -113,7 +113,7 @@ func (w *World) calm() {
 	}
 	w.consul.away = 0
 	for _, n := range w.nodes {
-		n.cut = 0
+		n.cut, n.token = 0, lack{}
 		if !n.gone {
 			n.turn()
 		}

@@ -44,6 +44,7 @@ type World struct {
 	law      law
 	clock    clock
 	rand     *rand.Rand
+	seed     uint64
 	story    story
 	quiet    bool // the faults have ended
 }
@@ -63,7 +64,7 @@ type rates struct{ crash, hot, lose, late, freeze, slow float64 }
 
 // New makes a world of a seed.
 func New(seed uint64, m Minds, tell bool) *World {
-	w := &World{Minds: m, rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))}
+	w := &World{Minds: m, seed: seed, rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))}
 	w.story.tell = tell
 	w.law.w = w
 	w.consul = &consul{w: w, index: 10}
