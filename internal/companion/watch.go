@@ -39,7 +39,7 @@ func (c *companion) watch(ctx context.Context, agents *consul.Agents, key string
 			var at uint64
 			if is, at, err = peers.StateNews(ctx, client, key, 0); err == nil {
 				if lost || at < index || is == peers.Forming && at != index || is == peers.Absent && was != is {
-					c.kept.doubt.Store(true)
+					c.kept.resend.Store(true)
 					c.kept.drop()
 					c.kept.tell()
 				}

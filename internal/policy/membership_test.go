@@ -352,7 +352,7 @@ func TestWrittenInVain(t *testing.T) {
 		}
 		seen.See(n, func(said *Node) { said.View = Answer(v, nil) })
 	}
-	if proven, v := prove(&turn{Settings: w.set, State: w.s, Seen: seen, rule: "membership"}); proven || !matches(v.Reason, "not verified: SPLIT: this node is in cluster other*") {
+	if proven, v := checkMembership(&turn{Settings: w.set, State: w.s, Seen: seen, rule: "membership"}); proven || !matches(v.Reason, "not verified: SPLIT: this node is in cluster other*") {
 		t.Errorf("proven %t: %s", proven, v.Reason)
 	}
 }
