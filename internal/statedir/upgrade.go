@@ -35,7 +35,7 @@ func Jump(c config.Config, image Versions, getenv func(string) string) (why, unk
 	last := Of(c).LastRan()
 	if state.Role == "" && !state.Alone {
 		if j := rabbitconf.Judge(last.Version, flags, image.Version); j.Down && holdsSomething(c) {
-			return explain(c, j, last, image, file), ""
+			return explain(j, last, image, file), ""
 		}
 		return blankJump(image, file, flags), ""
 	}
@@ -46,7 +46,7 @@ func Jump(c config.Config, image Versions, getenv func(string) string) (why, unk
 	j := rabbitconf.Judge(last.Version, asked, image.Version)
 	switch {
 	case j.Verdict == rabbitconf.Unsupported:
-		return explain(c, j, last, image, file), ""
+		return explain(j, last, image, file), ""
 	case j.From == (rabbitconf.Version{}):
 		return "", cmp.Or(unknown, "nothing on the volume tells which RabbitMQ ran on it last")
 	case j.Verdict == rabbitconf.Unknown && j.Bound:
@@ -94,7 +94,7 @@ func erlangJump(last, image string) string {
 }
 
 // explain says what ran last, why this image must not follow, and the way to go.
-func explain(c config.Config, j rabbitconf.Jump, last, image Versions, file string) string {
+func explain(j rabbitconf.Jump, last, image Versions, file string) string {
 	ran := fmt.Sprintf("%s ran on this volume last", last)
 	back := fmt.Sprintf("start this node from an image of RabbitMQ %s", j.From)
 	if j.Bound {
