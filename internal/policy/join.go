@@ -98,12 +98,12 @@ const (
 	stalledLooks = 4
 )
 
-// joinNeverEnds reports whether this node's join can never end. A joiner that is killed
-// between being counted in and having its part of the log on disk comes back with a vote
-// that the cluster does not know, and knows nobody itself; where that was the majority, no
-// join is accepted any more (measured on 4.3.6, one member and the joiner). Killed a moment
-// later it has what it takes to vote, and its next start heals the cluster. What cannot be
-// seen counts for neither.
+// joinNeverEnds reports whether this node's join can never end. The cluster counts a joiner in
+// before the joiner has its part of the log on disk. One that is killed in between comes back
+// knowing nobody, with a vote that the cluster does not know. Where its vote made the majority,
+// the cluster accepts no join any more (measured on 4.3.6, one member and the joiner). Killed a
+// moment later it has what it takes to vote, and its next start heals the cluster. What cannot
+// be seen shows neither.
 func joinNeverEnds(t *turn) (bool, *Question) {
 	data := t.Seen.Volume.Database
 	if data.Err != nil || data.Value || t.Seen.Now.Sub(t.State.Server.Started) < joinUsually {

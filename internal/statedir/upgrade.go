@@ -57,9 +57,9 @@ func Jump(c config.Config, image Versions, getenv func(string) string) (why, unk
 	return "", cmp.Or(unknown, erlangJump(last.Erlang, image.Erlang))
 }
 
-// holdsSomething reports whether there is anything in RabbitMQ's directory. What a newer
-// version has begun to move into Khepri has no database that an older one would know, and
-// an older one that goes on with it takes the others' down (measured: 4.0.5 after 4.3.6).
+// holdsSomething reports whether there is anything in RabbitMQ's directory. A volume that a
+// newer version has begun to move into Khepri has no database that an older one would know. An
+// older version that goes on with it takes the other nodes down (measured: 4.0.5 after 4.3.6).
 func holdsSomething(c config.Config) bool {
 	entries, err := os.ReadDir(c.Data)
 	return err == nil && len(entries) > 0
