@@ -155,14 +155,15 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 //
 //   - Passing: a channel was opened, used and closed.
 //   - Warning: alive, but publishers are blocked by an alarm (Alarm), or the check does
-//     not get in: these credentials are refused, its TLS is refused, RabbitMQ says that it
-//     listens there, and the handshake came to nothing, or that it listens elsewhere,
-//     where something takes connections. Not so once a check got in since [Checker.Ready]: then clients do not get in either. It tries again after
-//     a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
+//     not get in: these credentials are refused, its TLS is refused, or RabbitMQ says
+//     that it listens there, and the handshake came to nothing, or that it listens
+//     elsewhere, where something takes connections. The check tries again
+//     after a pause, of 5 s at first and of a minute in the end, or when [Checker.Ready] or
 //     [Checker.Move] give a reason to. In between it only looks whether somebody listens.
-//   - Critical: no answer, or an answer that is not a running node's. A server that said on
-//     the last connection that it stops is not logged in to anew by the check that hears of
-//     it: who listens then may be anybody.
+//   - Critical: no answer, or an answer that is not a running node's. TLS or a
+//     handshake that fails where a check got in since [Checker.Ready] is critical, too:
+//     clients do not get in either. A check that hears from the server that it stops does
+//     not log in anew: who listens then may be anybody.
 //   - Critical, and Unknown: no connection could be made for want of a file descriptor.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)

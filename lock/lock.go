@@ -3,8 +3,8 @@
 // A Lock is a Consul session plus a key held by it. The session outlives the process that opened it: whoever knows
 // its id can [Adopt] it, which is how the entrypoint hands the lock to its companion before it becomes RabbitMQ.
 //
-// Consul's own api.Lock is not used: it drops a lock delay of 0, gives up on the first 500 while it queues, and
-// goes on believing in a lock that a Consul which no longer answers has long given away.
+// Consul's own api.Lock is not used: it drops a lock delay of 0, and gives up on the first 500 while it queues.
+// When Consul no longer answers, it goes on believing in a lock that Consul has long given to somebody else.
 package lock
 
 import (

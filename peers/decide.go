@@ -147,7 +147,7 @@ func decideForming(o Observation, r Record) Decision {
 
 func decideFormed(o Observation, r Record) Decision {
 	d := Decision{Action: Join}
-	deaf := unanswered(o.Peers.Value)
+	silent := unanswered(o.Peers.Value)
 	var vote []string // running members that count me in: their majority lacks my vote
 	for _, p := range o.Peers.Value {
 		v := p.View.Value
@@ -175,12 +175,12 @@ func decideFormed(o Observation, r Record) Decision {
 		return d
 	case o.Joining && len(vote) > 0:
 		return Decision{Action: Join, Peers: vote, Why: fmt.Sprintf("%s counts me in and waits for my vote", Some(vote))}
-	case listed && deaf != "": // nor can it tell whether this name runs
-		return waitFor("members of cluster %s to answer, or their checks to lapse, before this node, whose volume is blank, takes itself off the record%s", r.ClusterID, deaf)
+	case listed && silent != "": // nor can it tell whether this name runs
+		return waitFor("members of cluster %s to answer, or their checks to lapse, before this node, whose volume is blank, takes itself off the record%s", r.ClusterID, silent)
 	case listed:
 		return Decision{Action: Remove, Why: fmt.Sprintf("on record as a member of cluster %s, but this volume is blank", r.ClusterID)}
 	case len(others) > 0:
-		d := waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, Some(others), deaf)
+		d := waitFor("members of cluster %s, which hold its data: %s%s", r.ClusterID, Some(others), silent)
 		d.Members = true
 		return d
 	}
@@ -199,21 +199,21 @@ func decideFormed(o Observation, r Record) Decision {
 
 // unanswered says which members pass, but do not tell us what they see.
 func unanswered(ps []Peer) string {
-	var deaf []string
+	var silent []string
 	var why error
 	for _, p := range ps {
 		if p.Passing && !p.Down && !p.View.Known() && !errors.Is(p.View.Err, ErrNotAsked) {
-			deaf, why = append(deaf, p.Node), cmp.Or(why, p.View.Err)
+			silent, why = append(silent, p.Node), cmp.Or(why, p.View.Err)
 		}
 	}
-	if len(deaf) == 0 {
+	if len(silent) == 0 {
 		return ""
 	}
 	passes := "passes"
-	if len(deaf) > 1 {
+	if len(silent) > 1 {
 		passes = "pass"
 	}
-	return fmt.Sprintf("; %s %s, but cannot be asked (the same cookie everywhere? ports 4369 and 25672 open?): %v", Some(deaf), passes, why)
+	return fmt.Sprintf("; %s %s, but cannot be asked (the same cookie everywhere? ports 4369 and 25672 open?): %v", Some(silent), passes, why)
 }
 
 // Alive reports whether the entry passes or its companion beats. What an agent that failed

@@ -340,6 +340,8 @@ func TestDecideCells(t *testing.T) {
 		peers []string
 		named bool
 		why   string // a word of the reason
+
+		founding bool // another node, which lives, founds the cluster
 	}{
 		{name: "record unknown", o: peers.Observation{Record: record("unknown")}, want: peers.Wait, why: "no answer"},
 		{name: "catalog unknown", o: peers.Observation{Record: record("absent"), Peers: peers.Seen[[]peers.Peer]{Err: errUnseen}}, want: peers.Wait, why: "no answer"},
@@ -363,7 +365,7 @@ func TestDecideCells(t *testing.T) {
 		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Remove},
 		{name: "a member sees my name run", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, sees me run", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "a member sees my name's Erlang", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, connected to me", b))}, want: peers.Wait, why: b + " is connected to " + a},
-		{name: "forming, another's, alive", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["alive"]}, want: peers.Wait, why: b},
+		{name: "forming, another's, alive", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["alive"]}, want: peers.Wait, why: b, founding: true},
 		{name: "forming, another's, unknown", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["unknown"]}, want: peers.Wait, why: "unknown"},
 		{name: "forming, another's, not long enough gone", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["gone for less"]}, want: peers.Wait, why: b},
 		{name: "forming, another's, gone, still registered", o: peers.Observation{Record: record("forming b's"), Peers: kinds(k("critical", b)), Claim: everyClaim["gone for the timeout"]}, want: peers.Claim, why: b},
@@ -396,6 +398,9 @@ func TestDecideCells(t *testing.T) {
 			d := peers.Decide(cell.o)
 			if d.Members != (d.Action == peers.Wait && strings.Contains(d.Why, "which hold its data")) {
 				t.Errorf("an operator is told to give the cluster up: %t (%s)", d.Members, d.Why)
+			}
+			if d.Founding != cell.founding {
+				t.Errorf("another node, which lives, founds the cluster: %t (%s)", d.Founding, d.Why)
 			}
 			if d.Action != cell.want || !slices.Equal(d.Peers, cell.peers) || d.Named != cell.named || !strings.Contains(d.Why, cell.why) {
 				t.Errorf("got %+v\nwant %s of %v, named %t, with %q in the reason", d, cell.want, cell.peers, cell.named, cell.why)

@@ -33,12 +33,13 @@ func ReadNames(path string) (Names, error) {
 	return n, nil
 }
 
-// Nobody returns what shows that host is the name of no host, and an error, which says
-// what was seen instead, unless that is positively known: every name server must say so
-// itself (NXDOMAIN), and must just now have found the address of another name, one of
-// others. A server that fails, stays silent or knows nothing at all proves nothing, nor
-// does a name without an address, or an alias. Not asked is the hosts file, in which a
-// container always finds itself.
+// Nobody returns what shows that no host has the name host. Otherwise it returns an error,
+// which says what was seen instead.
+//
+// The proof takes every name server: each must say so itself (NXDOMAIN), and must just now
+// have found the address of another name, one of others. A server that fails, stays silent
+// or knows nothing at all proves nothing, nor does a name without an address, or an alias.
+// The hosts file is not asked: a container always finds itself there.
 func (n Names) Nobody(ctx context.Context, host string, others []string) (proof string, err error) {
 	var said []string
 	for _, server := range n.Servers {

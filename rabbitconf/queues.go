@@ -14,11 +14,11 @@ const DeliveryLimitPolicy = "rmq-entrypoint-delivery-limit"
 // rabbit.schema in 4.0.5 and 4.3.6.
 //
 // In a cluster that was founded with quorum queues, queues are quorum queues unless they say
-// otherwise, and in virtual hosts that are made there nothing is dropped for having been
-// delivered often: RabbitMQ's own limit is 20 (4.0.5 and 4.3.6), classic queues have none. An
-// operator policy sets that, as it adds to any policy of the user's; a limit of the user's,
-// from a policy or from the queue's arguments, wins over -1 (measured on both). It is in no
-// .conf file: their schema takes positive numbers only.
+// otherwise. In virtual hosts that are made there, they drop no message for having been
+// delivered often, as classic queues drop none: RabbitMQ's own limit for quorum queues is 20
+// (4.0.5 and 4.3.6). An operator policy sets that, because it adds to any policy of the
+// user's. A limit of the user's, from a policy or from the queue's arguments, wins over -1
+// (measured on both). No .conf file can say it: their schema takes positive numbers only.
 func Queues(v Version, quorum bool) []Setting {
 	if v.Mirrors() {
 		return nil

@@ -17,7 +17,7 @@ import (
 )
 
 // ForceBoot is `rmq-entrypoint force-boot --cluster-id ID`. It refuses while
-// the companion does not find this node stranded: then a member that is on record
+// the companion does not find the majority lost: then a member that is on record
 // may hold data that this copy lacks.
 func ForceBoot(ctx context.Context, cfg config.Config, id string, out io.Writer) error {
 	if err := stepDown(); err != nil {

@@ -26,9 +26,9 @@ import (
 //	it is down, and nothing is lost with it → off the record → still down? → forgotten by RabbitMQ
 //
 // All of it is done under the lock, so that nobody joins under that name meanwhile. The record
-// comes first: from there on that volume is refused at its start, where RabbitMQ, once it was made
-// to forget the node, would let it wait for minutes. What the command does not come to is done by
-// the members, as after an interrupted leave, or by the command run again.
+// comes first: from there on this program refuses that volume at its start. RabbitMQ, once it was
+// made to forget the node, would have it wait for minutes. The members finish what the command does
+// not come to, as after an interrupted leave; so does the command, run again.
 func Forget(ctx context.Context, cfg config.Config, node string, force bool, out io.Writer) error {
 	if err := rabbitconf.ValidNode(node); err != nil {
 		return fmt.Errorf("forget: %w", err)

@@ -63,7 +63,7 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
 	dir := rt.Config.StateDir
-	held, err := seat(dir, stepped)
+	held, err := companionLock(dir, stepped)
 	if err == nil {
 		defer held.Close()
 		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
@@ -100,9 +100,9 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 
 var errStaysRoot = errors.New("cannot step down from root")
 
-// seat takes the companion's lock. Root, where it could not step down, has none: it would write
+// companionLock takes the companion's lock. Root, where it could not step down, has none: it would write
 // where rabbitmq may have put links, and the companion would be root's. It only asks.
-func seat(dir string, stepped error) (*os.File, error) {
+func companionLock(dir string, stepped error) (*os.File, error) {
 	if stepped != nil && os.Geteuid() == 0 {
 		return nil, errStaysRoot
 	}

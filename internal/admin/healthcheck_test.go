@@ -17,7 +17,7 @@ import (
 // root. Whoever is somebody else already could not step down, either, and takes it.
 func TestSeatOfRoot(t *testing.T) {
 	dir := t.TempDir()
-	held, err := seat(dir, errors.New("operation not permitted"))
+	held, err := companionLock(dir, errors.New("operation not permitted"))
 	if os.Geteuid() != 0 {
 		expect.Must(t, err)
 		_ = held.Close()
@@ -29,7 +29,7 @@ func TestSeatOfRoot(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("root left %v, %v", entries, err)
 	}
-	held, err = seat(dir, nil)
+	held, err = companionLock(dir, nil)
 	expect.Must(t, err)
 	_ = held.Close()
 	if _, err := os.Stat(dir + "/" + statedir.CompanionLock); err != nil {

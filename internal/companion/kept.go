@@ -18,7 +18,7 @@ type kept struct {
 	record  consul.Kept[policy.Record]
 	catalog consul.Kept[[]peers.Peer]
 	news    chan struct{}                      // there is a change of either
-	doubt   atomic.Bool                        // Consul may have lost what it was told: it is told again, be it new or not
+	resend  atomic.Bool                        // Consul may have lost what it was told: it is told again, be it new or not
 	fall    atomic.Pointer[context.CancelFunc] // ends the query of the watch
 	told    time.Time                          // when that was last told
 	spread  float64                            // 0 to 1, by the node's name: what wakes all nodes at once is not asked for at once

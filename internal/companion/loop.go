@@ -413,7 +413,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 	s, entry := &c.services, &c.state.Entry
 	client, err := c.Consul.Client(ctx)
 	c.board.cluster.uses(client)
-	if c.kept.doubt.Swap(false) {
+	if c.kept.resend.Swap(false) {
 		s.own = telling{}
 	}
 	sent := time.Now()

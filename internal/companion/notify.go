@@ -15,15 +15,15 @@ import (
 	"rmq-entrypoint/internal/statedir"
 )
 
-// ear receives what RabbitMQ says by the notify protocol (sd_notify(3)).
-type ear struct {
+// notifySocket receives what RabbitMQ says by the notify protocol (sd_notify(3)).
+type notifySocket struct {
 	conn *net.UnixConn
 	C    chan string
 }
 
 // listen binds the socket that the server gets as NOTIFY_SOCKET. What it says is
 // passed on to forward, if the entrypoint was itself started with such a socket.
-func listen(path, forward string) (*ear, error) {
+func listen(path, forward string) (*notifySocket, error) {
 	// A socket file left behind makes the next bind fail.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -32,7 +32,7 @@ func listen(path, forward string) (*ear, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for RabbitMQ's word: %w", err)
 	}
-	e := &ear{conn: conn, C: make(chan string, 64)}
+	s := &notifySocket{conn: conn, C: make(chan string, 64)}
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -44,15 +44,15 @@ func listen(path, forward string) (*ear, error) {
 				tell(forward, buf[:n])
 			}
 			select {
-			case e.C <- string(buf[:n]):
+			case s.C <- string(buf[:n]):
 			default: // nobody listens any more
 			}
 		}
 	}()
-	return e, nil
+	return s, nil
 }
 
-func (e *ear) Close() error { return e.conn.Close() }
+func (s *notifySocket) Close() error { return s.conn.Close() }
 
 // tell passes a message on; whoever gave us the socket may be gone.
 func tell(socket string, msg []byte) {

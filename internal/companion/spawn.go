@@ -27,12 +27,14 @@ func signalReady() error {
 	return nil
 }
 
-// The companion is this same binary, started as "rmq-entrypoint companion" just
-// before the entrypoint becomes RabbitMQ, or by a health check that finds it
-// gone. It inherits three descriptors: on readyFD it writes one byte once it is in
-// charge (EOF instead means that it failed), lockFD carries the flock that says
-// who is the companion, and from envFD it reads its environment, as marked by
-// envEnv: the one that the kernel gives a process can be read by all of its user's.
+// The companion is this same binary, started as "rmq-entrypoint companion": by the entrypoint
+// just before that becomes RabbitMQ, or by a health check that finds the companion gone. It
+// inherits three descriptors:
+//
+//   - On readyFD it writes one byte once it is in charge. EOF instead means that it failed.
+//   - lockFD carries the flock that says who is the companion.
+//   - From envFD it reads its environment, where envEnv says so: every process of its user can
+//     read the environment that the kernel gives a process.
 const (
 	sessionEnv = "RMQ_ENTRYPOINT_SESSION"
 	envEnv     = "RMQ_ENTRYPOINT_ENVIRONMENT"

@@ -9,10 +9,11 @@ import (
 	"rmq-entrypoint/peers"
 )
 
-// A blank node that finds no record, as Consul lost its data, founds a cluster, and gives members of
-// an earlier one a moment to object. That is shorter than the time between heartbeats, so each
-// companion watches for it from its start to its end, whatever its node is at: one that boots, is
-// drained or has no majority keeps nothing of what Consul said, and objects by its entry alone.
+// When Consul has lost its data, a blank node finds no record, and founds a cluster. It gives members
+// of an earlier one a moment to object, which is shorter than the time between heartbeats. So each
+// companion watches for that loss from its start to its end, whatever its node is at. A node that
+// boots, is drained or has no majority has kept nothing of what Consul said: it objects by its entry
+// alone.
 
 // retryEvery is how often Consul is asked at most; one that does not answer less and less, to
 // retryRarely, and not by all nodes at once.
@@ -21,12 +22,12 @@ const (
 	retryRarely = 5 * time.Second
 )
 
-// watch has a heartbeat follow once Consul answers that did not, or lost something, or has no
-// record of a cluster that is formed any more. Whatever that heartbeat comes to, Consul is told.
+// watch has a heartbeat follow when Consul answers again, when it lost something, and when the record
+// of a formed cluster is gone. Whatever that heartbeat comes to, Consul is told.
 //
-// A query that waits for news returns when Consul is put back to a snapshot, and hears of nothing if
-// it is asked again: what there is then is older than what it waits on. So what there is is read
-// first, each time.
+// A query that waits for news returns when Consul is put back to a snapshot. The same query asked
+// again would wait for an index that is far ahead, and hear of nothing. So watch reads what there is
+// before each query.
 func (c *companion) watch(ctx context.Context, agents *consul.Agents, key string, denied time.Duration) {
 	var index uint64
 	lost, was := true, peers.Formed // nobody knows what was before this companion
@@ -39,7 +40,7 @@ func (c *companion) watch(ctx context.Context, agents *consul.Agents, key string
 			var at uint64
 			if is, at, err = peers.StateNews(ctx, client, key, 0); err == nil {
 				if lost || at < index || is == peers.Forming && at != index || is == peers.Absent && was != is {
-					c.kept.doubt.Store(true)
+					c.kept.resend.Store(true)
 					c.kept.drop()
 					c.kept.tell()
 				}

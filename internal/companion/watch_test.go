@@ -35,7 +35,7 @@ func watched(t *testing.T, addr string) (c *companion, hears func(what string), 
 			t.Fatalf("%s: it hears nothing", what)
 		}
 		t.Logf("%s: heard after %s", what, time.Since(began).Round(time.Millisecond))
-		if !c.kept.doubt.Swap(false) {
+		if !c.kept.resend.Swap(false) {
 			t.Errorf("%s: Consul is not told anew", what)
 		}
 	}
@@ -141,8 +141,8 @@ func TestToldAnewWhereInDoubt(t *testing.T) {
 	t.Parallel()
 	reports := 0
 	c := told(t, func(http.ResponseWriter) { reports++ })
-	for i, doubt := range []bool{false, false, true, false} {
-		c.kept.doubt.Store(doubt)
+	for i, resend := range []bool{false, false, true, false} {
+		c.kept.resend.Store(resend)
 		c.tell(t.Context(), policy.Verdict{Status: policy.Critical, Reason: "booting"})
 		if want := []int{1, 1, 2, 2}[i]; reports != want {
 			t.Errorf("after %d: %d reports, want %d", i, reports, want)

@@ -71,11 +71,14 @@ func identifies(name string) bool {
 	return slices.Contains(Identity, strings.TrimPrefix(name, "RABBITMQ_"))
 }
 
-// EnvConf returns what RabbitMQ makes of the environment e and of rabbitmq-env.conf, whose path it
-// returns, too, "" for none: its script has a shell read that file, and what it exports stays;
-// later its first Erlang code has a shell read it once more, and takes those of RabbitMQ's
-// variables that are not in the environment yet (read in 3.8 to 4.3, measured on 3.10.8, 4.0.5 and
-// 4.3.6). Of what identifies the node there is only what the file itself makes of it.
+// EnvConf returns what RabbitMQ makes of the environment e and of rabbitmq-env.conf, and the path of
+// that file, "" for none.
+//
+// RabbitMQ reads the file twice. Its script has a shell read it, and what that exports stays. Later
+// its first Erlang code has a shell read it once more, and takes those of RabbitMQ's variables that
+// are not in the environment yet (read in 3.8 to 4.3, measured on 3.10.8, 4.0.5 and 4.3.6).
+//
+// Variables that identify the node are in the result only where the file itself sets them.
 func EnvConf(ctx context.Context, e Environment) (made Environment, path string, err error) {
 	path = envConf
 	if given := e["RABBITMQ_CONF_ENV_FILE"]; given != "" {

@@ -147,13 +147,14 @@ func HasPassword(raw string) bool {
 	return has
 }
 
-// WithSecrets reads the files of secrets, then calls drop, by which this process gives up
-// rights, and keeps what it cannot read any more in its environment, instead of the file's
-// name: files of secrets often are root's alone. One that can be read stays a file, which is
-// read again when it has changed. A file that cannot be read before is an error that names it.
+// WithSecrets reads the files of secrets, then calls drop, by which this process gives up rights.
+// Files of secrets often are root's alone: the secret of a file that it cannot read any more goes
+// into its environment, in place of the file's name. A file that it can still read stays one, and
+// is read again when it has changed. A file that cannot be read before drop is an error that names
+// it.
 //
-// uid and gid are whom this process becomes. Root reads no file that he could replace by a link:
-// he would find in his environment what it holds.
+// uid and gid are the user that this process becomes. Root reads no file that this user could
+// replace by a link: what the link leads to would be in his environment.
 func WithSecrets(uid, gid int, drop func() error) error {
 	held := map[string]string{}
 	for _, s := range Secrets {

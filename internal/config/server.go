@@ -2,10 +2,10 @@ package config
 
 import "fmt"
 
-// Of returns the settings of a command about a node whose server was started with those of
-// server: server's, but for what the command itself was given. A variable that the server had,
-// too, was given to both, and counted there or was overruled by a flag. The second result says
-// what differs, for people.
+// Of returns the settings of a command about a node. They are those that its server was started
+// with, except where the command itself was given others. A variable with the same value as the
+// server's counts as the server's: a flag may have overruled it there. The second result says what
+// differs, for people.
 func (c Config) Of(server Config) (merged Config, differs []string) {
 	rows := Settings(&merged)
 	merged = server

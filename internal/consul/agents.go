@@ -153,10 +153,10 @@ func (c *Agents) Client(ctx context.Context) (*api.Client, error) {
 	return client, nil
 }
 
-// A patience is for how long an agent may fail until another one is chosen: twice as long after each
-// move, up to mostPatience times, until an agent has worked for four times that. A move is dear: what
-// was registered is registered anew, and removed where it was. Of agents that are slow because they
-// have too much to do, hundreds of nodes that move from one to the next and back keep them so.
+// A patience is for how long an agent may fail until another one is chosen. It doubles with each move,
+// up to mostPatience times the first, and is the first again once an agent has worked for four times
+// as long. A move is dear: what was registered is registered anew, and removed where it was. Agents
+// that are slow because they have too much to do stay slow while hundreds of nodes move to and fro.
 type patience struct {
 	first time.Duration
 	moves int

@@ -190,8 +190,8 @@ func foreign(f Facts) (all []Result) {
 	return all
 }
 
-// members judges the way to each of the others. What is shut at one whose entry passes is the way's
-// fault; one that does not pass may just be down.
+// members judges the way to each of the others. Where a port is shut at a node whose entry passes,
+// the way is at fault; a node that does not pass may just be down.
 func members(f Facts) (all []Result) {
 	v := f.Host.Volume.State
 	if len(f.Members) == 0 && !f.Record.Known() && (f.Host.Hangs || v.Err != nil || v.Value.Cluster == "") {

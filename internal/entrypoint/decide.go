@@ -56,7 +56,7 @@ func Decide(ctx context.Context, with formation.Options) (plan formation.Plan, e
 		with.Found = with.Found.Blank()
 		defer func() { plan.Blank = true }()
 	}
-	if err := noStrangers(cfg); err != nil {
+	if err := noForeignDatabases(cfg); err != nil {
 		return formation.Plan{}, err
 	}
 	waiting, tell := "", with.SetWaiting

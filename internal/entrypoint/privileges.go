@@ -66,9 +66,9 @@ func notGiven(err error, uid int) error {
 	return fmt.Errorf("%w: start as root with CAP_CHOWN, and with CAP_DAC_OVERRIDE while things of other users lie in directories that are closed to root, or give the volume to uid %d", err, uid)
 }
 
-// closeToOthers lets nobody but rabbitmq put files into a directory of rabbitmq's: the image leaves
-// open to all where programs look for what to do, a .erlang or a rabbitmq-env.conf, which a shell
-// runs. A file system that is read-only, or keeps no modes, stays as it is.
+// closeToOthers lets nobody but rabbitmq put files into a directory of rabbitmq's. The image leaves
+// directories open to all from which programs run what they find: Erlang a .erlang, and a shell a
+// rabbitmq-env.conf. A file system that is read-only, or keeps no modes, stays as it is.
 func closeToOthers(dir string) {
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode()&0o002 == 0 {

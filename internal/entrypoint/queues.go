@@ -8,12 +8,12 @@ import (
 	"rmq-entrypoint/internal/statedir"
 )
 
-// defaultQueues returns what queues are that name no type in the cluster of this node, and
-// keeps it on the volume. It is decided once for a cluster, by its seed: another type under
-// a queue that is there fails every client which declares that queue when it starts. So it
-// is classic in a cluster that another program founded, and in one that was founded with a
+// defaultQueues returns the type, in the cluster of this node, of queues that name none, and
+// keeps it on the volume. The seed decides it once for its cluster: a client that declares a
+// queue when it starts would fail if the queue were there with another type. So the type is
+// classic in a cluster that another program founded, and in one that was founded with a
 // RabbitMQ, or with settings, under which queues were classic. A joiner takes what the
-// members say that it joins, a node with data what its volume says.
+// members that it joins say, and a node with data what its volume says.
 func defaultQueues(log *slog.Logger, h host, p formation.Plan) (string, error) {
 	dir, blank := statedir.Of(h.rt.Config), h.state.Role == ""
 	queues := p.Queues

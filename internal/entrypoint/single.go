@@ -84,7 +84,7 @@ func alone(log *slog.Logger, h host) (formation.Plan, error) {
 	p := formation.Plan{Role: statedir.Lone, Volume: cmp.Or(h.state.Volume, peers.NewID())}
 	dir := statedir.Of(h.rt.Config)
 	if h.state.Role == "" {
-		if err := noStrangers(h.rt.Config); err != nil {
+		if err := noForeignDatabases(h.rt.Config); err != nil {
 			return p, err
 		}
 	}
@@ -97,13 +97,13 @@ func alone(log *slog.Logger, h host) (formation.Plan, error) {
 	return p, nil
 }
 
-// noStrangers refuses a blank directory beside the databases of other node names: a container
+// noForeignDatabases refuses a blank directory beside the databases of other node names: a container
 // recreated with another host name would silently start empty.
-func noStrangers(cfg config.Config) error {
-	strangers, err := statedir.Of(cfg).ForeignDatabases()
-	if err != nil || len(strangers) == 0 {
+func noForeignDatabases(cfg config.Config) error {
+	databases, err := statedir.Of(cfg).ForeignDatabases()
+	if err != nil || len(databases) == 0 {
 		return err
 	}
 	return fmt.Errorf("%s holds the database of %s, but this node is %s and would silently start empty: give the container the host name it had (or set RABBITMQ_NODENAME); to start a new node, use an empty volume",
-		filepath.Dir(cfg.Data), strings.Join(strangers, ", "), cfg.Node)
+		filepath.Dir(cfg.Data), strings.Join(databases, ", "), cfg.Node)
 }

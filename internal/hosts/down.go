@@ -41,7 +41,7 @@ type witness struct {
 	others   []string          // names that a name server is to find, if it finds any
 }
 
-// witness returns who can be asked about the nodes.
+// WitnessOf returns who can be asked about the nodes.
 func WitnessOf(c config.Config, nodes []string) (witness, error) {
 	w := witness{
 		epmdPort: cmp.Or(os.Getenv("ERL_EPMD_PORT"), "4369"),

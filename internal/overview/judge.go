@@ -119,7 +119,7 @@ func problems(seen Seen, d Document) []Problem {
 		ofThisNode(seen, *own, wrong, warn)
 	}
 	for _, n := range d.Nodes {
-		ofNode(seen, n, d.Cluster.ID, wrong, warn)
+		ofNode(seen, n, wrong, warn)
 	}
 	if seen.Record.Known() && seen.Own != nil && len(seen.Own.View.Members) > 0 {
 		differ(seen.Record.Value, *seen.Own, warn)
@@ -167,7 +167,7 @@ func ofThisNode(seen Seen, own Own, wrong, warn func(what, next string)) {
 const drained = "maintenance: "
 
 // ofNode is what is wrong with a node.
-func ofNode(seen Seen, n Node, id string, wrong, warn func(what, next string)) {
+func ofNode(seen Seen, n Node, wrong, warn func(what, next string)) {
 	says := n.Node + ": " + n.Why
 	switch n.State {
 	case Refused:

@@ -62,8 +62,9 @@ func (d Document) Metrics(w io.Writer) error {
 	return err
 }
 
-// states counts the nodes in each state, as far as it is known who is in it: those that wait or were
-// refused say so in notes alone, and of the others the catalog does; the node that is asked is known.
+// states counts the nodes in each state, and leaves out the states of which it is not known who is in
+// them. Notes alone tell of nodes that wait or were refused, and the catalog tells of the others. The
+// node that is asked knows its own.
 func (d Document) states() (gauges []gauge) {
 	count, own := map[State]int{}, State("")
 	for _, n := range d.Nodes {

@@ -57,8 +57,8 @@ type (
 	// RestartApp restarts RabbitMQ within its Erlang VM; what does not answer in time may
 	// have heard it, [ErrNoAnswer]. The event that it stops does not cut it short.
 	RestartApp struct {
-		Winners string    // members that go on
-		Before  time.Time // when it was last restarted before
+		Survivors string    // members that go on
+		Before    time.Time // when it was last restarted before
 	}
 
 	// ForceBoot tells RabbitMQ, which waits, to come up without the others. Paused, it

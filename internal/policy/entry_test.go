@@ -117,6 +117,7 @@ func TestEntry(t *testing.T) {
 			listed(func(p *peers.Peer) { p.Passing, p.Beating, p.Status = false, false, Critical })(w)
 			w.s.Entry.Status = Critical
 		}, well, nil},
+		{"the catalog still has the words of a lapse that is over", listed(func(p *peers.Peer) { p.Beating = false }), well, nil},
 		{"an earlier entry's check lapsed", listed(func(p *peers.Peer) { p.Made, p.Passing, p.Beating, p.Status = "earlier", false, false, Critical }), well, nil},
 		{"no beat for the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl) }, well, nil},
 		{"no beat for longer, and verified since", func(w *world) {

@@ -68,7 +68,7 @@ func joinStalled(t *turn) Verdict {
 		return Verdict{}
 	}
 	if !anyDid[FailJoin](t) {
-		if stalled, q := votesInVain(t); q != nil {
+		if stalled, q := joinNeverEnds(t); q != nil {
 			return ask(*q)
 		} else if !stalled {
 			return Verdict{}
@@ -98,13 +98,13 @@ const (
 	stalledLooks = 4
 )
 
-// votesInVain reports whether this node's join can never end. A joiner that is killed
-// between being counted in and having its part of the log on disk comes back with a vote
-// that the cluster does not know, and knows nobody itself; where that was the majority, no
-// join is accepted any more (measured on 4.3.6, one member and the joiner). Killed a moment
-// later it has what it takes to vote, and its next start heals the cluster. What cannot be
-// seen counts for neither.
-func votesInVain(t *turn) (bool, *Question) {
+// joinNeverEnds reports whether this node's join can never end. The cluster counts a joiner in
+// before the joiner has its part of the log on disk. One that is killed in between comes back
+// knowing nobody, with a vote that the cluster does not know. Where its vote made the majority,
+// the cluster accepts no join any more (measured on 4.3.6, one member and the joiner). Killed a
+// moment later it has what it takes to vote, and its next start heals the cluster. What cannot
+// be seen shows neither.
+func joinNeverEnds(t *turn) (bool, *Question) {
 	data := t.Seen.Volume.Database
 	if data.Err != nil || data.Value || t.Seen.Now.Sub(t.State.Server.Started) < joinUsually {
 		return false, nil
@@ -190,20 +190,20 @@ func joinExplicitly(t *turn, r peers.Record) (bool, Verdict) {
 	if r.State != peers.Formed {
 		const word = "came up alone, and there is no formed cluster to join yet"
 		if t.Seen.Now.After(t.State.Join.Deadline) { // nor will there be one, if all that is left waits for this node
-			return standDown(t, "came up alone, and no cluster was formed to be joined within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT)", word)
+			return mustStop(t, "came up alone, and no cluster was formed to be joined within the join timeout (--join-timeout, RMQ_JOIN_TIMEOUT)", word)
 		}
-		return unproven(t, "%s", word)
+		return notVerified(t, "%s", word)
 	}
 	if on := r.Members[t.Node]; on != "" && on != t.Volume {
-		return standDown(t, fmt.Sprintf("came up alone, and the record names volume %s for this node, whose volume is %s: nothing is done in its name", on, t.Volume), "alone")
+		return mustStop(t, fmt.Sprintf("came up alone, and the record names volume %s for this node, whose volume is %s: nothing is done in its name", on, t.Volume), "alone")
 	}
 	switch queues := t.Seen.Queues; {
 	case !queues.Asked:
 		return false, ask(Question{What: AskQueues})
 	case queues.Err != nil:
-		return unproven(t, "came up alone, and its queues cannot be counted: %v", queues.Err)
+		return notVerified(t, "came up alone, and its queues cannot be counted: %v", queues.Err)
 	case queues.Value > 0:
-		return unproven(t, "SPLIT: came up alone beside cluster %s, and holds %d queues: move what is in them, then empty this volume", r.ClusterID, queues.Value)
+		return notVerified(t, "SPLIT: came up alone beside cluster %s, and holds %d queues: move what is in them, then empty this volume", r.ClusterID, queues.Value)
 	}
 	others, _, _ := t.others()
 	for _, p := range others {
@@ -217,7 +217,7 @@ func joinExplicitly(t *turn, r peers.Record) (bool, Verdict) {
 			return joinPeer(t, p.Node, slices.Contains(v.Value.Members, t.Node))
 		}
 	}
-	return standDown(t, "came up alone, and no member answers to be joined", "alone")
+	return mustStop(t, "came up alone, and no member answers to be joined", "alone")
 }
 
 // joinPeer joins that peer, which is made to forget this node's earlier volume before.
@@ -228,13 +228,13 @@ func joinPeer(t *turn, peer string, forget bool) (bool, Verdict) {
 		t.say(Warn, "came up alone by accident (is this host's clock behind?): joining explicitly", "peer", peer)
 		return false, do(WritePending{Pending{Role: Joining, Claim: t.State.Membership.Claim, Volume: t.Volume}})
 	case p.Err != nil:
-		return unproven(t, "%s", p.Err.Error())
+		return notVerified(t, "%s", p.Err.Error())
 	case forget && !f.Done:
 		return false, finish(ForgetMember{Asked: peer, Node: t.Node})
 	case !j.Done:
 		return false, finish(JoinPeer{peer})
 	case j.Err != nil:
-		return unproven(t, "came up alone and cannot join %s: %v", peer, j.Err)
+		return notVerified(t, "came up alone and cannot join %s: %v", peer, j.Err)
 	}
-	return unproven(t, "joined %s explicitly", peer)
+	return notVerified(t, "joined %s explicitly", peer)
 }

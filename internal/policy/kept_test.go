@@ -76,6 +76,7 @@ func TestKept(t *testing.T) {
 		"a member is not listed":             {func(k *keeping) { k.s.Neighbours.UnlistedSince = map[string]time.Time{"b": k.now} }, both, Passing},
 		"a member is to be forgotten":        {func(k *keeping) { k.s.Upkeep.ToForget = []string{"d"} }, both, Passing},
 		"there was a partition":              {func(k *keeping) { k.s.Partition.Since = k.now }, both, Passing},
+		"the cluster had another size":       {func(k *keeping) { k.s.Upkeep.RecordSize = 2 }, both, Passing},
 		"what was kept lacks this node": {func(k *keeping) {
 			k.record.Members = volumes("b,c")
 		}, both, Passing},

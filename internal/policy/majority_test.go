@@ -58,6 +58,7 @@ func TestMajorityLost(t *testing.T) {
 		{name: "off the record itself", version: khepri, members: "a,b,c", on: "b", gone: gone(blank, "a", "c")},
 		{name: "given up by another", version: khepri, members: "a,b", on: "a", gone: gone(peers.Gone{At: began, By: "alice"}, "b")},
 		{name: "half left in good order", version: khepri, serving: true, members: "a,b", running: "a", on: "a", gone: gone(left(time.Minute), "b")},
+		{name: "half left, and others have begun to finish that", version: khepri, members: "a,b", on: "a", gone: gone(left(leaveGrace+time.Minute), "b")},
 		{name: "half left long ago, and still has a vote", version: khepri, members: "a,b", on: "a", gone: gone(left(time.Hour), "b"), lost: "b",
 			says: lost + "b left with nothing lost, but RabbitMQ was not made to forget them in time; carry on from this copy: " + offer},
 		{name: "one just left", version: mnesia, members: "a,b", waits: "b", on: "a", gone: gone(left(time.Minute), "b")},
@@ -224,6 +225,12 @@ func TestWaitsForMembers(t *testing.T) {
 			return check(w.logged("not ready yet*no majority"), "the log does not say it")
 		}},
 		{"Consul is away, and a majority is up", away("4.3.6", "a,b,c", "a,b"), "ask record; ask view a within 7.5s; " + progress, nil},
+		{"Consul is away, and a majority is connected", func(w *world) {
+			away("4.3.6", "a,b,c", "a")(w)
+			v := w.views["a"].Value
+			v.Connected = list("b")
+			w.views["a"] = Answer(v, nil)
+		}, "ask record; ask view a within 7.5s; " + progress, nil},
 		{"Consul is away, and half is up", away("4.3.6", "a,b,c,d", "a,b"), "ask record; ask view a within 7.5s; " + progress + "; no majority: RabbitMQ waits for c, d,*", nil},
 		{"Consul is away, and RabbitMQ does not say", func(w *world) {
 			away("4.3.6", "a,b", "a")(w)

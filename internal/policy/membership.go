@@ -22,7 +22,7 @@ func membership(t *turn) Verdict {
 	if e := did[Enroll](t); e.Done && e.Err != nil {
 		return critical("not verified: %v", e.Err)
 	}
-	if proven, v := prove(t); !proven {
+	if proven, v := checkMembership(t); !proven {
 		return v
 	}
 	wiped := m.Role == Joining && (!m.New || t.SurvivingQueues && !t.Adopted) // or new, where replicas are ours to grow
@@ -59,8 +59,8 @@ func (t *turn) enrolled(e Enroll, err error) {
 	}
 }
 
-// unproven is what is still missing.
-func unproven(t *turn, format string, args ...any) (bool, Verdict) {
+// notVerified is what is still missing.
+func notVerified(t *turn, format string, args ...any) (bool, Verdict) {
 	why := fmt.Sprintf(format, args...)
 	t.once("not verified", why)
 	return false, critical("not verified: %s", why)
@@ -70,9 +70,9 @@ func unproven(t *turn, format string, args ...any) (bool, Verdict) {
 // same time write it at the same time.
 const mostWrites = 4
 
-// prove checks the node against the record by its role, and has the record brought up to
+// checkMembership checks the node against the record by its role, and has the record brought up to
 // what is true.
-func prove(t *turn) (proven bool, v Verdict) {
+func checkMembership(t *turn) (proven bool, v Verdict) {
 	m, r, node := t.State.Membership, t.Seen.Record.Value.Record, t.Node
 	if m.Role == Member && r.State == peers.Formed && r.ClusterID != t.State.View.ClusterID {
 		if q := t.viewNow(); q != nil {
@@ -90,13 +90,13 @@ func prove(t *turn) (proven bool, v Verdict) {
 	}
 	switch w := did[WriteRecord](t); {
 	case !slices.Contains(v0.Running, node): // Khepri answers while it still waits for its majority
-		return unproven(t, "RabbitMQ does not list this node as running")
+		return notVerified(t, "RabbitMQ does not list this node as running")
 	case w.Done && w.Err == nil && ours:
 		return true, Verdict{}
 	case w.Done && w.Err == nil: // RabbitMQ says otherwise by now
-		return unproven(t, "%s", split(v0, r))
+		return notVerified(t, "%s", split(v0, r))
 	case w.Done && (!errors.Is(w.Err, ErrChanged) || t.writes() >= mostWrites):
-		return unproven(t, "%s", notWritten(t, w))
+		return notVerified(t, "%s", notWritten(t, w))
 	}
 	if r.State == peers.Formed && !ours {
 		if v, applies := renamed(t, r); applies {
@@ -107,21 +107,21 @@ func prove(t *turn) (proven bool, v Verdict) {
 	case m.Role == Seeding && r.State == peers.Forming && r.Seed == node && r.Claim == m.Claim:
 		return found(t, r)
 	case m.Role == Seeding && !ours && single: // a seed whose claim was taken over
-		return standDown(t, fmt.Sprintf("this node's claim to found the cluster was overtaken: the record is %s", describe(r)), "overtaken")
+		return mustStop(t, fmt.Sprintf("this node's claim to found the cluster was overtaken: the record is %s", describe(r)), "overtaken")
 	case m.Role == Seeding && !ours:
-		return unproven(t, "%s", split(v0, r))
+		return notVerified(t, "%s", split(v0, r))
 	case m.Role == Joining && single && !ours:
 		return joinExplicitly(t, r)
 	case m.Role == Joining && r.State == peers.Forming:
-		return unproven(t, "%s has not announced the cluster yet", r.Seed)
+		return notVerified(t, "%s has not announced the cluster yet", r.Seed)
 	case r.State == peers.Absent:
 		return anew("the record was gone: published again")
 	case r.State == peers.Forming && m.Role == Member: // with a marker, or adopted: both are data
 		return anew("another node was founding a cluster beside this one: overruled")
 	case r.State == peers.Forming:
-		return unproven(t, "%s is founding a cluster, and this volume never was verified as a member", r.Seed)
+		return notVerified(t, "%s is founding a cluster, and this volume never was verified as a member", r.Seed)
 	case !ours:
-		return unproven(t, "%s", split(v0, r))
+		return notVerified(t, "%s", split(v0, r))
 	}
 	on, listed := r.Members[node]
 	_, gone := r.Gone[node]
@@ -159,14 +159,14 @@ func found(t *turn, r peers.Record) (bool, Verdict) {
 	// companion watches for the loss makes it sooner as a rule, and is nothing to rely on: behind a
 	// client agent that lives on, whose servers came back empty, nobody hears of it.
 	if left := t.TTL/3 + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
-		_, v := unproven(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
+		_, v := notVerified(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		v.Again = left
 		return false, v
 	}
 	if why, q := notOnRecord(t, r); q != nil {
 		return false, ask(*q)
 	} else if why != "" {
-		return unproven(t, "%s", why)
+		return notVerified(t, "%s", why)
 	}
 	if t.SurvivingQueues && t.rabbitMQ().Mirrors() { // announced, it is the user's to change
 		s := did[SetMirrors](t)
@@ -174,7 +174,7 @@ func found(t *turn, r peers.Record) (bool, Verdict) {
 			return false, do(SetMirrors{})
 		}
 		if s.Err != nil {
-			return unproven(t, "the policy that mirrors queues cannot be set (--queues, RMQ_QUEUES): %v", s.Err)
+			return notVerified(t, "the policy that mirrors queues cannot be set (--queues, RMQ_QUEUES): %v", s.Err)
 		}
 	}
 	v := t.State.View
@@ -255,7 +255,7 @@ func reclaim(t *turn, r peers.Record) (v Verdict, applies bool) {
 func takeBack(t *turn, r peers.Record) Verdict {
 	others := without(r.Names(), func(n string) bool { return n == t.Node })
 	if len(others) > 0 && !slices.ContainsFunc(others, func(n string) bool { return slices.Contains(t.State.View.Running, n) }) {
-		_, v := unproven(t, "another container joined as %s with volume %s, which never was verified, and no other member is seen running by this one, whose volume is %s", t.Node, r.Members[t.Node], t.Volume)
+		_, v := notVerified(t, "another container joined as %s with volume %s, which never was verified, and no other member is seen running by this one, whose volume is %s", t.Node, r.Members[t.Node], t.Volume)
 		return v
 	}
 	t.say(Warn, "another container joined under this node's name with a volume that never was verified: taking the name back; give it a host name of its own", "its_volume", r.Members[t.Node], "volume", t.Volume)
@@ -318,14 +318,14 @@ func refused(t *turn, r peers.Record) (bool, Verdict) {
 	why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", t.RecordKey)
 	since := t.State.Membership.VerifiedSince
 	if g := r.Gone[t.Node]; !g.Another(t.Node) && (since.IsZero() || r.GaveUp(t.Node, t.Volume).After(since)) {
-		return standDown(t, why, why)
+		return mustStop(t, why, why)
 	}
-	return unproven(t, "%s", why)
+	return notVerified(t, "%s", why)
 }
 
-// standDown stops a server that must not go on, so that its restart decides afresh. What a
+// mustStop stops a server that must not go on, so that its restart decides afresh. What a
 // pending node alone in its cluster founded counts as blank then.
-func standDown(t *turn, why, word string) (bool, Verdict) {
+func mustStop(t *turn, why, word string) (bool, Verdict) {
 	p, s := did[WritePending](t), did[StopServer](t)
 	m, pending := t.State.Membership, len(t.State.View.Members) == 1
 	pending = pending && m.Role != Member
@@ -334,7 +334,7 @@ func standDown(t *turn, why, word string) (bool, Verdict) {
 	}
 	switch {
 	case s.Done, p.Done && p.Err != nil:
-		return unproven(t, "%s", word)
+		return notVerified(t, "%s", word)
 	case pending && !p.Done:
 		return false, do(WritePending{Pending{Role: Alone, Claim: m.Claim, Volume: t.Volume}})
 	}

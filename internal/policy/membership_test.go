@@ -222,6 +222,10 @@ func TestOffTheRecord(t *testing.T) {
 		{"its volume came up blank once", off(Member, false, peers.Gone{At: before, By: "a"}), stops + "a took itself off cluster id on * (its volume came up blank; written by a); on record without it: b, c*" + wipe, func(w *world) string {
 			return check(w.logged("stopping the server: its restart decides afresh*took itself off"), "the log does not say it")
 		}},
+		{"the same, alone in its cluster: its data is kept", func(w *world) {
+			off(Member, false, peers.Gone{At: before, By: "a"})(w)
+			w.known(viewOf("a", "a"))
+		}, stops + "a took itself off*", nil},
 		{"the same, on an earlier day's record", off(Member, true, peers.Gone{At: before, By: "a"}), stays + "a took itself off*", nil},
 		{"the same, by its own name since it serves", off(Member, true, peers.Gone{At: after, By: "a"}), back, nil},
 		{"by another's hand, before", off(Member, true, peers.Gone{At: before, By: "alice"}), back, func(w *world) string {
@@ -352,7 +356,7 @@ func TestWrittenInVain(t *testing.T) {
 		}
 		seen.See(n, func(said *Node) { said.View = Answer(v, nil) })
 	}
-	if proven, v := prove(&turn{Settings: w.set, State: w.s, Seen: seen, rule: "membership"}); proven || !matches(v.Reason, "not verified: SPLIT: this node is in cluster other*") {
+	if proven, v := checkMembership(&turn{Settings: w.set, State: w.s, Seen: seen, rule: "membership"}); proven || !matches(v.Reason, "not verified: SPLIT: this node is in cluster other*") {
 		t.Errorf("proven %t: %s", proven, v.Reason)
 	}
 }

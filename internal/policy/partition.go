@@ -90,8 +90,8 @@ func partition(t *turn) Verdict {
 	silent := without(v.Members, func(m string) bool { _, answers := s[m]; return answers })
 	goesOn, majority := len(s.outrankedBy(node, v.Members)) == 0, 2*len(s[node].With) > len(v.Members)
 	rival := slices.ContainsFunc(v.Partitions, func(m string) bool { return slices.Contains(silent, m) }) // may be one
-	winners := strings.Join(s.survivors(v.Members), ", ")
-	restarts := fmt.Sprintf(": %s go on, RabbitMQ restarts here to be one of them", winners)
+	survivors := strings.Join(s.survivors(v.Members), ", ")
+	restarts := fmt.Sprintf(": %s go on, RabbitMQ restarts here to be one of them", survivors)
 	switch done, told := restarted(t); {
 	case !v.Pauses:
 		f.Reason += ": restart the smaller side, of two nodes one; or set cluster_partition_handling"
@@ -102,17 +102,17 @@ func partition(t *turn) Verdict {
 		f.Reason += fmt.Sprintf(", and %s do not answer", strings.Join(silent, ", "))
 		f.Degraded = majority
 	case goesOn: // a check that failed here, too, would leave clients without a node
-		f.Reason += fmt.Sprintf(": %s go on, the others restart; if they do not, restart them", winners)
+		f.Reason += fmt.Sprintf(": %s go on, the others restart; if they do not, restart them", survivors)
 		f.Degraded = true
 	case done && told != nil:
 		f.Reason += restarts + fmt.Sprintf(", which it cannot be told: %v", told)
 	case done:
 		f.Reason += restarts
 	case t.Seen.Now.Sub(p.RestartedAt) < restartEvery:
-		f.Reason += fmt.Sprintf(": %s go on; RabbitMQ restarted here at %s for that already, and does again after %s", winners, p.RestartedAt.Format(time.TimeOnly), restartEvery)
+		f.Reason += fmt.Sprintf(": %s go on; RabbitMQ restarted here at %s for that already, and does again after %s", survivors, p.RestartedAt.Format(time.TimeOnly), restartEvery)
 	default:
 		f.Reason += restarts
-		a := RestartApp{winners, p.RestartedAt}
+		a := RestartApp{survivors, p.RestartedAt}
 		p.Restarting, p.RestartedAt = f.Reason, t.Seen.Now
 		return do(a)
 	}
@@ -147,5 +147,5 @@ func (t *turn) restarts(a RestartApp, err error) {
 		t.State.Partition.Restarting, t.State.Partition.RestartedAt = "", a.Before
 		return
 	}
-	t.say(Warn, "partitioned, and RabbitMQ did not pause: it restarts here", "from", strings.Join(t.State.View.Partitions, ","), "go_on", a.Winners)
+	t.say(Warn, "partitioned, and RabbitMQ did not pause: it restarts here", "from", strings.Join(t.State.View.Partitions, ","), "go_on", a.Survivors)
 }

@@ -150,6 +150,7 @@ func TestPartition(t *testing.T) {
 		{name: "it cannot be told to again", node: "c", sides: all, since: third, busy: errors.New("not now"), says: "critical: *not now", rejoins: true},
 		{name: "its own Mnesia has stopped", node: "c", from: "ab", sides: "a ab, b ab, c ", since: later, says: "critical: partitioned from a, b: its Mnesia has stopped"},
 		{name: "one of the others does not answer yet", node: "c", sides: "b ab, c c", says: "critical: partitioned from a, b, and a do not answer"},
+		{name: "one of the others does not answer for one heartbeat", node: "c", sides: "b ab, c c", since: 9 * time.Second, says: "critical: partitioned from a, b, and a do not answer"},
 		{name: "one of the others does not answer", node: "c", sides: "b ab, c c", since: later, says: "critical: partitioned from a, b: b go on, RabbitMQ restarts*", rejoins: true},
 		{name: "nobody answers", node: "c", sides: "c c", since: later, says: "critical: partitioned from a, b, and a, b do not answer"},
 		{name: "the larger side", node: "a", sides: all, says: "warning: partitioned from c: a, b go on, the others restart; if they do not, restart them"},

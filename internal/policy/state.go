@@ -161,11 +161,11 @@ type Partition struct {
 }
 
 // Neighbours is what only this node sees of the others. Nothing in it is critical at one
-// look: UnseenSince names members that pass and are not seen running, UnlistedSince members
-// on record that RabbitMQ does not list, GoneSince those off the record, by node, and
-// LeaderMissing is what the last look found.
-// Newcomers are members that the last catalog showed on their way: they vote, and do not run
-// yet. StandsStill is the Fault that RabbitMQ's own view tells of, and so its end, too.
+// look. By node, UnseenSince has the members that pass and are not seen running, UnlistedSince
+// the members on record that RabbitMQ does not list, and GoneSince those off the record.
+// LeaderMissing is what the last look found. Newcomers are members that the last catalog
+// showed on their way: they vote, and do not run yet. StandsStill is the Fault that RabbitMQ's
+// own view tells of, which that view can end, too.
 type Neighbours struct {
 	UnseenSince   map[string]time.Time
 	UnlistedSince map[string]time.Time

@@ -122,10 +122,10 @@ func IDs(name string) (uid, gid int, err error) {
 	return uid, gid, errors.Join(uerr, gerr)
 }
 
-// noDotErlang starts Erlang without .erlang, a file of commands that it runs as whoever starts
-// it, from his home directory: in RabbitMQ's image that is one where everybody may put files.
-// Of several -boot the first counts (measured on OTP 25, 27 and 29), so it is put before all
-// others. What start_sasl starts besides, RabbitMQ starts by itself.
+// noDotErlang starts Erlang without .erlang. That is a file of commands in the home directory of
+// whoever starts Erlang, which runs them as that user. In RabbitMQ's image everybody may put files
+// there. Of several -boot the first counts (measured on OTP 25, 27 and 29), so this one is put
+// before all others. What start_sasl starts besides, RabbitMQ starts by itself.
 const noDotErlang = "-boot no_dot_erlang"
 
 // WithoutDotErlang is env, in which no Erlang runs a .erlang, where that Erlang has the boot

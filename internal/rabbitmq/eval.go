@@ -44,10 +44,10 @@ func bareErlang(env string, longNames bool, node, expr string) []string {
 	return []string{"sh", "-c", bareScript, env, erlang("bare"), names, me, node, expr}
 }
 
-// bareScript starts the VM as RabbitMQ's command line does, with the settings that
-// rabbitmq-env ($0) has from the environment and the user's rabbitmq-env.conf, as for
-// TLS between nodes. ERL_FLAGS is replaced there, too. Of two equal flags the last one
-// counts, so the user's are behind ours; of two -boot the first one.
+// bareScript starts the VM as RabbitMQ's command line does. rabbitmq-env ($0) takes settings,
+// as those of TLS between nodes, from the environment and from the user's rabbitmq-env.conf.
+// The command line replaces ERL_FLAGS, too. Of two equal flags the last one counts, so the
+// user's are behind ours; of two -boot the first one counts.
 const bareScript = `set -a; . "$0"; expr=$1 ERL_CRASH_DUMP_SECONDS=0; shift
 ERL_FLAGS="+S 1:1 +SDio 1 +sbwt none ` + noDotErlang + ` $RABBITMQ_CTL_ERL_ARGS -kernel inet_dist_listen_min $RABBITMQ_CTL_DIST_PORT_MIN -kernel inet_dist_listen_max $RABBITMQ_CTL_DIST_PORT_MAX"
 exec erl +B -noinput -hidden -eval "$expr" -extra "$@"`

@@ -14,11 +14,15 @@ import (
 // ErrElder: RabbitMQ would have the others join this node, which began before them.
 var ErrElder = errors.New("RabbitMQ here began to boot before the one that it is to join, or its clock is behind, and so would have that one join it")
 
-// OpenGate tells the server of this node, which waits behind the gate, whom to join; nobody: it
-// founds a cluster, of that name unless it is "". Of nodes that are alone RabbitMQ has the younger
-// ones join the oldest, so after is when that one started, by its clock; zero: they are not alone.
-// OpenGate reports whether the server knew already: until then it may read its files, which undo
-// this. [ErrElder] means that it was told nothing.
+// OpenGate tells the server of this node, which waits behind the gate, to join the peers. Without
+// peers the server founds a cluster, and calls it name unless that is "".
+//
+// RabbitMQ has the younger of nodes that are alone join the oldest one. So where the peer is alone,
+// after is when it started, by its own clock; otherwise after is zero. [ErrElder] means that this
+// server began before that, and was told nothing.
+//
+// OpenGate reports whether the server knew already. Until it does, it may still read its files,
+// which undo what it was told.
 func (b CLI) OpenGate(ctx context.Context, peers []string, after time.Time, name string) (knew bool, err error) {
 	nodes, names, elder := rabbitconf.List{}, rabbitconf.List{}, rabbitconf.Int(0)
 	for _, n := range append(slices.Clone(peers), b.Node) {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The seats are flocks on the volume: one for the companion, one for an operator's
+// Two flocks lie on the volume: one for the companion, one for an operator's
 // command that works on the node.
 const (
 	CompanionLock = "companion.lock"

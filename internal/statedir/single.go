@@ -25,9 +25,9 @@ func (v Dir) WriteSingle(s Single) error { return writeJSON(v.file("single"), s)
 // nodeName is a node's name as RabbitMQ writes it into its own files.
 var nodeName = regexp.MustCompile(`[A-Za-z0-9_-]+@[A-Za-z0-9._-]+`)
 
-// Cluster returns the nodes that RabbitMQ itself lists as its cluster's on a volume that no mark of
-// ours says anything of. It keeps such a list on Mnesia alone: on Khepri who is a member is not
-// known, and what was listed before a volume went over to that may be too few.
+// Cluster returns the nodes that RabbitMQ itself lists as its cluster's. It is for a volume that no
+// mark of ours says anything of. RabbitMQ keeps such a list on Mnesia alone. On Khepri the members
+// are not known: what was listed before the volume went over to it may be too few.
 func (v Dir) Cluster() (nodes []string, known bool, err error) {
 	for _, name := range []string{"cluster_nodes.config", "nodes_running_at_shutdown"} {
 		b, err := os.ReadFile(filepath.Join(v.Data, name))

@@ -35,7 +35,7 @@ func Jump(c config.Config, image Versions, getenv func(string) string) (why, unk
 	last := Of(c).LastRan()
 	if state.Role == "" && !state.Alone {
 		if j := rabbitconf.Judge(last.Version, flags, image.Version); j.Down && holdsSomething(c) {
-			return explain(c, j, last, image, file), ""
+			return explain(j, last, image, file), ""
 		}
 		return blankJump(image, file, flags), ""
 	}
@@ -46,7 +46,7 @@ func Jump(c config.Config, image Versions, getenv func(string) string) (why, unk
 	j := rabbitconf.Judge(last.Version, asked, image.Version)
 	switch {
 	case j.Verdict == rabbitconf.Unsupported:
-		return explain(c, j, last, image, file), ""
+		return explain(j, last, image, file), ""
 	case j.From == (rabbitconf.Version{}):
 		return "", cmp.Or(unknown, "nothing on the volume tells which RabbitMQ ran on it last")
 	case j.Verdict == rabbitconf.Unknown && j.Bound:
@@ -57,9 +57,9 @@ func Jump(c config.Config, image Versions, getenv func(string) string) (why, unk
 	return "", cmp.Or(unknown, erlangJump(last.Erlang, image.Erlang))
 }
 
-// holdsSomething reports whether there is anything in RabbitMQ's directory. What a newer
-// version has begun to move into Khepri has no database that an older one would know, and
-// an older one that goes on with it takes the others' down (measured: 4.0.5 after 4.3.6).
+// holdsSomething reports whether there is anything in RabbitMQ's directory. A volume that a
+// newer version has begun to move into Khepri has no database that an older one would know. An
+// older version that goes on with it takes the other nodes down (measured: 4.0.5 after 4.3.6).
 func holdsSomething(c config.Config) bool {
 	entries, err := os.ReadDir(c.Data)
 	return err == nil && len(entries) > 0
@@ -94,7 +94,7 @@ func erlangJump(last, image string) string {
 }
 
 // explain says what ran last, why this image must not follow, and the way to go.
-func explain(c config.Config, j rabbitconf.Jump, last, image Versions, file string) string {
+func explain(j rabbitconf.Jump, last, image Versions, file string) string {
 	ran := fmt.Sprintf("%s ran on this volume last", last)
 	back := fmt.Sprintf("start this node from an image of RabbitMQ %s", j.From)
 	if j.Bound {

@@ -16,19 +16,19 @@ import (
 // the other nodes' virtual hosts (measured). So versions are judged before anything but the
 // volume's owner is touched, from files and one look at Consul, without starting an Erlang VM:
 //
-//   - The volume. What ran last is the highest that its witnesses say: the stamp, written
-//     before each start of a server, because a start that came to nothing may have changed
-//     the volume; the marker, so that a jump that was let through counts once it served;
-//     and the feature flags that RabbitMQ wrote down as enabled, which tell for a volume
-//     of the official image's, or one that it ran between two of our starts. These are a
-//     bound, and no upgrade is refused for a bound, but for flags that are not enabled.
+//   - The volume. Three witnesses say what ran last, and the highest counts. The stamp is
+//     written before each start of a server, because a start that came to nothing may have
+//     changed the volume. The marker has a jump that was let through count once it served.
+//     The feature flags that RabbitMQ wrote down as enabled tell of a volume that the
+//     official image ran, before our first start or between two of ours. Flags are a lower
+//     bound: no upgrade is refused for that, but for flags that are not enabled.
 //   - The others. Only nodes that run, those whose check has not lapsed, bind this one: a
 //     full stop may end in an upgrade of all. What is on record is told, and binds nobody.
 //     A supported upgrade is a supported mix, so members never keep each other from starting.
 //
 // What is not known refuses nobody: a member starts, and the log says what is not known.
-// Erlang's version is kept and told, and refuses nobody: of volumes that another one wrote
-// RabbitMQ's documentation says nothing, and each release names those that it runs on.
+// Erlang's version is kept and told, and refuses nobody. RabbitMQ's documentation says nothing of
+// volumes that another Erlang wrote, and each release names the ones that it runs on.
 
 // Stamp says what is about to run, or ran, on the volume.
 type Stamp struct {

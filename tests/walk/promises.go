@@ -217,7 +217,7 @@ func (l *law) discarded(n *node, d *data, how string) {
 }
 
 // founded: never twice under one claim.
-func (l *law) founded(s *server, c *cluster) {
+func (l *law) founded(s *server) {
 	if s.claim == "" {
 		l.does("came up alone by accident")
 		return

@@ -242,7 +242,7 @@ func (s *server) found() {
 	w.clusters = append(w.clusters, c)
 	d.cluster, d.half, d.db = c, nil, true
 	w.say(n.who, "RabbitMQ founds %s", c.id)
-	w.law.founded(s, c)
+	w.law.founded(s)
 	if s.claim == "" && w.rand.IntN(4) == 0 {
 		d.queues = 1 + w.rand.IntN(5) // a client was faster
 	}
