@@ -53,7 +53,7 @@ func well() Facts {
 	f.Server = Server{Runtime: rt, Alive: true}
 	f.Server.Report.Value = companion.Report{Status: "passing", Reason: "answers", Looked: now, Since: now}
 	f.Server.View.Value = peers.View{ClusterID: "id", Members: all3, Running: all3, Ports: peers.Ports{Listeners: []peers.Listener{{IP: "::", Port: 5671, TLS: true}}}}
-	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Guest: "false"}
+	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Leads: map[string]int{"rabbit@a": 9, "rabbit@b": 9, "rabbit@c": 8}, Guest: "false"}
 	return f
 }
 
@@ -277,6 +277,7 @@ func TestChecks(t *testing.T) {
 		{"flags", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Disabled = 2 }, []string{"2 stable feature flags", "enable_feature_flag all"}},
 		{"flags not told", "rabbitmq", OK, func(f *Facts) { f.Server.Vitals.Value.Disabled = -1 }, nil},
 		{"quorum-critical", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Critical = []string{"queue q"} }, []string{"needs this node: queue q"}},
+		{"leaders on one", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Leads["rabbit@b"] = 35 }, []string{"rabbit@b leads 35 queues that others could, and its share is 17", "rabbitmq-queues rebalance all"}},
 		{"vitals not told", "rabbitmq", Unknown, func(f *Facts) { f.Server.Vitals.Err = errNot }, []string{"alarms, versions and flags: not so"}},
 
 		{"nobody passes", "balancer", Warning, func(f *Facts) {
@@ -356,6 +357,29 @@ func TestSize(t *testing.T) {
 	for bytes, want := range map[uint64]string{0: "0 KiB", 9 << 20: "9216 KiB", 10 << 20: "10 MiB", 10<<30 - 1: "10239 MiB", 10 << 30: "10 GiB"} {
 		if got := size(bytes); got != want {
 			t.Errorf("%d: %s, want %s", bytes, got, want)
+		}
+	}
+}
+
+// Who leads much more than its share is one of several, twice above it, and by more than a few queues.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		leads map[string]int
+		who   string
+		share int
+	}{
+		"nobody says":       {nil, "", 0},
+		"none":              {map[string]int{"a": 0, "b": 0, "c": 0}, "", 0},
+		"alone":             {map[string]int{"a": 50}, "", 0},
+		"all on one":        {map[string]int{"a": 0, "b": 15, "c": 0}, "b", 5},
+		"a few":             {map[string]int{"a": 0, "b": 13, "c": 0}, "", 0},
+		"all on one of two": {map[string]int{"a": 0, "b": 20}, "b", 10},
+		"not twice":         {map[string]int{"a": 100, "b": 199, "c": 1}, "", 0},
+		"after a join":      {map[string]int{"a": 30, "b": 30, "c": 30, "d": 0}, "", 0},
+	} {
+		if who, most, share := crowded(c.leads); who != c.who || share != c.share || most != c.leads[c.who] {
+			t.Errorf("%s: %s leads %d, share %d, want %s, %d", name, who, most, share, c.who, c.share)
 		}
 	}
 }
