@@ -217,6 +217,8 @@ func members(f Facts) (all []Result) {
 			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: "open the way: each node needs 4369 (epmd), 25672 (other nodes) and the AMQP port of each other one"}
 		case len(shut) > 0:
 			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: "start it; if it is gone for good: rmq-entrypoint forget " + m.Node}
+		case m.Ready.Err != nil && m.Passing:
+			r = Result{Is: Warning, Says: fmt.Sprintf("%s is reached, but for %s %s: %s", m.Node, m.Ready.What, m.Ready.At, reason(m.Ready.Err)), Do: "open the way: balancers ask each node there (--http, RMQ_HTTP), and send it nobody without an answer"}
 		case !m.Passing && f.Entries.Known():
 			r = Result{Is: Warning, Says: m.Node + " is reached, and does not pass in Consul", Do: "run rmq-entrypoint status in it: its check says why"}
 		}

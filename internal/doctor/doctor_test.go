@@ -30,7 +30,7 @@ func listens(what, at string) Port { return Port{What: what, At: at} }
 
 func reached(node string) Member {
 	_, host, _ := strings.Cut(node, "@")
-	return Member{Node: node, Passing: true, Entry: host + ":5672", Timed: true, Ports: []Port{listens("epmd", host+":4369"), listens("other nodes", host+":25672"), listens("AMQP", host+":5672")}}
+	return Member{Node: node, Passing: true, Entry: host + ":5672", Timed: true, Ports: []Port{listens("epmd", host+":4369"), listens("other nodes", host+":25672"), listens("AMQP", host+":5672")}, Ready: listens("/ready", host+":15690")}
 }
 
 func passes(node, at string) peers.Peer {
@@ -242,6 +242,7 @@ func TestChecks(t *testing.T) {
 		{"no address", "members", Warning, func(f *Facts) { f.Members[0].Err = errNot; f.Members[0].Passing = false }, []string{"rabbit@b is down", "rmq-entrypoint forget rabbit@b"}},
 		{"shut", "members", Broken, func(f *Facts) { f.Members[0].Ports[1].Err = errors.New("i/o deadline") }, []string{"rabbit@b passes in Consul, and is not reached: other nodes b:25672: no answer", "25672"}},
 		{"down", "members", Warning, func(f *Facts) { f.Members[0].Ports[0].Err, f.Members[0].Passing = syscall.ECONNREFUSED, false }, []string{"does not pass in Consul, and is not reached: epmd b:4369: refused"}},
+		{"/ready shut", "members", Warning, func(f *Facts) { f.Members[0].Ready.Err, f.Members[0].Timed = syscall.ECONNREFUSED, false }, []string{"rabbit@b is reached, but for /ready b:15690: refused", "balancers"}},
 		{"critical", "members", Warning, func(f *Facts) { f.Members[0].Passing = false }, []string{"rabbit@b is reached, and does not pass", "status"}},
 
 		{"lost", "companion", Broken, func(f *Facts) { f.Server.Report.Err = errNot }, []string{"does not answer: not so", "healthcheck"}},
