@@ -53,7 +53,7 @@ func well() Facts {
 	f.Server = Server{Runtime: rt, Alive: true}
 	f.Server.Report.Value = companion.Report{Status: "passing", Reason: "answers", Looked: now, Since: now}
 	f.Server.View.Value = peers.View{ClusterID: "id", Members: all3, Running: all3, Ports: peers.Ports{Listeners: []peers.Listener{{IP: "::", Port: 5671, TLS: true}}}}
-	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Leads: map[string]int{"rabbit@a": 9, "rabbit@b": 9, "rabbit@c": 8}, Guest: "false"}
+	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Leads: map[string]int{"rabbit@a": 9, "rabbit@b": 9, "rabbit@c": 8}, Named: "true", Guest: "false"}
 	return f
 }
 
@@ -278,6 +278,10 @@ func TestChecks(t *testing.T) {
 		{"flags", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Disabled = 2 }, []string{"2 stable feature flags", "enable_feature_flag all"}},
 		{"flags not told", "rabbitmq", OK, func(f *Facts) { f.Server.Vitals.Value.Disabled = -1 }, nil},
 		{"quorum-critical", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Critical = []string{"queue q"} }, []string{"needs this node: queue q"}},
+		{"without a name", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Named = "false" }, []string{"has no name", "it is 3 clusters", "rabbitmqctl set_cluster_name rabbitmq"}},
+		{"without a name, alone", "rabbitmq", OK, func(f *Facts) {
+			f.Server.Vitals.Value.Named, f.Server.View.Value.Members, f.Server.View.Value.Running = "false", all3[:1], all3[:1]
+		}, []string{"4.3.6"}},
 		{"leaders on one", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Leads["rabbit@b"] = 35 }, []string{"rabbit@b leads 35 queues that others could, and its share is 17", "rabbitmq-queues rebalance all"}},
 		{"vitals not told", "rabbitmq", Unknown, func(f *Facts) { f.Server.Vitals.Err = errNot }, []string{"alarms, versions and flags: not so"}},
 

@@ -91,6 +91,9 @@ func broker(f Facts) []Result {
 	if len(x.Critical) > 0 {
 		add(Warning, "do not stop it now; rmq-entrypoint drain refuses to, too", "what needs this node: %s", peers.SomeWith(x.Critical, "; "))
 	}
+	if x.Named == "false" && len(v.Value.Members) > 1 {
+		add(Warning, "rabbitmqctl set_cluster_name "+f.Config.Service+", or another name, on any member", "the cluster has no name: each node calls it by its own, and for Prometheus it is %d clusters", len(v.Value.Members))
+	}
 	if who, leads, share := crowded(x.Leads); who != "" {
 		add(Warning, "rabbitmq-queues rebalance all, on any member, when clients can do with a short pause", "%s leads %d queues that others could, and its share is %d", who, leads, share)
 	}

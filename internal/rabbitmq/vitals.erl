@@ -1,6 +1,6 @@
 %% Says what a person looks at first in a RabbitMQ that runs: alarms, limits, versions, feature flags,
-%% queues that need this node, who leads how many queues, and whether the user that everybody knows
-%% gets in. What this version cannot say gets no line.
+%% queues that need this node, who leads how many queues, whether the cluster has a name, and whether
+%% the user that everybody knows gets in. What this version cannot say gets no line.
 %%
 %% Leaders are those that `rabbitmq-queues rebalance all` would move: of queues with a replica
 %% elsewhere. They are counted in the table itself, queue by queue, so that many of them take no
@@ -9,7 +9,8 @@
 %% Prints: alarm|WHAT|NODE| for each, disk|FREE|LIMIT| and memory|LIMIT|TOTAL| in bytes,
 %%   version|NODE|VERSION| for each member that runs, flags|NUMBER| of the stable ones that are
 %%   disabled, critical|QUEUE| for each that would stand still without this node, leads|NODE|NUMBER|
-%%   for each member that is to lead some, guest|BOOLEAN|
+%%   for each member that is to lead some, named|BOOLEAN|: without a name each node calls the cluster
+%%   by its own, guest|BOOLEAN|
 %% Versions: 3.10 to 4.3. Queues that need this node are asked for by two names along the versions,
 %%   and all queues are in a table of Mnesia's, or in one that Khepri fills: of two, the one that is
 %%   in use has the rows. Mirrors exist up to 3.13; rebalancing moves streams from 4.0 on. A queue's
@@ -44,4 +45,5 @@ Try(fun() ->
     end, maps:from_list([{N, 0} || N <- May]), Table),
   [io:format("leads|~s|~b|~n", [N, maps:get(N, Lead)]) || N <- May]
 end),
+Try(fun() -> io:format("named|~s|~n", [rabbit_runtime_parameters:value_global(cluster_name) =/= not_found]) end),
 Try(fun() -> io:format("guest|~s|~n", [case rabbit_auth_backend_internal:user_login_authentication(<<"guest">>, [{password, <<"guest">>}]) of {ok, _} -> true; _ -> false end]) end), ok.

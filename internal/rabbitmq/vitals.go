@@ -18,6 +18,7 @@ type Vitals struct {
 	Disabled  int               // stable feature flags; -1: it does not say
 	Critical  []string          // queues that would stand still without this node
 	Leads     map[string]int    // of queues with a replica elsewhere, how many each member leads; none: it does not say
+	Named     string            // "false": each node calls the cluster by its own name; "": it does not say
 	Guest     string            // "true": guest gets in with the password that everybody knows; "": it does not say
 }
 
@@ -50,6 +51,8 @@ func (b CLI) Vitals(ctx context.Context) (Vitals, error) {
 			if n, err := strconv.Atoi(second); err == nil {
 				v.Leads[first] = n
 			}
+		case "named":
+			v.Named = first
 		case "guest":
 			v.Guest = first
 		}

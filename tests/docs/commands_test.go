@@ -59,6 +59,7 @@ var elsewhere = map[string]string{
 	"rabbitmqctl enable_feature_flag khepri_db":                          "RabbitMQ's own; Debian has no 4.2 to try it on",
 	"rabbitmqctl forget_cluster_node":                                    "RabbitMQ's own; named, and not to be typed",
 	"rabbitmqctl import_definitions":                                     "RabbitMQ's own; named, and not to be typed so",
+	"rabbitmqctl set_cluster_name rabbitmq":                              "RabbitMQ's own",
 	"rabbitmqctl add_vhost NAME --default-queue-type classic":            "RabbitMQ's own",
 	"rabbitmqctl update_vhost_metadata NAME --default-queue-type quorum": "RabbitMQ's own",
 	`rabbitmqctl set_operator_policy no-limit .* {"delivery-limit": -1} --apply-to queues`: "RabbitMQ's own",
