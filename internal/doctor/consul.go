@@ -173,16 +173,27 @@ func record(f Facts) []Result {
 	return all
 }
 
+// mostForeign is how many of those are named: whoever may register makes as many as they like.
+const mostForeign = 10
+
 // foreign names entries under the service's name that are no node's.
 func foreign(f Facts) (all []Result) {
 	if !f.Entries.Known() {
 		return one(Unknown, "", "the catalog cannot be read: %v", f.Entries.Err)
 	}
+	more := 0
 	for _, p := range f.Entries.Value {
-		if p.Foreign() {
+		switch {
+		case !p.Foreign():
+		case len(all) == mostForeign:
+			more++
+		default:
 			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s is no node's, and clients are sent there", p.ID, p.Address),
 				Do: fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
 		}
+	}
+	if more > 0 {
+		all = append(all, Result{Is: Warning, Says: fmt.Sprintf("and %d more", more), Do: "see who registers them: consul catalog nodes -service=" + f.Config.Service})
 	}
 	if len(all) == 0 {
 		return one(OK, "", "no entry of %s is another program's", f.Config.Service)

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
@@ -18,6 +22,7 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 var (
@@ -386,5 +391,27 @@ func TestCrowded(t *testing.T) {
 		if who, most, share := crowded(c.leads); who != c.who || share != c.share || most != c.leads[c.who] {
 			t.Errorf("%s: %s leads %d, share %d, want %s, %d", name, who, most, share, c.who, c.share)
 		}
+	}
+}
+
+// As many entries as somebody makes under the service's name are a screen.
+func TestManyForeign(t *testing.T) {
+	t.Parallel()
+	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var all []string
+		for i := range 500 {
+			all = append(all, fmt.Sprintf(`{"Node": {"Node": "agent-2"}, "Service": {"ID": "other-%d", "Address": "10.9.9.9", "Port": 80}, "Checks": []}`, i))
+		}
+		_, _ = fmt.Fprintf(w, "[%s]", strings.Join(all, ","))
+	}))
+	defer consul.Close()
+	client, err := api.NewClient(&api.Config{Address: consul.URL})
+	expect.Must(t, err)
+	f := well()
+	f.Entries.Value, _, err = peers.Entries(t.Context(), client, "rabbitmq")
+	expect.Must(t, err)
+	got := of(judge(f), "foreign")
+	if len(got) != mostForeign+1 || got[mostForeign].Says != "and 490 more" || !strings.Contains(got[0].Says, "other-0 at 10.9.9.9:80 is no node's") {
+		t.Errorf("%d, %+v", len(got), got)
 	}
 }

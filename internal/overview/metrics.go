@@ -65,9 +65,8 @@ func (d Document) Metrics(w io.Writer) error {
 // states counts the nodes in each state, as far as it is known who is in it: those that wait or were
 // refused say so in notes alone, and of the others the catalog does; the node that is asked is known.
 func (d Document) states() (gauges []gauge) {
-	count, own := map[State]int{}, State("")
+	count, own := d.Facts.States, State("")
 	for _, n := range d.Nodes {
-		count[n.State]++
 		if d.Own != nil && n.Node == d.Own.Node && n.Since.Equal(d.Own.Since) { // and not of a namesake
 			own = n.State
 		}
