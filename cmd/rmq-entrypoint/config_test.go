@@ -53,7 +53,7 @@ func TestSettingsFlagOverEnvironmentOverDefault(t *testing.T) {
 		{flag: "claim-timeout", field: "ClaimTimeout", byDefault: 45 * time.Second, env: "31s", envValue: 31 * time.Second, arg: "9m", argValue: 9 * time.Minute},
 		{flag: "stop-timeout", field: "StopTimeout", byDefault: 12 * time.Second, env: "8s", envValue: 8 * time.Second, arg: "1m", argValue: time.Minute},
 		{flag: "amqp-url", field: "AMQPURL", byDefault: "", env: "amqp://u:p@a:1/v", envValue: "amqp://u@a:1/v", arg: "amqps://b", argValue: "amqps://b"},
-		{flag: "admin", field: "Admin", byDefault: "off", env: ":1", envValue: ":1", arg: "127.0.0.1:2", argValue: "127.0.0.1:2"},
+		{flag: "admin", field: "Admin", byDefault: "127.0.0.1:15689", env: ":1", envValue: ":1", arg: "off", argValue: "off"},
 		{flag: "http", field: "HTTP", byDefault: ":15690", env: "a:1", envValue: "a:1", arg: "127.0.0.1:2", argValue: "127.0.0.1:2"},
 		{flag: "config", field: "ConfigFile", byDefault: "/var/lib/rabbitmq/mnesia/a@b-entrypoint/rabbitmq.config", env: "/a", envValue: "/a", arg: "/b", argValue: "/b", also: []string{"RABBITMQ_NODENAME=a@b"}},
 		{flag: "state-dir", field: "StateDir", byDefault: "/var/lib/rabbitmq/mnesia/a@b-entrypoint", env: "/a", envValue: "/a", arg: "/b", argValue: "/b", also: []string{"RABBITMQ_NODENAME=a@b"}},

@@ -41,7 +41,7 @@
 //	--stop-timeout        RMQ_STOP_TIMEOUT                  12s                                                                  how long a server may take to stop before the companion ends it, 5s to 10m: less than what ends the container
 //	--amqp-url            RMQ_AMQP_URL                      this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST  what the health check connects to
 //	--http                RMQ_HTTP                          :15690                                                               address of the companion's /ready
-//	--admin               RMQ_ADMIN                         off                                                                  address of the companion's page of the whole cluster, for operators, its JSON and its metrics, as 127.0.0.1:15689; off: there is none
+//	--admin               RMQ_ADMIN                         127.0.0.1:15689                                                      address of the companion's page of the whole cluster, for operators, its JSON and its metrics; off: there is none
 //	--config              RMQ_CONFIG_FILE                   <state-dir>/rabbitmq.config                                          rabbitmq.config to write
 //	--state-dir           RMQ_STATE_DIR                     /var/lib/rabbitmq/mnesia/<node>-entrypoint                           where this program keeps what it knows of the volume: on the volume
 //	--queues              RMQ_QUEUES                        auto                                                                 auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it

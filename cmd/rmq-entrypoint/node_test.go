@@ -45,7 +45,7 @@ func (w *world) node(name string, env ...string) *node {
 		"RABBITMQ_DATA_DIR=" + n.volume(""), "RABBITMQ_NODENAME=" + name, "RABBITMQ_VERSION=4.0.5", "RABBITMQ_ERLANG_COOKIE=crumbs-of-a-cookie-for-all",
 		"RABBITMQ_CONFIG_FILE=" + n.path("rabbitmq"), "RABBITMQ_CONFIG_FILES=" + n.path("conf.d"), "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.path("advanced.config"),
 		"RMQ_SERVICE=" + w.service, "RMQ_TTL=" + testTTL.String(), "RMQ_ADVERTISE=" + n.ip,
-		"RMQ_TEST_AMQP=amqp://" + n.ip + ":5672", "RMQ_HTTP=" + n.ip + ":15690", "RMQ_AMQP_URL=amqp://alice:wonder@" + n.ip + ":5672",
+		"RMQ_TEST_AMQP=amqp://" + n.ip + ":5672", "RMQ_HTTP=" + n.ip + ":15690", "RMQ_ADMIN=off", "RMQ_AMQP_URL=amqp://alice:wonder@" + n.ip + ":5672",
 	}, env...)
 	if w.consul != nil {
 		n.env = append([]string{"CONSUL_HTTP_ADDR=" + w.consul.Addr, "RMQ_DNS_SERVER=" + w.consul.DNSAddr}, n.env...)

@@ -46,7 +46,7 @@ func open(cfg config.Config, answers Answers, log *slog.Logger) (io.Closer, erro
 		return opened, nil
 	}
 	if l, err = net.Listen("tcp", cfg.Admin); err != nil { // a page is no reason for a node not to serve
-		log.Warn("there is no page for operators (--admin, RMQ_ADMIN): another address is needed", "err", err)
+		log.Warn("there is no page for operators (--admin, RMQ_ADMIN): it needs another address, or off", "err", err)
 		return opened, nil
 	}
 	return append(opened, serve(l, answers.Admin, "the address for operators", log)), nil

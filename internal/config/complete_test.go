@@ -135,3 +135,13 @@ func TestSettingsOfTheServer(t *testing.T) {
 		t.Errorf("Consul %q, meta %v, %q", got.Consul, got.Meta, differs)
 	}
 }
+
+// The page of the whole cluster is for this host unless somebody says otherwise, and a lone broker has none.
+func TestAdmin(t *testing.T) {
+	t.Parallel()
+	for env, want := range map[string]string{"": "127.0.0.1:15689", "RMQ_ADMIN=": "127.0.0.1:15689", "RMQ_ADMIN=off": "off", "RMQ_ADMIN=:1": ":1", "RMQ_SINGLE=true": "off"} {
+		if cfg, err := FromEnvironment(expect.Environ(env, "RABBITMQ_NODENAME=rabbit@a")); err != nil || cfg.Admin != want {
+			t.Errorf("%s: %q, %v, want %q", env, cfg.Admin, err, want)
+		}
+	}
+}

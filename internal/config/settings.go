@@ -67,7 +67,7 @@ func Settings(cfg *Config) []Setting {
 		{"stop-timeout", []string{"RMQ_STOP_TIMEOUT"}, dur(&cfg.StopTimeout, 12*time.Second), "how long a server may take to stop before the companion ends it, 5s to 10m: less than what ends the container", ""},
 		{"amqp-url", []string{"RMQ_AMQP_URL"}, str(&cfg.AMQPURL, ""), "what the health check connects to", "this node's listeners, with RABBITMQ_DEFAULT_USER, _PASS and _VHOST"},
 		{"http", []string{"RMQ_HTTP"}, str(&cfg.HTTP, ":15690"), "address of the companion's /ready", ""},
-		{"admin", []string{"RMQ_ADMIN"}, str(&cfg.Admin, "off"), "address of the companion's page of the whole cluster, for operators, its JSON and its metrics, as 127.0.0.1:15689; off: there is none", ""},
+		{"admin", []string{"RMQ_ADMIN"}, str(&cfg.Admin, "127.0.0.1:15689"), "address of the companion's page of the whole cluster, for operators, its JSON and its metrics; off: there is none", ""},
 		{"config", []string{"RMQ_CONFIG_FILE"}, str(&cfg.ConfigFile, ""), "rabbitmq.config to write", "<state-dir>/rabbitmq.config"},
 		{"state-dir", []string{"RMQ_STATE_DIR"}, str(&cfg.StateDir, ""), "where this program keeps what it knows of the volume: on the volume", "/var/lib/rabbitmq/mnesia/<node>-entrypoint"},
 		{"queues", []string{"RMQ_QUEUES"}, str(&cfg.Queues, "auto"), "auto: queues of a cluster that is founded with it survive the loss of a node (mirrored up to RabbitMQ 3.13, quorum queues from 4.0); off: as RabbitMQ has it", ""},

@@ -19,6 +19,7 @@ func (cfg *Config) judgeSingle() error {
 	if !cfg.Single {
 		return nil
 	}
+	defer func() { cfg.Admin = "off" }() // a page of a whole cluster
 	var beside []string
 	for _, row := range Settings(new(Config)) {
 		given, flag := cfg.Flags[row.Flag]

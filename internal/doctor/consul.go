@@ -173,16 +173,27 @@ func record(f Facts) []Result {
 	return all
 }
 
+// mostForeign is how many of those are named: whoever may register makes as many as they like.
+const mostForeign = 10
+
 // foreign names entries under the service's name that are no node's.
 func foreign(f Facts) (all []Result) {
 	if !f.Entries.Known() {
 		return one(Unknown, "", "the catalog cannot be read: %v", f.Entries.Err)
 	}
+	more := 0
 	for _, p := range f.Entries.Value {
-		if p.Foreign() {
+		switch {
+		case !p.Foreign():
+		case len(all) == mostForeign:
+			more++
+		default:
 			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s is no node's, and clients are sent there", p.ID, p.Address),
 				Do: fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
 		}
+	}
+	if more > 0 {
+		all = append(all, Result{Is: Warning, Says: fmt.Sprintf("and %d more", more), Do: "see who registers them: consul catalog nodes -service=" + f.Config.Service})
 	}
 	if len(all) == 0 {
 		return one(OK, "", "no entry of %s is another program's", f.Config.Service)
@@ -217,6 +228,8 @@ func members(f Facts) (all []Result) {
 			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: "open the way: each node needs 4369 (epmd), 25672 (other nodes) and the AMQP port of each other one"}
 		case len(shut) > 0:
 			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: "start it; if it is gone for good: rmq-entrypoint forget " + m.Node}
+		case m.Ready.Err != nil && m.Passing:
+			r = Result{Is: Warning, Says: fmt.Sprintf("%s is reached, but for %s %s: %s", m.Node, m.Ready.What, m.Ready.At, reason(m.Ready.Err)), Do: "open the way: balancers ask each node there (--http, RMQ_HTTP), and send it nobody without an answer"}
 		case !m.Passing && f.Entries.Known():
 			r = Result{Is: Warning, Says: m.Node + " is reached, and does not pass in Consul", Do: "run rmq-entrypoint status in it: its check says why"}
 		}

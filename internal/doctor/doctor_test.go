@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
@@ -18,6 +22,7 @@ import (
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 var (
@@ -30,7 +35,7 @@ func listens(what, at string) Port { return Port{What: what, At: at} }
 
 func reached(node string) Member {
 	_, host, _ := strings.Cut(node, "@")
-	return Member{Node: node, Passing: true, Entry: host + ":5672", Timed: true, Ports: []Port{listens("epmd", host+":4369"), listens("other nodes", host+":25672"), listens("AMQP", host+":5672")}}
+	return Member{Node: node, Passing: true, Entry: host + ":5672", Timed: true, Ports: []Port{listens("epmd", host+":4369"), listens("other nodes", host+":25672"), listens("AMQP", host+":5672")}, Ready: listens("/ready", host+":15690")}
 }
 
 func passes(node, at string) peers.Peer {
@@ -53,7 +58,7 @@ func well() Facts {
 	f.Server = Server{Runtime: rt, Alive: true}
 	f.Server.Report.Value = companion.Report{Status: "passing", Reason: "answers", Looked: now, Since: now}
 	f.Server.View.Value = peers.View{ClusterID: "id", Members: all3, Running: all3, Ports: peers.Ports{Listeners: []peers.Listener{{IP: "::", Port: 5671, TLS: true}}}}
-	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Guest: "false"}
+	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Leads: map[string]int{"rabbit@a": 9, "rabbit@b": 9, "rabbit@c": 8}, Named: "true", Guest: "false"}
 	return f
 }
 
@@ -242,6 +247,7 @@ func TestChecks(t *testing.T) {
 		{"no address", "members", Warning, func(f *Facts) { f.Members[0].Err = errNot; f.Members[0].Passing = false }, []string{"rabbit@b is down", "rmq-entrypoint forget rabbit@b"}},
 		{"shut", "members", Broken, func(f *Facts) { f.Members[0].Ports[1].Err = errors.New("i/o deadline") }, []string{"rabbit@b passes in Consul, and is not reached: other nodes b:25672: no answer", "25672"}},
 		{"down", "members", Warning, func(f *Facts) { f.Members[0].Ports[0].Err, f.Members[0].Passing = syscall.ECONNREFUSED, false }, []string{"does not pass in Consul, and is not reached: epmd b:4369: refused"}},
+		{"/ready shut", "members", Warning, func(f *Facts) { f.Members[0].Ready.Err, f.Members[0].Timed = syscall.ECONNREFUSED, false }, []string{"rabbit@b is reached, but for /ready b:15690: refused", "balancers"}},
 		{"critical", "members", Warning, func(f *Facts) { f.Members[0].Passing = false }, []string{"rabbit@b is reached, and does not pass", "status"}},
 
 		{"lost", "companion", Broken, func(f *Facts) { f.Server.Report.Err = errNot }, []string{"does not answer: not so", "healthcheck"}},
@@ -277,6 +283,11 @@ func TestChecks(t *testing.T) {
 		{"flags", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Disabled = 2 }, []string{"2 stable feature flags", "enable_feature_flag all"}},
 		{"flags not told", "rabbitmq", OK, func(f *Facts) { f.Server.Vitals.Value.Disabled = -1 }, nil},
 		{"quorum-critical", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Critical = []string{"queue q"} }, []string{"needs this node: queue q"}},
+		{"without a name", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Named = "false" }, []string{"has no name", "it is 3 clusters", "rabbitmqctl set_cluster_name rabbitmq"}},
+		{"without a name, alone", "rabbitmq", OK, func(f *Facts) {
+			f.Server.Vitals.Value.Named, f.Server.View.Value.Members, f.Server.View.Value.Running = "false", all3[:1], all3[:1]
+		}, []string{"4.3.6"}},
+		{"leaders on one", "rabbitmq", Warning, func(f *Facts) { f.Server.Vitals.Value.Leads["rabbit@b"] = 35 }, []string{"rabbit@b leads 35 queues that others could, and its share is 17", "rabbitmq-queues rebalance all"}},
 		{"vitals not told", "rabbitmq", Unknown, func(f *Facts) { f.Server.Vitals.Err = errNot }, []string{"alarms, versions and flags: not so"}},
 
 		{"nobody passes", "balancer", Warning, func(f *Facts) {
@@ -357,5 +368,50 @@ func TestSize(t *testing.T) {
 		if got := size(bytes); got != want {
 			t.Errorf("%d: %s, want %s", bytes, got, want)
 		}
+	}
+}
+
+// Who leads much more than its share is one of several, twice above it, and by more than a few queues.
+func TestCrowded(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		leads map[string]int
+		who   string
+		share int
+	}{
+		"nobody says":       {nil, "", 0},
+		"none":              {map[string]int{"a": 0, "b": 0, "c": 0}, "", 0},
+		"alone":             {map[string]int{"a": 50}, "", 0},
+		"all on one":        {map[string]int{"a": 0, "b": 15, "c": 0}, "b", 5},
+		"a few":             {map[string]int{"a": 0, "b": 13, "c": 0}, "", 0},
+		"all on one of two": {map[string]int{"a": 0, "b": 20}, "b", 10},
+		"not twice":         {map[string]int{"a": 100, "b": 199, "c": 1}, "", 0},
+		"after a join":      {map[string]int{"a": 30, "b": 30, "c": 30, "d": 0}, "", 0},
+	} {
+		if who, most, share := crowded(c.leads); who != c.who || share != c.share || most != c.leads[c.who] {
+			t.Errorf("%s: %s leads %d, share %d, want %s, %d", name, who, most, share, c.who, c.share)
+		}
+	}
+}
+
+// As many entries as somebody makes under the service's name are a screen.
+func TestManyForeign(t *testing.T) {
+	t.Parallel()
+	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var all []string
+		for i := range 500 {
+			all = append(all, fmt.Sprintf(`{"Node": {"Node": "agent-2"}, "Service": {"ID": "other-%d", "Address": "10.9.9.9", "Port": 80}, "Checks": []}`, i))
+		}
+		_, _ = fmt.Fprintf(w, "[%s]", strings.Join(all, ","))
+	}))
+	defer consul.Close()
+	client, err := api.NewClient(&api.Config{Address: consul.URL})
+	expect.Must(t, err)
+	f := well()
+	f.Entries.Value, _, err = peers.Entries(t.Context(), client, "rabbitmq")
+	expect.Must(t, err)
+	got := of(judge(f), "foreign")
+	if len(got) != mostForeign+1 || got[mostForeign].Says != "and 490 more" || !strings.Contains(got[0].Says, "other-0 at 10.9.9.9:80 is no node's") {
+		t.Errorf("%d, %+v", len(got), got)
 	}
 }

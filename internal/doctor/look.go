@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -102,10 +103,11 @@ type DNS struct {
 // A Member is another node on record, or one that RabbitMQ listed last.
 type Member struct {
 	Node    string
-	Passing bool   // its entry in Consul does
-	Entry   string // the address there
-	Err     error  // its host has no address
-	Ports   []Port
+	Passing bool          // its entry in Consul does
+	Entry   string        // the address there
+	Err     error         // its host has no address
+	Ports   []Port        // that each node needs
+	Ready   Port          // that balancers ask; without an address: it is for its own host alone
 	Ahead   time.Duration // its clock before ours
 	Timed   bool
 }
@@ -368,24 +370,42 @@ func (m *Member) look(ctx context.Context, cfg config.Config) {
 	if at != "" {
 		amqp = append(amqp, Port{What: "AMQP", At: net.JoinHostPort(at, port)})
 	}
-	_, http, _ := net.SplitHostPort(cfg.HTTP)
+	ready := readyAt(cfg.HTTP, host)
 	all(ctx, func(ctx context.Context) { m.Ports = dialled(ctx, append(distribution(ctx, host, m.Node), amqp...)) },
-		func(ctx context.Context) { m.Ahead, m.Timed = clockOf(ctx, net.JoinHostPort(host, http)) })
+		func(ctx context.Context) {
+			if ready != "" {
+				m.Ready = Port{What: "/ready", At: ready}
+				m.Ahead, m.Timed, m.Ready.Err = clockOf(ctx, ready)
+			}
+		})
 }
 
-// clockOf returns how much the clock of who answers there is ahead.
-func clockOf(ctx context.Context, at string) (ahead time.Duration, timed bool) {
+// readyAt is where a member at host answers /ready, if its setting is ours; "": to its own host
+// alone.
+func readyAt(setting, host string) string {
+	on, port, _ := net.SplitHostPort(setting)
+	if loopback(on) && !loopback(host) {
+		return ""
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func loopback(host string) bool { return host == "localhost" || net.ParseIP(host).IsLoopback() }
+
+// clockOf returns how much the clock of who answers there is ahead. An error means that nobody does.
+func clockOf(ctx context.Context, at string) (ahead time.Duration, timed bool, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at+"/ready", nil)
 	if err != nil {
-		return 0, false
+		return 0, false, err
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy
 	before := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, false
+		return 0, false, errors.Unwrap(err) // without the URL
 	}
 	took := time.Since(before)
 	_ = resp.Body.Close()
-	return consul.Ahead(resp.Header, before, took)
+	ahead, timed = consul.Ahead(resp.Header, before, took)
+	return ahead, timed, nil
 }

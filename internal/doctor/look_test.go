@@ -103,7 +103,7 @@ func TestLookIsBounded(t *testing.T) {
 	t.Setenv("ERL_EPMD_PORT", fmt.Sprint(expect.Port(hole)))
 	began = time.Now()
 	all(t.Context(), func(ctx context.Context) { m.look(ctx, cfg) })
-	if took := time.Since(began); took > 4*time.Second || len(m.Ports) != 2 || m.Ports[0].Err == nil || m.Timed {
+	if took := time.Since(began); took > 4*time.Second || len(m.Ports) != 2 || m.Ports[0].Err == nil || m.Timed || m.Ready.At != at || m.Ready.Err == nil {
 		t.Errorf("%s, %+v", took, m)
 	}
 }
@@ -139,6 +139,16 @@ func TestBounded(t *testing.T) {
 	}
 }
 
+// A member's /ready is asked where ours would be, and not where it is for its own host alone.
+func TestReadyAt(t *testing.T) {
+	t.Parallel()
+	for _, c := range [][3]string{{":15690", "10.0.0.2", "10.0.0.2:15690"}, {"10.0.0.1:1", "10.0.0.2", "10.0.0.2:1"}, {"127.0.0.1:1", "10.0.0.2", ""}, {"localhost:1", "fd00::2", ""}, {"127.0.0.1:1", "127.0.0.2", "127.0.0.2:1"}, {":1", "fd00::2", "[fd00::2]:1"}} {
+		if got := readyAt(c[0], c[1]); got != c[2] {
+			t.Errorf("%s at %s: %q, want %q", c[0], c[1], got, c[2])
+		}
+	}
+}
+
 // A member's clock is read off what answers /ready.
 func TestClockOf(t *testing.T) {
 	t.Parallel()
@@ -147,10 +157,10 @@ func TestClockOf(t *testing.T) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}))
 	defer s.Close()
-	if ahead, timed := clockOf(t.Context(), s.Listener.Addr().String()); !timed || (ahead+time.Hour).Abs() > 3*time.Second {
-		t.Errorf("%s %t", ahead, timed)
+	if ahead, timed, err := clockOf(t.Context(), s.Listener.Addr().String()); err != nil || !timed || (ahead+time.Hour).Abs() > 3*time.Second {
+		t.Errorf("%s %t %v", ahead, timed, err)
 	}
-	if _, timed := clockOf(t.Context(), "127.0.0.1:1"); timed {
-		t.Error("nobody is there")
+	if _, timed, err := clockOf(t.Context(), "127.0.0.1:1"); timed || reason(err) != "refused" {
+		t.Errorf("nobody is there, %v", err)
 	}
 }

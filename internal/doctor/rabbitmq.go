@@ -91,10 +91,31 @@ func broker(f Facts) []Result {
 	if len(x.Critical) > 0 {
 		add(Warning, "do not stop it now; rmq-entrypoint drain refuses to, too", "what needs this node: %s", peers.SomeWith(x.Critical, "; "))
 	}
+	if x.Named == "false" && len(v.Value.Members) > 1 {
+		add(Warning, "rabbitmqctl set_cluster_name "+f.Config.Service+", or another name, on any member", "the cluster has no name: each node calls it by its own, and for Prometheus it is %d clusters", len(v.Value.Members))
+	}
+	if who, leads, share := crowded(x.Leads); who != "" {
+		add(Warning, "rabbitmq-queues rebalance all, on any member, when clients can do with a short pause", "%s leads %d queues that others could, and its share is %d", who, leads, share)
+	}
 	if len(all) == 0 {
 		return one(OK, "", "runs %s with %s; no alarm, no partition", x.Versions[f.Config.Node], peers.Some(v.Value.Running))
 	}
 	return all
+}
+
+// crowded returns who leads far more queues than the members do on the average, if somebody does: at
+// least twice as many, and ten more. It is so after each has been restarted, and after a join.
+func crowded(leads map[string]int) (who string, most, share int) {
+	all := 0
+	for _, n := range slices.Sorted(maps.Keys(leads)) {
+		if all += leads[n]; leads[n] > most {
+			who, most = n, leads[n]
+		}
+	}
+	if share = all / max(len(leads), 1); most < 2*share || most < share+10 || len(leads) < 2 {
+		return "", 0, 0
+	}
+	return who, most, share
 }
 
 // production lists what is well for trying things out, and not where it matters. None of it breaks

@@ -47,7 +47,11 @@ func (d Document) HTML(w io.Writer) error {
 	for _, n := range d.Nodes {
 		m.node(n, d)
 	}
-	m.add("</tbody>\n</table>\n<h2>May one be stopped now?</h2>\n<p><b class=\"%s\">%s</b>%s</p>\n", string(d.Stop.May), string(d.Stop.May), strings.TrimPrefix(d.Stop.Line(), string(d.Stop.May)))
+	m.add("</tbody>\n</table>\n")
+	if d.Cluster.More > 0 {
+		m.add("<p class=\"quiet\">%s</p>\n", d.others())
+	}
+	m.add("<h2>May one be stopped now?</h2>\n<p><b class=\"%s\">%s</b>%s</p>\n", string(d.Stop.May), string(d.Stop.May), strings.TrimPrefix(d.Stop.Line(), string(d.Stop.May)))
 	m.add("<p class=\"quiet\">The founding's lock is %s.</p>\n", d.Lock.line())
 	if len(d.Gone) > 0 {
 		m.add("<h2>Gone</h2>\n<ul>\n")

@@ -124,16 +124,26 @@ func problems(seen Seen, d Document) []Problem {
 	if seen.Record.Known() && seen.Own != nil && len(seen.Own.View.Members) > 0 {
 		differ(seen.Record.Value, *seen.Own, warn)
 	}
+	foreign := 0
 	for _, p := range seen.Catalog.Value {
-		if p.Foreign() {
+		if !p.Foreign() {
+			continue
+		}
+		if foreign++; foreign <= mostForeign {
 			warn(fmt.Sprintf("entry %s at %s is no node's, and counts for nothing", p.Node, p.Address),
 				fmt.Sprintf("if it is not meant to be there, on agent %s: consul services deregister -id=%s", p.Agent, p.ID))
 		}
+	}
+	if more := foreign - mostForeign; more > 0 {
+		warn(fmt.Sprintf("and %d more entries are no node's", more), "see who registers them: consul catalog nodes -service="+seen.Service)
 	}
 	versions(d.Nodes, warn)
 	slices.SortStableFunc(all, func(a, b Problem) int { return rank(a) - rank(b) })
 	return all
 }
+
+// mostForeign is how many entries of other programs' are named.
+const mostForeign = 10
 
 func rank(p Problem) int {
 	if p.Wrong {
@@ -227,7 +237,7 @@ func versions(rows []Node, warn func(what, next string)) {
 		told = append(told, v+" on "+peers.Some(nodes))
 	}
 	slices.Sort(told)
-	warn("versions differ: "+strings.Join(told, "; "), "end the upgrade; docs/operations.md, Upgrade")
+	warn("versions differ: "+peers.SomeWith(told, "; "), "end the upgrade; docs/operations.md, Upgrade")
 }
 
 func oneLine(err error) string { return peers.Plain(strings.ReplaceAll(err.Error(), "\n", "; ")) }

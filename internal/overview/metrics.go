@@ -66,9 +66,8 @@ func (d Document) Metrics(w io.Writer) error {
 // them. Notes alone tell of nodes that wait or were refused, and the catalog tells of the others. The
 // node that is asked knows its own.
 func (d Document) states() (gauges []gauge) {
-	count, own := map[State]int{}, State("")
+	count, own := d.Facts.States, State("")
 	for _, n := range d.Nodes {
-		count[n.State]++
 		if d.Own != nil && n.Node == d.Own.Node && n.Since.Equal(d.Own.Since) { // and not of a namesake
 			own = n.State
 		}

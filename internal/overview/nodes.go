@@ -72,6 +72,37 @@ func nodes(seen Seen) (all []Node, refused map[string]int) {
 	return all, refused
 }
 
+// mostOthers is how many nodes a document lists that neither are members nor have left a note:
+// whoever may register under the service's name makes as many of those as they like.
+const mostOthers = 200
+
+// listed returns the rows that a document has, and how many more there are.
+func listed(seen Seen, all []Node) (rows []Node, more int) {
+	known := map[string]bool{}
+	for n := range seen.Record.Value.Members {
+		known[n] = true
+	}
+	if seen.Own != nil {
+		known[seen.Own.Node] = true
+		for _, n := range seen.Own.View.Members {
+			known[n] = true
+		}
+	}
+	for _, note := range seen.Notes.Value {
+		known[note.Node] = true
+	}
+	others := 0
+	for _, n := range all {
+		if !known[n.Node] {
+			if others++; others > mostOthers {
+				continue
+			}
+		}
+		rows = append(rows, n)
+	}
+	return rows, len(all) - len(rows)
+}
+
 // newest returns of each node the entry that speaks for it.
 func newest(r peers.Record, all []peers.Peer) map[string]*peers.Peer {
 	found := map[string]*peers.Peer{}

@@ -113,6 +113,7 @@ type Document struct {
 type Facts struct {
 	OnRecord, Listed, Running, Passing, Partitions int
 
+	States  map[State]int  // nodes, those that are not listed among them
 	Refused map[string]int // starts, one after the other, of nodes that are refused now: by reason; nil: not known
 }
 
@@ -126,6 +127,7 @@ type Cluster struct {
 	Key     string    `json:"record_key"`
 	Record  string    `json:"record"` // formed, forming, none or unknown
 	Since   time.Time `json:"since,omitzero"`
+	More    int       `json:"more_nodes,omitempty"` // that are no members, and have no row
 }
 
 // Node is a row.
@@ -179,8 +181,12 @@ func Of(seen Seen) Document {
 	if seen.Own != nil {
 		d.Asked = seen.Own.Node
 	}
-	d.Nodes, d.Facts.Refused = nodes(seen)
+	all, refused := nodes(seen)
+	rows, more := listed(seen, all)
+	d.Nodes = rows
+	d.Facts.States, d.Facts.Refused = states(all), refused
 	d.Cluster = cluster(seen, d.Nodes)
+	d.Cluster.More = more
 	d.Stop = stop(seen, d.Cluster, d.Nodes)
 	d.Lock = Lock{Held: Unknown}
 	if seen.Lock.Known() {
@@ -195,6 +201,15 @@ func Of(seen Seen) Document {
 	return d
 }
 
+// states counts the nodes in each.
+func states(all []Node) map[State]int {
+	count := map[State]int{}
+	for _, n := range all {
+		count[n.State]++
+	}
+	return count
+}
+
 // fit is yes where it is one cluster and nothing is wrong. What is wrong is so whatever else is
 // not known.
 func fit(d Document) Answer {
@@ -206,7 +221,7 @@ func fit(d Document) Answer {
 	return d.Cluster.One
 }
 
-// facts counts; those refused [nodes] does.
+// facts counts; nodes by their state [states] does, and those refused [nodes].
 func facts(seen Seen) Facts {
 	f := Facts{OnRecord: -1, Listed: -1, Running: -1, Passing: -1, Partitions: -1}
 	if seen.Record.Known() {

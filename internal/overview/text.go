@@ -43,6 +43,9 @@ func (d Document) Text(out io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if d.Cluster.More > 0 {
+		fmt.Fprintln(out, d.others())
+	}
 	fmt.Fprintf(out, "\nmay one be stopped now? %s\n", peers.Plain(d.Stop.Line()))
 	for _, g := range d.Gone[:min(len(d.Gone), mostShown)] {
 		fmt.Fprintf(out, "gone: %s\n", peers.Plain(g.Line()))
@@ -84,6 +87,11 @@ func (d Document) Headline() string {
 		text += ", cluster " + c.ID
 	}
 	return text + fmt.Sprintf(" (record %s: %s; Consul was read %s)", c.Key, c.Record, ago(d.At, d.Read))
+}
+
+// others says how many nodes there are that have no row.
+func (d Document) others() string {
+	return fmt.Sprintf("and %d more are registered, which are no members", d.Cluster.More)
 }
 
 // Line says it in a line.

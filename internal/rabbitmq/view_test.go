@@ -2,6 +2,8 @@ package rabbitmq
 
 import (
 	"context"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -34,7 +36,7 @@ func TestRabbitMQ(t *testing.T) {
 	says("it runs", func(v peers.View) bool { return len(v.Running) == 1 })
 	pauses(false)
 	vitals, err := node.Vitals(t.Context())
-	if err != nil || len(vitals.Alarms) > 0 || vitals.DiskFree == 0 || vitals.DiskLimit == 0 || vitals.Memory == 0 || vitals.Total < vitals.Memory || vitals.Versions[node.Node] == "" || vitals.Disabled < 0 || len(vitals.Critical) > 0 || vitals.Guest != "true" {
+	if err != nil || len(vitals.Alarms) > 0 || vitals.DiskFree == 0 || vitals.DiskLimit == 0 || vitals.Memory == 0 || vitals.Total < vitals.Memory || vitals.Versions[node.Node] == "" || vitals.Disabled < 0 || len(vitals.Critical) > 0 || vitals.Guest != "true" || vitals.Named != "false" || !maps.Equal(vitals.Leads, map[string]int{node.Node: 0}) {
 		t.Errorf("its vitals are %+v, %v", vitals, err)
 	}
 	m.Exec(t, "rabbitmqctl", "-q", "set_disk_free_limit", "1000000GB")
@@ -118,5 +120,18 @@ func TestViewStarted(t *testing.T) {
 		if expect.Must(t, err); v.Started.IsZero() != (want == 0) || want != 0 && v.Started.UnixMicro() != want {
 			t.Errorf("%q: %s", line, v.Started)
 		}
+	}
+}
+
+func TestVitals(t *testing.T) {
+	b := CLI{Node: "a@h", Run: func(context.Context, ...string) (string, error) {
+		return "alarm|disk|b@h|\ndisk|5|3|\nmemory|x|9|\nversion|a@h|4.3.6|\nflags|2|\ncritical|queue 'q|1' in vhost '/'|\nleads|a@h|40|\nleads|b@h|0|\nleads|c@h|many|\nleads|\nnamed|true|\nguest|false|\nok\n", nil
+	}}
+	v, err := b.Vitals(t.Context())
+	expect.Must(t, err)
+	want := Vitals{Alarms: []string{"disk on b@h"}, DiskFree: 5, DiskLimit: 3, Total: 9, Versions: map[string]string{"a@h": "4.3.6"}, Disabled: 2,
+		Critical: []string{"queue 'q|1' in vhost '/'"}, Leads: map[string]int{"a@h": 40, "b@h": 0}, Named: "true", Guest: "false"}
+	if !reflect.DeepEqual(v, want) {
+		t.Errorf("%+v, want %+v", v, want)
 	}
 }

@@ -17,6 +17,8 @@ type Vitals struct {
 	Versions  map[string]string // of each member that runs
 	Disabled  int               // stable feature flags; -1: it does not say
 	Critical  []string          // queues that would stand still without this node
+	Leads     map[string]int    // of queues with a replica elsewhere, how many each member leads; none: it does not say
+	Named     string            // "false": each node calls the cluster by its own name; "": it does not say
 	Guest     string            // "true": guest gets in with the password that everybody knows; "": it does not say
 }
 
@@ -26,7 +28,7 @@ func (b CLI) Vitals(ctx context.Context) (Vitals, error) {
 	if err != nil {
 		return Vitals{}, fmt.Errorf("ask %s how it is: %w", b.Node, err)
 	}
-	v := Vitals{Versions: map[string]string{}, Disabled: -1}
+	v := Vitals{Versions: map[string]string{}, Leads: map[string]int{}, Disabled: -1}
 	for line := range strings.Lines(out) {
 		what, rest, _ := strings.Cut(strings.TrimSuffix(strings.TrimSpace(line), "|"), "|")
 		first, second, _ := strings.Cut(rest, "|")
@@ -45,6 +47,12 @@ func (b CLI) Vitals(ctx context.Context) (Vitals, error) {
 			}
 		case "critical":
 			v.Critical = append(v.Critical, rest)
+		case "leads":
+			if n, err := strconv.Atoi(second); err == nil {
+				v.Leads[first] = n
+			}
+		case "named":
+			v.Named = first
 		case "guest":
 			v.Guest = first
 		}

@@ -4,6 +4,7 @@ package kubernetes
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"os"
 	"path"
@@ -102,9 +103,9 @@ func TestNamesMeet(t *testing.T) {
 	}
 	pod := e.set.Spec.Template.Spec
 	node := pod.Containers[0]
-	ports := map[string]bool{}
+	ports, numbers := map[string]bool{}, map[string]int32{}
 	for _, p := range node.Ports {
-		ports[p.Name] = true
+		ports[p.Name], numbers[p.Name] = true, p.ContainerPort
 	}
 	port := func(who string, p intstr.IntOrString) {
 		if p.Type != intstr.String || !ports[p.StrVal] {
@@ -123,14 +124,23 @@ func TestNamesMeet(t *testing.T) {
 	selector("the affinity", pod.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution[0].LabelSelector)
 	selector("the spread", pod.TopologySpreadConstraints[0].LabelSelector)
 	for _, rule := range e.network.Spec.Ingress {
+		page := slices.ContainsFunc(rule.Ports, func(p networking.NetworkPolicyPort) bool { return p.Port.StrVal == "page" })
 		for _, from := range rule.From {
+			if page && len(rule.Ports) == 1 && from.NamespaceSelector == nil && from.IPBlock == nil {
+				continue // for the namespace
+			}
 			selector("the network policy", from.PodSelector)
 		}
 		for _, p := range rule.Ports {
 			port("the network policy", *p.Port)
-			if slices.Contains([]string{"epmd", "nodes"}, p.Port.StrVal) {
+			if slices.Contains([]string{"epmd", "nodes"}, p.Port.StrVal) || p.Port.StrVal == "page" && len(rule.From) == 0 {
 				t.Errorf("%s is open to everybody", p.Port.StrVal)
 			}
+		}
+	}
+	for _, v := range node.Env {
+		if v.Name == "RMQ_ADMIN" && v.Value != fmt.Sprintf(":%d", numbers["page"]) {
+			t.Errorf("the page is at %s, and port page is %d", v.Value, numbers["page"])
 		}
 	}
 	port("the readiness probe", node.ReadinessProbe.HTTPGet.Port)
