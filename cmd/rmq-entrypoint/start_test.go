@@ -87,6 +87,7 @@ func TestEntrypoint(t *testing.T) {
 		"companion killed":                  testCompanionKilled,
 		"companion and server killed":       testCompanionAndServerKilled,
 		"companion by hand":                 testCompanionByHand,
+		"reason of the companion":           testReasonOfTheCompanion,
 		"health of a node that waits":       testHealthWaiting,
 		"notify socket of somebody else":    testNotifyForwarded,
 		"configuration cannot be written":   testConfigNotWritable,
