@@ -158,7 +158,7 @@ func found(t *turn, r peers.Record) (bool, Verdict) {
 	// longest that they may be set to, and what it takes them to ask RabbitMQ who they are. That a
 	// companion watches for the loss makes it sooner as a rule, and is nothing to rely on: behind a
 	// client agent that lives on, whose servers came back empty, nobody hears of it.
-	if left := t.TTL/3 + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
+	if left := min(t.TTL/3, LongestBeat) + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
 		_, v := unproven(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		v.Again = left
 		return false, v

@@ -60,6 +60,8 @@ func TestSeed(t *testing.T) {
 			return check(maps.Equal(w.record.Members, map[string]string{"a": "va", "b": "", "c": ""}), fmt.Sprint(w.record.Members))
 		}},
 		{"too soon", func(w *world) { seed(w); w.s.Server.Started = began.Add(-6 * time.Second) }, anew + no + "giving members of an earlier cluster 2s more to speak, again after 2s", nil},
+		{"too soon, of a long TTL", func(w *world) { w.set.TTL = 24 * time.Hour; seed(w); w.s.Server.Started = began.Add(-62 * time.Second) }, anew + no + "giving members of an earlier cluster 1s more to speak, again after 1s", nil},
+		{"soon enough, of a long TTL", func(w *world) { w.set.TTL = 24 * time.Hour; seed(w); w.s.Server.Started = began.Add(-63 * time.Second) }, founded, nil},
 		{"soon enough", func(w *world) { seed(w); w.s.Server.Started = began.Add(-8 * time.Second) }, founded, nil},
 		{"RabbitMQ does not run", func(w *world) { seed(w); w.known(viewOf("a", "")) }, anew + no + "RabbitMQ does not list this node as running", nil},
 		{"somebody beats", func(w *world) { other(w, alive) }, anew + waits, func(w *world) string {
