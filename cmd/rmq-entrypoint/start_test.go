@@ -28,6 +28,7 @@ func TestEntrypoint(t *testing.T) {
 		"queues of an adopted cluster":      testAdoptedQueues,
 		"services beside":                   testBeside,
 		"nothing beside":                    testNothingBeside,
+		"beside, where it listens":          testBesideElsewhere,
 		"hosts":                             testHosts,
 		"hosts of a member":                 testHostsOfMember,
 		"hosts of strangers":                testHostsOfStrangers,
