@@ -233,6 +233,30 @@ func Held(ctx context.Context, client *api.Client, r Registration) error {
 	return nil
 }
 
+// Altered returns the ids of those registrations that the agent in use does not have, or not as
+// they say: whoever registers over an entry leaves it the check, so that [Report] hears of nothing.
+func Altered(ctx context.Context, client *api.Client, all ...Registration) (ids []string, err error) {
+	var filter []string
+	for _, r := range all {
+		filter = append(filter, fmt.Sprintf("ID == %q", r.ID()))
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	services, err := client.Agent().ServicesWithFilterOpts(strings.Join(filter, " or "), new(api.QueryOptions).WithContext(ctx))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read services from the Consul agent: %w", err)
+	case services == nil:
+		return nil, fmt.Errorf("read services from the Consul agent: %w", errHollow)
+	}
+	for _, r := range all {
+		if s := services[r.ID()]; s == nil || s.Service != r.Service || s.Meta[metaBoot] != r.Boot || s.Address != r.Address || s.Port != r.Port || !slices.Equal(s.Tags, r.Tags) {
+			ids = append(ids, r.ID())
+		}
+	}
+	return ids, nil
+}
+
 // Withdraw removes the registration; one that is not there is no error, and another
 // start's under the same name stays.
 func Withdraw(ctx context.Context, client *api.Client, r Registration) error {

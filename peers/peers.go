@@ -59,8 +59,16 @@ type View struct {
 
 // Ports are where a node takes connections.
 type Ports struct {
-	Listeners []Listener // of AMQP; none: it does not say, or is in maintenance mode
-	Web       []int      // ports of HTTP, as for management
+	Listeners []Listener    // of AMQP; none: it does not say, or is in maintenance mode
+	Web       []WebListener // of HTTP
+}
+
+// WebListener is where a plugin of a node takes HTTP connections, by RabbitMQ's own list.
+type WebListener struct {
+	Plugin string // management or prometheus
+	IP     string // 0.0.0.0 and :: are every address
+	Port   int
+	TLS    bool
 }
 
 // Listener is where a node takes AMQP connections, by RabbitMQ's own list.

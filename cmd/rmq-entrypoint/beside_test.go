@@ -59,6 +59,27 @@ func testBeside(t *testing.T, w *world) {
 	expect.Eventually(t, soon, "all are deregistered", w.unregistered)
 }
 
+// Management is registered where RabbitMQ says that it listens, whatever its files say: Erlang's
+// arguments may say otherwise.
+func testBesideElsewhere(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	moved := expect.Port(expect.Listen0(t))
+	n.put(n.path("rabbitmq.conf"), "management.tcp.port = "+closed(t)+"\n")
+	n.hasData(nil)
+	n.start()
+	n.server(soon)
+	n.put(n.path("view"), fmt.Sprintf("view|id|%s|%[1]s||false|\nweb|http|::|%d|\n", n.name, moved))
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	expect.Eventually(t, soon, "management is registered where it listens", func() error {
+		found, _, err := w.consul.Client.Catalog().Service(w.service+"-management", "", nil)
+		if err == nil && (len(found) != 1 || found[0].ServicePort != moved) {
+			err = fmt.Errorf("%d entries, %+v", len(found), found)
+		}
+		return err
+	})
+}
+
 // unregistered returns an error while a service of this world is in the catalog.
 func (w *world) unregistered() error { return w.without(w.service) }
 

@@ -16,18 +16,26 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
 
 // stop_app, a pause in a minority and docker stop say the same words; READY
-// brings the node back, verified anew.
+// brings the node back, verified anew. The marker says then that it served until the stop.
 func testStopAndReadyAgain(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	n.serves()
+	stopped := time.Now()
 	n.tell("notify STOPPING=1")
 	n.registered(soon, "")
+	expect.Eventually(t, soon, "the volume says when it stopped", func() error {
+		if m, err := statedir.Of(config.Config{StateDir: n.state("")}).Marker(); err != nil || m.At.Before(stopped) {
+			return fmt.Errorf("%+v, %w", m, err)
+		}
+		return nil
+	})
 	n.tell("amqp down")
 	n.reports(soon, api.HealthCritical, "stopping")
 	expect.Consistently(t, testBeat+time.Second, "a stopped node stays out", func() error {

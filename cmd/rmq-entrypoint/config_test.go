@@ -293,6 +293,7 @@ func TestBadSettings(t *testing.T) {
 		{args: "--ttl 10s --lock-delay 60s --wait-timeout 65s", say: []string{"--wait-timeout", "1m5s"}},
 		{args: "--interval 6s", say: []string{"--interval", "RMQ_INTERVAL", "6s", "--ttl", "5s"}},
 		{env: "RMQ_INTERVAL=999ms", say: []string{"--interval", "RMQ_INTERVAL", "999ms", "1s"}},
+		{args: "--ttl 24h --wait-timeout 80h --join-timeout 24h --interval 60001ms", say: []string{"--interval", "RMQ_INTERVAL", "1m0.001s", "1m0s at most", "founds a cluster"}},
 		{args: "--interval=-1s", say: []string{"--interval", "1s"}},
 
 		{args: "--consul unix://consul.sock", say: []string{"--consul", "CONSUL_HTTP_ADDR", "unix:///path"}},

@@ -32,7 +32,7 @@
 //	--tags                RMQ_TAGS                          none                                                                 tags of the node's services in Consul, comma-separated; SERVICE=TAG is one service's, as rabbitmq-management=urlprefix-/
 //	--meta                RMQ_META                          none                                                                 meta of the node's services in Consul, key=value, comma-separated
 //	--ttl                 RMQ_TTL                           15s                                                                  TTL of the health check and of the lock's session, 10s to 24h
-//	--interval            RMQ_INTERVAL                      ttl / 3, at most 10s                                                 how often the companion looks at the node and tells Consul: 1s to a third of the TTL
+//	--interval            RMQ_INTERVAL                      ttl / 3, at most 10s                                                 how often the companion looks at the node and tells Consul: 1s to a third of the TTL, at most 1m
 //	--key-prefix          RMQ_KEY_PREFIX                    rmq-entrypoint                                                       prefix of the lock's and the cluster record's keys
 //	--lock-delay          RMQ_LOCK_DELAY                    1s                                                                   how long the lock stays shut after its holder was lost, 1ms to 60s
 //	--wait-timeout        RMQ_WAIT_TIMEOUT                  10m0s                                                                how long a blank node waits before it exits and is restarted

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
 	"rmq-entrypoint/tests/expect"
@@ -94,8 +95,9 @@ func TestChangeWakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, servers[0])
-			n, link := w.three(addr, "RMQ_TTL=5m", "RMQ_CLAIM_TIMEOUT=11m", "RMQ_WAIT_TIMEOUT=1h", "RMQ_INTERVAL=100s") // longer than it is waited for
-			n.tell("notify READY=1")                                                                                    // a look more: then it is in its steady state
+			second := time.Now().Add(policy.LongestBeat) // heartbeat, at the earliest
+			n, link := w.three(addr, "RMQ_TTL=5m", "RMQ_CLAIM_TIMEOUT=11m", "RMQ_WAIT_TIMEOUT=1h", "RMQ_INTERVAL="+policy.LongestBeat.String())
+			n.tell("notify READY=1") // a look more: then it is in its steady state
 			news := func(path string) consultest.Match {
 				return func(r *http.Request) bool {
 					return strings.HasPrefix(r.URL.Path, path) && r.URL.Query().Has("stale")
@@ -124,7 +126,7 @@ func TestChangeWakes(t *testing.T) {
 				return err
 			})
 			t.Logf("in the catalog after %s", time.Since(began))
-			expect.Eventually(t, soon, "RabbitMQ is asked about the member that does not pass", func() error {
+			expect.Eventually(t, time.Until(second), "RabbitMQ is asked about the member that does not pass", func() error {
 				if asked() == before {
 					return errors.New("not yet")
 				}
@@ -134,7 +136,7 @@ func TestChangeWakes(t *testing.T) {
 			_, err := w.consul.Client.KV().Delete(w.recordKey(), nil)
 			expect.Must(t, err)
 			began = time.Now()
-			expect.Eventually(t, soon, "the record is published again", func() error {
+			expect.Eventually(t, time.Until(second), "the record is published again", func() error {
 				r, _, err := peers.ReadRecord(t.Context(), w.consul.Client, w.recordKey())
 				if err == nil && r.State != peers.Formed {
 					err = errors.New("it is gone")

@@ -44,12 +44,14 @@ func status(err error) int {
 	return 1
 }
 
-func run(ctx context.Context, args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	config.Seclude()
+	var sign *companion.Sign
 	if len(args) > 0 && args[0] == "companion" {
-		if err := companion.Inherit(); err != nil {
+		if sign, err = companion.Inherit(); err != nil {
 			return err
 		}
+		defer func() { sign.Failed(err) }()
 	}
 	cfg, cmd, err := parse(args, os.Getenv)
 	if err != nil {
@@ -70,7 +72,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case "exec":
 		return entrypoint.Exec(cfg, cmd.meant)
 	case "companion":
-		return companion.Main(ctx, cfg)
+		return companion.Main(ctx, cfg, sign)
 	case "healthcheck":
 		return admin.Healthcheck(ctx, cfg, cmd.ask, out)
 	case "status":

@@ -173,6 +173,7 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 	lastWeek := time.Now().Add(-7 * 24 * time.Hour)
 	for words, r := range map[string]peers.Record{
 		"is on record with volume v-old": was.With(n.name, "v-old"),
+		"is on record with volume v-ahd": was.Without(n.name, "by a clock that was ahead", time.Now().Add(time.Hour)).With(n.name, "v-ahd"),
 		"its volume came up blank":       was.With("b@localhost", "vb").Without(n.name, "its volume came up blank", lastWeek),
 	} {
 		w.putRecord(r)
@@ -193,7 +194,13 @@ func testRecordOfEarlierDay(t *testing.T, w *world) {
 	if strings.Contains(n.log(), "stopping the server") {
 		t.Error("the server was told to stop")
 	}
-	// What happened since it serves is no earlier day's: another one took its place.
+	// It is no earlier day's where another one took its place, and lives.
+	_, err := w.consul.Client.Catalog().Register(&api.CatalogRegistration{
+		Node: "elsewhere", Address: "198.51.100.1",
+		Service: &api.AgentService{ID: n.service + "-rabbit-localhost", Service: n.service, Meta: map[string]string{"node": n.name, "volume": "v-new", "boot": "b-new"}},
+		Check:   &api.AgentCheck{Node: "elsewhere", CheckID: "new", ServiceID: n.service + "-rabbit-localhost", Status: api.HealthPassing},
+	}, nil)
+	expect.Must(t, err)
 	w.putRecord(was.Without(n.name, "its volume came up blank", time.Now()).With(n.name, "v-new"))
 	n.exit(soon)
 	expect.Says(t, n.log(), "stopping the server", "is on record with volume v-new")

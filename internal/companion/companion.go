@@ -89,7 +89,7 @@ type files struct {
 }
 
 // Main is `rmq-entrypoint companion`.
-func Main(ctx context.Context, cfg config.Config) error {
+func Main(ctx context.Context, cfg config.Config, sign *Sign) error {
 	rt, err := statedir.ReadRuntime(cfg.StateDir)
 	if err != nil {
 		return fmt.Errorf("read the runtime file: %w", err)
@@ -136,7 +136,7 @@ func Main(ctx context.Context, cfg config.Config) error {
 		if err != nil {
 			return nil, err
 		}
-		return opened, signalReady()
+		return opened, sign.ready()
 	})
 }
 

@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/consul"
+	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
@@ -41,4 +43,14 @@ func names(s string) []string {
 		return nil
 	}
 	return strings.Split(s, ",")
+}
+
+// A seed waits for as long as members may be set to, whatever their TTL.
+func TestLongestBeat(t *testing.T) {
+	for interval, want := range map[time.Duration]bool{policy.LongestBeat: true, policy.LongestBeat + time.Millisecond: false} {
+		_, err := config.FromEnvironment(expect.Environ("RMQ_TTL=24h", "RMQ_WAIT_TIMEOUT=80h", "RMQ_JOIN_TIMEOUT=24h", "RMQ_INTERVAL="+interval.String()))
+		if (err == nil) != want {
+			t.Errorf("an interval of %s: %v", interval, err)
+		}
+	}
 }

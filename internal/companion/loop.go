@@ -348,7 +348,9 @@ func (c *companion) beatAlone(ctx context.Context, seen policy.Observation) {
 // which knows better, cut it short.
 func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v policy.Verdict, ok bool) {
 	for range policy.MostSteps {
-		c.listens(seen.Nodes[c.settings.Node].View.Value.Listeners) // the look may have asked
+		at := seen.Nodes[c.settings.Node].View.Value.Ports // the look may have asked
+		c.listens(at.Listeners)
+		c.listensWeb(at.Web)
 		seen.Made = c.services.reg.Made
 		seen.Now = time.Now()
 		v = policy.Decide(c.settings, c.state, *seen)
@@ -417,7 +419,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.own = telling{}
 	}
 	sent := time.Now()
-	if word := (telling{client, v.Status, v.Reason, s.own.at}); err == nil && !s.moved && word == s.own && !entry.Due(c.settings, v.Status, sent) {
+	if word := (telling{client: client, status: v.Status, reason: v.Reason, at: s.own.at}); err == nil && !s.moved && word == s.own && !entry.Due(c.settings, v.Status, sent) {
 		return v.Reason, client, false
 	}
 	var at time.Time
@@ -464,7 +466,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.missed = err
 		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
 	}
-	*entry, s.own = entry.Reported(v.Status, sent), telling{client, v.Status, v.Reason, sent}
+	*entry, s.own = entry.Reported(v.Status, sent), telling{client: client, status: v.Status, reason: v.Reason, at: sent}
 	if !at.IsZero() && !s.ownAt.IsZero() && at.Sub(s.ownAt) >= c.settings.TTL && c.state.Membership.Verified {
 		*entry = entry.Slept(sent)
 	}

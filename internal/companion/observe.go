@@ -15,6 +15,7 @@ import (
 
 	"rmq-entrypoint/healthcheck"
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/consul"
 	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
@@ -194,6 +195,19 @@ func (c *companion) listens(at []peers.Listener) {
 	}
 }
 
+// listensWeb has the entries of plugins in Consul follow where RabbitMQ says that these listen.
+func (c *companion) listensWeb(at []peers.WebListener) {
+	rt := &c.Runtime
+	if !rt.Config.ListensWeb(at) {
+		return
+	}
+	c.Log.Info("RabbitMQ says where its plugins listen: their entries follow", "management_port", rt.Config.Management.Port, "prometheus_port", rt.Config.Prometheus.Port)
+	c.services.listensWeb(consul.PluginServices(*rt))
+	if err := rt.Write(); err != nil { // of use to the next companion only
+		c.Log.Warn("cannot write the runtime file", "err", err)
+	}
+}
+
 // words are listeners as people read them.
 func words(at []peers.Listener) string {
 	var all []string
@@ -218,12 +232,12 @@ type managementPort struct {
 	open   bool // RabbitMQ says that it listens there, and it has answered since
 }
 
-// listensAt notes at which ports RabbitMQ says that it takes HTTP connections.
-func (m *managementPort) listensAt(ports []int) {
+// listensAt notes where RabbitMQ says that it takes HTTP connections.
+func (m *managementPort) listensAt(all []peers.WebListener) {
 	if m != nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.open = slices.Contains(ports, m.port)
+		m.open = slices.ContainsFunc(all, func(l peers.WebListener) bool { return l.Plugin == "management" && l.Port == m.port })
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/peers"
 )
 
 // The management port that tells nothing is left alone, longer from one time to the next, and
@@ -28,7 +29,7 @@ func TestManagementPortIsLeftAlone(t *testing.T) {
 		t.Helper()
 		began, asked = now, nil
 		for range d / (5 * time.Second) {
-			m.listensAt([]int{m.port})
+			m.listensAt(web(m.port))
 			if _, err := m.nodes(ctx, now); (err != nil) != fails {
 				t.Errorf("at %s: %v", now.Sub(began), err)
 			}
@@ -66,20 +67,28 @@ func TestManagementPortIsRabbitMQs(t *testing.T) {
 		}
 	}
 	asks(false)
-	m.listensAt([]int{5672, 15692})
+	m.listensAt(append(web(5672), peers.WebListener{Plugin: "prometheus", IP: "::", Port: 15672}))
 	asks(false)
-	m.listensAt([]int{15671, 15672})
+	m.listensAt(web(15671, 15672))
 	asks(true)
 	err = errors.New("connection refused")
 	asks(true)
 	asks(false)
-	m.listensAt([]int{15672})
+	m.listensAt(web(15672))
 	err = nil
 	asks(true)
 	m.listensAt(nil)
 	asks(false)
-	m.listensAt([]int{15672})
+	m.listensAt(web(15672))
 	m.begin()
 	asks(false)
-	(*managementPort)(nil).listensAt([]int{1}) // there is none
+	(*managementPort)(nil).listensAt(web(1)) // there is none
+}
+
+// web are ports of management.
+func web(ports ...int) (all []peers.WebListener) {
+	for _, port := range ports {
+		all = append(all, peers.WebListener{Plugin: "management", IP: "::", Port: port})
+	}
+	return all
 }

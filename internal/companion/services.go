@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -37,6 +38,9 @@ type telling struct {
 	status string
 	reason string
 	at     time.Time
+
+	read    bool // back since then, of a plugin's service
+	altered bool // and Consul has it otherwise: it is to be made anew
 }
 
 // ensure finds out this node's address, once Consul answers, and makes the entry of a node
@@ -175,6 +179,48 @@ func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.
 // each refusal, and a token may be given the right.
 const deniedFor = time.Minute
 
+// listensWeb has the services of plugins be these.
+func (s *services) listensWeb(plugins []consul.PluginService) {
+	for _, e := range plugins {
+		at := slices.IndexFunc(s.plugins, func(was consul.PluginService) bool { return was.Service == e.Service })
+		if last, entered := s.told[e.Service]; entered && (at < 0 || s.plugins[at].Port != e.Port) {
+			last.altered = true
+			s.told[e.Service] = last
+		}
+	}
+	s.plugins = plugins
+}
+
+// readPlugins notes which services of plugins Consul does not have as they were registered. All are
+// read at once, between two reports of what is not new.
+func (s *services) readPlugins(ctx context.Context, client *api.Client) {
+	var all []peers.Registration
+	due := false
+	for _, e := range s.plugins {
+		if last, entered := s.told[e.Service]; entered && last.client == client {
+			all = append(all, e.Registration)
+			due = due || !last.read && time.Since(last.at) >= e.TTL/4
+		}
+	}
+	if !due {
+		return
+	}
+	altered, err := peers.Altered(ctx, client, all...)
+	if err != nil {
+		s.log.Debug("cannot read back what is registered beside this node", "err", err)
+		return
+	}
+	for _, r := range all {
+		last := s.told[r.Service]
+		last.read = true
+		if slices.Contains(altered, r.ID()) {
+			last.altered = true
+			s.log.Warn("something else registered over an entry beside this node's in Consul, or removed it: it is made anew", "id", r.ID())
+		}
+		s.told[r.Service] = last
+	}
+}
+
 // reportPlugins reports the services of plugins: each is as fit as the node, which Consul sees to,
 // while its port answers. Consul is told when that changes, and twice in the TTL of such a service.
 // One that never answered is not registered, as where the plugin is not enabled.
@@ -182,6 +228,7 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client) {
 	if time.Since(s.denied) < deniedFor {
 		return
 	}
+	s.readPlugins(ctx, client)
 	for _, e := range s.plugins {
 		status, reason := policy.Passing, "its port answers"
 		silent := e.Answers(ctx)
@@ -195,13 +242,16 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client) {
 				continue
 			}
 		}
-		if last.client == client && last.status == status && time.Since(last.at) < e.TTL/2 {
+		if !last.altered && last.client == client && last.status == status && time.Since(last.at) < e.TTL/2 {
 			continue
 		}
-		err := peers.Report(ctx, client, e.Registration, status, reason)
+		err := peers.ErrUnregistered
+		if entered && !last.altered {
+			err = peers.Report(ctx, client, e.Registration, status, reason)
+		}
 		if errors.Is(err, peers.ErrUnregistered) {
 			delete(s.told, e.Service)
-			if silent == nil { // the node has its own entry, hence its name
+			if silent == nil || last.altered { // the node has its own entry, hence its name
 				e.ClusterID = s.reg.ClusterID
 				if err = peers.Replace(ctx, client, e.Registration, reason); err == nil {
 					err = peers.Report(ctx, client, e.Registration, status, reason)
@@ -209,7 +259,7 @@ func (s *services) reportPlugins(ctx context.Context, client *api.Client) {
 			}
 		}
 		if err == nil {
-			s.told[e.Service] = telling{client, status, reason, time.Now()}
+			s.told[e.Service] = telling{client: client, status: status, reason: reason, at: time.Now()}
 		}
 		if consul.Denied(err) {
 			if s.denied.IsZero() {

@@ -2,10 +2,12 @@ package companion
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -59,6 +61,7 @@ func TestHeartbeatWithoutAddress(t *testing.T) {
 // that is registered turns critical when its port is silent.
 func TestPluginsAreReported(t *testing.T) {
 	var updates, unknown, registered atomic.Int32
+	var has sync.Map // by id
 	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/agent/check/update/"):
@@ -67,7 +70,14 @@ func TestPluginsAreReported(t *testing.T) {
 				http.Error(w, "Unknown check ID", http.StatusNotFound)
 			}
 		case r.URL.Path == "/v1/agent/service/register":
+			var s api.AgentServiceRegistration
+			expect.Must(t, json.NewDecoder(r.Body).Decode(&s))
+			has.Store(s.ID, &api.AgentService{ID: s.ID, Service: s.Name, Address: s.Address, Port: s.Port, Tags: s.Tags, Meta: s.Meta})
 			registered.Add(1)
+		case r.URL.Path == "/v1/agent/services":
+			all := map[string]any{}
+			has.Range(func(id, s any) bool { all[id.(string)] = s; return true })
+			expect.Must(t, json.NewEncoder(w).Encode(all))
 		case strings.HasPrefix(r.URL.Path, "/v1/agent/service/"):
 			http.NotFound(w, r)
 		case strings.HasPrefix(r.URL.Path, "/v1/agent/"):
@@ -103,26 +113,26 @@ func TestPluginsAreReported(t *testing.T) {
 	report(0, 0, 0)
 	ln, err = net.Listen("tcp", ln.Addr().String())
 	expect.Must(t, err)
-	report(2, 1, 1)
-	report(2, 1, 1) // nothing is new
+	report(1, 0, 1)
+	report(1, 0, 1) // nothing is new
 	ages()
-	report(3, 1, 1)
+	report(2, 0, 1)
 	expect.Must(t, ln.Close())
-	report(4, 1, 1) // it is told that it is silent
-	report(4, 1, 1)
+	report(3, 0, 1) // it is told that it is silent
+	report(3, 0, 1)
 	ln, err = net.Listen("tcp", ln.Addr().String())
 	expect.Must(t, err)
-	report(5, 1, 1)
+	report(4, 0, 1)
 	expect.Must(t, c.services.announce(t.Context(), client, peers.Serving, "")) // its node had lost its entry
-	report(6, 1, 2)
+	report(5, 0, 2)
 	if client, err = api.NewClient(&api.Config{Address: agent.URL}); err != nil {
 		t.Error(err)
 	}
-	report(7, 1, 2) // another agent, as far as is known
+	report(6, 0, 2) // another agent, as far as is known
 	registered.Store(0)
 	expect.Must(t, ln.Close())
-	report(8, 2, 0) // Consul lost it
-	report(8, 2, 0)
+	report(7, 1, 0) // Consul lost it
+	report(7, 1, 0)
 }
 
 // A companion that replaces another one tells Consul at once what the other may have registered.

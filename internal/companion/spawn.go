@@ -13,25 +13,41 @@ import (
 	"syscall"
 	"time"
 
+	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/lock"
 )
 
-// signalReady tells the starting process that this companion is in charge.
-func signalReady() error {
-	w := os.NewFile(readyFD, "ready")
-	defer w.Close()
-	if _, err := w.Write([]byte{1}); err != nil {
+// A Sign is what the starting process waits for: a byte once this companion is in charge, or why it
+// will not be. Nobody waits for that of a companion that was started by hand, nil.
+type Sign struct{ to *os.File }
+
+// ready tells the starting process that this companion is in charge.
+func (s *Sign) ready() error {
+	if s == nil {
+		return errors.New("tell the entrypoint: the companion is started by rmq-entrypoint alone")
+	}
+	if _, err := s.to.Write([]byte{inCharge}); err != nil {
 		return fmt.Errorf("tell the entrypoint: %w: the companion is started by rmq-entrypoint alone", err)
 	}
-	return nil
+	return s.to.Close()
+}
+
+// Failed tells the starting process why this companion ends, unless it was told that it is in
+// charge: then that waits no longer.
+func (s *Sign) Failed(why error) {
+	if s != nil && why != nil {
+		text := config.OneLine(why)
+		_, _ = io.WriteString(s.to, text[:min(len(text), mostWhy)])
+		_ = s.to.Close()
+	}
 }
 
 // The companion is this same binary, started as "rmq-entrypoint companion": by the entrypoint
 // just before that becomes RabbitMQ, or by a health check that finds the companion gone. It
 // inherits three descriptors:
 //
-//   - On readyFD it writes one byte once it is in charge. EOF instead means that it failed.
+//   - On readyFD it writes one byte once it is in charge, or why it fails.
 //   - lockFD carries the flock that says who is the companion.
 //   - From envFD it reads its environment, where envEnv says so: every process of its user can
 //     read the environment that the kernel gives a process.
@@ -42,22 +58,25 @@ const (
 	lockFD     = 4
 	envFD      = 5
 	readyWait  = 15 * time.Second
+
+	inCharge = 1    // no text begins so
+	mostWhy  = 1000 // bytes of a reason: a pipe takes them at once, and gives them so
 )
 
 // Inherit takes the environment over that whoever started this companion hands to it. Another
-// process keeps its own.
-func Inherit() error {
+// process keeps its own, and has nobody to give a sign to.
+func Inherit() (*Sign, error) {
 	if os.Getenv(envEnv) == "" {
-		return nil
+		return nil, nil
 	}
 	r := os.NewFile(envFD, "environment")
 	defer r.Close()
 	text, err := io.ReadAll(r)
 	if err != nil {
-		return fmt.Errorf("take over the environment: %w: the companion is started by rmq-entrypoint alone", err)
+		return nil, fmt.Errorf("take over the environment: %w: the companion is started by rmq-entrypoint alone", err)
 	}
 	if len(text) == 0 { // whoever started it has ended before it was to begin
-		return errors.New("nobody handed an environment over: the companion is started by rmq-entrypoint alone")
+		return nil, errors.New("nobody handed an environment over: the companion is started by rmq-entrypoint alone")
 	}
 	os.Clearenv()
 	for kv := range strings.SplitSeq(string(text), "\x00") {
@@ -65,7 +84,7 @@ func Inherit() error {
 			err = errors.Join(err, os.Setenv(name, value))
 		}
 	}
-	return err
+	return &Sign{os.NewFile(readyFD, "ready")}, err
 }
 
 // environments are what a companion gets of env: in the open what Go itself reads before the
@@ -154,9 +173,16 @@ func (s *Standby) Begin(ctx context.Context, l *lock.Lock) (*os.Process, error) 
 	})
 	_ = s.ready.SetReadDeadline(time.Now().Add(readyWait))
 	defer context.AfterFunc(ctx, func() { _ = s.ready.SetReadDeadline(time.Now()) })()
-	if _, err := s.ready.Read(make([]byte, 1)); err != nil {
+	sign := make([]byte, mostWhy)
+	n, err := s.ready.Read(sign)
+	switch {
+	case err != nil:
 		_ = s.cmd.Process.Kill()
 		return nil, fmt.Errorf("it gave no sign: %w (%v)", err, s.cmd.Wait())
+	case sign[0] != inCharge: // it ends by itself, and has told its log
+		defer time.AfterFunc(time.Second, func() { _ = s.cmd.Process.Kill() }).Stop()
+		_ = s.cmd.Wait()
+		return nil, errors.New(strings.ToValidUTF8(string(sign[:n]), ""))
 	}
 	return s.cmd.Process, nil
 }

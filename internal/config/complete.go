@@ -145,8 +145,13 @@ func (cfg *Config) judgeOwn() error {
 // Heartbeats that fit between what must be over before something else ends.
 const heartbeats = 3
 
-// longestInterval keeps a node that is long in a check's TTL from being looked at rarely.
-const longestInterval = 10 * time.Second
+// usualInterval keeps a node that is long in a check's TTL from being looked at rarely, and
+// longestInterval a seed from waiting for long: it gives members of a cluster whose record Consul
+// lost a heartbeat to say so, and does not know what they are set to.
+const (
+	usualInterval   = 10 * time.Second
+	longestInterval = time.Minute // [policy.LongestBeat]
+)
 
 // How long a stop may be given. RabbitMQ takes 2 to 8 s on two cores.
 const (
@@ -160,10 +165,13 @@ func (cfg *Config) judgeTimes() error {
 		return fmt.Errorf("--ttl (RMQ_TTL) %s: Consul takes 10s to 24h", cfg.TTL)
 	}
 	if cfg.Interval == 0 {
-		cfg.Interval = min(cfg.TTL/3, longestInterval)
+		cfg.Interval = min(cfg.TTL/3, usualInterval)
 	}
 	if cfg.Interval < time.Second || cfg.Interval > cfg.TTL/3 {
 		return fmt.Errorf("--interval (RMQ_INTERVAL) %s: takes 1s to a third of the TTL (--ttl, RMQ_TTL), which is %s: two heartbeats may be lost before Consul's check lapses", cfg.Interval, cfg.TTL/3)
+	}
+	if cfg.Interval > longestInterval {
+		return fmt.Errorf("--interval (RMQ_INTERVAL) %s: takes %s at most: for so long a node that founds a cluster waits for members of an earlier one", cfg.Interval, longestInterval)
 	}
 	if cfg.LockDelay < time.Millisecond || cfg.LockDelay > time.Minute {
 		return fmt.Errorf("--lock-delay (RMQ_LOCK_DELAY) %s: Consul takes 1ms to 60s, and 0 would silently mean 15s", cfg.LockDelay)

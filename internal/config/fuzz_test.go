@@ -67,7 +67,7 @@ func bounded(c Config) error {
 		return fmt.Errorf("node %q", c.Node)
 	case len(c.Consul) == 0 || slices.Contains(c.Consul, ""):
 		return fmt.Errorf("consul %q", c.Consul)
-	case c.TTL < 10*time.Second || c.TTL > 24*time.Hour || c.Interval < time.Second || c.Interval > c.TTL/3:
+	case c.TTL < 10*time.Second || c.TTL > 24*time.Hour || c.Interval < time.Second || c.Interval > min(c.TTL/3, time.Minute):
 		return fmt.Errorf("ttl %s, interval %s", c.TTL, c.Interval)
 	case c.LockDelay < time.Millisecond || c.LockDelay > time.Minute || c.ClaimTimeout <= 2*c.TTL || c.JoinTimeout < c.TTL:
 		return fmt.Errorf("lock delay %s, claim timeout %s, join timeout %s", c.LockDelay, c.ClaimTimeout, c.JoinTimeout)

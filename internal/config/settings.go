@@ -58,7 +58,7 @@ func Settings(cfg *Config) []Setting {
 		{"tags", []string{"RMQ_TAGS"}, tags, "tags of the node's services in Consul, comma-separated; SERVICE=TAG is one service's, as rabbitmq-management=urlprefix-/", "none"},
 		{"meta", []string{"RMQ_META"}, pairs, "meta of the node's services in Consul, key=value, comma-separated", "none"},
 		{"ttl", []string{"RMQ_TTL"}, dur(&cfg.TTL, 15*time.Second), "TTL of the health check and of the lock's session, 10s to 24h", ""},
-		{"interval", []string{"RMQ_INTERVAL"}, dur(&cfg.Interval, 0), "how often the companion looks at the node and tells Consul: 1s to a third of the TTL", "ttl / 3, at most 10s"},
+		{"interval", []string{"RMQ_INTERVAL"}, dur(&cfg.Interval, 0), "how often the companion looks at the node and tells Consul: 1s to a third of the TTL, at most 1m", "ttl / 3, at most 10s"},
 		{"key-prefix", []string{"RMQ_KEY_PREFIX"}, str(&cfg.KeyPrefix, "rmq-entrypoint"), "prefix of the lock's and the cluster record's keys", ""},
 		{"lock-delay", []string{"RMQ_LOCK_DELAY"}, dur(&cfg.LockDelay, time.Second), "how long the lock stays shut after its holder was lost, 1ms to 60s", ""},
 		{"wait-timeout", []string{"RMQ_WAIT_TIMEOUT"}, dur(&cfg.WaitTimeout, 10*time.Minute), "how long a blank node waits before it exits and is restarted", ""},

@@ -62,8 +62,11 @@ func Withdraw(ctx context.Context, client *api.Client, rt statedir.Runtime) erro
 	defer beside.Wait()
 	for _, e := range PluginServices(rt) {
 		beside.Go(func() {
-			// Without the node's entry its alias would pass, until its own TTL is over.
-			_ = peers.Report(ctx, client, e.Registration, api.HealthCritical, "withdrawn with its node")
+			// Without the node's entry its alias would pass, until its own TTL is over. Consul logs
+			// each report of a check that is not there.
+			if peers.Held(ctx, client, e.Registration) == nil {
+				_ = peers.Report(ctx, client, e.Registration, api.HealthCritical, "withdrawn with its node")
+			}
 			_ = peers.Withdraw(ctx, client, e.Registration)
 		})
 	}

@@ -73,6 +73,25 @@ func TestWithdrawTakesWhatIsBeside(t *testing.T) {
 	}
 }
 
+// Consul logs each report of a check that is not there: a node whose plugin is not enabled tells it
+// nothing of that when it stops.
+func TestWithdrawReportsWhatIsThere(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t)
+	link := consultest.Proxy(t, c.Addr)
+	client, rt := consultest.Client(t, link.Addr, ""), start("v1", "b1")
+	expect.Must(t, peers.Announce(t.Context(), client, Registration(rt), peers.Starting, ""))
+	reports := consultest.Request("PUT", "/v1/agent/check/update/")
+	if err := Withdraw(t.Context(), client, rt); err != nil || link.Count(reports) != 0 || left(t, client) != 0 {
+		t.Errorf("%v, %d reports, %d services are left", err, link.Count(reports), left(t, client))
+	}
+	register(t, client, rt)
+	before := link.Count(reports)
+	if err := Withdraw(t.Context(), client, rt); err != nil || link.Count(reports) != before+1 || left(t, client) != 0 {
+		t.Errorf("registered: %v, %d reports, %d services are left", err, link.Count(reports)-before, left(t, client))
+	}
+}
+
 // The check of a plugin's service is over before Consul removes the node's own entry, of which it
 // would say from then on that nothing is wrong.
 func TestPluginServicesEndFirst(t *testing.T) {

@@ -242,7 +242,8 @@ func (w *world) forbidden(v Verdict) string {
 			return check(w.waits.Value.Paused && m.Role == Member, "it did not pause")
 		}
 		refuses := r.State == peers.Formed && r.Members["a"] != "va" && (on || w.s.View.ClusterID != r.ClusterID || r.Gone["a"].Why != "")
-		return check(v.Rule == "membership", "no such rule", phase == Serving && !m.Verified, "it is verified", m.Role != Member && len(w.s.View.Members) == 1 || refuses && (m.VerifiedSince.IsZero() || g.At.After(m.VerifiedSince)), "nothing speaks against it")
+		lives := slices.ContainsFunc(w.seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == "a" && p.Volume == r.Members["a"] && p.Alive() })
+		return check(v.Rule == "membership", "no such rule", phase == Serving && !m.Verified, "it is verified", m.Role != Member && len(w.s.View.Members) == 1 || refuses && (m.VerifiedSince.IsZero() || lives), "nothing speaks against it")
 	case WritePending:
 		return check(known && m.Role != Member && len(w.s.View.Members) == 1 && phase == Serving, "what it founded may be data")
 	}

@@ -158,7 +158,7 @@ func found(t *turn, r peers.Record) (bool, Verdict) {
 	// longest that they may be set to, and what it takes them to ask RabbitMQ who they are. That a
 	// companion watches for the loss makes it sooner as a rule, and is nothing to rely on: behind a
 	// client agent that lives on, whose servers came back empty, nobody hears of it.
-	if left := t.TTL/3 + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
+	if left := min(t.TTL/3, LongestBeat) + 3*time.Second - t.Seen.Now.Sub(t.State.Server.Started); left > 0 {
 		_, v := notVerified(t, "giving members of an earlier cluster %s more to speak", left.Round(time.Second))
 		v.Again = left
 		return false, v
@@ -312,15 +312,24 @@ func notWritten(t *turn, w deed[WriteRecord]) string {
 
 // refused: the record speaks against this node. One that has served since its start is in
 // the cluster, whatever an earlier day's record says, to which Consul may have been put
-// back. That another one took its place since then no such record can say.
+// back. It is stopped only for another one that is in its place and lives: when something was
+// written the record says by the clock of another host.
 func refused(t *turn, r peers.Record) (bool, Verdict) {
 	why := r.Refuses(t.Node, t.Volume, t.State.View.ClusterID)
 	why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", t.RecordKey)
-	since := t.State.Membership.VerifiedSince
-	if g := r.Gone[t.Node]; !g.Another(t.Node) && (since.IsZero() || r.GaveUp(t.Node, t.Volume).After(since)) {
+	if g := r.Gone[t.Node]; !g.Another(t.Node) && (t.State.Membership.VerifiedSince.IsZero() || inItsPlace(t, r)) {
 		return mustStop(t, why, why)
 	}
 	return notVerified(t, "%s", why)
+}
+
+// inItsPlace reports whether the volume that is on record for this node's name is registered under
+// it, by another container that lives.
+func inItsPlace(t *turn, r peers.Record) bool {
+	on := r.Members[t.Node]
+	return on != "" && on != t.Volume && slices.ContainsFunc(t.Seen.Catalog.Value, func(p peers.Peer) bool {
+		return p.Node == t.Node && p.Volume == on && p.Alive()
+	})
 }
 
 // mustStop stops a server that must not go on, so that its restart decides afresh. What a

@@ -60,6 +60,8 @@ func TestSeed(t *testing.T) {
 			return check(maps.Equal(w.record.Members, map[string]string{"a": "va", "b": "", "c": ""}), fmt.Sprint(w.record.Members))
 		}},
 		{"too soon", func(w *world) { seed(w); w.s.Server.Started = began.Add(-6 * time.Second) }, anew + no + "giving members of an earlier cluster 2s more to speak, again after 2s", nil},
+		{"too soon, of a long TTL", func(w *world) { w.set.TTL = 24 * time.Hour; seed(w); w.s.Server.Started = began.Add(-62 * time.Second) }, anew + no + "giving members of an earlier cluster 1s more to speak, again after 1s", nil},
+		{"soon enough, of a long TTL", func(w *world) { w.set.TTL = 24 * time.Hour; seed(w); w.s.Server.Started = began.Add(-63 * time.Second) }, founded, nil},
 		{"soon enough", func(w *world) { seed(w); w.s.Server.Started = began.Add(-8 * time.Second) }, founded, nil},
 		{"RabbitMQ does not run", func(w *world) { seed(w); w.known(viewOf("a", "")) }, anew + no + "RabbitMQ does not list this node as running", nil},
 		{"somebody beats", func(w *world) { other(w, alive) }, anew + waits, func(w *world) string {
@@ -208,6 +210,12 @@ func TestOffTheRecord(t *testing.T) {
 			w.record.Replaced = []peers.Replaced{{Node: "a", Gone: peers.Gone{Volume: "va", At: at, Why: "x"}}}
 		}
 	}
+	lives := func(volume string, passes bool, at time.Time) func(*world) {
+		return func(w *world) {
+			replaced(Member, true, at)(w)
+			w.listed(peers.Peer{Node: "a", Address: "x:1", Passing: passes, Entry: peers.Entry{ID: "rabbitmq-a", Agent: "host"}, Start: peers.Start{Volume: volume, Boot: "another"}})
+		}
+	}
 	twin := func(runs string) func(*world) {
 		return func(w *world) {
 			w.serves(Member)
@@ -255,8 +263,12 @@ func TestOffTheRecord(t *testing.T) {
 			w.record.Gone["a"] = peers.Gone{Volume: "older", By: "alice", Why: "x"}
 		}, stays + "a was taken off*", nil},
 		{"replaced", replaced(Member, false, before), stops + "this volume (va) was replaced on *: a is on record with volume other*" + wipe, nil},
-		{"replaced since it serves", replaced(Member, true, after), stops + "this volume (va) was replaced*", nil},
 		{"replaced on an earlier day's record", replaced(Member, true, before), stays + "this volume (va) was replaced*", nil},
+		{"the same, by a clock that was ahead", replaced(Member, true, after), stays + "this volume (va) was replaced*", nil},
+		{"replaced by one that lives", lives("other", true, after), stops + "this volume (va) was replaced*", nil},
+		{"the same, by a clock that is behind", lives("other", true, before), stops + "this volume (va) was replaced*", nil},
+		{"replaced by one that died", lives("other", false, after), stays + "this volume (va) was replaced*", nil},
+		{"replaced, and a third one lives", lives("third", true, after), stays + "this volume (va) was replaced*", nil},
 		{"a joiner's place is taken", func(w *world) { replaced(Joining, false, before)(w) }, stops + "this volume (va) was replaced*", nil},
 		{"a twin that never was verified, and others see this one", twin("a,b"), again + "this node's volume again); " + enrolled, func(w *world) string {
 			return check(w.record.Members["a"] == "va" && !w.record.NeverVerified("a"), fmt.Sprintf("%+v", w.record), w.logged("another container joined under this node's name with a volume that never was verified: taking the name back*its_volume twin volume va"), "the log does not say it")

@@ -34,6 +34,10 @@ type Settings struct {
 	Gate                 bool // the server began behind the gate, and is to be told whom to join
 }
 
+// LongestBeat is what a node may be set to at most, whatever its TTL: who founds a cluster waits for
+// members of an earlier one for so long, and cannot know what they are set to.
+const LongestBeat = time.Minute
+
 // Beat is the time between heartbeats. By a third of the TTL two may be lost before Consul's
 // check lapses.
 func (set Settings) Beat() time.Duration { return cmp.Or(set.Interval, set.TTL/3) }

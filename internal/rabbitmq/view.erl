@@ -1,15 +1,15 @@
 %% Prints what the asked node knows of its cluster: the cluster's id, its members, those that run,
 %% those this node is partitioned from, whether members decide by majority, the connected nodes,
 %% whether this node pauses in a minority, whether its server is being stopped, and where it takes
-%% AMQP connections, and whether by the PROXY protocol only, and at which ports HTTP, and when its
-%% Erlang VM started, by its host's clock. Of two members
+%% AMQP connections, and whether by the PROXY protocol only, and where its management and Prometheus
+%% plugins listen, and when its Erlang VM started, by its host's clock. Of two members
 %% on Mnesia it says whether both have a replica of some quorum queue. In a partition it also says of
 %% itself and each connected member with whom it runs and from whom it is partitioned; a member that
 %% cannot be asked gets no line, and one whose Mnesia does not run gets empty lists.
 %%
 %% Prints: view|ID|MEMBERS|RUNNING|PARTITIONS|KHEPRI|CONNECTED| and pauses|BOOLEAN|STOPS| and
 %%   started|MICROSECONDS SINCE 1970|, of two members paired|BOOLEAN|, then a line
-%%   listener|amqp or amqp/ssl|IP|PORT|PROXY| or web|PORT| for each, then, if partitioned, a line
+%%   listener|amqp or amqp/ssl|IP|PORT|PROXY| or web|PROTOCOL|IP|PORT| for each, then, if partitioned, a line
 %%   side|NODE|WITH|FROM| for each node; lists have commas
 %% Versions: 3.10 to 4.3. Functions were renamed along the versions: the newer name is tried first.
 %%   rabbit_nodes:list_members and list_running are missing in 3.10, where they are all and
@@ -37,7 +37,8 @@ K orelse length(Ms) =/= 2 orelse io:format("paired|~s|~n", [try lists:any(fun(Q)
 Ls = try rabbit_networking:node_listeners(node()) catch _:_ -> [] end,
 [io:format("listener|~s|~s|~b|~s|~n", [P, inet:ntoa(A), Port, application:get_env(rabbit, proxy_protocol) =:= {ok, true}])
   || {listener, _, P, _, A, Port, _} <- Ls, P =:= amqp orelse P =:= 'amqp/ssl', is_list(inet:ntoa(A))],
-[io:format("web|~b|~n", [Port]) || {listener, _, P, _, _, Port, _} <- Ls, P =:= http orelse P =:= https],
+[io:format("web|~s|~s|~b|~n", [P, inet:ntoa(A), Port]) || {listener, _, P, _, A, Port, _} <- Ls,
+  lists:member(P, [http, https, 'http/prometheus', 'https/prometheus']), is_list(inet:ntoa(A))],
 Ps =:= [] orelse begin
   Ns = [N || N <- Ms, lists:member(N, nodes())],
   {Froms, _} = gen_server:multi_call(Ns, rabbit_node_monitor, partitions, 2000),

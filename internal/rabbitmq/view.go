@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,9 +39,10 @@ func (b CLI) View(ctx context.Context, node string) (peers.View, error) {
 			if port, err := strconv.Atoi(f[3]); err == nil && port > 0 && port < 1<<16 && net.ParseIP(f[2]) != nil {
 				v.Listeners = append(v.Listeners, peers.Listener{IP: f[2], Port: port, TLS: f[1] == "amqp/ssl", Proxy: f[4] == "true"})
 			}
-		case f[0] == "web" && len(f) >= 2:
-			if port, err := strconv.Atoi(f[1]); err == nil && port > 0 {
-				v.Web = append(v.Web, port)
+		case f[0] == "web" && len(f) >= 4:
+			if port, err := strconv.Atoi(f[3]); err == nil && port > 0 && port < 1<<16 && net.ParseIP(f[2]) != nil {
+				scheme, plugin, _ := strings.Cut(f[1], "/")
+				v.Web = append(v.Web, peers.WebListener{Plugin: cmp.Or(plugin, "management"), IP: f[2], Port: port, TLS: scheme == "https"})
 			}
 		case f[0] == "started" && len(f) >= 2:
 			if us, err := strconv.ParseInt(f[1], 10, 64); err == nil && us > 0 {

@@ -99,15 +99,15 @@ func TestRabbitMQ(t *testing.T) {
 
 func TestViewListeners(t *testing.T) {
 	b := CLI{Node: "a@h", Run: func(context.Context, ...string) (string, error) {
-		return "view|id|a@h|a@h||true||\nlistener|amqp|::|5672|false|\nlistener|amqp/ssl|10.0.0.7|5671|true|\nlistener|amqp|::|none|false|\nlistener|\nweb|15672|\nweb|none|\nweb|\nok\n", nil
+		return "view|id|a@h|a@h||true||\nlistener|amqp|::|5672|false|\nlistener|amqp/ssl|10.0.0.7|5671|true|\nlistener|amqp|::|none|false|\nlistener|\nweb|http|::|15672|\nweb|https/prometheus|10.0.0.7|15691|\nweb|http|::|none|\nweb|http|x|1|\nweb|\nok\n", nil
 	}}
 	v, err := b.View(t.Context(), "a@h")
 	expect.Must(t, err)
 	if want := []peers.Listener{{IP: "::", Port: 5672}, {IP: "10.0.0.7", Port: 5671, TLS: true, Proxy: true}}; !slices.Equal(v.Listeners, want) {
 		t.Errorf("%+v", v.Listeners)
 	}
-	if !slices.Equal(v.Web, []int{15672}) {
-		t.Errorf("%v", v.Web)
+	if want := []peers.WebListener{{Plugin: "management", IP: "::", Port: 15672}, {Plugin: "prometheus", IP: "10.0.0.7", Port: 15691, TLS: true}}; !slices.Equal(v.Web, want) {
+		t.Errorf("%+v", v.Web)
 	}
 }
 
