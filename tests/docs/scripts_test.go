@@ -43,3 +43,28 @@ func TestDownFromAnywhere(t *testing.T) {
 		}
 	}
 }
+
+// Where a link lies in place of the lock of the cluster tests, which everybody may put there, what it leads to stays as
+// it is: scripts/test may be root's.
+func TestLockOfTestsBehindALink(t *testing.T) {
+	repository, err := filepath.Abs(root)
+	expect.Must(t, err)
+	bin, dir := t.TempDir(), t.TempDir()
+	for name, does := range map[string]string{
+		"docker": "exit 0",                       // it is there, and has nothing
+		"go":     "echo no compiler >&2; exit 1", // so the first step fails
+	} {
+		expect.Must(t, os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+does+"\n"), 0o755))
+	}
+	kept := filepath.Join(dir, "kept")
+	expect.Must(t, os.WriteFile(kept, []byte("kept\n"), 0o600))
+	expect.Must(t, os.Symlink(kept, filepath.Join(dir, "rmq-entrypoint-test.lock")))
+	env := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "RMQ_CACHE=" + filepath.Join(dir, "cache"), "TMPDIR=" + dir, "HOME=" + dir}
+	out, err := ran(repository, env, "scripts/test", "-run", "^$")
+	if err == nil || !strings.Contains(out, "no compiler") {
+		t.Errorf("scripts/test without a compiler: %v\n%s", err, out)
+	}
+	if text, err := os.ReadFile(kept); err != nil || string(text) != "kept\n" {
+		t.Errorf("what the link leads to is %q by now: %v", text, err)
+	}
+}
