@@ -62,6 +62,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	asRoot := os.Geteuid() == 0
 	if worksOnNode(cmd) {
 		_ = admin.AsServersUser() // who needs the error asks again
+		if err := cfg.ReadURL(os.Getenv); err != nil && cmd.name != "healthcheck" { // which goes by the server's settings
+			return err
+		}
 	}
 	switch cmd.name {
 	case "version":

@@ -71,6 +71,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := stepDown(cfg); err != nil {
 		return h, err
 	}
+	if err := cfg.ReadURL(os.Getenv); err != nil {
+		return h, err
+	}
 	if err := RefuseSingle(cfg); err != nil {
 		return h, err
 	}
