@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"os/user"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -61,8 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	asRoot := os.Geteuid() == 0
 	if worksOnNode(cmd) {
-		_ = admin.AsServersUser() // who needs the error asks again
-		if err := cfg.ReadURL(os.Getenv); err != nil && cmd.name != "healthcheck" { // which goes by the server's settings
+		if err := stepDown(&cfg); err != nil && cmd.name != "healthcheck" { // which says itself what it cannot do
 			return err
 		}
 	}
@@ -105,6 +105,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return workload.Compare(*cmd.client, cfg.Args, out)
 	}
 	return entrypoint.Start(ctx, config.Logger(cfg), cfg)
+}
+
+// stepDown makes this process rabbitmq, before a command looks at what is rabbitmq's, who may have
+// put links there. One that stays root ends, but where there is no such user: there no node is, and
+// a person asks from another machine.
+func stepDown(cfg *config.Config) error {
+	err := admin.AsServersUser()
+	if os.Geteuid() == 0 && !errors.As(err, new(user.UnknownUserError)) {
+		return fmt.Errorf("%w; beside a node that runs, docker exec -u rabbitmq does", err)
+	}
+	return cfg.ReadURL(os.Getenv) // of a file that cannot be read else, who needs it says so
 }
 
 // shown has show print once, or again and again.
