@@ -91,6 +91,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if h.held, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
 		return h, err
 	}
+	if err := portIsFree(ctx, cfg.HTTP); err != nil {
+		return h, err
+	}
 	started, err := statedir.StartTime(os.Getpid())
 	if err != nil {
 		return h, fmt.Errorf("read when this process started, by which the companion knows it: is /proc mounted? %w", err)
