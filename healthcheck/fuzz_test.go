@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unicode"
 )
 
 // A password in the URL of a listener is in no error and not in what names it to people.
@@ -69,3 +71,51 @@ func FuzzNodes(f *testing.F) {
 		}
 	})
 }
+
+// Whatever answers at the AMQP port, from any step of the handshake and of the check on, whether it hangs up or stays: the
+// check ends in time, and its reason is one line of what can be printed, without the password.
+func FuzzAMQPServer(f *testing.F) {
+	for right, all := range [][][]byte{ // in place of what comes after so many right answers
+		{nil, []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), []byte("AMQP\x00\x00\x09\x01"), method(0, 10, 10, "\x00\x09\xff\xff\xff\xff"), method(0, 10, 10, "\x00\x09"+long("\x01aF"+long("\x01bA\x7f\xff\xff\xff"))+long("PLAIN")+long(""))},
+		{closing(0, 403, "ACCESS_REFUSED - \x1b[2J\x00\xff\u202e"), method(0, 10, 30, "\x00\x01\x00\x00\x00\x01\x00\x00"), {1, 0, 0, 0xff, 0xff, 0xff, 0xff, 0}},
+		{closing(0, 530, "line\r\nline"), {8, 0, 0, 0, 0, 0, 0, 0xCE}, answers[open]},
+		{blocked("\x07"), append(blocked("low on memory"), answers[chOpen]...), {3, 0, 1, 0, 0, 0, 1, 'x', 0xCE}},
+		{closing(1, 506, "\x1b]0;title\x07"), append(unblocked(), answers[txSelect]...), {2, 0, 1, 0, 0, 0, 0, 0xCE}},
+		{answers[txRollback], closing(0, 320, "CONNECTION_FORCED - broker forced connection closure"), {1, 0, 1, 0, 0, 0, 0, 0xCE}},
+	} {
+		for i, said := range all {
+			f.Add(uint8(right), said, i == 0)
+		}
+	}
+	f.Fuzz(func(t *testing.T, right uint8, said []byte, stays bool) {
+		if strings.Contains(string(said), secret) {
+			return
+		}
+		s := serve(t, nil, func(p *peer, c call) bool {
+			at := 0 // how many calls before this one had an answer
+			for _, before := range p.calls {
+				if answers[before] != nil {
+					at++
+				}
+			}
+			if until := int(right) % (rightAnswers + 1); answers[c] == nil || at < until {
+				return false
+			} else if at == until {
+				_, _ = p.Write(said)
+			}
+			if !stays {
+				_ = p.Close()
+			}
+			return true
+		})
+		c := checker(t, Options{URLs: []string{s.url()}, Timeout: 60 * time.Millisecond})
+		for range 2 { // on a new connection, and on the one that may be left
+			if r := lookWithin(t, c, heartbeat); strings.ContainsFunc(r.Reason, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
+				t.Errorf("the reason cannot be printed: %q", r.Reason)
+			}
+		}
+	})
+}
+
+// rightAnswers are those of a whole check on a new connection, but the last ones.
+const rightAnswers = 5

@@ -37,6 +37,67 @@ compose() {
 }
 have_compose() { docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null; }
 
+# docker_installed installs Docker and Compose, of them what is missing: a Docker of another archive would have to give way.
+docker_installed() {
+    local packages=()
+    command -v dockerd >/dev/null || packages+=(docker.io)
+    have_compose || packages+=(docker-compose)
+    ((${#packages[@]})) || return 0
+    apt-get update -q
+    # Since Debian 13 the command line is a package of its own.
+    if ! command -v docker >/dev/null && apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"
+}
+
+# docker_started starts the daemon, where neither its package nor an init did. It gets a session of its own: it outlives
+# this script, as the next run needs it too.
+docker_started() {
+    local i log=$cache/log/dockerd.log
+    ! docker info >/dev/null 2>&1 || return 0
+    if [[ -d /run/systemd/system ]] && systemctl start docker && docker info >/dev/null 2>&1; then return; fi
+    setsid dockerd >"$log" 2>&1 </dev/null &
+    for ((i = 0; i < 120; i++)); do
+        docker info >/dev/null 2>&1 && return
+        sleep 0.5
+    done
+    tail -n 20 "$log" && return 1
+}
+
+# docker_missing prints what of Docker is missing here, one a line. That the daemon refuses this user is not its absence.
+docker_missing() {
+    local said
+    command -v docker >/dev/null || echo 'Docker'
+    have_compose || echo "Compose: neither 'docker compose' nor docker-compose is here"
+    if command -v docker >/dev/null && ! said=$(docker info 2>&1) && ! grep -qi 'denied' <<<"$said"; then
+        echo "Docker's daemon: $(grep -i -m 1 -E 'error|cannot|not found' <<<"$said" || echo 'docker does not answer')"
+    fi
+}
+
+# need_compose ends the script where Docker or Compose is missing, and says how they come. With its argument, on Debian, as
+# root, they come first.
+need_compose() {
+    local missing
+    mapfile -t missing < <(docker_missing)
+    if [[ -n ${1:-} ]] && ((${#missing[@]})); then
+        if (($(id -u) == 0)) && command -v apt-get >/dev/null; then
+            step 'install Docker' docker_installed
+            step 'start Docker' docker_started
+            mapfile -t missing < <(docker_missing)
+        else
+            say "$program: $1 takes root, and Debian's apt-get"
+        fi
+    fi
+    if ((${#missing[@]})); then
+        say "$program: missing is"
+        printf '  - %s\n' "${missing[@]}" >&2
+        say "On Debian, root does this, or has $program --install do it:"
+        say '  apt-get update && apt-get install -y docker.io docker-compose'
+        say '  systemctl start docker    # without systemd: setsid dockerd >/var/log/dockerd.log 2>&1 </dev/null &'
+        exit 1
+    fi
+    need_docker
+}
+
 # setting NAME prints a variable as Compose sees it: the environment first, then compose/.env, and what that begins as.
 setting() {
     local file

@@ -383,8 +383,12 @@ func TestSecretsFromFiles(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
 	expect.Must(t, os.WriteFile(file, []byte("amqp://alice:wonder@a:1\n"), 0o600))
 	cfg, _, err := parse(nil, expect.Environ("RMQ_AMQP_URL_FILE="+file))
-	if err != nil || cfg.AMQPURL != "amqp://alice@a:1" || cfg.Port != 1 {
-		t.Errorf("%q, port %d, %v", cfg.AMQPURL, cfg.Port, err)
+	if root := os.Geteuid() == 0; err != nil || root != (cfg.AMQPURL == "") {
+		t.Errorf("root: %t; %q, %v", root, cfg.AMQPURL, err)
+	}
+	expect.Must(t, cfg.ReadURL(expect.Environ("RMQ_AMQP_URL_FILE="+file))) // what root leaves for the user that he becomes
+	if cfg.AMQPURL != "amqp://alice@a:1" || cfg.Port != 1 {
+		t.Errorf("%q, port %d", cfg.AMQPURL, cfg.Port)
 	}
 	if urls, err := config.AMQPURLs(cfg, expect.Environ("RMQ_AMQP_URL_FILE="+file)); err != nil || !slices.Equal(urls, []string{"amqp://alice:wonder@a:1"}) {
 		t.Errorf("%q, %v", urls, err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"os/user"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -63,7 +64,9 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	asRoot := os.Geteuid() == 0
 	if worksOnNode(cmd) {
-		_ = admin.AsServersUser() // who needs the error asks again
+		if err := stepDown(&cfg); err != nil && cmd.name != "healthcheck" { // which says itself what it cannot do
+			return err
+		}
 	}
 	switch cmd.name {
 	case "version":
@@ -104,6 +107,17 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return workload.Compare(*cmd.client, cfg.Args, out)
 	}
 	return entrypoint.Start(ctx, config.Logger(cfg), cfg)
+}
+
+// stepDown makes this process rabbitmq, before a command looks at what is rabbitmq's, who may have
+// put links there. One that stays root ends, but where there is no such user: there no node is, and
+// a person asks from another machine.
+func stepDown(cfg *config.Config) error {
+	err := admin.AsServersUser()
+	if os.Geteuid() == 0 && !errors.As(err, new(user.UnknownUserError)) {
+		return fmt.Errorf("%w; beside a node that runs, docker exec -u rabbitmq does", err)
+	}
+	return cfg.ReadURL(os.Getenv) // of a file that cannot be read else, who needs it says so
 }
 
 // shown has show print once, or again and again.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,7 +63,16 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 		}, say: []string{"conf.d/30.conf:1: cluster_formation.registration.enabled", "registers", "Remove this"}},
 		"no certificates for the check": {env: []string{"RMQ_AMQP_URL=amqps://localhost?cacertfile=/nowhere/ca.pem"}, say: []string{"--amqp-url", "RMQ_AMQP_URL", "/nowhere/ca.pem"}},
 		"an unknown way to log in":      {env: []string{"RMQ_AMQP_URL=amqp://localhost?auth_mechanism=kerberos"}, say: []string{"RMQ_AMQP_URL", "auth_mechanism", "kerberos"}},
-		"a path too long for a socket":  {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
+		"a port that is taken": {prep: func(n *node) {
+			l, err := net.Listen("tcp", n.ip+":15690")
+			expect.Must(n.t, err)
+			n.t.Cleanup(func() { _ = l.Close() })
+		},
+			say: []string{"--http", "RMQ_HTTP", ":15690", "address already in use", "another port"}},
+		"a port that is taken, by name": {prep: func(n *node) { n.env = append(n.env, "RMQ_HTTP=localhost:"+listener(t, func(net.Conn) {})) },
+			say: []string{"--http", "RMQ_HTTP", "localhost:", "address already in use"}},
+		"a port of another host":       {env: []string{"RMQ_HTTP=192.0.2.1:15690"}, say: []string{"--http", "RMQ_HTTP", "192.0.2.1:15690", "an address of this host"}},
+		"a path too long for a socket": {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -118,6 +118,20 @@ func Secret(getenv func(string) string, name string) (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
+// ReadURL takes over what RMQ_AMQP_URL_FILE holds, once who was root while the settings were parsed
+// has stepped down, by [WithSecrets]: before, a link in the file's place would have led root to any
+// file.
+func (cfg *Config) ReadURL(getenv func(string) string) error {
+	if _, flag := cfg.Flags["amqp-url"]; flag || cfg.AMQPURL != "" {
+		return nil
+	}
+	var err error
+	if cfg.AMQPURL, err = Secret(getenv, "RMQ_AMQP_URL"); err != nil || cfg.AMQPURL == "" {
+		return err
+	}
+	return cfg.port(getenv)
+}
+
 // Seclude keeps other processes of this one's user from reading its memory and its environment.
 // What it executes is not secluded.
 func Seclude() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,6 +155,8 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 func (s Setting) fromEnvironment(getenv func(string) string) (name, text string, err error) {
 	for _, name := range s.Env {
 		switch {
+		case s.Flag == "amqp-url" && os.Geteuid() == 0 && getenv(name+"_FILE") != "":
+			// Root has not stepped down yet: [Config.ReadURL] comes after that.
 		case s.Flag == "amqp-url":
 			text, err = Secret(getenv, name)
 		case strings.HasPrefix(name, "RABBITMQ_"):

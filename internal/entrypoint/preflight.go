@@ -72,6 +72,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := stepDown(cfg); err != nil {
 		return h, err
 	}
+	if err := cfg.ReadURL(os.Getenv); err != nil {
+		return h, err
+	}
 	if err := RefuseSingle(cfg); err != nil {
 		return h, err
 	}
@@ -90,6 +93,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 		return h, err
 	}
 	if h.held, err = statedir.WaitLock(ctx, cfg.StateDir); err != nil {
+		return h, err
+	}
+	if err := portIsFree(ctx, cfg.HTTP); err != nil {
 		return h, err
 	}
 	started, err := statedir.StartTime(os.Getpid())

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 var (
@@ -73,4 +75,60 @@ func TestUnpinned(t *testing.T) {
 			t.Errorf("%q: %q", text, why)
 		}
 	}
+}
+
+// Where there is Docker alone, Compose builds what is not there from official images, or from those of a mirror: the
+// stand-ins are there only where scripts/images made them.
+func TestComposeBuildsFromOfficialImages(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bases := 0
+	for _, name := range tracked(t, root, "compose/*.yml") {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, mirror := range []string{"", "mirror.example/"} {
+			args := buildArguments(t, text, mirror)
+			bases += len(args)
+			for _, base := range args {
+				if own, mirrored := strings.CutPrefix(base, mirror); !mirrored || strings.HasPrefix(own, "rmq-entrypoint") || !strings.Contains(own, ":") {
+					t.Errorf("%s, with REGISTRY=%s: %s is no version of an official image there", name, mirror, base)
+				}
+			}
+		}
+	}
+	if bases < 2*9 {
+		t.Errorf("the files name %d images to build from, twice", bases/2)
+	}
+}
+
+// buildArguments returns what the services of a file for Compose are built with, where no variable but REGISTRY is set.
+func buildArguments(t *testing.T, text []byte, mirror string) (values []string) {
+	t.Helper()
+	var file struct {
+		Services map[string]struct {
+			Build struct {
+				Args map[string]string `yaml:"args"`
+			} `yaml:"build"`
+		} `yaml:"services"`
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	variable := regexp.MustCompile(`\$\{(\w+):-([^}]*)\}`)
+	for _, service := range file.Services {
+		for _, value := range service.Build.Args {
+			values = append(values, variable.ReplaceAllStringFunc(value, func(s string) string {
+				m := variable.FindStringSubmatch(s)
+				if m[1] == "REGISTRY" && mirror != "" {
+					return mirror
+				}
+				return m[2]
+			}))
+		}
+	}
+	return values
 }
