@@ -45,6 +45,7 @@ func TestEntrypoint(t *testing.T) {
 		"volume refused":                    testVolumeRefused,
 		"refused again and again":           testRefusedAgain,
 		"health since the start":            testHealthStarted,
+		"way out while it waits":            testWayOutWhileWaiting,
 		"wait timeout":                      testWaitTimeout,
 		"wait timeout behind the lock":      testWaitTimeoutBehindLock,
 		"own claim goes on":                 testOwnClaimGoesOn,
