@@ -328,9 +328,7 @@ func (c *Checker) dial(ctx context.Context) (*session, Result) {
 				"%s: login refused for user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_USER and RABBITMQ_DEFAULT_PASS, or RMQ_AMQP_URL: %s",
 				t.label, t.uri.Username, text(err)))}
 		case word != nil && word.Server && word.Code == amqp.NotAllowed:
-			return nil, Result{State: Warning, Refused: true, Reason: line(fmt.Sprintf(
-				"%s: virtual host %q is not open to user %q, so the node is alive and not checked further: set RABBITMQ_DEFAULT_VHOST and RABBITMQ_DEFAULT_USER, or RMQ_AMQP_URL: %s",
-				t.label, t.uri.Vhost, t.uri.Username, text(err)))}
+			return nil, Result{State: Warning, Refused: true, Reason: line(fmt.Sprintf("%s: %s: %s", t.label, notAllowed(t, word.Reason), text(err)))}
 		case word != nil && word.Server:
 			if r := reasonOf(word); r.Stopping || r.Draining {
 				c.last = r

@@ -136,6 +136,23 @@ func TestRabbitMQ(t *testing.T) {
 		}
 	})
 
+	t.Run("limits of connections", func(t *testing.T) {
+		for _, l := range []struct {
+			on, off []string
+			say     string
+		}{
+			{[]string{"set_user_limits", "watcher", `{"max-connections": 0}`}, []string{"clear_user_limits", "watcher", "max-connections"}, `of user "watcher" is reached`},
+			{[]string{"set_vhost_limits", "-p", "/", `{"max-connections": 0}`}, []string{"clear_vhost_limits", "-p", "/"}, `to virtual host "/" is reached`},
+			{[]string{"eval", "application:set_env(rabbit, connection_max, 0)."}, []string{"eval", "application:unset_env(rabbit, connection_max)."}, "of this node is reached"},
+		} {
+			m.Exec(t, append([]string{"rabbitmqctl"}, l.on...)...)
+			r := look(t, checker(t, Options{URLs: []string{m.url("watcher:"+secret, "")}, Timeout: 5 * time.Second}))
+			m.Exec(t, append([]string{"rabbitmqctl"}, l.off...)...)
+			want(t, r, Warning, "the limit of connections "+l.say)
+			t.Log(r.Reason)
+		}
+	})
+
 	for _, a := range []struct{ alarm, setting, on, off string }{
 		{"low on memory", "set_vm_memory_high_watermark", "0.00000001", "0.4"},
 		{"low on disk", "set_disk_free_limit", "999000GB", "50MB"},

@@ -230,3 +230,22 @@ func (c *Checker) reread() {
 		}
 	}
 }
+
+// notAllowed says what a server means that lets a user in and opens no virtual host to it, and what
+// to do. RabbitMQ says so of its limits with the same code (530), in these words from 3.10 to 4.3.
+func notAllowed(t target, word string) string {
+	what, do := fmt.Sprintf("virtual host %q is not open to user %q", t.uri.Vhost, t.uri.Username), "set RABBITMQ_DEFAULT_VHOST and RABBITMQ_DEFAULT_USER, or RMQ_AMQP_URL"
+	switch {
+	case strings.Contains(word, "node connection limit ("):
+		what, do = "the limit of connections of this node is reached", "raise connection_max in rabbitmq.conf, or have clients close some"
+	case strings.Contains(word, "user connection limit ("):
+		what = fmt.Sprintf("the limit of connections of user %q is reached", t.uri.Username)
+		do = "raise its max-connections (rabbitmqctl set_user_limits), or give the check a user of its own (RMQ_AMQP_URL)"
+	case strings.Contains(word, "connection limit ("):
+		what = fmt.Sprintf("the limit of connections to virtual host %q is reached", t.uri.Vhost)
+		do = "raise its max-connections (rabbitmqctl set_vhost_limits), or give the check another virtual host (RABBITMQ_DEFAULT_VHOST, RMQ_AMQP_URL)"
+	case strings.Contains(word, "connection limit cannot be queried"):
+		what, do = fmt.Sprintf("RabbitMQ cannot tell whether the limit of connections to virtual host %q is reached", t.uri.Vhost), "wait, it is asked again"
+	}
+	return what + ", so the node is alive and not checked further: " + do
+}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -73,5 +76,57 @@ func TestConsulAddressForms(t *testing.T) {
 		if expect.Must(t, err); len(entries) != 1 || entries[0].Service.Address != "" {
 			t.Errorf("%s: %+v", addr, entries)
 		}
+	}
+}
+
+// A server that was given its state directory and its name as flags is found by what was not, by
+// a health check that starts a lost companion again, too.
+func TestStateDirAsAFlag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, consultest.Start(t))
+	n := w.node("b@localhost")
+	n.env = append(n.env, "RABBITMQ_NODENAME=rabbit@localhost") // the last one counts
+	n.hasData(nil)
+	state := n.volume("elsewhere/state")
+	n.start("--node", n.name, "--state-dir", state)
+	n.server(soon)
+	n.sees("id-x", n.name)
+	says := func(code int, args []string, words ...string) {
+		t.Helper()
+		out, got := n.run(args...)
+		if got != code {
+			t.Errorf("%q: exit status %d, want %d: %s", args, got, code, out)
+		}
+		expect.Says(t, out, words...)
+	}
+	says(0, []string{"healthcheck"}, "alive; critical: booting")
+	n.tell("amqp up")
+	n.tell("notify READY=1")
+	n.registered(soon, api.HealthPassing)
+	says(0, []string{"healthcheck", "--ready"}, "passing")
+	says(0, []string{"status"}, "b@localhost", "cluster id-x", "b@localhost passing")
+	lost := w.companions()
+	for _, pid := range lost {
+		n.kill(pid)
+	}
+	expect.Eventually(t, soon, "a health check starts another companion", func() error {
+		says(0, []string{"healthcheck"})
+		if now := w.companions(); len(now) != 1 || slices.Equal(now, lost) {
+			return fmt.Errorf("companions %v", now)
+		}
+		return nil
+	})
+	expect.Eventually(t, soon, "and that one answers", func() error {
+		if out, code := n.run("healthcheck", "--ready"); code != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+	says(0, []string{"drain", "--wait", "0s"}, "drained: the server can be stopped")
+	n.kill(n.cmd.Process.Pid)
+	n.exit(soon)
+	says(1, []string{"--node", n.name, "status"}, "not running (was pid")
+	if _, err := os.Stat(filepath.Join(n.state(""), "runtime.json")); !os.IsNotExist(err) {
+		t.Errorf("the state is at its default place, too: %v", err)
 	}
 }

@@ -91,6 +91,25 @@ func testSIGTERMWaitingForMembers(t *testing.T, w *world) {
 	w.endsOnSIGTERM(n)
 }
 
+// A node that waits for members says what to do if they are gone for good while it waits, though
+// not in the first seconds, to the health check, too.
+func testWayOutWhileWaiting(t *testing.T, w *world) {
+	w.putRecord(formed("id-1", map[string]string{"a@localhost": "va"}))
+	n := w.node("rabbit@localhost")
+	began := time.Now()
+	n.start()
+	n.logs("which hold its data: a@localhost")
+	says := "rmq-entrypoint forget-cluster --cluster-id id-1 gives that cluster up"
+	n.logs(says)
+	if took := time.Since(began); took < 20*time.Second {
+		t.Errorf("it says so after %s", took)
+	}
+	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "waiting for members of cluster id-1") || !strings.Contains(out, says) {
+		t.Errorf("healthcheck: %d, %s", code, out)
+	}
+	w.endsOnSIGTERM(n)
+}
+
 // endsOnSIGTERM stops a node that waits: in far less than the 10 s that docker stop gives, and
 // nothing is left.
 func (w *world) endsOnSIGTERM(n *node) {

@@ -61,11 +61,18 @@ func TestServerOfAnotherStart(t *testing.T) {
 	rt := statedir.Runtime{Config: cfg, PID: 999, Started: 1}
 	expect.Must(t, rt.Write())
 	says(false, words...)
+	// Nor is one meant that this program started as another node.
+	self, err := statedir.Self()
+	expect.Must(t, err)
+	beside := config.Config{Node: "b@host", Data: filepath.Join(filepath.Dir(v.Data), "b@host")}
+	beside.StateDir = beside.Place()
+	expect.Must(t, os.Mkdir(beside.StateDir, 0o755))
+	expect.Must(t, statedir.Runtime{Config: beside, PID: self.PID, Started: self.Started}.Write())
+	says(false, "b@host does", "say which one is meant")
+	expect.Must(t, os.RemoveAll(beside.StateDir))
 	end()
 	says(false, "the server (pid 999) is gone")
 	// Nor is a server meant that this program is: the container's own process.
-	self, err := statedir.Self()
-	expect.Must(t, err)
 	rt.PID, rt.Started, rt.Waiting = self.PID, self.Started, "Consul"
 	expect.Must(t, rt.Write())
 	says(true, "waiting for Consul")

@@ -47,10 +47,17 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	}
 	if rt == nil || !rt.Alive() {
 		if pid := aServer(); pid > 0 {
+			if others, _ := statedir.Running(cfg); len(others) > 0 {
+				return say(false, "%s does not run here, and %s does: say which one is meant, with RABBITMQ_NODENAME or --node", cfg.Node, statedir.Names(others))
+			}
 			return say(false, "RabbitMQ runs here (pid %d) and was not started by rmq-entrypoint: it is a broker of its own, in no cluster and not in Consul. To start it right, make rabbitmq-server the command of the container, without a shell or another entrypoint, and enable plugins in the image or in /etc/rabbitmq/enabled_plugins", pid)
 		}
 	}
-	if refused, err := statedir.Of(cfg).Refused(); err == nil && refused != nil && (rt == nil || !rt.Alive()) {
+	dir := statedir.Of(cfg)
+	if rt != nil {
+		dir = statedir.Of(rt.Config)
+	}
+	if refused, err := dir.Refused(); err == nil && refused != nil && (rt == nil || !rt.Alive()) {
 		return say(false, "the start is refused, as the log says: %s", refused.Why)
 	}
 	if rt == nil {
@@ -62,11 +69,10 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	if rt.Waits() {
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
-	dir := rt.Config.StateDir
-	held, err := companionLock(dir, stepped)
+	held, err := companionLock(dir.State, stepped)
 	if err == nil {
 		defer held.Close()
-		if rt, err = statedir.ReadRuntime(dir); err == nil { // what the lost one wrote last
+		if rt, err = statedir.ReadRuntime(dir.State); err == nil { // what the lost one wrote last
 			err = stepped
 		}
 		if err == nil {

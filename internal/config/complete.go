@@ -28,7 +28,7 @@ func (cfg *Config) judge(getenv func(string) string) error {
 	}
 	cfg.Home = cmp.Or(getenv("RABBITMQ_DATA_DIR"), "/var/lib/rabbitmq") // as the official image names it
 	cfg.Data = cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
-	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Data+"-entrypoint")
+	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Place())
 	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
 	return cfg.port(getenv)
 }
@@ -135,6 +135,9 @@ func (cfg *Config) judgeOwn() error {
 	}
 	if n := cfg.ClusterName; n != "" && (len(n) > 255 || !utf8.ValidString(n) || strings.ContainsFunc(n, unicode.IsControl) || strings.TrimSpace(n) != n) {
 		return fmt.Errorf("--cluster-name (RMQ_CLUSTER_NAME) %.300q: up to 255 bytes of text, without control characters and without blanks at its ends", n)
+	}
+	if cfg.StateDir != "" && !filepath.IsAbs(cfg.StateDir) {
+		return fmt.Errorf("--state-dir (RMQ_STATE_DIR) %q: give the whole path, from / on: commands run elsewhere", cfg.StateDir)
 	}
 	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
 		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)

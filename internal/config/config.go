@@ -112,6 +112,9 @@ func Logger(cfg Config) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, opts)).With("program", "rmq-entrypoint")
 }
 
+// Place is where the state directory is, unless settings say otherwise.
+func (c Config) Place() string { return c.Data + "-entrypoint" }
+
 // StatusSocket is where the companion answers this program's own commands. Its path is as long as
 // that of [Config.Socket], which is judged at the start.
 func (c Config) StatusSocket() string { return filepath.Join(c.StateDir, "status.sock") }

@@ -17,11 +17,11 @@ func (c Config) Of(server Config) (merged Config, differs []string) {
 				continue
 			}
 		}
-		was := s.text()
+		was := s.Value.String()
 		if err := s.Value.Set(text); err != nil { // it was taken before
 			continue
 		}
-		if is := s.text(); is != was {
+		if is := s.Value.String(); is != was {
 			differs = append(differs, fmt.Sprintf("--%s is %s here, and %s for the server", s.Flag, is, was))
 		}
 	}

@@ -42,9 +42,8 @@ func Settings(cfg *Config) []Setting {
 		return value(func(n string) { fs.DurationVar(p, n, def, "") })
 	}
 	boolean := func(p *bool) pflag.Value { *p = false; return &yesNo{p: p} }
-	pairs := value(func(n string) { fs.StringToStringVar(&cfg.Meta, n, nil, "") })
-	tags := value(func(n string) { fs.StringSliceVar(&cfg.Tags, n, nil, "") })
-	addrs := value(func(n string) { fs.StringSliceVar(&cfg.Consul, n, []string{"127.0.0.1:8500"}, "") })
+	cfg.Meta, cfg.Tags, cfg.Consul = nil, nil, []string{"127.0.0.1:8500"}
+	meta, tags, addrs := &pairs{p: &cfg.Meta}, &list{p: &cfg.Tags}, &list{p: &cfg.Consul}
 	level := value(func(n string) { fs.TextVar(&cfg.LogLevel, n, slog.LevelInfo, "") })
 	cfg.LongNames = false
 	return []Setting{
@@ -57,7 +56,7 @@ func Settings(cfg *Config) []Setting {
 		{"advertise", []string{"RMQ_ADVERTISE"}, str(&cfg.Advertise, ""), "IP address or host name to register, or the interface or subnet (10.0.0.0/24) to take it from, with :PORT where others reach AMQP at another one; with an agent on this host, by default the agent's own", "source of the route to Consul"},
 		{"hosts", []string{"RMQ_HOSTS"}, str(&cfg.Hosts, "off"), "consul: nodes learn each other's addresses from Consul, so that their host names need not resolve; off: as the system resolves them", ""},
 		{"tags", []string{"RMQ_TAGS"}, tags, "tags of the node's services in Consul, comma-separated; SERVICE=TAG is one service's, as rabbitmq-management=urlprefix-/", "none"},
-		{"meta", []string{"RMQ_META"}, pairs, "meta of the node's services in Consul, key=value, comma-separated", "none"},
+		{"meta", []string{"RMQ_META"}, meta, "meta of the node's services in Consul, key=value, comma-separated", "none"},
 		{"ttl", []string{"RMQ_TTL"}, dur(&cfg.TTL, 15*time.Second), "TTL of the health check and of the lock's session, 10s to 24h", ""},
 		{"interval", []string{"RMQ_INTERVAL"}, dur(&cfg.Interval, 0), "how often the companion looks at the node and tells Consul: 1s to a third of the TTL, at most 1m", "ttl / 3, at most 10s"},
 		{"key-prefix", []string{"RMQ_KEY_PREFIX"}, str(&cfg.KeyPrefix, "rmq-entrypoint"), "prefix of the lock's and the cluster record's keys", ""},
@@ -129,7 +128,7 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 			if s.Flag == "amqp-url" && HasPassword(cfg.AMQPURL) {
 				return errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
 			}
-			cfg.Flags[s.Flag] = s.text()
+			cfg.Flags[s.Flag] = s.Value.String()
 		}
 		name, text, err := s.fromEnvironment(getenv)
 		if err != nil {
@@ -169,15 +168,6 @@ func (s Setting) fromEnvironment(getenv func(string) string) (name, text string,
 		}
 	}
 	return "", "", nil
-}
-
-// text is the value as Set takes it.
-func (s Setting) text() string {
-	text := s.Value.String()
-	if _, ok := s.Value.(pflag.SliceValue); ok || s.Value.Type() == "stringToString" {
-		text = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
-	}
-	return text
 }
 
 // RabbitMQs returns a variable of RabbitMQ's, which it also takes without RABBITMQ_ before

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Plugins are those of RabbitMQ's plugins whose ports are services of their own in Consul, each
@@ -39,7 +40,10 @@ func (c Config) TagsOf(service string) (tags []string) {
 func (cfg *Config) judgeTags() error {
 	for i, tag := range cfg.Tags {
 		if cfg.Tags[i] = strings.TrimSpace(tag); cfg.Tags[i] == "" {
-			return errors.New("--tags (RMQ_TAGS): an empty tag; give them as production,ssd")
+			return errors.New(`--tags (RMQ_TAGS): an empty tag; give them as production,ssd, and one with a comma in it in quotes, as "a,b",ssd`)
+		}
+		if strings.ContainsFunc(cfg.Tags[i], unicode.IsControl) {
+			return fmt.Errorf("--tags (RMQ_TAGS) %q: a line break, or another control character, in a tag; commas go between them", cfg.Tags[i])
 		}
 		name, own, ok := strings.Cut(cfg.Tags[i], "=")
 		name, own = strings.TrimSpace(name), strings.TrimSpace(own)

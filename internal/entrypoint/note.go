@@ -1,7 +1,6 @@
 package entrypoint
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -29,12 +28,12 @@ func noteRefusal(ctx context.Context, rt statedir.Runtime, err error) {
 		return
 	}
 	note := consul.NoteOf(rt, peers.NoteRefused)
-	note.Why, note.Kind = config.OneLine(err), cmp.Or(r.kind, peers.RefusedVersion)
+	note.Why, note.Kind = config.OneLine(err), r.kind
 	dir := statedir.Of(rt.Config)
 	if found, err := dir.Inspect(); err == nil {
 		note.Volume = found.Volume
 	}
-	if last, err := dir.Refused(); err == nil && last != nil && last.Why == r.kind {
+	if last, err := dir.Refused(); err == nil && last.Is(r.kind, statedir.VersionsOfImage(os.Getenv)) {
 		note.Again = last.Again + 1
 	}
 	leave(ctx, rt.Config, note, refusedLife)

@@ -98,6 +98,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := portIsFree(ctx, cfg.HTTP); err != nil {
 		return h, err
 	}
+	if err := statedir.LeaveWord(cfg); err != nil && cfg.Flags["state-dir"] != "" { // a variable may be given to others, too
+		return h, fmt.Errorf("leave word of --state-dir %s for health checks and commands, which do not see this command line: %w: give RMQ_STATE_DIR, the variable, to the container instead", cfg.StateDir, err)
+	}
 	started, err := statedir.StartTime(os.Getpid())
 	if err != nil {
 		return h, fmt.Errorf("read when this process started, by which the companion knows it: is /proc mounted? %w", err)

@@ -241,3 +241,48 @@ func TestRootTouchesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A cookie that is mounted read-only and not rabbitmq's cannot be given to it: the start says whose
+// it must be, and what else there is. One that is rabbitmq's is left alone. On real mounts, which
+// need root.
+func TestGiveReadOnly(t *testing.T) {
+	const child = "RMQ_TEST_READ_ONLY"
+	if root := os.Getenv(child); root != "" {
+		cookie, home := filepath.Join(root, "secret"), filepath.Join(root, "home")
+		file := filepath.Join(home, ".erlang.cookie")
+		if err := syscall.Mount(cookie, file, "", syscall.MS_BIND, ""); errors.Is(err, syscall.EPERM) {
+			t.Skip("nothing can be mounted here")
+		} else {
+			expect.Must(t, err)
+		}
+		expect.Must(t, syscall.Mount("", file, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
+		cfg := config.Config{Home: home, Data: filepath.Join(home, "mnesia/rabbit@a"), StateDir: filepath.Join(home, "mnesia/rabbit@a-entrypoint")}
+		err := becomeUser(cfg, giver{nobody, nobody})
+		if err == nil || !errors.Is(err, syscall.EROFS) {
+			t.Fatalf("a cookie of root's: %v", err)
+		}
+		expect.Says(t, err.Error(), ".erlang.cookie", "read-only file system", fmt.Sprintf("must belong to uid %d", nobody), "RABBITMQ_ERLANG_COOKIE_FILE")
+		if strings.Contains(err.Error(), "CAP_CHOWN") {
+			t.Errorf("it asks for a right that does not help: %v", err)
+		}
+		expect.Must(t, os.Chown(cookie, nobody, nobody))
+		if err := (giver{nobody, nobody}).tree(home); err != nil {
+			t.Errorf("a cookie of rabbitmq's: %v", err)
+		}
+		return
+	}
+	in := users(t)
+	expect.Must(t, os.MkdirAll(in("home"), 0o755))
+	for _, file := range []string{"secret", "home/.erlang.cookie"} {
+		expect.Must(t, os.WriteFile(in(file), []byte("crumbs-of-a-cookie-for-all"), 0o400))
+	}
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", os.Args[0], "-test.run=^TestGiveReadOnly$", "-test.v")
+	cmd.Env = append(os.Environ(), child+"="+in(""))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	} else if strings.Contains(string(out), "SKIP") {
+		t.Skip(string(out))
+	}
+	// Where it is a right that is missing, that is said.
+	expect.Says(t, notGiven(&fs.PathError{Op: "chown", Path: "x", Err: syscall.EPERM}, 999).Error(), "CAP_CHOWN", "uid 999")
+}

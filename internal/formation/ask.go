@@ -120,7 +120,7 @@ func (f *formation) askAll(ctx context.Context, r peers.Record, ps []peers.Peer,
 			}
 		case <-next.C:
 			if time.Since(began) >= tellAfter {
-				f.tell(fmt.Sprintf("an answer of members of cluster %s: asking %s", r.ClusterID, peers.Some(slices.Sorted(maps.Values(asked)))))
+				f.tell(fmt.Sprintf("an answer of members of cluster %s: asking %s", r.ClusterID, peers.Some(slices.Sorted(maps.Values(asked)))), "")
 			}
 		}
 	}

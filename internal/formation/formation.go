@@ -23,6 +23,10 @@ import (
 // repeatEvery is how often a waiting node repeats what it waits for.
 const repeatEvery = 10 * time.Second
 
+// helpAfter is how long members that hold the data are waited for before the node says what to do
+// if they are gone for good: those that start at the same time come within seconds.
+const helpAfter = 20 * time.Second
+
 // Options is what a formation is handed. Nothing in it changes meanwhile.
 type Options struct {
 	Log        *slog.Logger
@@ -59,6 +63,7 @@ type formation struct {
 type waits struct {
 	lost   lostSession
 	dns    time.Time      // since when DNS gives what nobody else knows; zero: it does not
+	away   time.Time      // since when members that hold the data are not there; zero: it waits for something else
 	silent map[string]int // of the members that were asked: how often in a row they did not answer
 
 	record, catalog uint64        // indexes at the last look
@@ -77,31 +82,39 @@ func (w *waits) heard(node string, answered bool) {
 
 // strangers takes one look, at which DNS gave what nobody else knows or not, and returns for
 // how long it has.
-func (w *waits) strangers(some bool, now time.Time) time.Duration {
+func (w *waits) strangers(some bool, now time.Time) time.Duration { return since(&w.dns, some, now) }
+
+// members takes one look, at which members that hold the data were all that was waited for, or
+// not, and returns for how long they have been.
+func (w *waits) members(away bool, now time.Time) time.Duration { return since(&w.away, away, now) }
+
+// since keeps in from since when something holds, and returns for how long it has.
+func since(from *time.Time, holds bool, now time.Time) time.Duration {
 	switch {
-	case !some:
-		w.dns = time.Time{}
+	case !holds:
+		*from = time.Time{}
 		return 0
-	case w.dns.IsZero():
-		w.dns = now
+	case from.IsZero():
+		*from = now
 	}
-	return now.Sub(w.dns)
+	return now.Sub(*from)
 }
 
 // said is what the node last said that it waits for, when, and until when it waits. It says
 // so at each change and every repeatEvery.
 type said struct {
 	why   string
+	told  string // the same, with the way out where that was told
 	at    time.Time
 	until time.Time
 }
 
-// due reports whether why is to be said now, and takes it as said.
-func (s *said) due(why string, now time.Time) bool {
-	if why == s.why && now.Sub(s.at) < repeatEvery {
+// due reports whether why, with its way out, is to be said now, and takes it as said.
+func (s *said) due(why, wayOut string, now time.Time) bool {
+	if why+wayOut == s.told && now.Sub(s.at) < repeatEvery {
 		return false
 	}
-	s.why, s.at = why, now
+	s.why, s.told, s.at = why, why+wayOut, now
 	return true
 }
 
@@ -141,10 +154,10 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 	cfg := options.Runtime.Config
 	f := formation{Options: options, cfg: cfg, volume: options.Found, dir: statedir.Of(cfg)}
 	f.said.why = "an answer of Consul" // until the first look has come to something
-	wayOut, deadline := "", time.Now().Add(cfg.WaitTimeout)
+	out, deadline := "", time.Now().Add(cfg.WaitTimeout)
 	f.said.until = deadline
 	waited := func(err error) error {
-		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", cfg.WaitTimeout, err, wayOut)
+		return fmt.Errorf("waited %s (--wait-timeout, RMQ_WAIT_TIMEOUT) for %w%s", cfg.WaitTimeout, err, out)
 	}
 	outer := ctx
 	defer func() {
@@ -175,9 +188,10 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			return p, err
 		}
 		d := f.choose(o.Observation)
-		wayOut = ""
-		if r := o.Record.Value; d.Members {
-			wayOut = fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint forget-cluster --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
+		out = wayOut(d, o.Record.Value)
+		help := "" // in the first seconds
+		if f.waits.members(d.Members, time.Now()) >= helpAfter {
+			help = out
 		}
 		act := d.Action != peers.Wait
 		if act {
@@ -206,16 +220,25 @@ func Run(ctx context.Context, options Options) (p Plan, err error) {
 			}
 			d.Why = inTheWay("boot", err)
 		}
-		f.tell(d.Why)
+		f.tell(d.Why, help)
 		f.wait(ctx, o, act)
 	}
 }
 
-// tell says what the node waits for, if that is due.
-func (f *formation) tell(why string) {
-	if f.said.due(why, time.Now()) {
-		f.SetWaiting(why) // first: who reads the log may ask the health check next
-		f.Log.Info("waiting", "for", why, "exits_after", time.Until(f.said.until).Round(time.Second))
+// wayOut says how to go on where members may never come that hold the data; "": what a node waits
+// for may come by itself, or says it.
+func wayOut(d peers.Decision, r peers.Record) string {
+	if !d.Members {
+		return ""
+	}
+	return fmt.Sprintf(": start them; if all of them are gone for good, rmq-entrypoint forget-cluster --cluster-id %s gives that cluster up, so that blank nodes found a new one", r.ClusterID)
+}
+
+// tell says what the node waits for, and the way out of that, if that is due.
+func (f *formation) tell(why, wayOut string) {
+	if f.said.due(why, wayOut, time.Now()) {
+		f.SetWaiting(f.said.told) // first: who reads the log may ask the health check next
+		f.Log.Info("waiting", "for", f.said.told, "exits_after", time.Until(f.said.until).Round(time.Second))
 	}
 }
 

@@ -67,11 +67,13 @@ func TestSaid(t *testing.T) {
 		after time.Duration
 		why   string
 		want  bool
+		out   string
 	}{
-		{0, "a", true}, {time.Second, "a", false}, {time.Second, "b", true}, {repeatEvery - 1, "b", false}, {1, "b", true}, {repeatEvery - 1, "b", false},
+		{0, "a", true, ""}, {time.Second, "a", false, ""}, {time.Second, "b", true, ""}, {repeatEvery - 1, "b", false, ""}, {1, "b", true, ""}, {repeatEvery - 1, "b", false, ""},
+		{0, "b", true, ": do"}, {time.Second, "b", false, ": do"}, {time.Second, "b", true, ""},
 	} {
 		now = now.Add(look.after)
-		if got := s.due(look.why, now); got != look.want {
+		if got := s.due(look.why, look.out, now); got != look.want {
 			t.Errorf("look %d: %t", i+1, got)
 		}
 	}

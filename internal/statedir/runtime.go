@@ -84,33 +84,6 @@ func ReadRuntime(dir string) (*Runtime, error) {
 
 const runtimeFile = "runtime.json"
 
-// OfServer returns the runtime file of the server that settings are about; nil: none was ever
-// started there. Where they do not say which node is meant, the one that runs beside counts:
-// its name may have been a flag of its command line.
-func OfServer(cfg config.Config) (*Runtime, error) {
-	rt, err := ReadRuntime(cfg.StateDir)
-	_, node := cfg.Flags["node"]
-	if rt != nil || err != nil || node || cfg.Flags["state-dir"]+cfg.Variables["state-dir"] != "" {
-		return rt, err
-	}
-	beside, err := filepath.Glob(filepath.Join(filepath.Dir(cfg.StateDir), "*-entrypoint"))
-	if err != nil {
-		return nil, nil // no pattern: the directory's name has its signs
-	}
-	var found *Runtime
-	for _, dir := range beside {
-		other, err := ReadRuntime(dir)
-		if err != nil || other == nil || !other.Alive() {
-			continue
-		}
-		if found != nil {
-			return nil, nil // which one is meant?
-		}
-		found = other
-	}
-	return found, nil
-}
-
 // Alive reports whether the server is still the process it was, as far as is known: what
 // cannot be looked at has not ended.
 func (rt Runtime) Alive() bool {
