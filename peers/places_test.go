@@ -139,7 +139,7 @@ func TestPlaceThatIsSpoilt(t *testing.T) {
 	}
 	for _, value := range []string{
 		"", "null", "{", `{"address":""}`, `{"address":"broker"}`, `{"address":"10.0.0.1 x"}`, `{"address":"fe80::1%eth0"}`,
-		`{"address":"10.0.0.1","volume":"v\u001b[2J"}`, `{"address":"10.0.0.1","volume":"` + strings.Repeat("v", 1024) + `"}`,
+		`{"address":"10.0.0.1","volume":"v\u001b[2J"}`, `{"address":"10.0.0.1","volume":"v"` + strings.Repeat(" ", 1024) + `}`, `{"address":"10.0.0.1","volume":"` + strings.Repeat("v", 990) + `12345678901"}`,
 	} {
 		_, err := client.KV().Put(&api.KVPair{Key: places.Prefix + r.Node, Value: []byte(value)}, nil)
 		expect.Must(t, err)
