@@ -58,6 +58,7 @@ type Labels struct {
 	Tags   []string
 	Meta   map[string]string
 	Beside string // id of a service with the same agent, which this one is no fitter than; "": it is one by itself
+	Places Places // where the node writes its address besides
 }
 
 // Start is one start of a node on its volume. A name is no identity: two containers may
@@ -142,7 +143,7 @@ func Announce(ctx context.Context, client *api.Client, r Registration, standing 
 	if err := NameFree(ctx, client, r, standing); err != nil {
 		return err
 	}
-	return Replace(ctx, client, r, note)
+	return r.placed(ctx, client, func() error { return Replace(ctx, client, r, note) })
 }
 
 // Replace does so whosever the name is: a service beside the node's own is the node's who has that.
@@ -163,6 +164,9 @@ func Enter(ctx context.Context, client *api.Client, r Registration, note string)
 	err := Update(ctx, client, r, note)
 	if errors.Is(err, ErrUnregistered) {
 		return Announce(ctx, client, r, Serving, note)
+	}
+	if err == nil { // what Consul lost with the rest is written again
+		err = r.tellPlace(ctx, client)
 	}
 	return err
 }

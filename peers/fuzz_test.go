@@ -252,6 +252,29 @@ func FuzzDNS(f *testing.F) {
 	})
 }
 
+// Where a node says that it is is an IP address and a volume, or unknown; what is said of it is printable.
+func FuzzPlace(f *testing.F) {
+	for _, text := range []string{
+		``, `null`, `{}`, `[]`, `{"address":"10.0.0.1","volume":"v"}`, `{"address":"::1","volume":""}`, `{"address":"10.0.0.1 x"}`, `{"address":"fe80::1%a\n"}`, `{"address":"10.0.0.1","volume":"\u001b"}`,
+		`{"Address":"10.0.0.1","address":"\u202e"}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		p, err := Places{}.Reader(t.Context(), keeping(value).client(t))("k")
+		switch {
+		case (p == nil) != (err != nil):
+			t.Fatalf("%+v, %v", p, err)
+		case err != nil:
+			if len(err.Error()) > 2000 || expect.Unprintable(err.Error()) {
+				t.Fatalf("%q", err)
+			}
+		case net.ParseIP(p.Address) == nil, strings.ContainsAny(p.Address, " \t\n"), expect.Unprintable(p.Address + p.Volume), len(value) > 1024:
+			t.Fatalf("%+v", p)
+		}
+	})
+}
+
 // speak answers one query over TCP with what is given, under the query's id.
 func speak(conn net.Conn, answer []byte) {
 	defer conn.Close()

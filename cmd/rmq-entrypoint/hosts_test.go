@@ -14,6 +14,7 @@ import (
 
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -98,6 +99,74 @@ func testHostsOfStrangers(t *testing.T, w *world) {
 		if !strings.HasPrefix(line, there+" ") {
 			t.Errorf("a stranger was asked: %s", line)
 		}
+	}
+}
+
+// places are the keys by which this world's nodes say where they are.
+func (w *world) places() peers.Places {
+	return peers.Places{Prefix: "rmq-entrypoint/" + w.service + "/addresses/", Record: w.recordKey()}
+}
+
+// A member's address is what its key says: whoever has a copy of its entry, which passes, is not taken
+// for it, neither at this node's start, while the member is away, nor later.
+func testHostsOfACopy(t *testing.T, w *world) {
+	const there, here = "rabbit@there", "rabbit@here"
+	w.putRecord(formed("id-1", map[string]string{there: "v1", here: "v0"}))
+	member := peers.Registration{
+		Service: w.service, Node: there, Address: "10.9.8.7", Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id-1",
+		Labels: peers.Labels{Places: w.places()}, Start: peers.Start{Volume: "v1", Boot: "b1"},
+	}
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, member, peers.Starting, ""))
+	expect.Must(t, w.consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{
+		ID: "copy-of-" + w.service, Name: w.service, Address: "10.6.6.6", Port: 5672, Meta: map[string]string{"node": there, "cluster_id": "id-1", "volume": "v1", "boot": "b1"},
+		Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing},
+	}))
+	expect.Must(t, peers.Withdraw(t.Context(), w.consul.Client, member))
+	n := w.node(here, "RMQ_HOSTS=consul")
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v0", Members: []string{here, there}})
+	n.start()
+	n.server(soon)
+	n.hosts(0, n.ip+" here\n10.9.8.7 there\n")
+	expect.Says(t, n.log(), "rabbit@there passes in Consul at 10.6.6.6", "copy-of-"+w.service)
+	own, err := w.places().Reader(t.Context(), w.consul.Client)(here)
+	if err != nil || own == nil || *own != (peers.Place{Address: n.ip, Volume: "v0"}) {
+		t.Errorf("its own key says %+v, %v", own, err)
+	}
+	member.Address, member.Boot = "10.9.8.6", "b2"
+	expect.Must(t, peers.Announce(t.Context(), w.consul.Client, member, peers.Starting, ""))
+	n.hosts(testBeat+late, n.ip+" here\n10.9.8.6 there\n")
+}
+
+// A blank node writes where it is before others can hear of it. Without RMQ_HOSTS nobody writes that.
+func testOwnAddress(t *testing.T, w *world) {
+	const there, here = "rabbit@there", "rabbit@here"
+	w.putRecord(formed("id-1", map[string]string{there: "v1"}))
+	w.neighbour(there, "id-1", there)
+	n := w.node(here, "RMQ_HOSTS=consul")
+	n.start()
+	n.server(soon)
+	own, err := w.places().Reader(t.Context(), w.consul.Client)(here)
+	if volume := w.record().Members[here]; err != nil || own == nil || *own != (peers.Place{Address: n.ip, Volume: volume}) {
+		t.Errorf("it says %+v, %v; it is at %s, on %s", own, err, n.ip, volume)
+	}
+	without := newWorld(t, w.consul)
+	without.node("rabbit@localhost").serves()
+	if keys, _, err := w.consul.Client.KV().Keys(without.places().Prefix, "", nil); err != nil || len(keys) > 0 {
+		t.Errorf("these are written: %v, %v", keys, err)
+	}
+}
+
+// A token that may not write where the node is is named with its key, and the node serves.
+func TestAddressDenied(t *testing.T) {
+	t.Parallel()
+	c := consultest.Start(t, consultest.ACL())
+	w := newWorld(t, c)
+	n := w.node("rabbit@here", "RMQ_HOSTS=consul", "CONSUL_HTTP_TOKEN="+token(t, c, fmt.Sprintf(`key_prefix "rmq-entrypoint/" { policy = "write" } key_prefix %q { policy = "deny" }
+session_prefix "" { policy = "write" } service_prefix "" { policy = "write" } node_prefix "" { policy = "read" }`, w.places().Prefix)))
+	n.serves()
+	expect.Says(t, n.log(), "or do not learn another one (--hosts consul, RMQ_HOSTS)", w.places().Prefix+n.name, "key:write")
+	if said := strings.Count(n.log(), "or do not learn another one"); said != 2 { // at the start, and the companion
+		t.Errorf("it says so %d times:\n%s", said, n.log())
 	}
 }
 

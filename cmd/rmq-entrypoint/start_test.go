@@ -33,6 +33,8 @@ func TestEntrypoint(t *testing.T) {
 		"hosts":                             testHosts,
 		"hosts of a member":                 testHostsOfMember,
 		"hosts of strangers":                testHostsOfStrangers,
+		"hosts of a copy":                   testHostsOfACopy,
+		"own address":                       testOwnAddress,
 		"hosts of a member without Consul":  testHostsWithoutConsul,
 		"hosts by a user's inetrc":          testUsersInetrc,
 		"tags and meta":                     testTagsAndMeta,

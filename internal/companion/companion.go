@@ -188,6 +188,7 @@ func newCompanion(s Surroundings) *companion {
 func (c *companion) begin() {
 	rt, cfg := c.Runtime, c.Runtime.Config
 	reg := consul.Registration(rt)
+	reg.Places.Denied = consul.Unplaced(c.Log)
 	c.settings = policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
 		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, StopTimeout: cfg.StopTimeout, RecordKey: cfg.RecordKey(),

@@ -51,7 +51,7 @@ func keepHosts(ctx context.Context, log *slog.Logger, rt statedir.Runtime, h *ho
 		if members != nil { // or the names of members that nothing else tells would go
 			known.Members = *members
 			var lerr error
-			changed, lerr = h.Learn(catalog, known)
+			changed, lerr = h.Learn(catalog, known, rt.Config.Places().Reader(ctx, client))
 			err = errors.Join(err, lerr)
 		}
 		switch text := fmt.Sprint(err); {

@@ -76,6 +76,11 @@ func (cfg Config) RecordKey() string { return cfg.KeyPrefix + "/" + cfg.Service 
 // catalog. They decide nothing.
 func (cfg Config) NotesPrefix() string { return cfg.KeyPrefix + "/" + cfg.Service + "/notes/" }
 
+// Places are the keys in Consul by which nodes with --hosts consul say where they are.
+func (cfg Config) Places() peers.Places {
+	return peers.Places{Prefix: cfg.KeyPrefix + "/" + cfg.Service + "/addresses/", Record: cfg.RecordKey()}
+}
+
 // SurvivingQueues reports whether we see to it that queues survive the loss of a
 // node, where the user has not decided it.
 func (cfg Config) SurvivingQueues() bool { return cfg.Queues == "auto" }

@@ -148,6 +148,10 @@ func (a asker) rights(cfg config.Config, agent string) (acl bool, lacks []string
 		{Resource: "service", Access: "read", Segment: cfg.Service}, {Resource: "service", Access: "write", Segment: cfg.Service},
 		{Resource: "service", Access: "write", Segment: cfg.Service + "-management"}, {Resource: "service", Access: "write", Segment: cfg.Service + "-prometheus"},
 	}
+	if cfg.Hosts == "consul" {
+		key := cfg.Places().Prefix + cfg.Node
+		need = append(need, right{Resource: "key", Access: "read", Segment: key}, right{Resource: "key", Access: "write", Segment: key})
+	}
 	if agent != "" {
 		need = append(need, right{Resource: "node", Access: "read", Segment: agent}, right{Resource: "session", Access: "write", Segment: agent})
 	}

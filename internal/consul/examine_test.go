@@ -76,6 +76,19 @@ func TestExamineRights(t *testing.T) {
 			t.Errorf("without %s: %+v, want %q", left, e, want)
 		}
 	}
+	// With --hosts consul a node writes its own address, too.
+	policy, _, err := c.Client.ACL().PolicyCreate(&api.ACLPolicy{Name: "addresses", Rules: without("") + "\n" + `key_prefix "rmq-entrypoint/rabbitmq/addresses/" { policy = "read" }`}, nil)
+	expect.Must(t, err)
+	token, _, err := c.Client.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
+	expect.Must(t, err)
+	t.Setenv("CONSUL_HTTP_TOKEN", token.SecretID)
+	for hosts, want := range map[string][]string{"off": nil, "consul": {`key:write on "rmq-entrypoint/rabbitmq/"`}} {
+		cfg := asked(c.Addr)
+		cfg.Hosts = hosts
+		if e := Examine(t.Context(), cfg)[0]; e.Err != nil || !slices.Equal(e.Lacks, want) {
+			t.Errorf("--hosts %s: %+v, want %q", hosts, e, want)
+		}
+	}
 	t.Setenv("CONSUL_HTTP_TOKEN", "11111111-2222-3333-4444-555555555555")
 	if e := Examine(t.Context(), asked(c.Addr))[0]; e.Err != nil || len(e.Lacks) != 1 || !strings.Contains(e.Lacks[0], "does not know it") {
 		t.Errorf("a token that is none: %+v", e)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"sync"
@@ -91,10 +92,24 @@ func BuryPluginServices(ctx context.Context, client *api.Client, rt statedir.Run
 // Registration is this node's entry in the catalog.
 func Registration(rt statedir.Runtime) peers.Registration {
 	c := rt.Config
+	var places peers.Places
+	if c.Hosts == "consul" {
+		places = c.Places()
+	}
 	return peers.Registration{
 		Service: c.Service, Node: c.Node, Address: rt.Address, Port: c.RegisteredPort(),
 		TTL: c.TTL, DeregisterAfter: max(5*time.Minute, 4*c.TTL), Version: rt.Version, ClusterID: rt.Cluster, Queues: rt.Queues,
-		Labels: peers.Labels{Tags: c.TagsOf(c.Service), Meta: c.Meta},
+		Labels: peers.Labels{Tags: c.TagsOf(c.Service), Meta: c.Meta, Places: places},
 		Start:  peers.Start{Volume: rt.Volume, Boot: rt.Boot, Since: rt.Since, Blank: rt.Role != statedir.Member},
+	}
+}
+
+// Unplaced returns what has the log hear, once, that the token may not write where the node is.
+func Unplaced(log *slog.Logger) func(error) {
+	var once sync.Once
+	return func(err error) {
+		once.Do(func() {
+			log.Warn("other nodes take this one's address from Consul's catalog, which whoever may register a service writes, or do not learn another one (--hosts consul, RMQ_HOSTS)", "err", err)
+		})
 	}
 }

@@ -72,7 +72,7 @@ func (h host) learnHosts(ctx context.Context, log *slog.Logger, client *api.Clie
 		catalog, _, err = peers.Catalog(ctx, client, h.rt.Config.Service, h.rt.Config.Node)
 	}
 	if err == nil {
-		_, err = h.hosts.Learn(catalog, hosts.Known{Record: record, Members: h.state.Members})
+		_, err = h.hosts.Learn(catalog, hosts.Known{Record: record, Members: h.state.Members}, h.rt.Config.Places().Reader(ctx, client))
 	}
 	if err != nil {
 		log.Warn("starting with the addresses of other nodes that are known, if any", "err", err)
@@ -87,7 +87,9 @@ func Announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 		standing = peers.Blank
 	}
 	consul.BuryPluginServices(ctx, client, rt, standing) // what an earlier start left
-	err := peers.Announce(ctx, client, consul.Registration(rt), standing, "starting as "+string(rt.Role))
+	reg := consul.Registration(rt)
+	reg.Places.Denied = consul.Unplaced(log)
+	err := peers.Announce(ctx, client, reg, standing, "starting as "+string(rt.Role))
 	if consul.Denied(err) && rt.Role != statedir.Member {
 		return err // nobody would ever find it
 	}

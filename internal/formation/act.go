@@ -158,6 +158,7 @@ func (f *formation) announce(ctx context.Context, client *api.Client) error {
 		return err
 	}
 	f.announced = true
+	reg.Places.Denied = consul.Unplaced(f.Log)
 	return peers.Announce(ctx, client, reg, peers.Blank, "about to join")
 }
 

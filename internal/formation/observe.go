@@ -75,8 +75,8 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	// The vote that a cluster waits for is that of a join under way on the volume on record.
 	on, listed := o.Record.Value.Members[f.cfg.Node]
 	o.Joining = f.volume.Joining && listed && (on == "" || on == f.volume.Volume)
-	if _, err := f.Hosts.Learn(o.Peers.Value, hosts.Known{Record: o.Record.Value}); f.failing.news("hosts", err) { // before they are asked
-		f.Log.Warn("cannot write the hosts file", "err", err)
+	if _, err := f.Hosts.Learn(o.Peers.Value, hosts.Known{Record: o.Record.Value}, f.cfg.Places().Reader(ctx, client)); f.failing.news("hosts", err) { // before they are asked
+		f.Log.Warn("cannot keep the hosts file current", "err", err)
 	}
 	f.nameForeign(ctx, all)
 	switch r := o.Record.Value; r.State {

@@ -31,7 +31,7 @@ func FuzzHosts(f *testing.F) {
 		expect.Must(t, os.WriteFile(h.path, []byte(was), 0o640))
 		catalog := []peers.Peer{{Node: node, Address: address}, {Node: "rabbit@z", Address: "10.0.0.26:5672", Passing: true}}
 		known := Known{Members: []string{node, "rabbit@z"}}
-		_, err := h.Learn(catalog, known)
+		_, err := h.Learn(catalog, known, nowhere)
 		expect.Must(t, err)
 		b, err := os.ReadFile(h.path)
 		expect.Must(t, err)
@@ -49,7 +49,7 @@ func FuzzHosts(f *testing.F) {
 		if string(b) != was && own && is["me"] != "10.0.0.1" || !own && is["me"] != "" {
 			t.Fatalf("this node is at %q:\n%s", is["me"], b)
 		}
-		if changed, err := h.Learn(catalog, known); err != nil || changed != nil {
+		if changed, err := h.Learn(catalog, known, nowhere); err != nil || changed != nil {
 			t.Fatalf("nothing new: %q, %v", changed, err)
 		}
 	})

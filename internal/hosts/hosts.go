@@ -5,6 +5,7 @@ package hosts
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"net"
@@ -67,31 +68,72 @@ func isLocal(ip string) bool {
 	return err == nil && l.Close() == nil
 }
 
-// Learn brings the file up to what the catalog says of the known nodes, and returns the names
-// whose address is new. A name of theirs stays until another address is known for it: a node
-// that paused is not registered, and has to be found all the same. Other names go.
-func (h *File) Learn(catalog []peers.Peer, known Known) (changed []string, err error) {
+// Where returns where a node says that it is by a key of its own, see [peers.Places]: nil where it
+// never did. An error means unknown.
+type Where func(node string) (*peers.Place, error)
+
+// Learn brings the file up to what is said of the known nodes, and returns the names whose address
+// is new. A name of theirs stays until another address is known for it: a node that paused is not
+// registered, and has to be found all the same. Other names go. The error is that of the file, and
+// of what was not learned.
+//
+// The catalog tells that a node may be elsewhere. Where it is then, its key says: whoever may
+// register a service has entries that are like a member's, down to its check. The catalog's word is
+// taken for nodes without a key alone, as an earlier version of this program is one.
+func (h *File) Learn(catalog []peers.Peer, known Known, where Where) (changed []string, err error) {
 	if h == nil {
 		return nil, nil
 	}
-	return h.update(func(was, is map[string]string) {
+	var unlearned error
+	changed, err = h.update(func(_, is map[string]string) {
 		theirs := map[string]bool{}
 		for _, n := range append(known.Record.Names(), known.Members...) {
 			_, host, _ := strings.Cut(n, "@")
 			theirs[host] = true
 		}
 		maps.DeleteFunc(is, func(host, _ string) bool { return !theirs[host] })
-		best := map[string]peers.Peer{}
+		entries := map[string][]peers.Peer{}
 		for _, p := range catalog {
 			host, err := h.names.host(p.Node)
-			if err != nil || !known.has(p.Node) || addressOf(p) == "" {
-				continue
+			if err == nil && host != h.self && known.has(p.Node) && addressOf(p) != "" {
+				entries[host] = append(entries[host], p)
 			}
-			if other, twice := best[host]; !twice || better(p, other, known.Record, was[host]) {
-				best[host], is[host] = p, addressOf(p)
+		}
+		for _, host := range slices.Sorted(maps.Keys(entries)) {
+			at, err := learn(is[host], entries[host], known.Record, where)
+			if unlearned = errors.Join(unlearned, err); at != "" {
+				is[host] = at
 			}
 		}
 	})
+	return changed, errors.Join(err, unlearned)
+}
+
+// learn returns where a node is that was at an address, as far as that was known, and has those
+// entries. While they have it there, nobody is asked.
+func learn(was string, entries []peers.Peer, r peers.Record, where Where) (at string, err error) {
+	is := func(at string) func(peers.Peer) bool { return func(p peers.Peer) bool { return addressOf(p) == at } }
+	best := entries[0]
+	for _, p := range entries[1:] {
+		if better(p, best, r, was) {
+			best = p
+		}
+	}
+	if len(slices.DeleteFunc(slices.Clone(entries), is(was))) == 0 {
+		return was, nil
+	}
+	said, err := where(best.Node)
+	switch volume := r.Members[best.Node]; {
+	case err != nil:
+		return was, err
+	case said == nil:
+		return addressOf(best), nil
+	case volume != "" && said.Volume != volume: // another container's of its name, or it is to be on record next
+		return was, nil
+	case best.Passing && !slices.ContainsFunc(entries, is(said.Address)):
+		err = fmt.Errorf("%s passes in Consul at %s (%s, with agent %s) and said itself that it is at %s: that counts. Remove the entry if it is not the node's", best.Node, addressOf(best), best.ID, best.Agent, said.Address)
+	}
+	return said.Address, err
 }
 
 // Tidy writes this node's own address, and drops the names that no node may have.

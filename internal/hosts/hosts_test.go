@@ -20,7 +20,7 @@ func TestHostsOff(t *testing.T) {
 	if h := Of(t.Context(), cfg, ""); h != nil || len(Environment(cfg)) > 0 {
 		t.Errorf("%+v, %q", h, Environment(cfg))
 	}
-	if changed, err := (*File)(nil).Learn([]peers.Peer{{Node: "rabbit@a", Address: "10.0.0.1:5672"}}, on("rabbit@a")); err != nil || changed != nil {
+	if changed, err := (*File)(nil).Learn([]peers.Peer{{Node: "rabbit@a", Address: "10.0.0.1:5672"}}, on("rabbit@a"), nowhere); err != nil || changed != nil {
 		t.Errorf("%q, %v", changed, err)
 	}
 }
@@ -56,7 +56,7 @@ func TestLearnHosts(t *testing.T) {
 		{Node: "rabbit@me", Address: "10.0.0.9:5672"}, {Node: "rabbitmq-by-hand", Address: "10.0.0.9:5672"},
 		{Node: "rabbit@named", Address: "named.example:5672"}, {Node: "rabbit@x\n10.0.0.9 y", Address: "10.0.0.9:5672"},
 		{Node: "rabbit@stranger", Address: "10.0.0.9:5672", Passing: true, ClusterID: "id"},
-	}, known)
+	}, known, nowhere)
 	b, rerr := os.ReadFile(h.path)
 	want := "# Written by rmq-entrypoint from Consul's catalog: edits are lost.\nfd00::2 a\n10.0.0.3 b\n10.0.0.6 c\n10.0.0.1 me\n"
 	if string(b) != want || err != nil || rerr != nil || !slices.Equal(changed, []string{"a", "b", "c", "me"}) {
@@ -64,7 +64,7 @@ func TestLearnHosts(t *testing.T) {
 	}
 	was, err := os.Stat(h.path)
 	expect.Must(t, err)
-	if changed, err = h.Learn([]peers.Peer{{Node: "rabbit@b", Address: "10.0.0.3:5672"}}, known); err != nil || changed != nil {
+	if changed, err = h.Learn([]peers.Peer{{Node: "rabbit@b", Address: "10.0.0.3:5672"}}, known, nowhere); err != nil || changed != nil {
 		t.Errorf("nothing new: %q, %v", changed, err)
 	}
 	if is, err := os.Stat(h.path); err != nil || !os.SameFile(was, is) {
@@ -78,7 +78,7 @@ func TestLearnHosts(t *testing.T) {
 	// One is off the record and a member of RabbitMQ's all the same; another one is gone.
 	known = on("rabbit@b")
 	known.Members = []string{"rabbit@a"}
-	_, err = h.Learn(nil, known)
+	_, err = h.Learn(nil, known, nowhere)
 	if known, rerr := h.read(); err != nil || rerr != nil || !maps.Equal(known, map[string]string{"a": "fd00::2", "b": "10.0.0.3"}) {
 		t.Errorf("%v %v %v", known, err, rerr)
 	}
@@ -118,7 +118,7 @@ func TestNamesThatAreNoNodes(t *testing.T) {
 	if is, err := h.read(); err != nil || !maps.Equal(is, map[string]string{"here": "10.0.0.2"}) {
 		t.Errorf("at the start it has %v, %v", is, err)
 	}
-	_, err := h.Learn(all, on(nodes...))
+	_, err := h.Learn(all, on(nodes...), nowhere)
 	if is, rerr := h.read(); err != nil || rerr != nil || !slices.Equal(slices.Sorted(maps.Keys(is)), []string{"012345678901", "0xdeadbeef0123", "1-2", "here"}) {
 		t.Errorf("it learned %v, %v %v", is, err, rerr)
 	}
@@ -157,7 +157,7 @@ func TestNameOfALiveMember(t *testing.T) {
 		for range 2 {
 			h := &File{path: t.TempDir() + "/hosts", self: "me"}
 			expect.Must(t, os.WriteFile(h.path, []byte(c.file+" b\n"), 0o600))
-			_, err := h.Learn(c.peers, on("rabbit@b"))
+			_, err := h.Learn(c.peers, on("rabbit@b"), nowhere)
 			if is, rerr := h.read(); err != nil || rerr != nil || is["b"] != c.want {
 				t.Errorf("%s: %v, %v %v; want %s", name, is, err, rerr, c.want)
 			}
