@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -60,4 +61,46 @@ func testCompanionKeepsSecrets(t *testing.T, w *world) {
 		return err
 	})
 	n.registered(soon, api.HealthPassing)
+}
+
+func TestSecretsFromFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	expect.Must(t, os.WriteFile(file, []byte("amqp://alice:wonder@a:1\n"), 0o600))
+	cfg, _, err := parse(nil, expect.Environ("RMQ_AMQP_URL_FILE="+file))
+	if root := os.Geteuid() == 0; err != nil || root != (cfg.AMQPURL == "") {
+		t.Errorf("root: %t; %q, %v", root, cfg.AMQPURL, err)
+	}
+	expect.Must(t, cfg.ReadURL(expect.Environ("RMQ_AMQP_URL_FILE="+file))) // what root leaves for the user that he becomes
+	if cfg.AMQPURL != "amqp://alice@a:1" || cfg.Port != 1 {
+		t.Errorf("%q, port %d", cfg.AMQPURL, cfg.Port)
+	}
+	if urls, err := config.AMQPURLs(cfg, expect.Environ("RMQ_AMQP_URL_FILE="+file)); err != nil || !slices.Equal(urls, []string{"amqp://alice:wonder@a:1"}) {
+		t.Errorf("%q, %v", urls, err)
+	}
+	for _, s := range config.Secrets {
+		got, err := config.Secret(expect.Environ(s.Env+"_FILE="+file), s.Env)
+		if err != nil || got != "amqp://alice:wonder@a:1" {
+			t.Errorf("%s_FILE: %q, %v", s.Env, got, err)
+		}
+		if got, err := config.Secret(expect.Environ(s.Env+"=x"), s.Env); err != nil || got != "x" {
+			t.Errorf("%s: %q, %v", s.Env, got, err)
+		}
+		if _, _, err := parse(nil, expect.Environ(s.Env+"=amqp://x", s.Env+"_FILE="+file)); err == nil || !strings.Contains(err.Error(), s.Env+"_FILE") {
+			t.Errorf("both %s and its file: %v", s.Env, err)
+		}
+		for _, env := range [][]string{{s.Env + "=x", s.Env + "_FILE=" + file}, {s.Env + "_FILE=" + file + ".none"}} {
+			if _, err := config.Secret(expect.Environ(env...), s.Env); err == nil || !strings.Contains(err.Error(), s.Env+"_FILE") || strings.Contains(err.Error(), "wonder") {
+				t.Errorf("%v: %v", env, err)
+			}
+		}
+	}
+}
+
+// No secret gets into the runtime file, which everybody may read.
+func TestConfigHoldsNoSecret(t *testing.T) {
+	cfg, _, err := parse(nil, expect.Environ("RMQ_AMQP_URL=amqp://alice:pa55word@a", "CONSUL_HTTP_TOKEN=pa55word", "RABBITMQ_ERLANG_COOKIE=pa55word", "RABBITMQ_DEFAULT_PASS=pa55word"))
+	expect.Must(t, err)
+	if text := fmt.Sprintf("%+v", cfg); strings.Contains(text, "pa55word") {
+		t.Error(text)
+	}
 }
