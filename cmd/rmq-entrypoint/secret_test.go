@@ -6,11 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/tests/expect"
 )
 

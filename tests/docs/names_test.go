@@ -99,7 +99,10 @@ func TestNames(t *testing.T) {
 					t.Errorf("%s:%d: nothing here reads %s", s.file, s.number, name)
 				}
 				if given {
-					if err := variables([]string{name + "=" + strings.Trim(value, `"`)}); err != nil {
+					if strings.HasPrefix(value, `"`) && strings.HasSuffix(value, `"`) && strings.Count(value, `"`) == 2 { // the reader's shell takes them off
+						value = value[1 : len(value)-1]
+					}
+					if err := variables([]string{name + "=" + value}); err != nil {
 						t.Errorf("%s:%d: %s: %v", s.file, s.number, s.text, err)
 					}
 				}
