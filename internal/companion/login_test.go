@@ -84,6 +84,7 @@ func TestLoginIsReadAgain(t *testing.T) {
 	t.Setenv("RMQ_AMQP_URL_FILE", file)
 	cfg, err := config.FromEnvironment(os.Getenv)
 	expect.Must(t, err)
+	expect.Must(t, cfg.ReadURL(os.Getenv))
 	var log bytes.Buffer
 	in := &login{log: slog.New(slog.NewTextHandler(&log, nil))}
 	expect.Must(t, in.begin(t.Context(), cfg))

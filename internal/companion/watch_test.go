@@ -128,6 +128,7 @@ func TestWatchHearsOfARestore(t *testing.T) {
 		read, index, err := peers.ReadRecord(t.Context(), client, key)
 		expect.Must(t, err)
 		c.kept.record.Keep(client, policy.Record{Record: read, Index: index}, max(index, 1))
+		nothing("until its query stands")
 		expect.Must(t, client.Snapshot().Restore(nil, before.all))
 		hears(before.what)
 		if _, ok := c.kept.record.Holds(client); ok {
