@@ -12,15 +12,15 @@ import (
 
 // Queues counts the queues on this node's cluster.
 func (b CLI) Queues(ctx context.Context) (int, error) {
-	return b.count(ctx, "count_queues")
+	return b.count(ctx, erlang("count_queues"))
 }
 
 // CloseIfEmpty closes this node to clients if its cluster has no queues, and returns how many it
 // has: with some, it stays open, or is open again.
-func (b CLI) CloseIfEmpty(ctx context.Context) (int, error) { return b.count(ctx, "close_if_empty") }
+func (b CLI) CloseIfEmpty(ctx context.Context) (int, error) { return b.count(ctx, erlang("close_if_empty")) }
 
 func (b CLI) count(ctx context.Context, expr string) (int, error) {
-	out, err := b.Ctl(ctx, b.Node, "eval", erlang(expr))
+	out, err := b.Ctl(ctx, b.Node, "eval", expr)
 	if err != nil {
 		return 0, err
 	}
