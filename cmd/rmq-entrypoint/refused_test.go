@@ -33,7 +33,7 @@ func testRefusedAgain(t *testing.T, w *world) {
 			t.Errorf("refused again, %d: it ended after %s, want %s at least", i+1, took, least)
 		}
 	}
-	n.put(n.state("refused"), statedir.Refused{Why: "the volume is ruled out", Image: statedir.VersionsOfImage(expect.Environ("RABBITMQ_VERSION=4.0.5")).String(), Again: 20, At: time.Now()})
+	n.put(n.state("refused"), statedir.Refused{Why: "the volume is ruled out", Again: 20, At: time.Now()})
 	n.start()
 	n.logs("exits_in=1m0s")
 	if out, code := n.run("healthcheck"); code != 1 || !strings.Contains(out, "refused, as the log says: the volume is ruled out") {

@@ -1,6 +1,7 @@
 package entrypoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -28,12 +29,12 @@ func noteRefusal(ctx context.Context, rt statedir.Runtime, err error) {
 		return
 	}
 	note := consul.NoteOf(rt, peers.NoteRefused)
-	note.Why, note.Kind = config.OneLine(err), r.kind
+	note.Why, note.Kind = config.OneLine(err), cmp.Or(r.kind, peers.RefusedVersion)
 	dir := statedir.Of(rt.Config)
 	if found, err := dir.Inspect(); err == nil {
 		note.Volume = found.Volume
 	}
-	if last, err := dir.Refused(); err == nil && last.Is(r.kind, statedir.VersionsOfImage(os.Getenv)) {
+	if last, err := dir.Refused(); err == nil && last != nil && last.Why == r.kind {
 		note.Again = last.Again + 1
 	}
 	leave(ctx, rt.Config, note, refusedLife)

@@ -16,15 +16,14 @@ const Refused = 78
 
 // A Refusal ends a start that no restart would end otherwise: a person has to act.
 type Refusal struct {
-	kind string // by which it is remembered on the volume
+	kind string // by which it is remembered on the volume; "": nothing on it is touched
 	Err  error
 }
 
-// Kinds of refusals.
+// Kinds of refusals that are remembered.
 const (
-	gone            = peers.RefusedGone
-	ruledOutVolume  = peers.RefusedVolume
-	ruledOutVersion = peers.RefusedVersion
+	gone           = peers.RefusedGone
+	ruledOutVolume = peers.RefusedVolume
 )
 
 func (r *Refusal) Error() string { return r.Err.Error() }
@@ -41,20 +40,22 @@ const (
 )
 
 // linger returns the error that a start ended with: at once, unless it is the refusal that
-// the last start of the same image ended with too. Then it first lets a while go by, that grows
-// with each start and that a signal ends. It keeps that in the state directory: of RabbitMQ's own
-// nothing is touched.
-func linger(ctx context.Context, log *slog.Logger, dir statedir.Dir, image statedir.Versions, err error) error {
+// the last start ended with too. Then it first lets a while go by, that grows with each
+// start and that a signal ends.
+func linger(ctx context.Context, log *slog.Logger, dir statedir.Dir, err error) error {
 	var r *Refusal
 	if !errors.As(err, &r) {
 		_ = dir.Remove("refused") // or the next refusal waits a while longer
 		return err
 	}
+	if r.kind == "" {
+		return err
+	}
 	now, again := time.Now(), 0
-	if last, rerr := dir.Refused(); rerr == nil && last.Is(r.kind, image) && now.Sub(last.At).Abs() < forgotten {
+	if last, rerr := dir.Refused(); rerr == nil && last != nil && last.Why == r.kind && now.Sub(last.At).Abs() < forgotten {
 		again = last.Again + 1
 	}
-	if werr := errors.Join(dir.Make(), dir.WriteRefused(statedir.Refused{Why: r.kind, Image: image.String(), Again: again, At: now.UTC()})); werr != nil {
+	if werr := dir.WriteRefused(statedir.Refused{Why: r.kind, Again: again, At: now.UTC()}); werr != nil {
 		log.Warn("cannot write down that this start was refused", "err", werr)
 	}
 	if pause := pauseBefore(again); pause > 0 {

@@ -4,27 +4,23 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"rmq-entrypoint/internal/statedir"
-	"rmq-entrypoint/rabbitconf"
 )
 
 // A start that is refused as the one before was stays for a while that grows to a minute,
 // and anything else in between begins anew.
 func TestLinger(t *testing.T) {
-	volume, other, version := &Refusal{ruledOutVolume, errors.New("refused")}, &Refusal{gone, errors.New("it left")}, &Refusal{ruledOutVersion, errors.New("a jump")}
+	volume, other := &Refusal{ruledOutVolume, errors.New("refused")}, &Refusal{gone, errors.New("it left")}
 	log := slog.New(slog.DiscardHandler)
-	dir := statedir.Dir{State: filepath.Join(t.TempDir(), "made")}
-	image := statedir.Versions{Version: rabbitconf.Version{Major: 4, Minor: 2, Patch: 1}}
+	dir := statedir.Dir{State: t.TempDir()}
 	for i, c := range []struct {
 		err  error
 		rest time.Duration // between the last start's end and this one
 		want time.Duration
-		runs string // what the image does; "": as before
 	}{
 		{err: volume},
 		{err: volume, want: 2 * time.Second},
@@ -41,19 +37,10 @@ func TestLinger(t *testing.T) {
 		{err: errors.New("anything else")},
 		{err: volume},
 		{err: volume, want: 2 * time.Second},
+		{err: &Refusal{Err: errors.New("the image")}}, // touches nothing
 		{err: volume, want: 4 * time.Second},
 		{err: volume, rest: time.Hour}, // a person's start
-		{err: version},
-		{err: version, want: 2 * time.Second},
-		{err: version, want: 4 * time.Second},
-		{err: version, runs: "4.0.4"}, // another image
-		{err: version, want: 2 * time.Second},
-		{err: version, runs: "4.3.6"},
-		{err: volume},
 	} {
-		if c.runs != "" {
-			image.Version, _ = rabbitconf.ParseVersion(c.runs)
-		}
 		synctest.Test(t, func(t *testing.T) {
 			if last, err := dir.Refused(); err == nil && last != nil { // each bubble's clock begins anew
 				last.At = time.Now().Add(-c.rest)
@@ -62,7 +49,7 @@ func TestLinger(t *testing.T) {
 				}
 			}
 			began := time.Now()
-			if err := linger(t.Context(), log, dir, image, c.err); err != c.err {
+			if err := linger(t.Context(), log, dir, c.err); err != c.err {
 				t.Errorf("%d: %v", i, err)
 			}
 			if got := time.Since(began); got != c.want {
@@ -73,11 +60,11 @@ func TestLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // a signal
 		ctx, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		if err := dir.WriteRefused(statedir.Refused{Why: volume.kind, Image: image.String(), Again: 9, At: time.Now()}); err != nil {
+		if err := dir.WriteRefused(statedir.Refused{Why: volume.kind, Again: 9, At: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		_ = linger(ctx, log, dir, image, volume)
+		_ = linger(ctx, log, dir, volume)
 		if got := time.Since(began); got != time.Second {
 			t.Errorf("with a signal after a second it stayed for %s", got)
 		}

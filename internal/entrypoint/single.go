@@ -36,7 +36,7 @@ func RefuseSingle(cfg config.Config) error {
 	if err != nil || why == "" {
 		return err
 	}
-	return &Refusal{ruledOutVolume, fmt.Errorf("refusing to start a lone broker (--single, RMQ_SINGLE) here, nothing was changed: %s", fmt.Sprintf(why, cfg.Node))}
+	return &Refusal{Err: fmt.Errorf("refusing to start a lone broker (--single, RMQ_SINGLE) here, nothing was changed: %s", fmt.Sprintf(why, cfg.Node))}
 }
 
 // ofCluster says why the data on a volume are a cluster's, or may be, with a place for the node's

@@ -31,7 +31,7 @@ func Start(ctx context.Context, log *slog.Logger, cfg config.Config) error {
 	if os.Geteuid() == 0 { // it came to no stepping down: as root nothing is done on the volume
 		return err
 	}
-	return linger(ctx, log, statedir.Of(cfg), statedir.VersionsOfImage(os.Getenv), err)
+	return linger(ctx, log, statedir.Of(cfg), err)
 }
 
 // start is one try:

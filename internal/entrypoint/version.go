@@ -48,7 +48,7 @@ func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config) (image
 	}
 	err = formation.RefusedJump(why)
 	if forGood { // of the others the versions may change
-		err = &Refusal{ruledOutVersion, err}
+		err = &Refusal{Err: err}
 	}
 	return image, nil, err
 }
