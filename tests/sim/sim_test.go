@@ -161,7 +161,7 @@ func TestWaitingIsTold(t *testing.T) {
 		late              time.Duration // at most
 	}{
 		"for a cluster to be founded": {forming, other, "x@y to found the cluster", "z@y to found the cluster", 2*time.Second + 100*time.Millisecond},
-		"for members":                 {formed, formed.With("z@y", "w"), "hold its data: x@y\"", "hold its data: x@y, z@y", 100 * time.Millisecond},
+		"for members":                 {formed, formed.With("z@y", "w"), "hold its data: x@y", "hold its data: x@y, z@y", 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
