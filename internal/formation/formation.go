@@ -65,6 +65,7 @@ type waits struct {
 	dns    time.Time      // since when DNS gives what nobody else knows; zero: it does not
 	away   time.Time      // since when members that hold the data are not there; zero: it waits for something else
 	silent map[string]int // of the members that were asked: how often in a row they did not answer
+	inDNS  []string       // what DNS gave when it answered last
 
 	record, catalog uint64        // indexes at the last look
 	between         time.Duration // its wait for a change

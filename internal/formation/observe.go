@@ -165,14 +165,19 @@ func (f *formation) askDNS(ctx context.Context, record peers.Seen[peers.Record])
 
 // strangersInDNS returns the addresses that DNS gives and nobody else knows. DNS
 // failing is said and blocks nothing: it only ever adds caution, and for the claim timeout.
+// What it gave before holds until it gives something else.
 func (f *formation) strangersInDNS(dns func() ([]string, error), known []peers.Peer) peers.Seen[peers.InDNS] {
 	found, err := dns()
 	if f.failing.news("DNS", err) {
 		f.Log.Warn("DNS does not answer, going by the catalog alone", "err", err)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		f.waits.inDNS = found
+	case len(f.waits.inDNS) == 0:
 		return peers.Seen[peers.InDNS]{Err: err}
 	}
+	found = slices.Clone(f.waits.inDNS)
 	if slices.ContainsFunc(known, func(p peers.Peer) bool {
 		host, _, _ := net.SplitHostPort(p.Address)
 		return p.Foreign() && net.ParseIP(host) == nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -78,5 +79,37 @@ func TestDNSIsAskedBesideTheCatalog(t *testing.T) {
 		if asked != want || want != errors.Is(o.DNS.Err, refused) {
 			t.Errorf("record %q: DNS was asked: %t, %v; want %t", record, asked, o.DNS.Err, want)
 		}
+	}
+}
+
+// A name server that gave a node which nobody else knows, and then fails, has not taken it back.
+func TestDNSThatFailsTakesNothingBack(t *testing.T) {
+	t.Parallel()
+	f := formation{Options: Options{Log: slog.New(slog.DiscardHandler)}}
+	failed := errors.New("no answer")
+	var since time.Duration
+	for i, look := range []struct {
+		gives []string
+		err   error
+		known []peers.Peer
+		want  string
+	}{
+		{nil, failed, nil, "unknown"},
+		{[]string{"10.0.0.9:5672", "10.0.0.8:5672"}, nil, nil, "10.0.0.9:5672,10.0.0.8:5672"},
+		{nil, failed, nil, "10.0.0.9:5672,10.0.0.8:5672"},
+		{nil, failed, []peers.Peer{{Address: "10.0.0.9:5672"}}, "10.0.0.8:5672"},
+		{nil, failed, nil, "10.0.0.9:5672,10.0.0.8:5672"},
+		{nil, nil, nil, ""},
+		{nil, failed, nil, "unknown"},
+	} {
+		is := f.strangersInDNS(func() ([]string, error) { return slices.Clone(look.gives), look.err }, look.known)
+		got := strings.Join(is.Value.Addresses, ",")
+		if !is.Known() {
+			got = "unknown"
+		}
+		if got != look.want || look.want != "" && is.Known() && is.Value.For < since {
+			t.Errorf("look %d: %q for %s, %v, want %q", i, got, is.Value.For, is.Err, look.want)
+		}
+		since = is.Value.For
 	}
 }

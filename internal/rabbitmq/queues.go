@@ -17,7 +17,9 @@ func (b CLI) Queues(ctx context.Context) (int, error) {
 
 // CloseIfEmpty closes this node to clients if its cluster has no queues, and returns how many it
 // has: with some, it stays open, or is open again.
-func (b CLI) CloseIfEmpty(ctx context.Context) (int, error) { return b.count(ctx, erlang("close_if_empty")) }
+func (b CLI) CloseIfEmpty(ctx context.Context) (int, error) {
+	return b.count(ctx, erlang("close_if_empty"))
+}
 
 func (b CLI) count(ctx context.Context, expr string) (int, error) {
 	out, err := b.Ctl(ctx, b.Node, "eval", expr)
