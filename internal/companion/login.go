@@ -35,16 +35,24 @@ type login struct {
 // MayLogIn refuses a health check that cannot begin, as without the certificates that its URL
 // names: a companion would find that out when the cluster has been claimed.
 func MayLogIn(cfg config.Config, server config.Environment, user rabbitconf.User) error {
-	urls, err := config.AMQPURLs(cfg, config.Defaults(config.LoginEnv(server), user))
-	if err != nil {
-		return err
+	_, checker, err := checkerOf(cfg, config.Defaults(config.LoginEnv(server), user), nil)
+	if err == nil {
+		checker.Close()
 	}
-	checker, err := healthcheck.New(healthcheck.Options{URLs: urls})
-	if err != nil {
-		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
+	return err
+}
+
+// checkerOf makes the check that goes where these settings and the environment say. It connects
+// nowhere yet.
+func checkerOf(cfg config.Config, getenv func(string) string, log *slog.Logger) (urls []string, checker *healthcheck.Checker, err error) {
+	if urls, err = config.AMQPURLs(cfg, getenv); err != nil {
+		return nil, nil, err
 	}
-	checker.Close()
-	return nil
+	checker, err = healthcheck.New(healthcheck.Options{URLs: urls, Timeout: min(3*time.Second, cfg.TTL/5), Log: log})
+	if err != nil {
+		return nil, nil, fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
+	}
+	return urls, checker, nil
 }
 
 // begin reads the files and makes the checker.
@@ -57,12 +65,8 @@ func (l *login) begin(ctx context.Context, cfg config.Config) (err error) {
 	l.server = l.server.Identified(env)
 	l.read()
 	l.cfg = cfg
-	if l.urls, err = config.AMQPURLs(cfg, l.getenv); err != nil {
+	if l.urls, l.checker, err = checkerOf(cfg, l.getenv, l.log); err != nil {
 		return err
-	}
-	l.checker, err = healthcheck.New(healthcheck.Options{URLs: l.urls, Timeout: min(3*time.Second, cfg.TTL/5), Log: l.log})
-	if err != nil {
-		return fmt.Errorf("RMQ_AMQP_URL (--amqp-url): %w", err)
 	}
 	return l.checker.Move(l.urls, listed(cfg))
 }

@@ -248,10 +248,7 @@ func (cfg *Config) Listens(at []peers.Listener) bool {
 	}
 	var all []rabbitconf.Listener
 	for _, l := range at {
-		if net.ParseIP(l.IP).IsUnspecified() {
-			l.IP = ""
-		}
-		all = append(all, rabbitconf.Listener{Host: l.IP, Port: l.Port, TLS: l.TLS, Proxy: l.Proxy})
+		all = append(all, rabbitconf.Listener{Host: hostOf(l.IP), Port: l.Port, TLS: l.TLS, Proxy: l.Proxy})
 	}
 	slices.SortFunc(all, func(a, b rabbitconf.Listener) int { // the ways in that ask for the least first
 		return cmp.Or(first(!a.TLS, !b.TLS), first(a.Host == "" || a.Local(), b.Host == "" || b.Local()), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Host, b.Host))
@@ -268,6 +265,14 @@ func (cfg *Config) Listens(at []peers.Listener) bool {
 	}
 	cfg.Listeners, cfg.Port = all, port
 	return true
+}
+
+// hostOf is the host of a listener at that address, "" for one at every address.
+func hostOf(ip string) string {
+	if net.ParseIP(ip).IsUnspecified() {
+		return ""
+	}
+	return ip
 }
 
 // reached returns the port that others are to come through: port, if it is one that they reach, or

@@ -2,7 +2,6 @@ package config
 
 import (
 	"cmp"
-	"net"
 	"slices"
 
 	"rmq-entrypoint/peers"
@@ -19,13 +18,9 @@ func (cfg *Config) ListensWeb(at []peers.WebListener) (news bool) {
 	}{{"management", &cfg.Management}, {"prometheus", &cfg.Prometheus}} {
 		var all []rabbitconf.Listener
 		for _, l := range at {
-			if l.Plugin != plugin.name {
-				continue
+			if l.Plugin == plugin.name {
+				all = append(all, rabbitconf.Listener{Host: hostOf(l.IP), Port: l.Port, TLS: l.TLS})
 			}
-			if net.ParseIP(l.IP).IsUnspecified() {
-				l.IP = ""
-			}
-			all = append(all, rabbitconf.Listener{Host: l.IP, Port: l.Port, TLS: l.TLS})
 		}
 		known := func(l rabbitconf.Listener) bool { return l.Port == plugin.at.Port && l.Local() == plugin.at.Local() }
 		if len(all) == 0 || slices.ContainsFunc(all, known) {
