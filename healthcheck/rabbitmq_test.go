@@ -137,14 +137,19 @@ func TestRabbitMQ(t *testing.T) {
 	})
 
 	t.Run("limits of connections", func(t *testing.T) {
+		const ofNode = "of this node is reached"
+		release := strings.TrimSpace(m.Exec(t, "rabbitmqctl", "version"))
 		for _, l := range []struct {
 			on, off []string
 			say     string
 		}{
 			{[]string{"set_user_limits", "watcher", `{"max-connections": 0}`}, []string{"clear_user_limits", "watcher", "max-connections"}, `of user "watcher" is reached`},
 			{[]string{"set_vhost_limits", "-p", "/", `{"max-connections": 0}`}, []string{"clear_vhost_limits", "-p", "/"}, `to virtual host "/" is reached`},
-			{[]string{"eval", "application:set_env(rabbit, connection_max, 0)."}, []string{"eval", "application:unset_env(rabbit, connection_max)."}, "of this node is reached"},
+			{[]string{"eval", "application:set_env(rabbit, connection_max, 0)."}, []string{"eval", "application:unset_env(rabbit, connection_max)."}, ofNode},
 		} {
+			if strings.HasPrefix(release, "3.10.") && l.say == ofNode {
+				continue // its listener counts: who is one too many waits for an answer, and is refused nothing
+			}
 			m.Exec(t, append([]string{"rabbitmqctl"}, l.on...)...)
 			r := look(t, checker(t, Options{URLs: []string{m.url("watcher:"+secret, "")}, Timeout: 5 * time.Second}))
 			m.Exec(t, append([]string{"rabbitmqctl"}, l.off...)...)

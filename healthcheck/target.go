@@ -232,7 +232,8 @@ func (c *Checker) reread() {
 }
 
 // notAllowed says what a server means that lets a user in and opens no virtual host to it, and what
-// to do. RabbitMQ says so of its limits with the same code (530), in these words from 3.10 to 4.3.
+// to do. RabbitMQ says so of its limits with the same code (530), in these words from 3.10 to 4.3; a
+// node's own limit it tells since 4.0 at the latest: a listener of 3.10 lets who is one too many wait.
 func notAllowed(t target, word string) string {
 	what, do := fmt.Sprintf("virtual host %q is not open to user %q", t.uri.Vhost, t.uri.Username), "set RABBITMQ_DEFAULT_VHOST and RABBITMQ_DEFAULT_USER, or RMQ_AMQP_URL"
 	switch {
