@@ -25,8 +25,8 @@ type Setting struct {
 	Def   string // shown instead of the value's own default
 }
 
-// Settings binds every setting to cfg. Its order is the order of the README's
-// table and of --help, which are tested against it.
+// Settings binds every setting to cfg. Its order is the order of the table in
+// docs/settings.md and of --help, which are tested against it.
 func Settings(cfg *Config) []Setting {
 	fs := pflag.NewFlagSet("values", pflag.ContinueOnError)
 	value := func(add func(name string)) pflag.Value {
