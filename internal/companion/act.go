@@ -45,7 +45,7 @@ func (c *companion) do(ctx context.Context, seen *policy.Observation, a policy.A
 	case policy.ForgetMember:
 		return nil, c.Broker.Forget(ctx, a.Asked, a.Node)
 	case policy.JoinPeer:
-		return nil, c.Broker.Join(whole, a.Peer)
+		return nil, c.Broker.Join(whole, a.Peer, c.mayJoin)
 	case policy.RestartApp:
 		err := c.Broker.RestartApp(whole)
 		if errors.Is(err, context.DeadlineExceeded) {
@@ -73,6 +73,23 @@ func (c *companion) do(ctx context.Context, seen *policy.Observation, a policy.A
 		return nil, c.Broker.PauseMinority(ctx, a.On)
 	}
 	return nil, fmt.Errorf("nobody knows how to do %T", a)
+}
+
+// mayJoin reads the record once more: meanwhile another container of this name may have been put
+// on it, as when this one was frozen for longer than its TTL.
+func (c *companion) mayJoin(ctx context.Context) error {
+	client, err := c.Consul.Client(ctx)
+	if err != nil {
+		return err
+	}
+	r, _, err := peers.ReadRecord(ctx, client, c.Runtime.Config.RecordKey())
+	switch on := r.Members[c.Runtime.Config.Node]; {
+	case err != nil:
+		return err
+	case r.State != peers.Formed || on != "" && on != c.Runtime.Volume:
+		return fmt.Errorf("the record names volume %q for this node by now, whose volume is %s, and is %s", on, c.Runtime.Volume, r.State)
+	}
+	return nil
 }
 
 func (c *companion) writeRecord(ctx context.Context, a policy.WriteRecord) error {

@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,18 +17,30 @@ func (b CLI) Forget(ctx context.Context, peer, node string) error {
 }
 
 // Join makes this node, which came up alone by accident, join peer: that gives up its own data, so
-// it must have none worth keeping. No client may add any meanwhile.
-func (b CLI) Join(ctx context.Context, peer string) error {
+// it must have none worth keeping. No client may add any meanwhile. To close and to stop takes
+// seconds: may is asked once more whether it is still to join, and if not, it is as it was.
+func (b CLI) Join(ctx context.Context, peer string, may func(context.Context) error) error {
 	switch queues, err := b.CloseIfEmpty(ctx); {
 	case err != nil:
 		return fmt.Errorf("close to clients: %w", err)
 	case queues > 0:
 		return fmt.Errorf("clients have declared %d queues here meanwhile", queues)
 	}
-	for _, argv := range [][]string{{"stop_app"}, {"join_cluster", peer}, {"start_app"}} {
-		if _, err := b.Ctl(ctx, b.Node, argv...); err != nil {
-			return fmt.Errorf("%s: %w", argv[0], err)
-		}
+	if err := b.step(ctx, "stop_app"); err != nil {
+		return err
+	}
+	if err := may(ctx); err != nil {
+		return errors.Join(err, b.step(ctx, "start_app"))
+	}
+	if err := b.step(ctx, "join_cluster", peer); err != nil {
+		return err
+	}
+	return b.step(ctx, "start_app")
+}
+
+func (b CLI) step(ctx context.Context, argv ...string) error {
+	if _, err := b.Ctl(ctx, b.Node, argv...); err != nil {
+		return fmt.Errorf("%s: %w", argv[0], err)
 	}
 	return nil
 }

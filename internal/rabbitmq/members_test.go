@@ -2,8 +2,10 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,6 +52,31 @@ func TestForceBoot(t *testing.T) {
 		err = b.ForceBoot(t.Context(), how)
 		if over := strings.HasPrefix(c.version, "3."); (err != nil) != over || over && calls != nil {
 			t.Errorf("%+v with a name that is none: %v, %q", c, err, calls)
+		}
+	}
+}
+
+// A node that is not to join any more, once it has stopped, is as it was.
+func TestJoinIsAskedOnceMore(t *testing.T) {
+	for _, may := range []error{nil, errors.New("another volume has the name")} {
+		var calls []string
+		b := CLI{Node: "a@h", Run: func(_ context.Context, argv ...string) (string, error) {
+			calls = append(calls, argv[len(argv)-1])
+			if argv[len(argv)-2] == "eval" {
+				return "queues|0|\n", nil
+			}
+			return "", nil
+		}}
+		err := b.Join(t.Context(), "b@h", func(context.Context) error {
+			calls = append(calls, "may it?")
+			return may
+		})
+		want := []string{"stop_app", "may it?", "b@h", "start_app"}
+		if may != nil {
+			want = []string{"stop_app", "may it?", "start_app"}
+		}
+		if !errors.Is(err, may) || !slices.Equal(calls[1:], want) {
+			t.Errorf("%v: %v, %q", may, err, calls)
 		}
 	}
 }

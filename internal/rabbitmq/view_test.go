@@ -73,7 +73,7 @@ func TestRabbitMQ(t *testing.T) {
 		}
 	}
 	open(true)
-	if err := node.Join(t.Context(), "rabbit@node2"); err == nil || !strings.Contains(err.Error(), "declared 1 queues") {
+	if err := node.Join(t.Context(), "rabbit@node2", nil); err == nil || !strings.Contains(err.Error(), "declared 1 queues") {
 		t.Errorf("it joins with a queue: %v", err)
 	}
 	m.Exec(t, "rabbitmqctl", "-q", "delete_queue", "q")
