@@ -21,18 +21,24 @@ const (
 // Observation is everything a blank node looks at before it decides.
 type Observation struct {
 	Me        string
-	Joining   bool                // my volume says that a join was under way
-	Volume    string              // id of my volume; "": it has none yet
-	Record    Seen[Record]        // read through the Consul leader
-	Peers     Seen[[]Peer]        // the catalog without me, the useful ones asked
-	Namesakes Seen[[]Peer]        // entries of my name that another volume made
-	Beating   time.Duration       // for how long I have seen one of them whose check does not lapse
-	TTL       time.Duration       // of such a check
-	Freed     time.Duration       // for how long my name has been free since one of them left it in order; 0: none did
-	DNS       Seen[InDNS]         // what DNS gives that neither the catalog nor I have
-	Claim     Seen[time.Duration] // while another's claim is forming: for how long its session has been gone; 0: it is alive
+	Joining   bool          // my volume says that a join was under way
+	Volume    string        // id of my volume; "": it has none yet
+	Record    Seen[Record]  // read through the Consul leader
+	Peers     Seen[[]Peer]  // the catalog without me, the useful ones asked
+	Namesakes Seen[[]Peer]  // entries of my name that another volume made
+	TTL       time.Duration // of such a check
+	Watched
+	DNS   Seen[InDNS]         // what DNS gives that neither the catalog nor I have
+	Claim Seen[time.Duration] // while another's claim is forming: for how long its session has been gone; 0: it is alive
 
 	ClaimTimeout time.Duration // how long a dead claim is left alone
+}
+
+// Watched is for how long I have seen what I see.
+type Watched struct {
+	Beating  time.Duration // an entry of my name that another volume made, whose check does not lapse
+	Freed    time.Duration // that my name is free, since one of them left it in order; 0: none did
+	Answered time.Duration // that Consul answers me; 0: it has only begun to
 }
 
 // InDNS is what DNS gives and nobody else knows.
@@ -78,12 +84,8 @@ func Decide(o Observation) Decision {
 	}
 }
 
-// nameAlive is the rule that a name is no identity: nothing is done in the name of a
-// predecessor that has not been seen to be gone. Its check has lapsed then, and no
-// running member lists it as running. A Consul agent that has failed says nothing: there
-// a member that answers must.
-func nameAlive(o Observation) (Decision, bool) {
-	sees, asked := "", false
+// connected names a running member that is connected with my name; asked is whether one answered.
+func (o Observation) connected() (sees string, asked bool) {
 	for _, p := range o.Peers.Value {
 		if v := p.View.Value; p.View.Known() && slices.Contains(v.Running, p.Node) {
 			asked = true
@@ -92,9 +94,27 @@ func nameAlive(o Observation) (Decision, bool) {
 			}
 		}
 	}
+	return sees, asked
+}
+
+// Gone reports whether p, which has my name, was seen to be gone. While Consul is away every check
+// lapses: one that has lapsed tells only once Consul has answered for the TTL, in which a node that
+// lives reports again. Before that a member that answers must say it, as where the Consul agent
+// has failed, which says nothing.
+func (o Observation) Gone(p Peer) bool {
+	sees, asked := o.connected()
+	return p.Lapsed() && o.Answered >= o.TTL || (p.Lapsed() || p.AgentFailed) && asked && sees == ""
+}
+
+// nameAlive is the rule that a name is no identity: nothing is done in the name of a
+// predecessor that has not been seen to be gone, nor of one that a running member lists.
+func nameAlive(o Observation) (Decision, bool) {
+	sees, _ := o.connected()
 	for _, p := range o.Namesakes.Value {
 		switch {
-		case p.Lapsed(), p.AgentFailed && asked && sees == "":
+		case o.Gone(p):
+		case p.Lapsed():
+			return waitFor("Consul to have answered for %s, in which an earlier container of this name, should it live, would report: %s; Consul was away, or this node has only begun to ask", o.TTL, p.Describe()), true
 		case p.AgentFailed:
 			return waitFor("word of %s: whether it lives cannot be told, for its Consul agent has failed and no member of the cluster answers; %s", p.Describe(), p.WayOut()), true
 		case o.Beating > o.TTL:

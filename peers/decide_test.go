@@ -18,6 +18,7 @@ const (
 	ours    = "cluster-on-record"
 	theirs  = "cluster-of-another"
 	timeout = 45 * time.Second
+	ttl     = 15 * time.Second
 )
 
 var errUnseen = errors.New("no answer")
@@ -118,12 +119,16 @@ var everyDNS = map[string]peers.Seen[peers.InDNS]{
 	"strangers for long": {Value: peers.InDNS{Addresses: []string{"10.0.0.9:5672"}, For: timeout}},
 }
 
+// lapsedAway is a check that lapsed while Consul was away.
+const lapsedAway = "lapsed, and Consul has only begun to answer"
+
 // everyNamesake is what may have my name.
 var everyNamesake = map[string]peers.Seen[[]peers.Peer]{
 	"unknown": {Err: errUnseen}, "none": {},
 	"passes":                    {Value: []peers.Peer{{Node: a, Passing: true, Beating: true}}},
 	"beats":                     {Value: []peers.Peer{{Node: a, Beating: true}}},
 	"lapsed":                    {Value: []peers.Peer{{Node: a}}},
+	lapsedAway:                  {Value: []peers.Peer{{Node: a}}},
 	"with an agent that failed": {Value: []peers.Peer{{Node: a, Beating: true, Entry: peers.Entry{AgentFailed: true}}}},
 	"lapsed, and one beats":     {Value: []peers.Peer{{Node: a}, {Node: a, Beating: true}}},
 }
@@ -144,8 +149,12 @@ func everyObservation(f func(name string, o peers.Observation)) {
 							if len(p)%2 == 0 {
 								volume = "another"
 							}
+							answered := ttl
+							if n == lapsedAway {
+								answered = ttl - 1
+							}
 							name := fmt.Sprintf("record %s; peers %s; claim %s; dns %s; joining %t; timeout %s; my name %s; volume %s", r, p, cl, d, joining, limit, n, volume)
-							f(name, peers.Observation{Me: a, Joining: joining, Volume: volume, TTL: 15 * time.Second, Namesakes: namesakes, Record: record, Peers: ps, DNS: dns, Claim: claim, ClaimTimeout: limit})
+							f(name, peers.Observation{Me: a, Joining: joining, Volume: volume, TTL: ttl, Watched: peers.Watched{Answered: answered}, Namesakes: namesakes, Record: record, Peers: ps, DNS: dns, Claim: claim, ClaimTimeout: limit})
 						}
 					}
 				}
@@ -200,6 +209,7 @@ func TestDecideInvariants(t *testing.T) {
 		}
 		for _, p := range o.Namesakes.Value {
 			alive = alive || p.Beating && !(p.AgentFailed && someone)
+			alive = alive || !p.Beating && o.Answered < o.TTL && !someone
 		}
 		if alive {
 			if d.Action != peers.Wait {
@@ -356,13 +366,16 @@ func TestDecideCells(t *testing.T) {
 		{name: "forming, my name's, I have no volume yet, unknown", o: peers.Observation{Record: record("forming mine"), Claim: everyClaim["unknown"]}, want: peers.Wait, why: "unknown"},
 		{name: "forming, my name's, on another volume, gone", o: peers.Observation{Record: record("forming mine"), Claim: everyClaim["just gone"]}, want: peers.Claim, why: "earlier volume"},
 		{name: "my name is alive, absent", o: peers.Observation{Record: record("absent"), Namesakes: everyNamesake["passes"]}, want: peers.Wait, why: "its check lapses within 15s"},
-		{name: "my name is alive, longer than its TTL", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["beats"], Beating: 16 * time.Second}, want: peers.Wait, why: "host name of its own"},
+		{name: "my name is alive, longer than its TTL", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["beats"], Watched: peers.Watched{Beating: 16 * time.Second}}, want: peers.Wait, why: "host name of its own"},
 		{name: "my name is alive with an agent that failed, nobody answers", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["with an agent that failed"]}, want: peers.Wait, why: "consul force-leave"},
 		{name: "my name with an agent that failed, a member answers", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["with an agent that failed"], Peers: kinds(k("healthy, names me", b))}, want: peers.Join, peers: []string{b}, named: true},
-		{name: "my name was left in order a moment ago", o: peers.Observation{Record: record("absent"), Freed: 1}, want: peers.Wait, why: "left alone for two TTLs, 30s"},
-		{name: "my name was left in order just less than two TTLs ago", o: peers.Observation{Record: record("formed a"), Freed: 30*time.Second - 1}, want: peers.Wait, why: "may start again"},
-		{name: "my name was left in order two TTLs ago", o: peers.Observation{Record: record("absent"), Freed: 30 * time.Second}, want: peers.Claim},
+		{name: "my name was left in order a moment ago", o: peers.Observation{Record: record("absent"), Watched: peers.Watched{Freed: 1}}, want: peers.Wait, why: "left alone for two TTLs, 30s"},
+		{name: "my name was left in order just less than two TTLs ago", o: peers.Observation{Record: record("formed a"), Watched: peers.Watched{Freed: 30*time.Second - 1}}, want: peers.Wait, why: "may start again"},
+		{name: "my name was left in order two TTLs ago", o: peers.Observation{Record: record("absent"), Watched: peers.Watched{Freed: 30 * time.Second}}, want: peers.Claim},
 		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Remove},
+		{name: "my name has lapsed, and Consul has answered for less than its TTL", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["lapsed"], TTL: ttl, Watched: peers.Watched{Answered: ttl - 1}}, want: peers.Wait, why: "Consul to have answered for 15s"},
+		{name: "my name has lapsed, and Consul has answered for its TTL", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["lapsed"], TTL: ttl, Watched: peers.Watched{Answered: ttl}}, want: peers.Remove},
+		{name: "my name has lapsed, Consul has only begun to answer, and a member does not know the name", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"], Peers: kinds(k("healthy", b)), TTL: ttl}, want: peers.Join, peers: []string{b}},
 		{name: "a member sees my name run", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, sees me run", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "a member sees my name's Erlang", o: peers.Observation{Record: record("formed a,b"), Peers: kinds(k("healthy, connected to me", b))}, want: peers.Wait, why: b + " is connected to " + a},
 		{name: "forming, another's, alive", o: peers.Observation{Record: record("forming b's"), Claim: everyClaim["alive"]}, want: peers.Wait, why: b, founding: true},

@@ -15,6 +15,7 @@ import (
 	"rmq-entrypoint/internal/formation"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -75,6 +76,34 @@ func testNameAlive(t *testing.T, w *world) {
 	if r := w.record(); r.Seed != n.name || r.Members[n.name] == was.Members[n.name] || len(r.Previous) != 1 {
 		t.Errorf("record %+v", r)
 	}
+}
+
+// While Consul is away all checks lapse: one that lapsed says nothing of a node until Consul has
+// answered for so long that a node that lives would have reported.
+func testNameLapsedWithConsulAway(t *testing.T, w *world) {
+	link := consultest.Proxy(t, w.consul.Addr)
+	n := w.node("rabbit@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
+	n.serves()
+	was := w.record()
+	link.Refuse()
+	expect.Eventually(t, testTTL+soon, "its check lapses", func() error {
+		if status, err := n.status(w.consul.Client); err != nil || status != api.HealthCritical {
+			return fmt.Errorf("%q, %v", status, err)
+		}
+		return nil
+	})
+	twin := w.twin(n)
+	twin.start()
+	twin.logs("Consul to have answered for 10s, in which an earlier container of this name, should it live, would report: rabbit@localhost at " + n.ip)
+	link.Pass()
+	twin.logs("an earlier container of this name, or of another one that has it")
+	if r := w.record(); r.Revision != was.Revision {
+		t.Errorf("record %+v", r)
+	}
+	twin.never(t)
+	n.tell("exit")
+	n.exit(soon)
+	twin.server(2*testTTL + soon)
 }
 
 // The name's entry is gone, but a member sees the name run, or its Erlang VM after

@@ -115,6 +115,7 @@ func TestEntrypoint(t *testing.T) {
 		"one look at what is refused":       testLookAtRefused,
 		"forget-cluster":                    testFound,
 		"name alive":                        testNameAlive,
+		"name lapsed with Consul away":      testNameLapsedWithConsulAway,
 		"name seen running":                 testNameSeenRunning,
 		"name taken back":                   testNameTakenBack,
 		"name of data taken":                testNameOfDataTaken,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"rmq-entrypoint/internal/config"
@@ -61,7 +62,8 @@ type formation struct {
 
 // waits is what tells from one look to the next for how long something has been as it is.
 type waits struct {
-	lost   lostSession
+	lost lostSession
+	answers
 	dns    time.Time      // since when DNS gives what nobody else knows; zero: it does not
 	away   time.Time      // since when members that hold the data are not there; zero: it waits for something else
 	silent map[string]int // of the members that were asked: how often in a row they did not answer
@@ -291,7 +293,7 @@ func (w *waits) most(o observation, act bool) time.Duration {
 	same := w.record == o.record && w.catalog == o.catalog
 	w.record, w.catalog = o.record, o.catalog
 	switch {
-	case act || o.Joining || o.Record.Value.State != peers.Formed || o.Freed > 0: // a cluster may wait for a joiner's vote
+	case act || o.Joining || o.Record.Value.State != peers.Formed || o.Freed > 0 || slices.ContainsFunc(o.Namesakes.Value, peers.Peer.Lapsed): // a cluster may wait for a joiner's vote
 		w.between = mostWait
 	case len(o.Peers.Value)+len(o.Namesakes.Value) == 0:
 		return repeatEvery

@@ -53,8 +53,27 @@ func (n *namesakes) free(now time.Time) time.Duration {
 	return max(1, now.Sub(n.freed))
 }
 
-// lookForNamesakes finds those that have this node's name. An entry that lapsed is removed:
-// it was an earlier container's, and would be in the way of others.
+// answers is since when Consul has answered, and when it did last.
+type answers struct {
+	since, last time.Time
+	failed      bool // it did not at the look before
+}
+
+// saw takes one look and returns for how long Consul has answered. An answer that was lost makes
+// no difference; one that was lost for longer than it takes a node to report begins anew.
+func (a *answers) saw(ok bool, report time.Duration, now time.Time) time.Duration {
+	if !ok {
+		a.failed = true
+		return 0
+	}
+	if a.last.IsZero() || a.failed && now.Sub(a.last) > report {
+		a.since = now
+	}
+	a.last, a.failed = now, false
+	return now.Sub(a.since)
+}
+
+// lookForNamesakes finds those that have this node's name.
 func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, all []peers.Peer, o *observation) {
 	reg := f.registration()
 	found, err := peers.Namesakes(ctx, client, reg, all)
@@ -68,13 +87,12 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 		switch {
 		case slices.Contains(f.namesakes.buried, p.Boot):
 			lapsed = true
-		case earlier || p.Lapsed(): // of this volume, or silent for its TTL
+		case earlier:
 			lapsed = true
-			if boot, err := consul.Bury(ctx, client, f.runtime(), peers.Blank); err != nil {
-				f.Log.Warn("cannot remove this node's earlier registration", "err", err)
-			} else if boot != "" {
-				f.namesakes.buried = append(f.namesakes.buried, boot)
-			}
+			f.bury(ctx, client)
+		case p.Lapsed():
+			lapsed = true
+			o.Namesakes.Value = append(o.Namesakes.Value, p)
 		default:
 			o.Namesakes.Value = append(o.Namesakes.Value, p)
 			holder = p.Boot + p.ID
@@ -83,6 +101,24 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 	now := time.Now()
 	f.namesakes.saw(holder, lapsed, now)
 	o.Beating, o.Freed = f.namesakes.held(now), f.namesakes.free(now)
+}
+
+// buryGone removes the entries of those who were seen to be gone: they would be in the way of others.
+func (f *formation) buryGone(ctx context.Context, client *api.Client, o *observation) {
+	for _, p := range o.Namesakes.Value {
+		if p.Lapsed() && o.Gone(p) {
+			f.bury(ctx, client)
+			return // all that have lapsed
+		}
+	}
+}
+
+func (f *formation) bury(ctx context.Context, client *api.Client) {
+	if boot, err := consul.Bury(ctx, client, f.runtime(), peers.Blank); err != nil {
+		f.Log.Warn("cannot remove this node's earlier registration", "err", err)
+	} else if boot != "" {
+		f.namesakes.buried = append(f.namesakes.buried, boot)
+	}
 }
 
 // registration is this start's entry.

@@ -39,6 +39,27 @@ func TestNamesakes(t *testing.T) {
 	}
 }
 
+// Consul has answered since it first did, or since it was away for longer than a node takes to report.
+func TestAnswers(t *testing.T) {
+	var a answers
+	now, s := time.Now(), time.Second
+	for i, look := range []struct {
+		after time.Duration
+		ok    bool
+		want  time.Duration
+	}{
+		{0, false, 0}, {9 * s, true, 0}, {s, true, s}, {20 * s, true, 21 * s}, // nobody looked meanwhile
+		{s, false, 0}, {4 * s, true, 26 * s}, // one answer was lost
+		{s, false, 0}, {4*s + 1, true, 0}, {s, true, s},
+		{4 * s, false, 0}, {s, false, 0}, {1, true, 0}, {3 * s, true, 3 * s},
+	} {
+		now = now.Add(look.after)
+		if got := a.saw(look.ok, 5*s, now); got != look.want {
+			t.Errorf("look %d: has answered for %s, want %s", i+1, got, look.want)
+		}
+	}
+}
+
 // A session is gone from when it was first seen so, and anew for another claim.
 func TestLostSession(t *testing.T) {
 	one, two := peers.Record{Claim: "c", Session: "1"}, peers.Record{Claim: "c", Session: "2"}

@@ -54,6 +54,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	client, err := f.Agents.Client(ctx)
 	if err != nil {
 		o.Record.Err, o.Peers.Err = err, err
+		f.waits.answers.saw(false, f.cfg.TTL/3, time.Now())
 		return o
 	}
 	o.Record.Value, o.record, o.Record.Err = peers.ReadRecord(ctx, client, f.cfg.RecordKey())
@@ -62,11 +63,13 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	var all []peers.Peer
 	all, o.catalog, o.Peers.Err = peers.Entries(ctx, client, f.cfg.Service)
 	f.Agents.Answered(errors.Join(o.Record.Err, o.Peers.Err))
+	o.Answered = f.waits.answers.saw(o.Record.Known() && o.Peers.Known(), f.cfg.TTL/3, time.Now())
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o
 	}
 	o.Peers.Value = peers.Others(all, f.cfg.Node)
 	f.lookForNamesakes(ctx, client, all, &o)
+	defer f.buryGone(ctx, client, &o) // by what members say, too
 	if f.self == "" {
 		if own, err := consul.Advertise(ctx, f.cfg, f.Agents.Addr); err == nil {
 			f.self = net.JoinHostPort(own, strconv.Itoa(f.cfg.RegisteredPort()))

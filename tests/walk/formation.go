@@ -23,6 +23,9 @@ type formation struct {
 	alive     string        // start of a namesake whose check has not lapsed …
 	aliveFrom time.Duration
 	buried    []string
+	answered  time.Duration // since when Consul has answered …
+	answer    time.Duration // and when it did last; 0: never
+	failed    bool
 	freedAt   time.Duration // 0: not
 }
 
@@ -79,11 +82,13 @@ func (f *formation) observe() (o peers.Observation, index uint64) {
 	o.Record.Value, index, o.Record.Err = p.readRecord()
 	var all []peers.Peer
 	all, o.Peers.Err = p.entries()
+	o.Answered = f.consulAnswers(o.Record.Known() && o.Peers.Known())
 	if !o.Record.Known() || !o.Peers.Known() {
 		return o, index
 	}
 	o.Peers.Value = peers.Others(all, n.name)
 	f.lookForNamesakes(all, &o)
+	defer f.buryGone(&o)
 	on, listed := o.Record.Value.Members[n.name]
 	o.Joining = f.state.Joining && listed && (on == "" || on == f.state.Volume)
 	switch r := o.Record.Value; r.State {
@@ -93,6 +98,34 @@ func (f *formation) observe() (o peers.Observation, index uint64) {
 		f.ask(r, o.Peers.Value)
 	}
 	return o, index
+}
+
+func (f *formation) consulAnswers(ok bool) time.Duration {
+	now := f.p.w.clock.now
+	if !ok {
+		f.failed = true
+		return 0
+	}
+	if f.answer == 0 || f.failed && now-f.answer > ttl/3 {
+		f.answered = now
+	}
+	f.answer, f.failed = now, false
+	return now - f.answered
+}
+
+func (f *formation) buryGone(o *peers.Observation) {
+	for _, other := range o.Namesakes.Value {
+		if other.Lapsed() && o.Gone(other) {
+			f.bury()
+			return
+		}
+	}
+}
+
+func (f *formation) bury() {
+	if boot, err := f.p.bury(f.registration(), peers.Blank); err == nil && boot != "" {
+		f.buried = append(f.buried, boot)
+	}
 }
 
 func (f *formation) lookForNamesakes(all []peers.Peer, o *peers.Observation) {
@@ -108,11 +141,12 @@ func (f *formation) lookForNamesakes(all []peers.Peer, o *peers.Observation) {
 		switch {
 		case slices.Contains(f.buried, other.Boot):
 			lapsed = true
-		case earlier || other.Lapsed():
+		case earlier:
 			lapsed = true
-			if boot, err := f.p.bury(reg, peers.Blank); err == nil && boot != "" {
-				f.buried = append(f.buried, boot)
-			}
+			f.bury()
+		case other.Lapsed():
+			lapsed = true
+			o.Namesakes.Value = append(o.Namesakes.Value, other)
 		default:
 			o.Namesakes.Value = append(o.Namesakes.Value, other)
 			alive = other.Boot + other.ID
