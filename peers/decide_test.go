@@ -372,7 +372,6 @@ func TestDecideCells(t *testing.T) {
 		{name: "my name was left in order a moment ago", o: peers.Observation{Record: record("absent"), Watched: peers.Watched{Freed: 1}}, want: peers.Wait, why: "left alone for two TTLs, 30s"},
 		{name: "my name was left in order just less than two TTLs ago", o: peers.Observation{Record: record("formed a"), Watched: peers.Watched{Freed: 30*time.Second - 1}}, want: peers.Wait, why: "may start again"},
 		{name: "my name was left in order two TTLs ago", o: peers.Observation{Record: record("absent"), Watched: peers.Watched{Freed: 30 * time.Second}}, want: peers.Claim},
-		{name: "my name has lapsed", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"]}, want: peers.Remove},
 		{name: "my name has lapsed, and Consul has answered for less than its TTL", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["lapsed"], TTL: ttl, Watched: peers.Watched{Answered: ttl - 1}}, want: peers.Wait, why: "Consul to have answered for 15s"},
 		{name: "my name has lapsed, and Consul has answered for its TTL", o: peers.Observation{Record: record("formed a"), Namesakes: everyNamesake["lapsed"], TTL: ttl, Watched: peers.Watched{Answered: ttl}}, want: peers.Remove},
 		{name: "my name has lapsed, Consul has only begun to answer, and a member does not know the name", o: peers.Observation{Record: record("formed a,b"), Namesakes: everyNamesake["lapsed"], Peers: kinds(k("healthy", b)), TTL: ttl}, want: peers.Join, peers: []string{b}},

@@ -9,6 +9,8 @@ import (
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/policy"
 	"rmq-entrypoint/internal/statedir"
+	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/consultest"
 	"rmq-entrypoint/tests/expect"
 	"strings"
 	"testing"
@@ -61,6 +63,40 @@ func TestEndMaintenance(t *testing.T) {
 
 // Only a join that is under way is marked as failed: what a node founded alone by accident
 // stays known as such.
+// Once RabbitMQ has stopped to join, the record is read anew: who is on it by then, and whether that
+// can be told at all, decides.
+func TestMayJoin(t *testing.T) {
+	agent := consultest.Start(t)
+	for name, tc := range map[string]struct {
+		record peers.Record
+		away   bool
+		says   string // "": it may
+	}{
+		"on record with this volume": {record: peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a@h": "va", "b@h": "vb"}}},
+		"on record without a volume": {record: peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a@h": "", "b@h": "vb"}}},
+		"another volume":             {record: peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{"a@h": "other", "b@h": "vb"}}, says: `names volume "other" for this node by now, whose volume is va`},
+		"another founding":           {record: peers.Record{State: peers.Forming, Seed: "b@h", Claim: "c", Members: map[string]string{"b@h": "vb"}}, says: "is forming"},
+		"no Consul":                  {away: true, says: "connection refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config.Config{Node: "a@h", TTL: 15 * time.Second, Consul: []string{agent.Addr}, KeyPrefix: "may-join", Service: strings.ReplaceAll(name, " ", "-")}
+			if tc.away {
+				cfg.Consul = []string{"127.0.0.1:1"}
+			} else {
+				_, err := peers.WriteRecord(t.Context(), agent.Client, cfg.RecordKey(), tc.record, 0, "", "")
+				expect.Must(t, err)
+			}
+			c := companionFor(cfg, statedir.Runtime{Volume: "va"}, nil)
+			switch err := c.mayJoin(t.Context()); {
+			case err == nil && tc.says != "":
+				t.Errorf("it may, want %q", tc.says)
+			case err != nil && (tc.says == "" || !strings.Contains(err.Error(), tc.says)):
+				t.Errorf("%v, want %q", err, tc.says)
+			}
+		})
+	}
+}
+
 func TestFailJoin(t *testing.T) {
 	for _, p := range []statedir.Pending{
 		{Role: statedir.Joining, Claim: "c1", Volume: "vb"}, {Role: statedir.Alone, Claim: "c1", Volume: "vb"}, {Role: statedir.Seeding, Claim: "c1", Volume: "vb"},
