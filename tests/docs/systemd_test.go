@@ -78,7 +78,7 @@ func TestUnits(t *testing.T) {
 			t.Errorf("a unit runs as %s with %s", u.value("Service", "User"), u.value("Service", "EnvironmentFile"))
 		}
 	}
-	if got, want := node.value("Service", "RestartPreventExitStatus"), strconv.Itoa(entrypoint.Refused); got != want || node.value("Service", "Restart") != "on-failure" {
+	if got, want := node.value("Service", "RestartPreventExitStatus"), strconv.Itoa(entrypoint.Refused); got != want || node.value("Service", "Restart") != "always" {
 		t.Errorf("a start that is refused ends with %s, and is not tried again after %s", want, got)
 	}
 	var cfg config.Config
