@@ -21,6 +21,9 @@ import (
 
 // judge fills in the defaults that depend on other settings, and judges.
 func (cfg *Config) judge(getenv func(string) string) error {
+	if err := judgeTLS(getenv); err != nil {
+		return err
+	}
 	for _, judged := range []func() error{cfg.judgeNode, cfg.judgeConsul, cfg.judgeAdvertise, cfg.judgeDomain, cfg.judgeOwn, cfg.judgeTimes, cfg.judgeChoices, cfg.judgeSingle} {
 		if err := judged(); err != nil {
 			return err

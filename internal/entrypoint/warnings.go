@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"rmq-entrypoint/internal/config"
@@ -20,17 +21,17 @@ func warnOf(log *slog.Logger, cfg config.Config, getenv func(string) string) {
 	if set := rabbitconf.PluginVariables(getenv); len(set) > 0 {
 		log.Warn("variables of RabbitMQ's own Consul plugin are set, and do nothing: docs/from-the-plugin.md", "variables", strings.Join(set, "; "))
 	}
-	ssl := getenv("CONSUL_HTTP_SSL")
+	encrypted, _ := strconv.ParseBool(getenv("CONSUL_HTTP_SSL")) // what is neither true nor false was refused before
 	if token := getenv("CONSUL_HTTP_TOKEN") + getenv("CONSUL_HTTP_TOKEN_FILE"); token != "" {
 		for _, a := range cfg.Consul {
-			if plain(a) && ssl != "true" && ssl != "1" {
+			if plain(a) && !encrypted {
 				log.Warn("the Consul token goes over the network unencrypted: use https:// (CONSUL_HTTP_ADDR), or an agent on this host", "agent", a)
 				break
 			}
 		}
 	}
-	if getenv("CONSUL_HTTP_SSL_VERIFY") == "false" {
-		log.Warn("CONSUL_HTTP_SSL_VERIFY=false: whoever answers is taken for Consul; CONSUL_CACERT names whose certificates are")
+	if verify, err := strconv.ParseBool(getenv("CONSUL_HTTP_SSL_VERIFY")); err == nil && !verify {
+		log.Warn("CONSUL_HTTP_SSL_VERIFY is off: whoever answers is taken for Consul; CONSUL_CACERT names whose certificates are")
 	}
 }
 

@@ -23,7 +23,11 @@ func TestWarnOf(t *testing.T) {
 		{env: "CONSUL_HOST=consul;CONSUL_ACL_TOKEN=s3cr3t", want: 1, say: "CONSUL_HOST (here CONSUL_HTTP_ADDR (--consul): agents as host:port, comma-separated); CONSUL_ACL_TOKEN (here CONSUL_HTTP_TOKEN, "},
 		{env: "RABBITMQ_CONSUL_SVC=orders;CLUSTER_NAME=blue", want: 1, say: "RABBITMQ_CONSUL_SVC (here RMQ_SERVICE (--service)); CLUSTER_NAME (here RMQ_SERVICE"},
 		{env: "CONSUL_PORT=tcp://10.0.0.1:8500;HTTP_PROXY=proxy:3128;CONSUL_HOST="}, // as Docker and Kubernetes name a service
-		{env: "CONSUL_HTTP_SSL_VERIFY=false", want: 1, say: "CONSUL_CACERT"},
+		{env: "CONSUL_HTTP_SSL_VERIFY=false", want: 1, say: "CONSUL_CACERT"}, {env: "CONSUL_HTTP_SSL_VERIFY=0", want: 1, say: "CONSUL_CACERT"},
+		{env: "CONSUL_HTTP_SSL_VERIFY=f", want: 1, say: "CONSUL_CACERT"}, {env: "CONSUL_HTTP_SSL_VERIFY=False", want: 1, say: "CONSUL_CACERT"},
+		{env: "CONSUL_HTTP_SSL_VERIFY=1"}, {env: "CONSUL_HTTP_SSL_VERIFY=T"}, {env: "CONSUL_HTTP_SSL_VERIFY="},
+		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=TRUE"}, {env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=t"},
+		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=F", want: 1, say: "unencrypted"},
 	} {
 		getenv := expect.Environ(strings.Split(c.env, ";")...)
 		cfg, err := config.FromEnvironment(getenv)
