@@ -58,6 +58,10 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 		"node cleanup by RabbitMQ's other": {env: []string{"RABBITMQ_CLEANUP_INTERVAL=60"}, say: []string{"RABBITMQ_CLEANUP_INTERVAL=60: ", "merely stopped"}},
 		"node cleanup as an argument": {env: []string{"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-rabbit cluster_formation [{node_cleanup,[{cleanup_interval,1}]}]"},
 			say: []string{"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "node_cleanup", "take it out"}},
+		"detached":                           {args: []string{"rabbitmq-server", "-detached"}, say: []string{"rabbitmq-server -detached", "end at once", "take -detached out"}},
+		"detached by the server's arguments": {env: []string{"RABBITMQ_SERVER_START_ARGS=+S 2 -detached"}, say: []string{"RABBITMQ_SERVER_START_ARGS", "end at once", "take -detached out"}},
+		"detached by Erlang's flags":         {env: []string{"ERL_ZFLAGS=-detached"}, say: []string{"ERL_ZFLAGS", "take -detached out"}},
+		"a node without RabbitMQ":            {env: []string{"RABBITMQ_NODE_ONLY=false"}, say: []string{"RABBITMQ_NODE_ONLY", `"false"`, "never gets ready", "take it out"}},
 		"no registration": {prep: func(n *node) {
 			n.put(n.path("conf.d/30.conf"), "cluster_formation.registration.enabled = false")
 		}, say: []string{"conf.d/30.conf:1: cluster_formation.registration.enabled", "registers", "Remove this"}},

@@ -23,6 +23,9 @@ func serverEnvironment(ctx context.Context, cfg config.Config, list []string) (c
 	if err := rabbitmq.RefuseCleanup(made.List()); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err := rabbitmq.RefuseDetached(nil, made.List()); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	return made.Identified(e), nil
 }
 

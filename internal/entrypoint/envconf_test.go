@@ -48,7 +48,8 @@ func TestServerEnvironment(t *testing.T) {
 	for file, words := range map[string]string{
 		"NODENAME=a@b": "sets NODENAME", "  export RABBITMQ_USE_LONGNAME=true": "sets USE_LONGNAME", "MNESIA_BASE=/x": "sets MNESIA_BASE", "if true; then NODENAME=a@b; fi": "sets NODENAME",
 		"ADVANCED_CONFIG_FILE=/x": "sets ADVANCED_CONFIG_FILE", "export RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false": "RABBITMQ_CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL=1": "RABBITMQ_CLEANUP_INTERVAL",
-		"export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup", "exit 0": "take exit out",
+		"export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup", "export SERVER_START_ARGS=-detached": "SERVER_START_ARGS has -detached",
+		"export RABBITMQ_NODE_ONLY=1": "RABBITMQ_NODE_ONLY", "exit 0": "take exit out",
 	} {
 		expect.Must(t, os.WriteFile(path, []byte(file+"\n"), 0o644))
 		if _, err := serverEnvironment(t.Context(), cfg, own); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), words) {

@@ -23,6 +23,9 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
 		return err
 	}
+	if err := rabbitmq.RefuseDetached(nil, os.Environ()); err != nil {
+		return err
+	}
 	warnOf(log, cfg, os.Getenv)
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return err

@@ -59,6 +59,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
 		return h, err
 	}
+	if err := rabbitmq.RefuseDetached(cfg.Args[1:], os.Environ()); err != nil {
+		return h, err
+	}
 	if h.server, err = exec.LookPath(cfg.Args[0]); err != nil {
 		return h, fmt.Errorf("find the server: %w: this program belongs into an image that has RabbitMQ on PATH", err)
 	}
