@@ -115,8 +115,7 @@ func (opts Options) formation() List {
 // first lines must not say "coding": Erlang would take that for an order.
 func file(applications List) []byte {
 	var b strings.Builder
-	b.WriteString(`%% Written by rmq-entrypoint at each start of this node: edits are lost.
-%% Put settings into rabbitmq.conf, conf.d or advanced.config, which it respects.
+	b.WriteString(firstLine + `%% Put settings into rabbitmq.conf, conf.d or advanced.config, which it respects.
 [`)
 	for i, app := range applications {
 		comma(&b, i)

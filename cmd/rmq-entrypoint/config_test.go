@@ -347,6 +347,7 @@ func TestBadSettings(t *testing.T) {
 		{env: "RMQ_CLUSTER_NAME= orders", say: []string{"--cluster-name", "RMQ_CLUSTER_NAME", `" orders"`}},
 		{env: "RMQ_CLUSTER_NAME=" + strings.Repeat("x", 256), say: []string{"--cluster-name", "255 bytes"}},
 		{args: "--state-dir state", say: []string{"--state-dir", "RMQ_STATE_DIR", `"state"`, "whole path"}},
+		{args: "--config rabbitmq.config", say: []string{"--config", "RMQ_CONFIG_FILE", `"rabbitmq.config"`, "whole path"}},
 		{args: "--key-prefix=", say: []string{"--key-prefix", "RMQ_KEY_PREFIX"}},
 		{env: "RMQ_KEY_PREFIX=/a", say: []string{"--key-prefix", "RMQ_KEY_PREFIX", "/a"}},
 		{args: "--queues mirrored", say: []string{"--queues", "RMQ_QUEUES", "mirrored", "auto", "off"}},

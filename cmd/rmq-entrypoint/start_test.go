@@ -95,6 +95,7 @@ func TestEntrypoint(t *testing.T) {
 		"health of a node that waits":       testHealthWaiting,
 		"notify socket of somebody else":    testNotifyForwarded,
 		"configuration cannot be written":   testConfigNotWritable,
+		"configuration of somebody else":    testConfigIsSomebodyElses,
 		"another command":                   testAnotherCommand,
 		"drain":                             testDrain,
 		"drain refused":                     testDrainRefused,

@@ -142,6 +142,9 @@ func (cfg *Config) judgeOwn() error {
 	if cfg.StateDir != "" && !filepath.IsAbs(cfg.StateDir) {
 		return fmt.Errorf("--state-dir (RMQ_STATE_DIR) %q: give the whole path, from / on: commands run elsewhere", cfg.StateDir)
 	}
+	if cfg.ConfigFile != "" && !filepath.IsAbs(cfg.ConfigFile) {
+		return fmt.Errorf("--config (RMQ_CONFIG_FILE) %q: give the whole path, from / on: RabbitMQ runs elsewhere", cfg.ConfigFile)
+	}
 	if cfg.KeyPrefix == "" || strings.HasPrefix(cfg.KeyPrefix, "/") {
 		return fmt.Errorf("--key-prefix (RMQ_KEY_PREFIX) %q: give a path without a slash in front, as rmq-entrypoint", cfg.KeyPrefix)
 	}

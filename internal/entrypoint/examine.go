@@ -34,6 +34,9 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err != nil {
 		return err
 	}
+	if err := configIsOurs(cfg, env); err != nil {
+		return err
+	}
 	user, err := usersFiles(env, statedir.VersionsOfImage(os.Getenv).Version)
 	if err != nil {
 		return err

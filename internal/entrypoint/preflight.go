@@ -1,7 +1,6 @@
 package entrypoint
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,6 +129,9 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
 		return err
 	}
+	if err = configIsOurs(cfg, h.env); err != nil {
+		return err
+	}
 	if h.user, err = usersFiles(h.env, image); err != nil {
 		return err
 	}
@@ -157,9 +159,6 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	if h.version, err = serverVersion(ctx, cfg, os.Getenv); err != nil {
 		return err
 	}
-	if info, err := os.Stat(cfg.ConfigFile); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a file: give --config (RMQ_CONFIG_FILE) the path of a file to write", cfg.ConfigFile)
-	}
 	for _, dir := range []string{filepath.Dir(cfg.Data), cfg.Data} {
 		if err := syscall.Access(dir, mayRead|mayWrite|maySearch); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return notOurs(dir, err)
@@ -184,15 +183,13 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 
 // usersFiles reads the user's own configuration as RabbitMQ would.
 func usersFiles(env config.Environment, image rabbitconf.Version) (rabbitconf.User, error) {
-	conf, err := rabbitconf.MainConf(cmp.Or(config.RabbitMQs(env.Of, "RABBITMQ_CONFIG_FILE"), userConf))
+	files := usersPlaces(env)
+	conf, err := rabbitconf.MainConf(files.Conf)
 	if err != nil {
 		return rabbitconf.User{}, err
 	}
-	return rabbitconf.ReadUser(rabbitconf.Files{
-		Conf: conf, ConfD: cmp.Or(config.RabbitMQs(env.Of, "RABBITMQ_CONFIG_FILES"), userConfD),
-		Advanced: cmp.Or(config.RabbitMQs(os.Getenv, "RABBITMQ_ADVANCED_CONFIG_FILE"), userAdvanced),
-		Version:  image, LookupEnv: env.Lookup,
-	})
+	files.Conf, files.Version, files.LookupEnv = conf, image, env.Lookup
+	return rabbitconf.ReadUser(files)
 }
 
 func notOurs(dir string, err error) error {
