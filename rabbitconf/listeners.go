@@ -32,11 +32,20 @@ func (u User) Listeners(byDefault Listener) []Listener {
 	return append(plain, tls...)
 }
 
-// HTTP returns where the plugin management or prometheus listens, unless the user
-// says anything on the plain port given. Of several it is one that others can
-// reach, a plain one if there is.
+// HTTP returns one of the places where the plugin management or prometheus listens
+// ([User.Web]): one that others can reach, a plain one if there is.
 func (u User) HTTP(plugin string, port int) Listener {
-	var found []Listener
+	found := u.Web(plugin, port)
+	i := slices.IndexFunc(found, func(l Listener) bool { return !l.TLS && !l.Local() })
+	if i < 0 {
+		i = slices.IndexFunc(found, func(l Listener) bool { return !l.Local() })
+	}
+	return found[max(i, 0)]
+}
+
+// Web returns where the plugin management or prometheus listens: unless the user says anything, on
+// the plain port given.
+func (u User) Web(plugin string, port int) (found []Listener) {
 	for _, kind := range []string{"tcp", "listener", "ssl"} { // management.listener.* is the old form
 		byDefault := Listener{Port: port, TLS: kind == "ssl"}
 		if byDefault.TLS {
@@ -71,13 +80,9 @@ func (u User) HTTP(plugin string, port int) Listener {
 		}
 	}
 	if len(found) == 0 {
-		return Listener{Port: port}
+		return []Listener{{Port: port}}
 	}
-	i := slices.IndexFunc(found, func(l Listener) bool { return !l.TLS && !l.Local() })
-	if i < 0 {
-		i = slices.IndexFunc(found, func(l Listener) bool { return !l.Local() })
-	}
-	return found[max(i, 0)]
+	return found
 }
 
 // read takes over what a plugin's listener says in Erlang terms.

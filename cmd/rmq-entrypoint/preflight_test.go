@@ -76,6 +76,8 @@ func TestRefusedBeforeConsulIsAsked(t *testing.T) {
 		"a port that is taken, by name": {prep: func(n *node) { n.env = append(n.env, "RMQ_HTTP=localhost:"+listener(t, func(net.Conn) {})) },
 			say: []string{"--http", "RMQ_HTTP", "localhost:", "address already in use"}},
 		"a port of another host":       {env: []string{"RMQ_HTTP=192.0.2.1:15690"}, say: []string{"--http", "RMQ_HTTP", "192.0.2.1:15690", "an address of this host"}},
+		"RabbitMQ's own port":          {env: []string{"RMQ_HTTP=:5672"}, say: []string{"--http", "RMQ_HTTP", ":5672", "AMQP", "listeners.tcp", "another port"}},
+		"one port for two":             {env: []string{"RMQ_HTTP=:15689", "RMQ_ADMIN=127.0.0.1:15689"}, say: []string{"--http", "RMQ_HTTP", "--admin", "RMQ_ADMIN", "another port"}},
 		"a path too long for a socket": {env: []string{"RMQ_STATE_DIR=/tmp/" + strings.Repeat("x", 100)}, say: []string{"--state-dir", "RMQ_STATE_DIR", "too long"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -41,7 +41,10 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err != nil {
 		return err
 	}
-	return cfg.Listen(user, env.Of)
+	if err := cfg.Listen(user, env.Of); err != nil {
+		return err
+	}
+	return portsDiffer(ctx, cfg, user, env)
 }
 
 // SeenDirectories returns an error where this process's user cannot use the directories of a node.

@@ -91,6 +91,9 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := cfg.Listen(h.user, h.env.Of); err != nil {
 		return h, err
 	}
+	if err := portsDiffer(ctx, cfg, h.user, h.env); err != nil {
+		return h, err
+	}
 	if err := companion.MayLogIn(cfg, h.env, h.user); err != nil {
 		return h, err
 	}

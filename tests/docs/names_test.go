@@ -75,6 +75,7 @@ var othersFlags = map[string]string{
 	"-short":                             "scripts/test",
 	"-only":                              "scripts/bench",
 	"-write":                             "scripts/bench",
+	"-detached":                          "rabbitmq-server",
 }
 
 // Each variable that a document names is one that something here reads, each file is there, and each flag is one of the
