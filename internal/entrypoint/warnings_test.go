@@ -25,6 +25,7 @@ func TestWarnOf(t *testing.T) {
 		{env: "CONSUL_PORT=tcp://10.0.0.1:8500;HTTP_PROXY=proxy:3128;CONSUL_HOST="}, // as Docker and Kubernetes name a service
 		{env: "CONSUL_HTTP_SSL_VERIFY=false", want: 1, say: "CONSUL_CACERT"}, {env: "CONSUL_HTTP_SSL_VERIFY=0", want: 1, say: "CONSUL_CACERT"},
 		{env: "CONSUL_HTTP_SSL_VERIFY=f", want: 1, say: "CONSUL_CACERT"}, {env: "CONSUL_HTTP_SSL_VERIFY=False", want: 1, say: "CONSUL_CACERT"},
+		{env: "RMQ_JOIN_TIMEOUT=59s", want: 1, say: "shorter than RabbitMQ may take to boot"}, {env: "RMQ_JOIN_TIMEOUT=1m"},
 		{env: "CONSUL_HTTP_SSL_VERIFY=1"}, {env: "CONSUL_HTTP_SSL_VERIFY=T"}, {env: "CONSUL_HTTP_SSL_VERIFY="},
 		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=TRUE"}, {env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=t"},
 		{env: "CONSUL_HTTP_TOKEN=s3cr3t;CONSUL_HTTP_ADDR=consul;CONSUL_HTTP_SSL=F", want: 1, say: "unencrypted"},
