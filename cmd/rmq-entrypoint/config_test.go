@@ -118,10 +118,19 @@ func TestPathsFollowRabbitMQsVariables(t *testing.T) {
 		{[]string{"RABBITMQ_DATA_DIR=/d"}, "/d/mnesia/a@b"},
 		{[]string{"RABBITMQ_DATA_DIR=/d", "RABBITMQ_MNESIA_BASE=/m"}, "/m/a@b"},
 		{[]string{"RABBITMQ_MNESIA_BASE=/m", "RABBITMQ_MNESIA_DIR=/x/y"}, "/x/y"},
+		{[]string{"RABBITMQ_DATA_DIR=/d/"}, "/d/mnesia/a@b"},
+		{[]string{"RABBITMQ_MNESIA_BASE=/m//"}, "/m/a@b"},
+		{[]string{"MNESIA_DIR=/x/y/"}, "/x/y"}, // or the state directory would be in RabbitMQ's own
 	} {
 		cfg, _, err := parse([]string{"--node", "a@b"}, expect.Environ(c.env...))
 		if err != nil || cfg.Data != c.data || cfg.StateDir != c.data+"-entrypoint" {
 			t.Errorf("%v: data %s, state %s, %v; want %s", c.env, cfg.Data, cfg.StateDir, err, c.data)
+		}
+	}
+	for _, set := range []string{"RABBITMQ_DATA_DIR=d", "RABBITMQ_MNESIA_BASE=./m", "MNESIA_BASE=m", "RABBITMQ_MNESIA_DIR=x/y", "RABBITMQ_MNESIA_DIR=/x/../y"} {
+		name, value, _ := strings.Cut(set, "=")
+		if cfg, _, err := parse(nil, expect.Environ(set)); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) || !strings.Contains(err.Error(), "whole path") {
+			t.Errorf("%s: %v, data %s", set, err, cfg.Data)
 		}
 	}
 }

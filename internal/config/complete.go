@@ -29,10 +29,9 @@ func (cfg *Config) judge(getenv func(string) string) error {
 			return err
 		}
 	}
-	cfg.Home = cmp.Or(getenv("RABBITMQ_DATA_DIR"), "/var/lib/rabbitmq") // as the official image names it
-	cfg.Data = cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_DIR"), filepath.Join(cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), filepath.Join(cfg.Home, "mnesia")), cfg.Node))
-	cfg.StateDir = cmp.Or(cfg.StateDir, cfg.Place())
-	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
+	if err := cfg.directories(getenv); err != nil {
+		return err
+	}
 	return cfg.port(getenv)
 }
 

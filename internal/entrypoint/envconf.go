@@ -3,6 +3,7 @@ package entrypoint
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/internal/rabbitmq"
@@ -40,9 +41,9 @@ func ownIdentity(cfg config.Config, e config.Environment, path string) error {
 		case "USE_LONGNAME":
 			same = config.Yes(value) == cfg.LongNames
 		case "MNESIA_DIR":
-			same = value == cfg.Data
+			same = filepath.Clean(value) == cfg.Data
 		case "MNESIA_BASE":
-			same = value+"/"+cfg.Node == cfg.Data
+			same = filepath.Join(value, cfg.Node) == cfg.Data
 		}
 		if value != "" && !same {
 			return fmt.Errorf("%s sets %s, which this program must know too: set it as environment variable RABBITMQ_%s instead", path, name, name)

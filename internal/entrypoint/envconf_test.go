@@ -28,6 +28,7 @@ func TestServerEnvironment(t *testing.T) {
 		{file: "export RABBITMQ_NODE_IP_ADDRESS=127.0.0.5", ip: "127.0.0.5"}, {file: "NODE_IP_ADDRESS=\"127.0.0.5\" # x", ip: "127.0.0.5"},
 		{file: "if true; then NODE_PORT=5998; fi", port: "5998"}, {file: "NODE_PORT=$((5000+3))", port: "5003"}, {file: "P=7\nNODE_PORT=600$P", port: "6007"},
 		{file: "false\nNODE_PORT=5999"}, {file: "false\nexport NODE_PORT=5999", port: "5999"}, {file: "NODENAME=rabbit@me\nMNESIA_DIR=/d/mnesia/rabbit@me\nMNESIA_BASE=/d/mnesia\nUSE_LONGNAME=no"},
+		{file: "MNESIA_BASE=/d/mnesia/"}, {file: "export RABBITMQ_MNESIA_DIR=/d/mnesia/rabbit@me//"}, // RabbitMQ takes the slashes off
 		{file: "echo noise; cat; NODE_PORT=1", port: "1"}, {file: "# NODENAME=a@b\n: NODENAME=a@b"},
 	} {
 		expect.Must(t, os.WriteFile(path, []byte(c.file+"\n"), 0o644))
@@ -46,7 +47,7 @@ func TestServerEnvironment(t *testing.T) {
 		t.Errorf("%v, %v", e, err)
 	}
 	for file, words := range map[string]string{
-		"NODENAME=a@b": "sets NODENAME", "  export RABBITMQ_USE_LONGNAME=true": "sets USE_LONGNAME", "MNESIA_BASE=/x": "sets MNESIA_BASE", "if true; then NODENAME=a@b; fi": "sets NODENAME",
+		"NODENAME=a@b": "sets NODENAME", "  export RABBITMQ_USE_LONGNAME=true": "sets USE_LONGNAME", "MNESIA_BASE=/x": "sets MNESIA_BASE", "MNESIA_DIR=d/mnesia/rabbit@me": "sets MNESIA_DIR", "if true; then NODENAME=a@b; fi": "sets NODENAME",
 		"ADVANCED_CONFIG_FILE=/x": "sets ADVANCED_CONFIG_FILE", "export RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false": "RABBITMQ_CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL=1": "RABBITMQ_CLEANUP_INTERVAL",
 		"export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup", "export SERVER_START_ARGS=-detached": "SERVER_START_ARGS has -detached",
 		"export RABBITMQ_NODE_ONLY=1": "RABBITMQ_NODE_ONLY", "exit 0": "take exit out",

@@ -94,7 +94,11 @@ func FuzzEnvironment(f *testing.F) {
 		}
 		own := map[string]string{"NODENAME": cfg.Node, "MNESIA_DIR": cfg.Data, "MNESIA_BASE": filepath.Dir(cfg.Data), "ADVANCED_CONFIG_FILE": "", "CLEANUP_INTERVAL": ""}
 		for name, want := range own {
-			if is := config.RabbitMQs(e.Of, "RABBITMQ_"+name); is != "" && is != want {
+			is := config.RabbitMQs(e.Of, "RABBITMQ_"+name)
+			if strings.HasPrefix(name, "MNESIA_") && is != "" { // RabbitMQ takes slashes at the end off
+				is = filepath.Clean(is)
+			}
+			if is != "" && is != want {
 				t.Fatalf("%s is %q, and %q is decided for", name, is, want)
 			}
 		}

@@ -1,0 +1,37 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// usualHome is where the official image has RabbitMQ's data, and RabbitMQ itself what nothing else
+// says.
+const usualHome = "/var/lib/rabbitmq"
+
+// directories takes over where RabbitMQ keeps its data, by the variables that RabbitMQ reads.
+// RabbitMQ takes slashes at the end off (measured on 3.10.8, 4.0.5 and 4.3.6).
+func (cfg *Config) directories(getenv func(string) string) error {
+	home, base, dir := getenv("RABBITMQ_DATA_DIR"), RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), RabbitMQs(getenv, "RABBITMQ_MNESIA_DIR")
+	if err := errors.Join(WholePath("RABBITMQ_DATA_DIR", home), WholePath("RABBITMQ_MNESIA_BASE", base), WholePath("RABBITMQ_MNESIA_DIR", dir)); err != nil {
+		return err
+	}
+	cfg.Home = filepath.Clean(cmp.Or(home, usualHome)) // as the official image names it
+	cfg.Data = filepath.Clean(cmp.Or(dir, filepath.Join(cmp.Or(base, filepath.Join(cfg.Home, "mnesia")), cfg.Node)))
+	cfg.StateDir = filepath.Clean(cmp.Or(cfg.StateDir, cfg.Place()))
+	cfg.ConfigFile = cmp.Or(cfg.ConfigFile, filepath.Join(cfg.StateDir, "rabbitmq.config"))
+	return nil
+}
+
+// WholePath refuses a directory of RabbitMQ's whose place depends on where RabbitMQ is started, or
+// on what a link above it leads to.
+func WholePath(name, path string) error {
+	if path != "" && (!filepath.IsAbs(path) || slices.Contains(strings.Split(path, "/"), "..")) {
+		return fmt.Errorf("%s=%q: give the whole path, from / on and without ..: RabbitMQ would look for it from where it is started", name, path)
+	}
+	return nil
+}
