@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,8 @@ import (
 	"time"
 )
 
-// envConf is where RabbitMQ looks for variables of its own, unless RABBITMQ_CONF_ENV_FILE
-// says otherwise.
+// envConf is where RabbitMQ looks for variables of its own, unless RABBITMQ_CONF_ENV_FILE, or the
+// same without RABBITMQ_, says otherwise.
 const envConf = "/etc/rabbitmq/rabbitmq-env.conf"
 
 // Identity are the variables that make a node another one than this program decides for; followed
@@ -80,15 +81,12 @@ func identifies(name string) bool {
 //
 // Variables that identify the node are in the result only where the file itself sets them.
 func EnvConf(ctx context.Context, e Environment) (made Environment, path string, err error) {
-	path = envConf
-	if given := e["RABBITMQ_CONF_ENV_FILE"]; given != "" {
-		path = given
-	}
+	path = cmp.Or(RabbitMQs(e.Of, "RABBITMQ_CONF_ENV_FILE"), envConf)
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return e, "", nil // RabbitMQ passes over it, too
 	}
 	if f, err := os.Open(path); err != nil {
-		return nil, path, fmt.Errorf("read RabbitMQ's environment file (RABBITMQ_CONF_ENV_FILE): %w", err)
+		return nil, path, fmt.Errorf("read RabbitMQ's environment file (RABBITMQ_CONF_ENV_FILE, CONF_ENV_FILE): %w", err)
 	} else if err := f.Close(); err != nil {
 		return nil, path, err
 	}
@@ -100,6 +98,9 @@ func EnvConf(ctx context.Context, e Environment) (made Environment, path string,
 	}
 	if made, err = sourced(ctx, without, path, `. "$0" >/dev/null 2>&1 </dev/null || true; env -0`); err != nil {
 		return nil, path, fmt.Errorf("read %s as RabbitMQ does: %w", path, err)
+	}
+	if next := cmp.Or(RabbitMQs(made.Of, "RABBITMQ_CONF_ENV_FILE"), envConf); next != path {
+		return nil, path, fmt.Errorf("%s exports CONF_ENV_FILE: RabbitMQ would read %s after it: name that one as RABBITMQ_CONF_ENV_FILE in the environment instead", path, next)
 	}
 	var names []string
 	for _, name := range append(slices.Clone(Identity), followed...) {

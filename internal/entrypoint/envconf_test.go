@@ -59,6 +59,36 @@ func TestServerEnvironment(t *testing.T) {
 	}
 }
 
+// The file is the one that RabbitMQ reads: RABBITMQ_CONF_ENV_FILE before CONF_ENV_FILE, and an empty
+// one is none (read in rabbitmq-defaults and rabbitmq-env, and measured with rabbit_env:get_context/0,
+// of 3.10.8, 4.0.5 and 4.3.6).
+func TestServerEnvironmentOfWhichFile(t *testing.T) {
+	dir := t.TempDir()
+	one, other := filepath.Join(dir, "one.conf"), filepath.Join(dir, "other.conf")
+	cfg := config.Config{Node: "rabbit@me", Data: "/d/mnesia/rabbit@me"}
+	read := func(path, conf string, env ...string) (config.Environment, error) {
+		t.Helper()
+		expect.Must(t, os.WriteFile(path, []byte(conf+"\n"), 0o644))
+		return serverEnvironment(t.Context(), cfg, append(env, "PATH="+os.Getenv("PATH")))
+	}
+	expect.Must(t, os.WriteFile(other, []byte("NODE_PORT=2\n"), 0o644))
+	for _, env := range [][]string{
+		{"CONF_ENV_FILE=" + one}, {"RABBITMQ_CONF_ENV_FILE=" + one}, {"RABBITMQ_CONF_ENV_FILE=", "CONF_ENV_FILE=" + one}, {"RABBITMQ_CONF_ENV_FILE=" + one, "CONF_ENV_FILE=" + other},
+	} {
+		if e, err := read(one, "NODE_PORT=1", env...); err != nil || e["NODE_PORT"] != "1" {
+			t.Errorf("%q: port %q, %v", env, e["NODE_PORT"], err)
+		}
+		if _, err := read(one, "NODENAME=rabbit@other", env...); err == nil || !strings.Contains(err.Error(), one+" sets NODENAME") || !strings.Contains(err.Error(), "RABBITMQ_NODENAME") {
+			t.Errorf("%q, a foreign node: %v", env, err)
+		}
+	}
+	for _, conf := range []string{"CONF_ENV_FILE=" + other, "export RABBITMQ_CONF_ENV_FILE=" + other} { // RabbitMQ's Erlang would read that one
+		if e, err := read(one, conf, "CONF_ENV_FILE="+one); err == nil || !strings.Contains(err.Error(), one) || !strings.Contains(err.Error(), other) || !strings.Contains(err.Error(), "in the environment") {
+			t.Errorf("%q: %v, %v", conf, e, err)
+		}
+	}
+}
+
 // A reading that is cut short is unknown: it says nothing of the file.
 func TestServerEnvironmentIsCutShort(t *testing.T) {
 	path, begun := filepath.Join(t.TempDir(), "env.conf"), filepath.Join(t.TempDir(), "begun")
