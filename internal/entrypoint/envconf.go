@@ -49,6 +49,9 @@ func ownIdentity(cfg config.Config, e config.Environment, path string) error {
 			return fmt.Errorf("%s sets %s, which this program must know too: set it as environment variable RABBITMQ_%s instead", path, name, name)
 		}
 	}
+	if prefix := e["SYS_PREFIX"]; prefix != "" {
+		return fmt.Errorf("%s sets SYS_PREFIX=%q, by which RabbitMQ would have its data and its configuration below that directory, and this program looks for them where they are without it: take it out, and name the directory of the data as environment variable RABBITMQ_MNESIA_BASE", path, prefix)
+	}
 	for _, name := range []string{"CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL"} {
 		value := config.RabbitMQs(e.Of, "RABBITMQ_"+name)
 		if why := rabbitconf.CleanupVariable(name, value); why != "" {

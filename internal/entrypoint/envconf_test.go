@@ -41,6 +41,10 @@ func TestServerEnvironment(t *testing.T) {
 			t.Errorf("%q, %s: port %q, address %q, %v; want %q, %q", c.file, c.env, port, ip, err, c.port, c.ip)
 		}
 	}
+	expect.Must(t, os.WriteFile(path, []byte(": nothing\n"), 0o644))
+	if e, err := serverEnvironment(t.Context(), cfg, append(own, "SYS_PREFIX=/ignored")); err != nil || e["SYS_PREFIX"] != "" {
+		t.Errorf("in the environment RabbitMQ's script passes over SYS_PREFIX: %q, %v", e["SYS_PREFIX"], err)
+	}
 	expect.Must(t, os.WriteFile(path, []byte("export AMQP=1\nPLAIN=2\nexport QUOTED='a\nb'\n"), 0o644))
 	e, err := serverEnvironment(t.Context(), cfg, own)
 	if _, plain := e.Lookup("PLAIN"); err != nil || plain || e["AMQP"] != "1" || e["QUOTED"] != "a\nb" || e["RABBITMQ_ADVANCED_CONFIG_FILE"] != "/ours" || e["RABBITMQ_NODENAME"] != "rabbit@me" {
@@ -51,6 +55,7 @@ func TestServerEnvironment(t *testing.T) {
 		"ADVANCED_CONFIG_FILE=/x": "sets ADVANCED_CONFIG_FILE", "export RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false": "RABBITMQ_CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL=1": "RABBITMQ_CLEANUP_INTERVAL",
 		"export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup", "export SERVER_START_ARGS=-detached": "SERVER_START_ARGS has -detached",
 		"export RABBITMQ_NODE_ONLY=1": "RABBITMQ_NODE_ONLY", "exit 0": "take exit out",
+		"SYS_PREFIX=/mnt": `sets SYS_PREFIX="/mnt"`, "false\nSYS_PREFIX=/mnt": "RABBITMQ_MNESIA_BASE", "export SYS_PREFIX=/mnt": `SYS_PREFIX="/mnt"`,
 	} {
 		expect.Must(t, os.WriteFile(path, []byte(file+"\n"), 0o644))
 		if _, err := serverEnvironment(t.Context(), cfg, own); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), words) {
