@@ -294,6 +294,15 @@ func testFlagsBesideNothing(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.put(n.flags(), flagsOf(t, "3.10.8"))
 	n.unchanged(78, "holds no database", n.flags(), "remove that file")
+	expect.Must(t, os.Remove(n.flags()))
+	n.put(n.path("flags"), flagsOf(t, "3.10.8"))
+	n.put(n.path("env.conf"), "RABBITMQ_FEATURE_FLAGS_FILE="+n.path("flags")+"\n")
+	n.env = append(n.env, "RABBITMQ_CONF_ENV_FILE="+n.path("env.conf"))
+	n.unchanged(78, "holds no database", n.path("flags"), "remove that file")
+	if out, _ := n.run("status"); !strings.Contains(out, n.path("flags")) {
+		t.Errorf("status says\n%s", out)
+	}
+	expect.Must(t, os.Remove(n.path("env.conf")))
 	n.put(n.flags(), flagsOf(t, "4.0.5")) // what it lacks, the server enables itself
 	n.start()
 	n.server(soon)

@@ -106,7 +106,7 @@ func Status(ctx context.Context, cfg config.Config, out io.Writer) error {
 			}
 		}
 	}
-	statusVolume(cfg, row)
+	statusVolume(ctx, cfg, row)
 	if cfg.Single {
 		row("consul", "not asked: a lone broker (--single, RMQ_SINGLE), in no cluster")
 		return verdict(is)
@@ -132,7 +132,7 @@ func writtenBy(g peers.Gone) string {
 	return ", written by " + g.By
 }
 
-func statusVolume(cfg config.Config, row func(string, string, ...any)) {
+func statusVolume(ctx context.Context, cfg config.Config, row func(string, string, ...any)) {
 	state, err := statedir.Of(cfg).Inspect()
 	switch {
 	case err != nil:
@@ -151,7 +151,7 @@ func statusVolume(cfg config.Config, row func(string, string, ...any)) {
 	if image.Version == (rabbitconf.Version{}) {
 		return
 	}
-	if why, _ := statedir.Jump(cfg, image, os.Getenv); why != "" {
+	if why, _ := statedir.Jump(cfg, image, config.ServersVariables(ctx)); why != "" {
 		row("upgrade", "refused: %s", why)
 	} else if last.Version != (rabbitconf.Version{}) && last.Version != image.Version {
 		row("upgrade", "not refused: %s ran last, this image has %s", last, image)

@@ -27,6 +27,16 @@ func (cfg *Config) directories(getenv func(string) string) error {
 	return nil
 }
 
+// Base is where RabbitMQ keeps what lies beside its data, as its feature flags. Where the data are
+// named alone, it is what RabbitMQ itself takes.
+func (cfg Config) Base(getenv func(string) string) string {
+	base := filepath.Join(cfg.Home, "mnesia")
+	if RabbitMQs(getenv, "RABBITMQ_MNESIA_DIR") != "" {
+		base = filepath.Join(usualHome, "mnesia")
+	}
+	return filepath.Clean(cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), base))
+}
+
 // WholePath refuses a directory of RabbitMQ's whose place depends on where RabbitMQ is started, or
 // on what a link above it leads to.
 func WholePath(name, path string) error {

@@ -23,7 +23,7 @@ var (
 	Identity = []string{"NODENAME", "USE_LONGNAME", "MNESIA_BASE", "MNESIA_DIR", "ADVANCED_CONFIG_FILE"}
 	followed = []string{
 		"NODE_IP_ADDRESS", "NODE_PORT", "CONFIG_FILE", "CONFIG_FILES", "DEFAULT_USER", "DEFAULT_PASS", "DEFAULT_VHOST",
-		"CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL",
+		"QUORUM_DIR", "STREAM_DIR", "FEATURE_FLAGS_FILE", "CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL",
 	}
 )
 
@@ -121,6 +121,17 @@ func EnvConf(ctx context.Context, e Environment) (made Environment, path string,
 		}
 	}
 	return made, path, nil
+}
+
+// ServersVariables are those of this process, with what rabbitmq-env.conf makes of them, for who
+// only looks: what is wrong with that file a start says.
+func ServersVariables(ctx context.Context) (getenv func(string) string) {
+	e := EnvironmentOf(os.Environ())
+	made, _, err := EnvConf(ctx, e)
+	if err != nil {
+		return os.Getenv
+	}
+	return made.Identified(e).Of
 }
 
 // readWithin is more than a shell takes to read a file of variables, by far.

@@ -220,7 +220,7 @@ func lookAtHost(ctx context.Context, cfg config.Config) (h Host) {
 	v.Single = entrypoint.RefuseSingle(cfg)
 	v.Others, _ = dir.ForeignDatabases()
 	v.Refused, _ = dir.Refused()
-	v.Jump, _ = statedir.Jump(cfg, statedir.VersionsOfImage(os.Getenv), os.Getenv)
+	v.Jump, _ = statedir.Jump(cfg, statedir.VersionsOfImage(os.Getenv), config.ServersVariables(ctx))
 	h.Cookie.Value, h.Cookie.Err = entrypoint.SeenCookie(cfg)
 	if h.Name.Err = hosts.Resolves(ctx, cfg.Node); h.Name.Err == nil {
 		h.Name.Value = nameOf(ctx, cfg.Node)

@@ -80,7 +80,13 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := RefuseSingle(cfg); err != nil {
 		return h, err
 	}
-	image, doubts, err := refuseJump(ctx, log, cfg)
+	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
+		return h, err
+	}
+	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
+		return h, err
+	}
+	image, doubts, err := refuseJump(ctx, log, cfg, h.env)
 	if err != nil {
 		return h, err
 	}
@@ -126,12 +132,6 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 		}
 	}
 	var err error
-	if err = rabbitmq.RefuseCleanup(os.Environ()); err != nil {
-		return err
-	}
-	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
-		return err
-	}
 	if err = configIsOurs(cfg, h.env); err != nil {
 		return err
 	}

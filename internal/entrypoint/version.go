@@ -19,12 +19,12 @@ const lookFor = 2 * time.Second
 
 // refuseJump is the check of versions. It changes nothing anywhere, and returns what this
 // image runs, and what of the check is not known, to be said once the node starts.
-func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config) (image statedir.Versions, doubts []string, err error) {
+func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config, env config.Environment) (image statedir.Versions, doubts []string, err error) {
 	image = statedir.VersionsOfImage(os.Getenv)
 	if image.Version == (rabbitconf.Version{}) {
 		return image, []string{"which RabbitMQ this image has is not known from its files (RABBITMQ_VERSION)"}, nil
 	}
-	why, unknown := statedir.Jump(cfg, image, os.Getenv)
+	why, unknown := statedir.Jump(cfg, image, env.Of)
 	forGood := why != ""
 	look, done := context.WithTimeout(ctx, lookFor)
 	defer done()

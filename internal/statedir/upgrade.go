@@ -14,14 +14,15 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
-// flagsFile is where RabbitMQ writes down which feature flags are enabled.
+// flagsFile is where RabbitMQ writes down which feature flags are enabled, by the variables of its
+// environment and of rabbitmq-env.conf. This one it does not take without RABBITMQ_ (measured on
+// 3.10.8, 4.0.5 and 4.3.6).
 func flagsFile(c config.Config, getenv func(string) string) string {
-	base := cmp.Or(config.RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), filepath.Join(c.Home, "mnesia"))
-	return cmp.Or(config.RabbitMQs(getenv, "RABBITMQ_FEATURE_FLAGS_FILE"), filepath.Join(base, c.Node+"-feature_flags"))
+	return cmp.Or(getenv("RABBITMQ_FEATURE_FLAGS_FILE"), filepath.Join(c.Base(getenv), c.Node+"-feature_flags"))
 }
 
 // Jump says why this image must not start on the volume and what to do, or "", and then
-// what of it is not known.
+// what of it is not known. Its getenv is of [config.ServersVariables].
 func Jump(c config.Config, image Versions, getenv func(string) string) (why, unknown string) {
 	state, err := Of(c).Inspect()
 	if err != nil { // preflight says so

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"rmq-entrypoint/internal/config"
 	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
 )
@@ -37,6 +38,29 @@ func TestErlangAt(t *testing.T) {
 	want("")
 	if erlangJump("27.3", "25.2.3") == "" || erlangJump("27.3", "27.1") != "" || erlangJump("", "25") != "" || erlangJump("25", "") != "" {
 		t.Error("an older Erlang is told by its major version alone")
+	}
+}
+
+// Where rabbit_env:get_context/0 of 3.10.8, 4.0.5 and 4.3.6 has the feature flags, told where the
+// data are.
+func TestFlagsFile(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want string
+	}{
+		{nil, "/var/lib/rabbitmq/mnesia/a@b-feature_flags"},
+		{[]string{"RABBITMQ_DATA_DIR=/d"}, "/d/mnesia/a@b-feature_flags"},
+		{[]string{"RABBITMQ_DATA_DIR=/d", "MNESIA_BASE=/m/"}, "/m/a@b-feature_flags"},
+		{[]string{"RABBITMQ_DATA_DIR=/d", "RABBITMQ_MNESIA_DIR=/x/y"}, "/var/lib/rabbitmq/mnesia/a@b-feature_flags"},
+		{[]string{"RABBITMQ_MNESIA_BASE=/m", "RABBITMQ_FEATURE_FLAGS_FILE=/ff"}, "/ff"},
+		{[]string{"FEATURE_FLAGS_FILE=/ff"}, "/var/lib/rabbitmq/mnesia/a@b-feature_flags"},
+	} {
+		getenv := expect.Environ(append(c.env, "RABBITMQ_NODENAME=a@b")...)
+		cfg, err := config.FromEnvironment(getenv)
+		expect.Must(t, err)
+		if got := flagsFile(cfg, getenv); got != c.want {
+			t.Errorf("%v: %s, want %s", c.env, got, c.want)
+		}
 	}
 }
 
