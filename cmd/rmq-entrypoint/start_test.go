@@ -158,6 +158,7 @@ func testSeed(t *testing.T, w *world) {
 	for _, want := range []string{
 		"RABBITMQ_NODENAME=rabbit@localhost", "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.state("rabbitmq.config"),
 		"NOTIFY_SOCKET=" + n.state("notify.sock"), "HOME=" + n.volume(""), "RABBITMQ_DEFAULT_PASS=wonder", "OTHER=kept",
+		"RABBITMQ_MNESIA_BASE=" + n.volume("mnesia"),
 		"ERL_ZFLAGS=-shutdown_time 14000", // the stop timeout and a moment
 	} {
 		if !slices.Contains(s.Env, strings.TrimSuffix(want, "/")) {

@@ -37,6 +37,19 @@ func (cfg Config) Base(getenv func(string) string) string {
 	return filepath.Clean(cmp.Or(RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE"), base))
 }
 
+// TellBase returns what RabbitMQ is to be told as RABBITMQ_MNESIA_BASE, or it would keep its data at
+// its usual place: it does not read RABBITMQ_DATA_DIR (measured on 3.10.8, 4.0.5 and 4.3.6). "" is
+// nothing: the data are there, or its own variables say where.
+func (cfg Config) TellBase(getenv func(string) string) string {
+	if cfg.Home == usualHome || RabbitMQs(getenv, "RABBITMQ_MNESIA_BASE") != "" || RabbitMQs(getenv, "RABBITMQ_MNESIA_DIR") != "" {
+		return ""
+	}
+	return cfg.Base(getenv)
+}
+
+// UsualData is where RabbitMQ keeps this node's data that was told nothing.
+func (cfg Config) UsualData() string { return filepath.Join(usualHome, "mnesia", cfg.Node) }
+
 // WholePath refuses a directory of RabbitMQ's whose place depends on where RabbitMQ is started, or
 // on what a link above it leads to.
 func WholePath(name, path string) error {

@@ -10,24 +10,31 @@ import (
 	"rmq-entrypoint/rabbitconf"
 )
 
-// serverEnvironment returns what RabbitMQ makes of the environment and of rabbitmq-env.conf. It
-// refuses settings there that would make RabbitMQ another node than the one we decide for.
+// serverEnvironment returns what RabbitMQ makes of the environment and of rabbitmq-env.conf, and
+// where it must be told to keep its data. It refuses settings there that would make RabbitMQ
+// another node than the one we decide for.
 func serverEnvironment(ctx context.Context, cfg config.Config, list []string) (config.Environment, error) {
-	e := config.EnvironmentOf(list)
-	made, path, err := config.EnvConf(ctx, e)
-	if err != nil || path == "" {
-		return made, err
-	}
-	if err := ownIdentity(cfg, made, path); err != nil {
+	given := config.EnvironmentOf(list)
+	e, path, err := config.EnvConf(ctx, given)
+	if err != nil {
 		return nil, err
 	}
-	if err := rabbitmq.RefuseCleanup(made.List()); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if path != "" {
+		if err := ownIdentity(cfg, e, path); err != nil {
+			return nil, err
+		}
+		if err := rabbitmq.RefuseCleanup(e.List()); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if err := rabbitmq.RefuseDetached(nil, e.List()); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		e = e.Identified(given)
 	}
-	if err := rabbitmq.RefuseDetached(nil, made.List()); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if base := cfg.TellBase(e.Of); base != "" {
+		e[mnesiaBase] = base
 	}
-	return made.Identified(e), nil
+	return e, nil
 }
 
 // ownIdentity refuses what the file says of the node, unless it is what is decided for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,48 @@ func TestServerEnvironmentOfWhichFile(t *testing.T) {
 		if e, err := read(one, conf, "CONF_ENV_FILE="+one); err == nil || !strings.Contains(err.Error(), one) || !strings.Contains(err.Error(), other) || !strings.Contains(err.Error(), "in the environment") {
 			t.Errorf("%q: %v, %v", conf, e, err)
 		}
+	}
+}
+
+// RabbitMQ does not read RABBITMQ_DATA_DIR: where that alone says where the data are, the server is
+// told.
+func TestServerKeepsItsDataWhereWeLook(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "env.conf")
+	for _, c := range []struct {
+		env  []string
+		file string
+		want []string // of the variables that say it, what the server gets
+	}{
+		{},
+		{env: []string{"RABBITMQ_DATA_DIR=/var/lib/rabbitmq/"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data"}, want: []string{"RABBITMQ_MNESIA_BASE=/data/mnesia"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data"}, file: "NODE_PORT=1", want: []string{"RABBITMQ_MNESIA_BASE=/data/mnesia"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data", "RABBITMQ_MNESIA_BASE=/m"}, want: []string{"RABBITMQ_MNESIA_BASE=/m"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data", "MNESIA_BASE=/m"}, want: []string{"MNESIA_BASE=/m"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data", "MNESIA_DIR=/m/d"}, want: []string{"MNESIA_DIR=/m/d"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data", "RABBITMQ_MNESIA_BASE="}, want: []string{"RABBITMQ_MNESIA_BASE=/data/mnesia"}},
+		{env: []string{"RABBITMQ_DATA_DIR=/data"}, file: "MNESIA_DIR=/data/mnesia/rabbit@me"}, // which the file says to RabbitMQ
+	} {
+		t.Run(strings.Join(append(c.env, c.file), " "), func(t *testing.T) {
+			for _, kv := range append(c.env, "RABBITMQ_NODENAME=rabbit@me", "RABBITMQ_CONF_ENV_FILE="+path) {
+				name, value, _ := strings.Cut(kv, "=")
+				t.Setenv(name, value)
+			}
+			expect.Must(t, os.WriteFile(path, []byte(c.file+"\n"), 0o644))
+			cfg, err := config.FromEnvironment(os.Getenv)
+			expect.Must(t, err)
+			e, err := serverEnvironment(t.Context(), cfg, serverEnv(cfg, ""))
+			expect.Must(t, err)
+			var got []string
+			for _, kv := range serverEnv(cfg, e.Of(mnesiaBase)) {
+				if name, _, _ := strings.Cut(kv, "="); strings.Contains(name, "MNESIA") {
+					got = append(got, kv)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
 	}
 }
 

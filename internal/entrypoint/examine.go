@@ -30,11 +30,14 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return err
 	}
-	env, err := serverEnvironment(ctx, cfg, serverEnv(cfg))
+	env, err := serverEnvironment(ctx, cfg, serverEnv(cfg, ""))
 	if err != nil {
 		return err
 	}
 	if err := configIsOurs(cfg, env); err != nil {
+		return err
+	}
+	if err := leftBehind(cfg, cfg.UsualData()); err != nil {
 		return err
 	}
 	user, err := usersFiles(env, statedir.VersionsOfImage(os.Getenv).Version)

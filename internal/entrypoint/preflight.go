@@ -83,7 +83,10 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := rabbitmq.RefuseCleanup(os.Environ()); err != nil {
 		return h, err
 	}
-	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg)); err != nil {
+	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg, "")); err != nil {
+		return h, err
+	}
+	if err := leftBehind(cfg, cfg.UsualData()); err != nil {
 		return h, err
 	}
 	image, doubts, err := refuseJump(ctx, log, cfg, h.env)

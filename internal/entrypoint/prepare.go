@@ -102,9 +102,17 @@ func Announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 	return nil
 }
 
-// serverEnv is the environment in which the server runs as the node that was decided for.
-func serverEnv(cfg config.Config) []string {
-	env := rabbitmq.ServerEnv(os.Environ(), append(hosts.Environment(cfg), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.Socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)...)
+// mnesiaBase says where RabbitMQ is to keep its data.
+const mnesiaBase = "RABBITMQ_MNESIA_BASE"
+
+// serverEnv is the environment in which the server runs as the node that was decided for, with its
+// data below base; "" leaves that to its other variables, as it is until [serverEnvironment] is known.
+func serverEnv(cfg config.Config, base string) []string {
+	set := append(hosts.Environment(cfg), "RABBITMQ_ADVANCED_CONFIG_FILE="+cfg.ConfigFile, "NOTIFY_SOCKET="+cfg.Socket(), "RABBITMQ_NODENAME="+cfg.Node, "HOME="+cfg.Home)
+	if base != "" {
+		set = append(set, mnesiaBase+"="+base)
+	}
+	env := rabbitmq.ServerEnv(os.Environ(), set...)
 	env = slices.DeleteFunc(env, func(kv string) bool { // whatever they say, a flag may have overruled them
 		return strings.HasPrefix(kv, "RABBITMQ_USE_LONGNAME=") || strings.HasPrefix(kv, "USE_LONGNAME=")
 	})

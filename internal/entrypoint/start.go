@@ -137,7 +137,7 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 	p.Lock = nil // the companion's from here on: nothing below may touch Consul
 	log.Info("becoming the server", "role", p.Role, "argv", strings.Join(cfg.Args, " "), "companion", companion.Pid)
 	if err = context.Cause(ctx); err == nil { // a SIGTERM now would be lost in the exec
-		err = syscall.Exec(h.server, cfg.Args, serverEnv(cfg))
+		err = syscall.Exec(h.server, cfg.Args, serverEnv(cfg, h.env.Of(mnesiaBase)))
 	}
 	// Let the companion clean up and wait for it: if we are PID 1 the kernel
 	// kills it the moment we return.

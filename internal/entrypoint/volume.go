@@ -31,6 +31,21 @@ func oneVolume(cfg config.Config) error {
 		cfg.Data, dataOn.at, cfg.StateDir, stateOn.at, cfg.Home, dataOn.at, relative(cfg.Home, dataOn.at))
 }
 
+// leftBehind refuses a node without data whose data are where RabbitMQ keeps them by itself: with
+// RABBITMQ_DATA_DIR it was not told otherwise before this program did so. Taken for one whose volume
+// was wiped, the node would join or found a cluster without them.
+func leftBehind(cfg config.Config, usual string) error {
+	holds := func(dir string) bool {
+		entries, err := os.ReadDir(dir) // what this user cannot read RabbitMQ did not write
+		return err == nil && len(entries) > 0
+	}
+	if cfg.Data != filepath.Join(cfg.Home, "mnesia", cfg.Node) || cfg.Data == usual || holds(cfg.Data) || !holds(usual) {
+		return nil
+	}
+	return fmt.Errorf("RABBITMQ_DATA_DIR=%s: RabbitMQ did not read it, so the data of %s are in %s, and %s has none: move that directory, and %s-feature_flags beside it, into %s; if those are no data of this node, remove them",
+		cfg.Home, cfg.Node, usual, cfg.Data, usual, filepath.Dir(cfg.Data))
+}
+
 // relative is path below home, or as it is.
 func relative(home, path string) string {
 	if rel, err := filepath.Rel(home, path); err == nil && !strings.HasPrefix(rel, "..") {

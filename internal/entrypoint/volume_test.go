@@ -37,6 +37,36 @@ func TestMountOf(t *testing.T) {
 	}
 }
 
+// A node whose data RabbitMQ wrote to its usual place is not taken for one that lost them.
+func TestLeftBehind(t *testing.T) {
+	dir := t.TempDir()
+	home, usual := filepath.Join(dir, "data"), filepath.Join(dir, "usual", "mnesia", "a@b")
+	cfg, err := config.FromEnvironment(expect.Environ("RABBITMQ_DATA_DIR="+home, "RABBITMQ_NODENAME=a@b"))
+	expect.Must(t, err)
+	others := cfg
+	others.Data = filepath.Join(dir, "elsewhere")
+	judged := func(what string, cfg config.Config, refused bool) {
+		t.Helper()
+		err := leftBehind(cfg, usual)
+		if (err != nil) != refused {
+			t.Errorf("%s: %v", what, err)
+		}
+		if refused && err != nil && (!strings.Contains(err.Error(), "RABBITMQ_DATA_DIR="+home) || !strings.Contains(err.Error(), usual) || !strings.Contains(err.Error(), filepath.Join(home, "mnesia")) || !strings.Contains(err.Error(), "move")) {
+			t.Error(err)
+		}
+	}
+	judged("nothing anywhere", cfg, false)
+	expect.Must(t, os.MkdirAll(usual, 0o755))
+	judged("an empty directory", cfg, false)
+	expect.Must(t, os.WriteFile(filepath.Join(usual, "schema.DAT"), nil, 0o600))
+	judged("data at the usual place", cfg, true)
+	judged("a variable of RabbitMQ's says where they are", others, false)
+	expect.Must(t, os.MkdirAll(cfg.Data, 0o755))
+	judged("an empty directory here", cfg, true)
+	expect.Must(t, os.WriteFile(filepath.Join(cfg.Data, "schema.DAT"), nil, 0o600))
+	judged("data here, too", cfg, false)
+}
+
 // The data and what is known of it are on one volume, or the start is refused with the ways
 // out. Mounts of this test's own need root.
 func TestOneVolume(t *testing.T) {
