@@ -34,10 +34,10 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err != nil {
 		return err
 	}
-	if err := configIsOurs(cfg, env); err != nil {
+	if err := directories(cfg, env); err != nil {
 		return err
 	}
-	if err := leftBehind(cfg, cfg.UsualData()); err != nil {
+	if err := configIsOurs(cfg, env); err != nil {
 		return err
 	}
 	user, err := usersFiles(env, statedir.VersionsOfImage(os.Getenv).Version)

@@ -67,7 +67,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if cfg.Advertise, err = consul.AddressOf(ctx, log, cfg); err != nil {
 		return h, err
 	}
-	if err := oneVolume(cfg); err != nil { // before any directory is made
+	if err := errors.Join(oneVolume(cfg), replicasBeside(cfg, os.Getenv)); err != nil { // before any directory is made
 		return h, err
 	}
 	warnOf(log, cfg, os.Getenv)
@@ -86,7 +86,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if h.env, err = serverEnvironment(ctx, cfg, serverEnv(cfg, "")); err != nil {
 		return h, err
 	}
-	if err := leftBehind(cfg, cfg.UsualData()); err != nil {
+	if err := directories(cfg, h.env); err != nil {
 		return h, err
 	}
 	image, doubts, err := refuseJump(ctx, log, cfg, h.env)

@@ -1,6 +1,7 @@
 package entrypoint
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,6 +30,43 @@ func oneVolume(cfg config.Config) error {
 	return fmt.Errorf("RabbitMQ's data in %s is on the volume mounted at %s, and what rmq-entrypoint knows of it would be in %s, on that at %s: whoever replaces one keeps the other, and the node would be refused or lose its cluster. "+
 		"Mount one volume at %s for both (what was mounted at %s goes into %s on it), or set RMQ_STATE_DIR (--state-dir) to a directory beside RabbitMQ's, on the same mount",
 		cfg.Data, dataOn.at, cfg.StateDir, stateOn.at, cfg.Home, dataOn.at, relative(cfg.Home, dataOn.at))
+}
+
+// directories judges where RabbitMQ's data lie, by the variables that it goes by.
+func directories(cfg config.Config, env config.Environment) error {
+	if err := replicasBeside(cfg, env.Of); err != nil {
+		return err
+	}
+	return leftBehind(cfg, cfg.UsualData())
+}
+
+// replicasBeside refuses replicas of queues on another volume than the rest of RabbitMQ's data. Who
+// keeps that and loses these has a member with its marker and its queues, whose replicas have lost
+// their log: they vote as if they never had confirmed anything.
+func replicasBeside(cfg config.Config, getenv func(string) string) error {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil // it cannot be told here
+	}
+	dataOn := mountOf(string(table), resolved(cfg.Data))
+	for _, of := range []struct{ queues, variable, below string }{{"quorum queues", "RABBITMQ_QUORUM_DIR", "quorum"}, {"streams", "RABBITMQ_STREAM_DIR", "stream"}} {
+		usual := filepath.Join(cfg.Data, of.below)
+		dir := cmp.Or(config.RabbitMQs(getenv, of.variable), usual)
+		if err := config.WholePath(of.variable, dir); err != nil {
+			return err
+		}
+		on := mountOf(string(table), resolved(dir))
+		if on.device == dataOn.device && on.root == dataOn.root {
+			continue
+		}
+		way := fmt.Sprintf("While the node is stopped, move what is in %s into %s, and take %s out", dir, usual, of.variable)
+		if dir == usual {
+			way = fmt.Sprintf("Mount nothing at %s (what was mounted there goes into that directory)", on.at)
+		}
+		return fmt.Errorf("%s=%s: RabbitMQ's %s would be on the volume mounted at %s, and its other data in %s on that at %s: whoever loses the first alone has a member that forgot what it confirmed, and messages are lost while every check passes. %s, or mount one volume that holds both",
+			of.variable, dir, of.queues, on.at, cfg.Data, dataOn.at, way)
+	}
+	return nil
 }
 
 // leftBehind refuses a node without data whose data are where RabbitMQ keeps them by itself: with

@@ -67,6 +67,45 @@ func TestLeftBehind(t *testing.T) {
 	judged("data here, too", cfg, false)
 }
 
+// testReplicasBeside judges in the mounts of [TestOneVolume].
+func testReplicasBeside(t *testing.T, base string) {
+	path := filepath.Join(base, "env.conf")
+	for _, c := range []struct {
+		data, env, file string
+		refused         []string // words
+	}{
+		{data: "mnesia/b"}, {data: "not/there"},
+		{data: "mnesia/b", env: "RABBITMQ_QUORUM_DIR=BASE/mnesia/quorum/"}, {data: "mnesia/b", env: "STREAM_DIR=BASE/stream"},
+		{data: "other/data", env: "RABBITMQ_QUORUM_DIR=BASE/third/quorum"}, // one volume at two places
+		{data: "fast/b", env: "RABBITMQ_STREAM_DIR=BASE/fast/stream", file: "QUORUM_DIR=BASE/fast/q"},
+		{data: "mnesia/b", env: "RABBITMQ_QUORUM_DIR=BASE/fast/q", refused: []string{"RABBITMQ_QUORUM_DIR=BASE/fast/q:", "quorum queues", "mounted at BASE/fast,", "BASE/mnesia/b on that at ", "into BASE/mnesia/b/quorum", "take RABBITMQ_QUORUM_DIR out"}},
+		{data: "mnesia/b", env: "QUORUM_DIR=BASE/fast/q", refused: []string{"RABBITMQ_QUORUM_DIR=BASE/fast/q:"}},
+		{data: "mnesia/b", env: "RABBITMQ_STREAM_DIR=BASE/other/not/there", refused: []string{"RABBITMQ_STREAM_DIR=BASE/other/not/there:", "streams", "mounted at BASE/other,", "into BASE/mnesia/b/stream"}},
+		{data: "mnesia/b", file: "QUORUM_DIR=BASE/fast/q", refused: []string{"RABBITMQ_QUORUM_DIR=BASE/fast/q:"}},
+		{data: "mnesia/b", file: "export RABBITMQ_STREAM_DIR=BASE/fast/s", refused: []string{"RABBITMQ_STREAM_DIR=BASE/fast/s:"}},
+		{data: "mnesia/b", env: "RABBITMQ_QUORUM_DIR=BASE/q", file: "export RABBITMQ_QUORUM_DIR=BASE/fast/q", refused: []string{"RABBITMQ_QUORUM_DIR=BASE/fast/q:"}},
+		{data: "fast/b", env: "RABBITMQ_QUORUM_DIR=BASE/q", refused: []string{"RABBITMQ_QUORUM_DIR=BASE/q:", "BASE/fast/b on that at BASE/fast"}},
+		{data: "mnesia/q", refused: []string{"RABBITMQ_QUORUM_DIR=BASE/mnesia/q/quorum:", "Mount nothing at BASE/mnesia/q/quorum"}},
+		{data: "mnesia/s", refused: []string{"RABBITMQ_STREAM_DIR=BASE/mnesia/s/stream:", "Mount nothing at BASE/mnesia/s/stream"}},
+		{data: "mnesia/b", env: "RABBITMQ_QUORUM_DIR=quorum", refused: []string{"RABBITMQ_QUORUM_DIR=", "whole path"}},
+	} {
+		under := func(text string) string { return strings.ReplaceAll(text, "BASE", base) }
+		expect.Must(t, os.WriteFile(path, []byte(under(c.file)+"\n"), 0o644))
+		cfg := config.Config{Node: "rabbit@me", Home: base, Data: filepath.Join(base, c.data)}
+		e, err := serverEnvironment(t.Context(), cfg, []string{"PATH=" + os.Getenv("PATH"), "RABBITMQ_CONF_ENV_FILE=" + path, under(c.env)})
+		expect.Must(t, err)
+		err = directories(cfg, e)
+		if (err != nil) != (c.refused != nil) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		for _, words := range c.refused {
+			if err != nil && !strings.Contains(err.Error(), under(words)) {
+				t.Errorf("%+v: %v; want %q", c, err, under(words))
+			}
+		}
+	}
+}
+
 // The data and what is known of it are on one volume, or the start is refused with the ways
 // out. Mounts of this test's own need root.
 func TestOneVolume(t *testing.T) {
@@ -105,6 +144,8 @@ func TestOneVolume(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+		sh("mkdir -p mnesia/q/quorum mnesia/s/stream fast; mount --bind vol mnesia/q/quorum; mount --bind vol mnesia/s/stream; mount -t tmpfs none fast")
+		testReplicasBeside(t, base)
 		return
 	}
 	if os.Geteuid() != 0 {
