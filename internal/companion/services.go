@@ -1,6 +1,7 @@
 package companion
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -63,17 +64,22 @@ func (s *services) ensure(ctx context.Context, state *policy.State) {
 	state.Entry = state.Entry.Tried(err == nil)
 }
 
-// locate finds out what address to register.
+// locate finds out what address to register with the agent in use. None stands for the agent's
+// own, and that is this host's only while the agent is here: with another agent it is found out
+// again. An agent here is told what was found for one elsewhere.
 func (s *services) locate(ctx context.Context) error {
-	rt := s.runtime
-	if rt.Located {
+	rt, agent := s.runtime, s.agents.Addr
+	if rt.Located && rt.LocatedFor == agent {
 		return nil
 	}
-	address, err := consul.Advertise(ctx, rt.Config, s.agents.Addr)
+	address, err := consul.Advertise(ctx, rt.Config, agent)
 	if err != nil {
 		return err
 	}
-	rt.Address, rt.Located, s.reg.Address = address, true, address
+	if rt.Located {
+		address = cmp.Or(address, rt.Address)
+	}
+	rt.Address, rt.Located, rt.LocatedFor, s.reg.Address = address, true, agent, address
 	for i := range s.plugins {
 		s.plugins[i].Address = address
 	}
@@ -129,7 +135,10 @@ func (s *services) runs(ctx context.Context) {
 	defer cancel()
 	s.reg.Runs = true
 	client, err := s.agents.Client(ctx)
-	if err == nil && s.runtime.Located {
+	if err == nil {
+		err = s.locate(ctx)
+	}
+	if err == nil {
 		err = peers.Update(ctx, client, s.reg, "founding the cluster")
 	}
 	if err != nil {
@@ -166,7 +175,11 @@ func (s *services) present(ctx context.Context, state *policy.State, why string)
 func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.Entry, status, reason string) {
 	next, due := entry.Renew(status, time.Now(), s.reg.DeregisterAfter)
 	if due || s.moved {
-		if err := peers.Enter(ctx, client, s.reg, reason); err != nil {
+		err := s.locate(ctx)
+		if err == nil {
+			err = peers.Enter(ctx, client, s.reg, reason)
+		}
+		if err != nil {
 			s.log.Debug("cannot register this node over its entry", "err", err)
 			return
 		}

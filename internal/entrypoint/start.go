@@ -105,7 +105,7 @@ func become(ctx context.Context, log *slog.Logger, agents *consul.Agents, h host
 	}
 	if cerr == nil {
 		rt.Address, cerr = consul.Advertise(ctx, cfg, agents.Addr)
-		rt.Located = cerr == nil
+		rt.Located, rt.LocatedFor = cerr == nil, agents.Addr
 	}
 	if err := rt.Write(); err != nil {
 		return err

@@ -36,21 +36,22 @@ const Replaced = "replaced"
 // Runtime is what the entrypoint leaves for its companion and for health
 // checks: settings and identity, no secrets.
 type Runtime struct {
-	Config  config.Config
-	PID     int    // of the server
-	Started uint64 // its start time in clock ticks since boot: tells it from a later process of that PID
-	Version string // of RabbitMQ
-	Erlang  string // version that it runs on, if that is known
-	Role    Role
-	Claim   string
-	Volume  string
-	Boot    string    // random id of this start
-	Since   time.Time // of Boot
-	Cluster string    // of the marker, when there was one
-	Consul  string    // the address in use
-	Address string    // to register, once Located; "": the agent's own
-	Located bool
-	Waiting string // why the server has not started yet
+	Config     config.Config
+	PID        int    // of the server
+	Started    uint64 // its start time in clock ticks since boot: tells it from a later process of that PID
+	Version    string // of RabbitMQ
+	Erlang     string // version that it runs on, if that is known
+	Role       Role
+	Claim      string
+	Volume     string
+	Boot       string    // random id of this start
+	Since      time.Time // of Boot
+	Cluster    string    // of the marker, when there was one
+	Consul     string    // the address in use
+	Address    string    // to register, once Located; "": the agent's own
+	Located    bool
+	LocatedFor string // the agent of Address: what another one would make of "" is another host's
+	Waiting    string // why the server has not started yet
 
 	Gated  bool      // the server has started and waits behind the gate: what it will be is not decided
 	Told   bool      // the server began behind the gate, and is to be told whom to join

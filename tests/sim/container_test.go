@@ -107,7 +107,7 @@ func (c *container) run() (err error) {
 	rt.Gated, rt.Waiting = plan.Gated, plan.Waits
 	client, cerr := agents.Client(ctx)
 	if cerr == nil {
-		rt.Address, rt.Located = cfg.Advertise, true
+		rt.Address, rt.Located, rt.LocatedFor = cfg.Advertise, true, agents.Addr
 	}
 	if err := rt.Write(); err != nil {
 		return err

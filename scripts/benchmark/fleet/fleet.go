@@ -151,7 +151,7 @@ func (f *Fleet) member(servers *Servers, dir string, number int, record peers.Re
 	}
 	rt := statedir.Runtime{
 		Config: cfg, PID: os.Getpid(), Version: version, Role: statedir.Member, Volume: record.Members[name(number)], Boot: peers.NewID(), Since: time.Now(),
-		Cluster: record.ClusterID, Consul: cfg.Consul[0], Address: cfg.Advertise, Located: true, Queues: statedir.Quorum,
+		Cluster: record.ClusterID, Consul: cfg.Consul[0], Address: cfg.Advertise, Located: true, LocatedFor: cfg.Consul[0], Queues: statedir.Quorum,
 	}
 	marker := statedir.Marker{ClusterID: record.ClusterID, Volume: rt.Volume, Members: members(number), At: time.Now(), RabbitMQ: version}
 	return &node{number: number, rt: rt}, errors.Join(volume.WriteMarker(marker), rt.Write())
