@@ -140,7 +140,7 @@ func (d *dice) world() *world {
 		Entry:      Entry{ClusterID: pick(d, "id", "", "other"), ReportedAt: d.ago(), Lapse: Lapse{Seen: d.rare(), Owed: d.rare(), EarnedAt: d.ago()}},
 		View:       View{View: pick(d, w.views["a"].Value, viewOf("a", "a"), viewOf("a,b,c", "a,b")), At: d.ago(), SaidAt: d.ago(), RecordIndex: uint64(d.next() % 3), PassingPeers: pick(d, "", "b", "b,c")},
 		Partition:  Partition{RestartedAt: d.ago()},
-		Neighbours: Neighbours{LeaderMissing: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}, UnlistedSince: map[string]time.Time{"b": began.Add(-time.Minute), "c": d.ago()}},
+		Neighbours: Neighbours{LeaderMissing: d.yes(), FewListed: d.yes(), UnseenSince: map[string]time.Time{"b": d.ago()}, UnlistedSince: map[string]time.Time{"b": began.Add(-time.Minute), "c": d.ago()}},
 		Join:       Join{Deadline: pick(d, began.Add(time.Minute), began.Add(-time.Minute))},
 		Upkeep:     Upkeep{GrowTries: d.next() % 3},
 	}

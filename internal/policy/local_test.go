@@ -96,6 +96,64 @@ func TestStandsStillWithoutConsul(t *testing.T) {
 	beat("no catalog", few("a,b,c", "a", ""), "ask record; ask catalog; *"+noMajority)
 }
 
+// What takes the network away may take the node's own name away, by which RabbitMQ is asked. The
+// management port, on the loopback, still lists who runs.
+func TestManagementPortSaysFew(t *testing.T) {
+	t.Parallel()
+	const says = "critical: no majority, says the management port: of the members a, b, c only a run"
+	for _, c := range []struct {
+		name           string
+		set            func(*world)
+		running        string
+		first, second  string // look at it, and the last word
+		known, thereby string // when the management port lists two again, and says nothing
+	}{
+		{"no Consul", func(w *world) { w.recordErr = errNot }, "a",
+			"*passing: answers; not checked*", "*" + says, "*passing: answers; not checked*", "*" + says + " (not looked at again*"},
+		{"no catalog", func(w *world) { w.catalog.Err = errNot }, "a",
+			"*passing: answers; not checked*", "*" + says, "*passing: answers; not checked*", "*" + says + " (not looked at again*"},
+		{"Consul answers", func(*world) {}, "a",
+			"*passing: answers; not checked*", "*" + says, "*passing: answers; not checked*", "*" + says + " (not looked at again*"},
+		{"one of three is gone", func(w *world) { w.recordErr = errNot }, "a,b",
+			"*passing: answers; not checked*", "*passing: answers; not checked*", "*passing: answers; not checked*", "*passing: answers; not checked*"},
+		{"a newcomer counts as up", func(w *world) { w.recordErr, w.s.Neighbours.Newcomers = errNot, list("b") }, "a",
+			"*passing: answers; not checked*", "*passing: answers; not checked*", "*passing: answers; not checked*", "*passing: answers; not checked*"},
+		{"on Mnesia", func(w *world) { w.recordErr, w.s.View.Khepri = errNot, false }, "a",
+			"*passing: answers; not checked*", "*passing: answers; not checked*", "*passing: answers; not checked*", "*passing: answers; not checked*"},
+		{"another fault", func(w *world) { w.recordErr, w.s.Fault = errNot, Fault{Reason: "SPLIT"} }, "a,b",
+			"*critical: SPLIT (not*", "*critical: SPLIT (not*", "*critical: SPLIT (not*", "*critical: SPLIT (not*"},
+	} {
+		w := newWorld()
+		w.judged(few("a,b,c", "a,b,c", "b,c"))
+		c.set(w)
+		beat := func(what, want string) {
+			t.Helper()
+			if _, trace := w.beat(t); !matches(join(trace), want) {
+				t.Errorf("%s, %s:\n got %s\nwant %s", c.name, what, join(trace), want)
+			}
+			w.now = w.now.Add(w.set.Beat())
+		}
+		cut := func(running string) {
+			w.known(few("a,b,c", running, ""))
+			w.views["a"] = Answer(peers.View{}, errNot)
+		}
+		cut(c.running)
+		beat("first", c.first)
+		beat("second", c.second)
+		beat("third", c.second)
+		w.managed = Answer([]healthcheck.Node(nil), errNot)
+		beat("the management port is silent, too", c.thereby)
+		cut("a,b")
+		beat("a majority is listed", c.known)
+		cut(c.running)
+		beat("lost again", c.first)
+		w.known(few("a,b,c", "a,b,c", "b,c"))
+		beat("RabbitMQ says", "*: "+strings.TrimPrefix(w.s.Fault.Reason+"*", "no majority*"))
+		cut(c.running)
+		beat("and is silent again", c.first)
+	}
+}
+
 // While nobody's check that lapses tells of a change, RabbitMQ is asked more often.
 func TestViewIsRenewedWithoutConsul(t *testing.T) {
 	t.Parallel()

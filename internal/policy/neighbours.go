@@ -10,36 +10,66 @@ import (
 // noMajority: too few members run to decide anything.
 func noMajority(t *turn) Verdict {
 	v, n := t.State.View, &t.State.Neighbours
-	// A newcomer votes before it is listed as running, and has no cluster id before it is
-	// verified: a seed is not to flap while the second node joins.
-	n.Newcomers = nil
-	others, _, _ := t.others()
-	for _, p := range others {
-		if p.Alive() && p.ClusterID == "" && slices.Contains(v.Members, p.Node) && !slices.Contains(v.Running, p.Node) {
-			n.Newcomers = append(n.Newcomers, p.Node)
-		}
-	}
+	n.Newcomers = t.newcomers(v.Members, v.Running)
 	if !v.Khepri || 2*(len(v.Running)+len(n.Newcomers)) > len(v.Members) {
 		return Verdict{}
 	}
 	return stands(t, "no majority: "+t.fewRun())
 }
 
+// newcomers are members that the catalog shows on their way. A newcomer votes before it is listed
+// as running, and has no cluster id before it is verified: a seed is not to flap while the second
+// node joins.
+func (t *turn) newcomers(members, running []string) (on []string) {
+	others, _, _ := t.others()
+	for _, p := range others {
+		if p.Alive() && p.ClusterID == "" && slices.Contains(members, p.Node) && !slices.Contains(running, p.Node) {
+			on = append(on, p.Node)
+		}
+	}
+	return on
+}
+
+// listedFew is noMajority by what the management port lists, where RabbitMQ itself does not say what
+// it knows: what takes the other members away may take the name away by which its command line
+// finds this node. One look may show an election, so it takes two, one after the other. Who was a
+// newcomer when the catalog was last seen counts as up.
+func listedFew(t *turn) Verdict {
+	n := &t.State.Neighbours
+	members, running := t.listed()
+	if !t.State.Membership.Verified || !t.State.View.Khepri || !slices.Contains(running, t.Node) {
+		return Verdict{} // unknown, and what an earlier look showed stays
+	}
+	newcomers := without(n.Newcomers, func(m string) bool { return !slices.Contains(members, m) || slices.Contains(running, m) })
+	if t.Seen.Catalog.Known() {
+		newcomers = t.newcomers(members, running)
+	}
+	before := n.FewListed
+	n.FewListed = 2*(len(running)+len(newcomers)) <= len(members)
+	switch {
+	case !n.FewListed:
+		t.goesOn()
+	case before:
+		return stands(t, "no majority, says the management port: "+fewRun(members, running))
+	}
+	return Verdict{}
+}
+
 // standsStill is noMajority and noLeader by what RabbitMQ alone tells, for as long as the
 // catalog is not to be had. A newcomer that votes is connected, or one of those given.
 func standsStill(t *turn, newcomers []string) Verdict {
 	v, n := t.State.View, &t.State.Neighbours
+	seen := t.Seen.Nodes[t.Node].View
+	if seen.Err != nil {
+		return listedFew(t)
+	}
 	if !v.Khepri || 2*len(v.Running) > len(v.Members) {
 		n.LeaderMissing = false
 		t.goesOn()
 		return Verdict{}
 	}
-	seen := t.Seen.Nodes[t.Node].View
-	switch {
-	case !seen.Asked: // who is connected changes, and the management port does not tell
+	if !seen.Asked { // who is connected changes, and the management port does not tell
 		return ask(Question{What: AskView, Node: t.Node, Within: t.TTL / 5})
-	case seen.Err != nil:
-		return Verdict{}
 	}
 	up := without(v.Members, func(m string) bool {
 		return !slices.Contains(v.Running, m) && !slices.Contains(v.Connected, m) && !slices.Contains(newcomers, m)
@@ -67,8 +97,10 @@ func stands(t *turn, why string) Verdict {
 	return recordWrong(t, why)
 }
 
-func (t *turn) fewRun() string {
-	return "of the members " + peers.Some(t.State.View.Members) + " only " + peers.Some(t.State.View.Running) + " run"
+func (t *turn) fewRun() string { return fewRun(t.State.View.Members, t.State.View.Running) }
+
+func fewRun(members, running []string) string {
+	return "of the members " + peers.Some(members) + " only " + peers.Some(running) + " run"
 }
 
 // unseenMembers: members serve without this node, which does not see them run. A member

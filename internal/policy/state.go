@@ -167,14 +167,16 @@ type Partition struct {
 // Neighbours is what only this node sees of the others. Nothing in it is critical at one
 // look. By node, UnseenSince has the members that pass and are not seen running, UnlistedSince
 // the members on record that RabbitMQ does not list, and GoneSince those off the record.
-// LeaderMissing is what the last look found. Newcomers are members that the last catalog
-// showed on their way: they vote, and do not run yet. StandsStill is the Fault that RabbitMQ's
-// own view tells of, which that view can end, too.
+// LeaderMissing and FewListed are what the last look found: the latter at the management port,
+// while RabbitMQ itself did not say. Newcomers are members that the last catalog showed on their
+// way: they vote, and do not run yet. StandsStill is the Fault that RabbitMQ's own view tells of,
+// or the management port, which can end it, too.
 type Neighbours struct {
 	UnseenSince   map[string]time.Time
 	UnlistedSince map[string]time.Time
 	GoneSince     map[string]Sighting
 	LeaderMissing bool
+	FewListed     bool
 	Newcomers     []string
 	StandsStill   string
 }

@@ -95,6 +95,9 @@ func viewUnknown(t *turn) Verdict {
 	case q != nil:
 		return ask(*q)
 	case err != nil:
+		if v := listedFew(t); v.Status != "" {
+			return v
+		}
 		return unknown(t, err)
 	}
 	return Verdict{}
@@ -112,7 +115,7 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 			return &Question{What: AskManaged, Within: time.Second}, nil
 		}
 		same, known := unchanged(t)
-		due := v.At.IsZero() || t.Seen.Now.Sub(v.SaidAt) >= saidEvery
+		due := v.At.IsZero() || t.State.Neighbours.FewListed || t.Seen.Now.Sub(v.SaidAt) >= saidEvery
 		if known && same && !due {
 			v.At, v.PassingPeers, v.RecordIndex = t.Seen.Now, passing, record
 		}
@@ -136,8 +139,21 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 		return nil, seen.Err
 	}
 	*v = View{seen.Value, t.Seen.Now, t.Seen.Now, record, passing}
-	t.State.Server.Located = true
+	t.State.Server.Located, t.State.Neighbours.FewListed = true, false
 	return nil, nil
+}
+
+// listed are the members that the management port lists, and those of them that run.
+func (t *turn) listed() (members, running []string) {
+	for _, n := range t.Seen.Managed.Value {
+		members = append(members, n.Name)
+		if n.Running {
+			running = append(running, n.Name)
+		}
+	}
+	slices.Sort(members)
+	slices.Sort(running)
+	return members, running
 }
 
 // unchanged reports whether the management port lists the members, running nodes and
@@ -147,18 +163,13 @@ func unchanged(t *turn) (same, known bool) {
 	if !t.Seen.Managed.Known() {
 		return true, false
 	}
-	var members, running, partitions []string
+	members, running := t.listed()
+	var partitions []string
 	for _, n := range t.Seen.Managed.Value {
-		members = append(members, n.Name)
-		if n.Running {
-			running = append(running, n.Name)
-		}
 		if n.Name == t.Node {
 			known, partitions = n.Known, slices.Clone(n.Partitions)
 		}
 	}
-	slices.Sort(members)
-	slices.Sort(running)
 	slices.Sort(partitions)
 	v := t.State.View
 	same = slices.Equal(members, v.Members) && slices.Equal(running, v.Running) && (!known || slices.Equal(partitions, v.Partitions))
