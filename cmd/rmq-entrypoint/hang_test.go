@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +28,7 @@ func TestToldIsTrueNow(t *testing.T) {
 		"volume hangs":             testVolumeHangs,
 		"volume hangs at SIGTERM":  testVolumeHangsAtSIGTERM,
 		"companion is stopped":     testCompanionStopped,
+		"companion starts slowly":  testCompanionStartsSlowly,
 		"Consul is a black hole":   testBlackHole,
 		"Consul becomes one":       testBecomesBlackHole,
 		"drained in a black hole":  testDrainInBlackHole,
@@ -138,6 +140,51 @@ func (n *node) freeze(pid int) {
 		}
 		return err
 	})
+}
+
+// On a loaded host a companion takes longer to begin than a health check may. The check says in time
+// that the node is alive, and the companion goes on when it is gone.
+func testCompanionStartsSlowly(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	begins, goOn := n.path("begins"), n.path("go-on")
+	n.env = append(n.env, "RABBITMQ_NODE_IP_ADDRESS="+n.ip, "RABBITMQ_CONF_ENV_FILE="+n.path("env.conf"))
+	n.put(n.path("env.conf"), fmt.Sprintf("until [ -e %s ]; do : >%s; sleep 0.05; done\n", goOn, begins)) // each companion reads it
+	n.put(goOn, "")
+	n.serves()
+	expect.Must(t, os.Remove(goOn))
+	for _, pid := range w.companions() {
+		n.kill(pid)
+	}
+	expect.Eventually(t, soon, "the killed one has left its lock", func() error {
+		f, err := statedir.TryLock(filepath.Dir(n.state("any")), statedir.CompanionLock)
+		if err == nil {
+			err = f.Close()
+		}
+		return err
+	})
+	check, said := n.command("healthcheck"), new(bytes.Buffer)
+	check.Stdout = said
+	expect.Must(t, check.Start())
+	began := time.Now()
+	expect.Eventually(t, soon, "another companion begins", func() error { _, err := os.Stat(begins); return err })
+	slow := w.companions()
+	if len(slow) != 1 {
+		t.Fatalf("companions %v", slow)
+	}
+	n.freeze(slow[0])
+	n.put(goOn, "")
+	err := check.Wait()
+	if took := time.Since(began); err != nil || took > 10*time.Second+late || said.String() != "the companion is being started\n" {
+		t.Errorf("the health check took %s: %q, %v", took, said, err)
+	}
+	_ = syscall.Kill(slow[0], syscall.SIGCONT)
+	n.registered(soon, api.HealthPassing)
+	if r := n.reports(soon, api.HealthPassing, ""); r.Companion != slow[0] {
+		t.Errorf("companion %d reports, want %v", r.Companion, slow)
+	}
+	if out, code := n.run("healthcheck"); code != 0 || !strings.Contains(out, "alive; passing") {
+		t.Errorf("healthcheck: %d, %q", code, out)
+	}
 }
 
 // The check on Docker's behalf ends a companion that says nothing, once it is old enough.

@@ -27,9 +27,15 @@ const (
 	Ready                   // is the node fit to serve?
 )
 
+// answersWithin is how long a health check takes at most: Docker, and whoever else runs it, gives it
+// 10 s. Killed, it would count as failed, and three of those are the end of a server that serves.
+const answersWithin = 8 * time.Second
+
 // Healthcheck answers the question in one line and an exit status. It starts a companion
 // that was lost again.
 func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
 	say := func(ok bool, format string, args ...any) error {
 		fmt.Fprintln(out, peers.Plain(fmt.Sprintf(format, args...)))
 		if !ok {
@@ -69,29 +75,27 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	if rt.Waits() {
 		return say(q == Alive, "waiting for %s", rt.Waiting)
 	}
-	held, err := companionLock(dir.State, stepped)
-	if err == nil {
-		defer held.Close()
-		if rt, err = statedir.ReadRuntime(dir.State); err == nil { // what the lost one wrote last
-			err = stepped
-		}
-		if err == nil {
-			err = replace(ctx, rt, held, "the companion was gone")
-		}
-		if err != nil {
-			return say(false, "the companion was gone and cannot be started again: %v", err)
-		}
-	} else if statedir.Exhausted(err) {
-		return say(q == Alive, "it cannot be looked at: %v", err)
-	} else if !errors.Is(err, statedir.ErrLocked) && !errors.Is(err, errStaysRoot) {
-		return err
+	again, starts := revive(ctx, dir.State, stepped)
+	switch {
+	case starts == nil || errors.Is(starts, companion.ErrStarting):
+		rt = again
+	case errors.Is(starts, errLost):
+		return say(false, "%v", starts)
+	case statedir.Exhausted(starts):
+		return say(q == Alive, "it cannot be looked at: %v", starts)
+	case !errors.Is(starts, statedir.ErrLocked) && !errors.Is(starts, errStaysRoot):
+		return starts
 	}
-	r, err := ask(ctx, rt)
-	if err != nil {
-		r, err = askAgain(ctx, rt, stepped)
+	r, err := companion.Report{}, starts
+	if !errors.Is(starts, companion.ErrStarting) {
+		if r, err = ask(ctx, rt); err != nil {
+			r, err = askAgain(ctx, rt, stepped)
+		}
 	}
 	verified := !rt.Verified.IsZero()
 	switch {
+	case errors.Is(err, companion.ErrStarting):
+		return say(q == Alive || q == Started && verified, "%v", err)
 	case err != nil:
 		return say(q == Alive || q == Started && verified, "the companion does not answer: %v", err)
 	case q == Started && !verified && rt.Config.Single:
@@ -104,7 +108,31 @@ func Healthcheck(ctx context.Context, cfg config.Config, q Question, out io.Writ
 	return say(true, "alive; %s: %s", r.Status, r.Reason)
 }
 
-var errStaysRoot = errors.New("cannot step down from root")
+var (
+	errLost      = errors.New("the companion was gone and cannot be started again")
+	errStaysRoot = errors.New("cannot step down from root")
+)
+
+// revive starts a companion that is gone again, as the runtime file says that the lost one left. An
+// error of another kind than [errLost] and [companion.ErrStarting] is why its lock is not to be had.
+func revive(ctx context.Context, dir string, stepped error) (*statedir.Runtime, error) {
+	held, err := companionLock(dir, stepped)
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	rt, err := statedir.ReadRuntime(dir)
+	if err == nil {
+		err = stepped
+	}
+	if err == nil {
+		err = replace(ctx, rt, held, "the companion was gone")
+	}
+	if err != nil && !errors.Is(err, companion.ErrStarting) {
+		err = fmt.Errorf("%w: %w", errLost, err)
+	}
+	return rt, err
+}
 
 // companionLock takes the companion's lock. Root, where it could not step down, has none: it would write
 // where rabbitmq may have put links, and the companion would be root's. It only asks.
@@ -158,7 +186,7 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 		return r, fmt.Errorf("%w; it cannot be ended: %w", silent, err)
 	}
 	held, err := statedir.TryLock(dir, statedir.CompanionLock)
-	for until := time.Now().Add(2 * time.Second); errors.Is(err, statedir.ErrLocked) && time.Now().Before(until); {
+	for until := time.Now().Add(2 * time.Second); errors.Is(err, statedir.ErrLocked) && time.Now().Before(until) && ctx.Err() == nil; {
 		pause(ctx, 20*time.Millisecond)
 		held, err = statedir.TryLock(dir, statedir.CompanionLock)
 	}
@@ -174,6 +202,9 @@ func askAgain(ctx context.Context, rt *statedir.Runtime, stepped error) (compani
 	}
 	if err == nil {
 		err = replace(ctx, rt, held, fmt.Sprintf("the companion (pid %d) did not answer and was ended", hangs.PID))
+	}
+	if errors.Is(err, companion.ErrStarting) {
+		return r, err
 	}
 	if err != nil {
 		return r, fmt.Errorf("%w; it was ended and cannot be started again: %w", silent, err)
@@ -193,8 +224,7 @@ func replace(ctx context.Context, rt *statedir.Runtime, held *os.File, why strin
 	}
 	defer out.Close()
 	fmt.Fprintf(out, "rmq-entrypoint: %s, a health check starts it again\n", why)
-	_, err = companion.Spawn(ctx, *rt, nil, held, out)
-	return err
+	return companion.Spawn(ctx, *rt, held, out)
 }
 
 // serversOutput opens what the server writes its log to. Where that is a socket, as systemd's journal is one, it cannot be

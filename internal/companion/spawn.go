@@ -22,12 +22,14 @@ import (
 // will not be. Nobody waits for that of a companion that was started by hand, nil.
 type Sign struct{ to *os.File }
 
-// ready tells the starting process that this companion is in charge.
+// ready tells the starting process that this companion is in charge. One that has gone meanwhile,
+// as a health check that took too long is killed, has handed all over: the companion goes on for as
+// long as there is a server.
 func (s *Sign) ready() error {
 	if s == nil {
 		return errors.New("tell the entrypoint: the companion is started by rmq-entrypoint alone")
 	}
-	if _, err := s.to.Write([]byte{inCharge}); err != nil {
+	if _, err := s.to.Write([]byte{inCharge}); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("tell the entrypoint: %w: the companion is started by rmq-entrypoint alone", err)
 	}
 	return s.to.Close()
@@ -54,6 +56,7 @@ func (s *Sign) Failed(why error) {
 const (
 	sessionEnv = "RMQ_ENTRYPOINT_SESSION"
 	envEnv     = "RMQ_ENTRYPOINT_ENVIRONMENT"
+	envEnd     = envEnv + "=whole" // the last entry: less than all is no environment
 	readyFD    = 3
 	lockFD     = 4
 	envFD      = 5
@@ -75,11 +78,12 @@ func Inherit() (*Sign, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take over the environment: %w: the companion is started by rmq-entrypoint alone", err)
 	}
-	if len(text) == 0 { // whoever started it has ended before it was to begin
+	handed, whole := strings.CutSuffix(string(text), "\x00"+envEnd)
+	if !whole { // whoever started it has ended before it was to begin
 		return nil, errors.New("nobody handed an environment over: the companion is started by rmq-entrypoint alone")
 	}
 	os.Clearenv()
-	for kv := range strings.SplitSeq(string(text), "\x00") {
+	for kv := range strings.SplitSeq(handed, "\x00") {
 		if name, value, _ := strings.Cut(kv, "="); name != "" {
 			err = errors.Join(err, os.Setenv(name, value))
 		}
@@ -111,13 +115,33 @@ func inherited(dir string) bool {
 	return err == nil && held.Dev == file.Dev && held.Ino == file.Ino
 }
 
-// Spawn starts the companion and returns once it is in charge.
-func Spawn(ctx context.Context, rt statedir.Runtime, l *lock.Lock, held, out *os.File) (*os.Process, error) {
+// ErrStarting says that a companion was handed all that it needs, and is not in charge yet.
+var ErrStarting = errors.New("the companion is being started")
+
+// Spawn starts the companion and returns once it is in charge. One that is not when ctx ends is
+// left to it, with [ErrStarting].
+func Spawn(ctx context.Context, rt statedir.Runtime, held, out *os.File) error {
 	s, err := Prepare(rt.Config.StateDir, held, out)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return s.Begin(ctx, l)
+	defer s.ready.Close()
+	_ = statedir.SignFor(held, s.cmd.Process.Pid) // it does so, too, unless it hangs before
+	handed := make(chan struct{})
+	go func() { s.handOver(nil); close(handed) }()
+	select {
+	case <-handed:
+	case <-ctx.Done(): // with less than all it cannot begin
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		<-handed
+		return fmt.Errorf("it does not take its environment: %w", ctx.Err())
+	}
+	err = s.awaitSign(ctx)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ErrStarting
+	}
+	return err
 }
 
 // A Standby is the process of a companion that does nothing yet: it waits for its environment.
@@ -161,30 +185,47 @@ func Prepare(stateDir string, held, out *os.File) (*Standby, error) {
 // once the companion is in charge, which it is by the runtime file that is there by now.
 func (s *Standby) Begin(ctx context.Context, l *lock.Lock) (*os.Process, error) {
 	defer s.ready.Close()
+	var handing sync.WaitGroup
+	defer handing.Wait() // a child that has ended reads no more
+	handing.Go(func() { s.handOver(l) })
+	ctx, cancel := context.WithTimeout(ctx, readyWait)
+	defer cancel()
+	if err := s.awaitSign(ctx); err != nil {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		return nil, err
+	}
+	return s.cmd.Process, nil
+}
+
+// handOver gives it its environment, and the lock's session, if l is not nil.
+func (s *Standby) handOver(l *lock.Lock) {
 	_, handed := environments(os.Environ())
 	if l != nil {
 		handed = append(handed, sessionEnv+"="+l.Session())
 	}
-	var handing sync.WaitGroup
-	defer handing.Wait() // a child that has ended reads no more
-	handing.Go(func() {
-		_, _ = io.WriteString(s.hand, strings.Join(handed, "\x00"))
-		s.hand.Close()
-	})
-	_ = s.ready.SetReadDeadline(time.Now().Add(readyWait))
+	_, _ = io.WriteString(s.hand, strings.Join(append(handed, envEnd), "\x00"))
+	s.hand.Close()
+}
+
+// awaitSign returns why the companion will not be in charge, or [os.ErrDeadlineExceeded] where that
+// is not known when ctx ends.
+func (s *Standby) awaitSign(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = s.ready.SetReadDeadline(time.Now()) })()
 	sign := make([]byte, mostWhy)
 	n, err := s.ready.Read(sign)
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("it gave no sign: %w", err)
 	case err != nil:
 		_ = s.cmd.Process.Kill()
-		return nil, fmt.Errorf("it gave no sign: %w (%v)", err, s.cmd.Wait())
+		return fmt.Errorf("it gave no sign: %w (%v)", err, s.cmd.Wait())
 	case sign[0] != inCharge: // it ends by itself, and has told its log
 		defer time.AfterFunc(time.Second, func() { _ = s.cmd.Process.Kill() }).Stop()
 		_ = s.cmd.Wait()
-		return nil, errors.New(strings.ToValidUTF8(string(sign[:n]), ""))
+		return errors.New(strings.ToValidUTF8(string(sign[:n]), ""))
 	}
-	return s.cmd.Process, nil
+	return nil
 }
 
 // Drop ends a companion that is not to begin.

@@ -127,13 +127,16 @@ func (p Process) Kill() error {
 	return found.Kill()
 }
 
-// Sign writes into a lock who holds it.
-func Sign(held *os.File) error {
-	p, err := Self()
+// Sign writes into a lock that this process holds it.
+func Sign(held *os.File) error { return SignFor(held, os.Getpid()) }
+
+// SignFor writes into a lock that pid holds it.
+func SignFor(held *os.File, pid int) error {
+	started, err := StartTime(pid)
 	if err != nil {
 		return err
 	}
-	text := fmt.Appendf(nil, "%d %d\n", p.PID, p.Started)
+	text := fmt.Appendf(nil, "%d %d\n", pid, started)
 	if _, err := held.WriteAt(text, 0); err != nil {
 		return fmt.Errorf("write who holds the lock: %w", err)
 	}
