@@ -309,7 +309,7 @@ func (s *services) logOutage() {
 	switch {
 	case s.missed != nil && s.away.IsZero():
 		s.away = time.Now()
-		s.log.Warn("Consul cannot be asked or told: the server goes on, trying with each heartbeat", "err", s.missed)
+		s.log.Warn("Consul cannot be asked or told: the server goes on, trying with each heartbeat", "err", consul.WayOut(s.missed))
 	case s.missed == nil && !s.away.IsZero():
 		s.log.Info("Consul answers again", "after", time.Since(s.away).Round(time.Second))
 		s.away = time.Time{}

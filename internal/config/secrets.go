@@ -161,6 +161,10 @@ func HasPassword(raw string) bool {
 	return has
 }
 
+// TokenReadOnce names, in this program's own environment, the file of Consul's token that could be
+// read before the step down alone: what is put there later nobody sees.
+const TokenReadOnce = "RMQ_ENTRYPOINT_TOKEN_READ_ONCE"
+
 // WithSecrets reads the files of secrets, then calls drop, by which this process gives up rights.
 // Files of secrets often are root's alone: the secret of a file that it cannot read any more goes
 // into its environment, in place of the file's name. A file that it can still read stays one, and
@@ -194,8 +198,12 @@ func WithSecrets(uid, gid int, drop func() error) error {
 			_ = f.Close()
 			continue
 		}
+		file := os.Getenv(name + "_FILE")
 		if err := errors.Join(os.Setenv(name, text), os.Unsetenv(name+"_FILE")); err != nil {
 			return fmt.Errorf("keep what %s_FILE holds: %w", name, err)
+		}
+		if name == "CONSUL_HTTP_TOKEN" {
+			_ = os.Setenv(TokenReadOnce, file) // words rest on it alone
 		}
 	}
 	// These stay files: the certificates and the key that Consul's client presents.

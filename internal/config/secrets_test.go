@@ -27,7 +27,7 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 			expect.Must(t, drop())
 		}
 		err := WithSecrets(65534, 65534, drop)
-		fmt.Printf("err %v; %s %s; %s %s\n", err, os.Getenv("CONSUL_HTTP_TOKEN"), os.Getenv("CONSUL_HTTP_TOKEN_FILE"), os.Getenv("RMQ_AMQP_URL"), os.Getenv("RMQ_AMQP_URL_FILE"))
+		fmt.Printf("err %v; %s %s; %s %s; read once: %s\n", err, os.Getenv("CONSUL_HTTP_TOKEN"), os.Getenv("CONSUL_HTTP_TOKEN_FILE"), os.Getenv("RMQ_AMQP_URL"), os.Getenv("RMQ_AMQP_URL_FILE"), os.Getenv(TokenReadOnce))
 		return
 	}
 	dir, err := os.MkdirTemp("", "secrets")
@@ -50,7 +50,7 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 		return line
 	}
 	if os.Geteuid() == 0 {
-		if got, want := run("root", "CONSUL_HTTP_TOKEN_FILE="+token, "RMQ_AMQP_URL_FILE="+url), "err <nil>; t0ken ;  "+url; got != want {
+		if got, want := run("root", "CONSUL_HTTP_TOKEN_FILE="+token, "RMQ_AMQP_URL_FILE="+url), "err <nil>; t0ken ;  "+url+"; read once: "+token; got != want {
 			t.Errorf("%s; want %s", got, want)
 		}
 		expect.Says(t, run("root", "CONSUL_CLIENT_KEY="+key), "CONSUL_CLIENT_KEY", key, "permission denied", "uid 65534")
@@ -61,7 +61,7 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 		expect.Must(t, os.Symlink(url, filepath.Join(theirs, "url")))
 		expect.Must(t, os.Chown(theirs, 65534, 65534))
 		linked := "CONSUL_HTTP_TOKEN_FILE=" + filepath.Join(theirs, "token")
-		if got, want := run("root", linked, "RMQ_AMQP_URL_FILE="+filepath.Join(theirs, "url")), "err <nil>;  "+filepath.Join(theirs, "token")+";  "+filepath.Join(theirs, "url"); got != want {
+		if got, want := run("root", linked, "RMQ_AMQP_URL_FILE="+filepath.Join(theirs, "url")), "err <nil>;  "+filepath.Join(theirs, "token")+";  "+filepath.Join(theirs, "url")+"; read once: "; got != want {
 			t.Errorf("%s; want %s", got, want)
 		}
 		expect.Says(t, run("dropped", "CONSUL_HTTP_TOKEN_FILE="+token), "CONSUL_HTTP_TOKEN_FILE", token, "permission denied", "uid 65534")

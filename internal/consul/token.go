@@ -3,6 +3,7 @@ package consul
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -30,6 +31,14 @@ func tokenFile() string {
 	}
 	b, _ := os.ReadFile(file) // what cannot be read now is no new token
 	return strings.TrimSpace(string(b))
+}
+
+// WayOut adds to Consul's no what there is to do where the token is one that is not read again.
+func WayOut(err error) error {
+	if file := os.Getenv(config.TokenReadOnce); file != "" && Denied(err) {
+		return fmt.Errorf("%w; the token was read once, from %s, which only root may read (CONSUL_HTTP_TOKEN_FILE): if another one is there, restart the container", err, file)
+	}
+	return err
 }
 
 // refresh builds the client anew when the file of the token has changed, as Vault and Nomad

@@ -28,6 +28,9 @@ func stepDown(cfg config.Config) error {
 	if err != nil {
 		return err
 	}
+	if file := os.Getenv(config.TokenReadOnce); file != "" {
+		config.Logger(cfg).Warn("CONSUL_HTTP_TOKEN_FILE is read once, as only root may read it: a file that the server's group may read (0440) is followed when it changes", "file", file)
+	}
 	for _, dir := range []string{cfg.Home, userDir, filepath.Join(userDir, "conf.d")} {
 		closeToOthers(dir)
 	}

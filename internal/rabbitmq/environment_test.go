@@ -57,7 +57,7 @@ func TestWithoutDotErlang(t *testing.T) {
 func TestServerEnvironment(t *testing.T) {
 	erlangOnPath(t, false)
 	got := ServerEnv([]string{
-		"PATH=/bin", "CONSUL_HTTP_TOKEN=x", "CONSUL_HTTP_TOKEN_FILE=x", "CONSUL_HTTP_AUTH=x", "RABBITMQ_ERLANG_COOKIE=x", "RABBITMQ_ERLANG_COOKIE_FILE=x",
+		"PATH=/bin", "CONSUL_HTTP_TOKEN=x", "CONSUL_HTTP_TOKEN_FILE=x", "CONSUL_HTTP_AUTH=x", "RMQ_ENTRYPOINT_TOKEN_READ_ONCE=x", "RABBITMQ_ERLANG_COOKIE=x", "RABBITMQ_ERLANG_COOKIE_FILE=x",
 		"RMQ_AMQP_URL=x", "RMQ_AMQP_URL_FILE=x", "RMQ_BROKERS=x", "NOTIFY_SOCKET=x", "RMQ_ENTRYPOINT_SESSION=x", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b",
 	})
 	if want := []string{"PATH=/bin", "RABBITMQ_DEFAULT_PASS=kept", "EMPTY=", "RMQ_SERVICE=a=b"}; !slices.Equal(got, want) {
