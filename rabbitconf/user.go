@@ -15,6 +15,7 @@ import (
 type User struct {
 	conf      []line // of rabbitmq.conf and conf.d, each key once
 	advanced  List   // {Application, [{Key, Value}]}, each once
+	at        string // the path of advanced.config
 	formation List   // the list cluster_formation that all of them make
 }
 
@@ -40,7 +41,7 @@ type Files struct {
 // of a setting that is repeated the last. advanced.config is read as RabbitMQ
 // 3.10 and later do; 3.8 would take text outside ASCII for UTF-8.
 func ReadUser(f Files) (User, error) {
-	var u User
+	u := User{at: f.Advanced}
 	files, err := confFiles(f.Conf, f.ConfD)
 	if err != nil {
 		return User{}, err

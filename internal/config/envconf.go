@@ -96,8 +96,9 @@ func EnvConf(ctx context.Context, e Environment) (made Environment, path string,
 			without[name] = value
 		}
 	}
-	// RabbitMQ's script sets SYS_PREFIX to nothing before it reads the file, and exports it after.
-	if made, err = sourced(ctx, without, path, `SYS_PREFIX=; . "$0" >/dev/null 2>&1 </dev/null || true; export SYS_PREFIX; env -0`); err != nil {
+	// RabbitMQ's script sets SYS_PREFIX to nothing before it reads the file, and exports it after. It
+	// takes what makes Erlang's command line from the same shell, exported or not.
+	if made, err = sourced(ctx, without, path, `SYS_PREFIX=; . "$0" >/dev/null 2>&1 </dev/null || true; export SYS_PREFIX SERVER_ADDITIONAL_ERL_ARGS SERVER_START_ARGS RABBITMQ_SERVER_ERL_ARGS RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS RABBITMQ_SERVER_START_ARGS RABBITMQ_NODE_ONLY; env -0`); err != nil {
 		return nil, path, fmt.Errorf("read %s as RabbitMQ does: %w", path, err)
 	}
 	if next := cmp.Or(RabbitMQs(made.Of, "RABBITMQ_CONF_ENV_FILE"), envConf); next != path {

@@ -55,6 +55,10 @@ func TestServerEnvironment(t *testing.T) {
 		"NODENAME=a@b": "sets NODENAME", "  export RABBITMQ_USE_LONGNAME=true": "sets USE_LONGNAME", "MNESIA_BASE=/x": "sets MNESIA_BASE", "MNESIA_DIR=d/mnesia/rabbit@me": "sets MNESIA_DIR", "if true; then NODENAME=a@b; fi": "sets NODENAME",
 		"ADVANCED_CONFIG_FILE=/x": "sets ADVANCED_CONFIG_FILE", "export RABBITMQ_CLEANUP_ONLY_LOG_WARNING=false": "RABBITMQ_CLEANUP_ONLY_LOG_WARNING", "CLEANUP_INTERVAL=1": "RABBITMQ_CLEANUP_INTERVAL",
 		"export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup", "export SERVER_START_ARGS=-detached": "SERVER_START_ARGS has -detached",
+		// The script has these by the shell that read the file.
+		"SERVER_START_ARGS=-detached": "SERVER_START_ARGS has -detached", "RABBITMQ_NODE_ONLY=1": "RABBITMQ_NODE_ONLY=",
+		"SERVER_ADDITIONAL_ERL_ARGS='-rabbit cluster_formation [{node_cleanup,[]}]'": "node_cleanup",
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-mnesia dir x'":                        "-mnesia dir", "RABBITMQ_SERVER_ERL_ARGS='-ra data_dir x'": "RABBITMQ_QUORUM_DIR",
 		"export RABBITMQ_NODE_ONLY=1": "RABBITMQ_NODE_ONLY", "exit 0": "take exit out",
 		"SYS_PREFIX=/mnt": `sets SYS_PREFIX="/mnt"`, "false\nSYS_PREFIX=/mnt": "RABBITMQ_MNESIA_BASE", "export SYS_PREFIX=/mnt": `SYS_PREFIX="/mnt"`,
 	} {

@@ -23,7 +23,7 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
 		return err
 	}
-	if err := rabbitmq.RefuseDetached(nil, os.Environ()); err != nil {
+	if err := errors.Join(rabbitmq.RefuseDetached(nil, os.Environ()), rabbitmq.RefuseMoved(nil, os.Environ())); err != nil {
 		return err
 	}
 	warnOf(log, cfg, os.Getenv)
@@ -40,7 +40,7 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err := configIsOurs(cfg, env); err != nil {
 		return err
 	}
-	user, err := usersFiles(env, statedir.VersionsOfImage(os.Getenv).Version)
+	user, err := usersFiles(cfg, env, statedir.VersionsOfImage(os.Getenv).Version)
 	if err != nil {
 		return err
 	}

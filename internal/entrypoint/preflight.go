@@ -58,7 +58,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
 		return h, err
 	}
-	if err := rabbitmq.RefuseDetached(cfg.Args[1:], os.Environ()); err != nil {
+	if err := errors.Join(rabbitmq.RefuseDetached(cfg.Args[1:], os.Environ()), rabbitmq.RefuseMoved(cfg.Args[1:], os.Environ())); err != nil {
 		return h, err
 	}
 	if h.server, err = exec.LookPath(cfg.Args[0]); err != nil {
@@ -138,7 +138,7 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	if err = configIsOurs(cfg, h.env); err != nil {
 		return err
 	}
-	if h.user, err = usersFiles(h.env, image); err != nil {
+	if h.user, err = usersFiles(cfg, h.env, image); err != nil {
 		return err
 	}
 	if keys := h.user.Ignored(); len(keys) > 0 {
@@ -187,15 +187,19 @@ func (h *host) inspect(ctx context.Context, log *slog.Logger, cfg config.Config,
 	return nil
 }
 
-// usersFiles reads the user's own configuration as RabbitMQ would.
-func usersFiles(env config.Environment, image rabbitconf.Version) (rabbitconf.User, error) {
+// usersFiles reads the user's own configuration as RabbitMQ would, and judges where it has the data.
+func usersFiles(cfg config.Config, env config.Environment, image rabbitconf.Version) (rabbitconf.User, error) {
 	files := usersPlaces(env)
 	conf, err := rabbitconf.MainConf(files.Conf)
 	if err != nil {
 		return rabbitconf.User{}, err
 	}
 	files.Conf, files.Version, files.LookupEnv = conf, image, env.Lookup
-	return rabbitconf.ReadUser(files)
+	user, err := rabbitconf.ReadUser(files)
+	if err != nil {
+		return user, err
+	}
+	return user, usersDirectories(cfg, user)
 }
 
 func notOurs(dir string, err error) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // oneVolume refuses a state directory that does not share the fate of RabbitMQ's own: what
@@ -48,23 +49,70 @@ func replicasBeside(cfg config.Config, getenv func(string) string) error {
 	if err != nil {
 		return nil // it cannot be told here
 	}
-	dataOn := mountOf(string(table), resolved(cfg.Data))
 	for _, of := range []struct{ queues, variable, below string }{{"quorum queues", "RABBITMQ_QUORUM_DIR", "quorum"}, {"streams", "RABBITMQ_STREAM_DIR", "stream"}} {
 		usual := filepath.Join(cfg.Data, of.below)
 		dir := cmp.Or(config.RabbitMQs(getenv, of.variable), usual)
 		if err := config.WholePath(of.variable, dir); err != nil {
 			return err
 		}
-		on := mountOf(string(table), resolved(dir))
-		if on.device == dataOn.device && on.root == dataOn.root {
-			continue
+		if err := beside(string(table), cfg, replicas{of.queues, dir, usual, of.variable, of.variable + "=" + dir}); err != nil {
+			return err
 		}
-		way := fmt.Sprintf("While the node is stopped, move what is in %s into %s, and take %s out", dir, usual, of.variable)
-		if dir == usual {
-			way = fmt.Sprintf("Mount nothing at %s (what was mounted there goes into that directory)", on.at)
+	}
+	return nil
+}
+
+// replicas are those of a kind of queues, and where a setting has them.
+type replicas struct {
+	of, dir, usual string
+	setting, says  string // by its name, and with its value
+}
+
+// beside refuses replicas that are on another volume, by a table as /proc/self/mountinfo, than the
+// rest of the data.
+func beside(table string, cfg config.Config, r replicas) error {
+	on, dataOn := mountOf(table, resolved(r.dir)), mountOf(table, resolved(cfg.Data))
+	if on.device == dataOn.device && on.root == dataOn.root {
+		return nil
+	}
+	way := fmt.Sprintf("While the node is stopped, move what is in %s into %s, and take %s out", r.dir, r.usual, r.setting)
+	if r.dir == r.usual {
+		way = fmt.Sprintf("Mount nothing at %s (what was mounted there goes into that directory)", on.at)
+	}
+	return fmt.Errorf("%s: RabbitMQ's %s would be on the volume mounted at %s, and its other data in %s on that at %s: whoever loses the first alone has a member that forgot what it confirmed, and messages are lost while every check passes. %s, or mount one volume that holds both",
+		r.says, r.of, on.at, cfg.Data, dataOn.at, way)
+}
+
+// usersDirectories judges where RabbitMQ's data lie by the user's files, which win over variables. All
+// of them must be where this program looks whether there are any: elsewhere, each start would take
+// the node for one whose volume was wiped.
+func usersDirectories(cfg config.Config, user rabbitconf.User) error {
+	table, unread := os.ReadFile("/proc/self/mountinfo")
+	for _, d := range user.Directories() {
+		if d.Holds == rabbitconf.Data {
+			if filepath.IsAbs(d.Path) && filepath.Clean(d.Path) == cfg.Data {
+				continue
+			}
+			return fmt.Errorf("%s: RabbitMQ would keep data there, and this program looks for them in %s, and would take the node for one that lost them: take %s out, and name the directory of all its data as environment variable RABBITMQ_MNESIA_DIR", d.At, cfg.Data, d.Key)
 		}
-		return fmt.Errorf("%s=%s: RabbitMQ's %s would be on the volume mounted at %s, and its other data in %s on that at %s: whoever loses the first alone has a member that forgot what it confirmed, and messages are lost while every check passes. %s, or mount one volume that holds both",
-			of.variable, dir, of.queues, on.at, cfg.Data, dataOn.at, way)
+		if d.Path == "" {
+			return fmt.Errorf("%s: this is no name of a directory that this program can read: write it as a string, or take %s out", d.At, d.Key)
+		}
+		if err := config.WholePath(d.Key, d.Path); err != nil {
+			return fmt.Errorf("%s: %w", d.At, err)
+		}
+		r := map[rabbitconf.Holds]replicas{
+			rabbitconf.Quorum:  {of: "quorum queues", usual: "quorum"},
+			rabbitconf.Journal: {of: "quorum queues", usual: filepath.Join("quorum", cfg.Node)},
+			rabbitconf.Streams: {of: "streams", usual: "stream"},
+		}[d.Holds]
+		r.dir, r.usual, r.setting, r.says = d.Path, filepath.Join(cfg.Data, r.usual), d.Key, d.At
+		if unread != nil {
+			continue // it cannot be told here
+		}
+		if err := beside(string(table), cfg, r); err != nil {
+			return err
+		}
 	}
 	return nil
 }

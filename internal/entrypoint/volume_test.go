@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/rabbitconf"
 	"rmq-entrypoint/tests/expect"
 )
 
@@ -106,6 +107,46 @@ func testReplicasBeside(t *testing.T, base string) {
 	}
 }
 
+// testUsersDirectories judges in the mounts of [TestOneVolume] what files say.
+func testUsersDirectories(t *testing.T, base string) {
+	conf, advanced := filepath.Join(base, "rabbitmq.conf"), filepath.Join(base, "advanced.config")
+	t.Setenv("RABBITMQ_ADVANCED_CONFIG_FILE", advanced)
+	for _, c := range []struct {
+		conf, advanced string
+		refused        []string // words
+	}{
+		{}, {conf: "raft.data_dir = BASE/mnesia/q-elsewhere"}, {conf: "raft.wal_max_size_bytes = 64000000"},
+		{advanced: `[{ra, [{data_dir, "BASE/q"}, {wal_data_dir, <<"BASE/w">>}]}, {osiris, [{data_dir, 'BASE/s'}]}].`},
+		{advanced: `[{mnesia, [{dir, "BASE/mnesia/b/"}]}, {rabbit, [{data_dir, <<"BASE/mnesia/b">>}]}].`},
+		{conf: "a = 1\nraft.data_dir = BASE/fast/q", refused: []string{"BASE/rabbitmq.conf:2: raft.data_dir = BASE/fast/q: RabbitMQ's quorum queues", "mounted at BASE/fast,", "move what is in BASE/fast/q into BASE/mnesia/b/quorum, and take raft.data_dir out"}},
+		{conf: "raft.data_dir = BASE/fast/q", advanced: `[{ra, [{data_dir, "BASE/q"}]}].`, refused: []string{"raft.data_dir = BASE/fast/q:"}},
+		{conf: "raft.data_dir = quorum", refused: []string{"rabbitmq.conf:1: raft.data_dir", "whole path"}},
+		{conf: "raft.data_dir = $(Q)/q", refused: []string{"raft.data_dir = BASE/fast/q:"}},
+		{advanced: `[{ra, [{data_dir, "BASE/fast/q"}]}].`, refused: []string{`BASE/advanced.config: {ra, [{data_dir, "BASE/fast/q"}]}: RabbitMQ's quorum queues`, "take {ra, [{data_dir, …}]} out"}},
+		{advanced: `[{ra, [{wal_data_dir, <<"BASE/fast/q">>}]}].`, refused: []string{"{wal_data_dir, ", "into BASE/mnesia/b/quorum/rabbit@me,"}},
+		{advanced: `[{osiris, [{data_dir, "BASE/fast/s"}]}].`, refused: []string{"RabbitMQ's streams", "into BASE/mnesia/b/stream"}},
+		{advanced: `[{osiris, [{data_dir, {a, "b"}}]}].`, refused: []string{"osiris", "no name of a directory", "as a string"}},
+		{advanced: `[{ra, [{data_dir, ""}]}].`, refused: []string{"no name of a directory"}},
+		{advanced: `[{mnesia, [{dir, "BASE/mnesia/c"}]}].`, refused: []string{`BASE/advanced.config: {mnesia, [{dir, "BASE/mnesia/c"}]}: `, "looks for them in BASE/mnesia/b,", "take {mnesia, [{dir, …}]} out", "RABBITMQ_MNESIA_DIR"}},
+		{advanced: `[{rabbit, [{data_dir, "BASE/mnesia/c"}]}].`, refused: []string{"{rabbit, [{data_dir, ", "RABBITMQ_MNESIA_DIR"}},
+		{advanced: `[{rabbit, [{data_dir, "mnesia/b"}]}].`, refused: []string{"RABBITMQ_MNESIA_DIR"}},
+	} {
+		under := func(text string) string { return strings.ReplaceAll(text, "BASE", base) }
+		expect.Must(t, os.WriteFile(conf, []byte(under(c.conf)+"\n"), 0o644))
+		expect.Must(t, os.WriteFile(advanced, []byte(under(c.advanced)+"\n"), 0o644))
+		cfg := config.Config{Node: "rabbit@me", Home: base, Data: filepath.Join(base, "mnesia/b")}
+		_, err := usersFiles(cfg, config.Environment{"RABBITMQ_CONFIG_FILE": conf, "RABBITMQ_CONFIG_FILES": filepath.Join(base, "none"), "Q": base + "/fast"}, rabbitconf.Version{Major: 4, Minor: 3})
+		if (err != nil) != (c.refused != nil) {
+			t.Errorf("%+v: %v", c, err)
+		}
+		for _, words := range c.refused {
+			if err != nil && !strings.Contains(err.Error(), under(words)) {
+				t.Errorf("%+v: %v; want %q", c, err, under(words))
+			}
+		}
+	}
+}
+
 // The data and what is known of it are on one volume, or the start is refused with the ways
 // out. Mounts of this test's own need root.
 func TestOneVolume(t *testing.T) {
@@ -146,6 +187,7 @@ func TestOneVolume(t *testing.T) {
 		}
 		sh("mkdir -p mnesia/q/quorum mnesia/s/stream fast; mount --bind vol mnesia/q/quorum; mount --bind vol mnesia/s/stream; mount -t tmpfs none fast")
 		testReplicasBeside(t, base)
+		testUsersDirectories(t, base)
 		return
 	}
 	if os.Geteuid() != 0 {

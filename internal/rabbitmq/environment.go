@@ -41,13 +41,13 @@ func RefuseDeprecated(getenv func(string) string) error {
 // RefuseCleanup refuses what would make RabbitMQ forget nodes that are down, beside every
 // file: the variables of its peer discovery, and terms on the server's command line.
 func RefuseCleanup(environ []string) error {
+	set := byName(environ)
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		if why := rabbitconf.CleanupVariable(name, value); why != "" {
 			return fmt.Errorf("%s=%s: %s", name, value, why)
 		}
-		switch name {
-		case "RABBITMQ_SERVER_ERL_ARGS", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "RABBITMQ_SERVER_START_ARGS", "ERL_FLAGS", "ERL_AFLAGS", "ERL_ZFLAGS":
+		if hasFlags(name, set) {
 			for _, key := range []string{"node_cleanup", "perform_registration"} {
 				if strings.Contains(value, key) {
 					return fmt.Errorf("%s sets %s of cluster_formation, by which RabbitMQ may forget nodes that are merely stopped, or which does nothing here: take it out", name, key)
