@@ -95,10 +95,11 @@ func TestNoNewPrivileges(t *testing.T) {
 
 // A stop has a bound of Erlang's own, unless the user gave it one: of two flags the first counts.
 func TestWithStopTimeout(t *testing.T) {
+	const ours = "-shutdown_time 14000 -kernel inet_dist_connect_options [{linger,{true,0}}] -kernel inet_dist_listen_options [{linger,{true,0}}]"
 	for _, c := range []struct{ env, want []string }{
-		{nil, []string{"ERL_ZFLAGS=-shutdown_time 14000"}},
-		{[]string{"A=1", "ERL_ZFLAGS= "}, []string{"A=1", "ERL_ZFLAGS=-shutdown_time 14000"}},
-		{[]string{"ERL_ZFLAGS=-shutdown_time 5 +S 2", "A=1"}, []string{"A=1", "ERL_ZFLAGS=-shutdown_time 5 +S 2 -shutdown_time 14000"}},
+		{nil, []string{"ERL_ZFLAGS=" + ours}},
+		{[]string{"A=1", "ERL_ZFLAGS= "}, []string{"A=1", "ERL_ZFLAGS=" + ours}},
+		{[]string{"ERL_ZFLAGS=-shutdown_time 5 +S 2", "A=1"}, []string{"A=1", "ERL_ZFLAGS=-shutdown_time 5 +S 2 " + ours}},
 	} {
 		if got := WithStopTimeout(c.env, 14*time.Second); !slices.Equal(got, c.want) {
 			t.Errorf("%q: %q, want %q", c.env, got, c.want)

@@ -76,6 +76,16 @@ func TestStopEnds(t *testing.T) {
 			start(nodes...)
 			c.same(id, c.one(nodes...))
 		})
+		c.in("what it could not send to one that is cut off", func() {
+			n3.cut()
+			n1.ctl("eval", fmt.Sprintf(`spawn(fun() -> B = binary:copy(<<1>>, 1000000), [erlang:send({nobody, '%[1]s'}, B) || _ <- lists:seq(1, 80)] end),
+				timer:sleep(4000), spawn(fun() -> erlang:disconnect_node('%[1]s') end), ok.`, n3.name))
+			time.Sleep(2 * time.Second)
+			ends(n1)
+			n3.join()
+			n1.start()
+			c.same(id, c.one(nodes...))
+		})
 		c.in("a part of RabbitMQ that never stops", func() {
 			n2.ctl("eval", neverStops)
 			ends(n2)
