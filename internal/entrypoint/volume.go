@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"rmq-entrypoint/internal/config"
@@ -41,9 +42,10 @@ func directories(cfg config.Config, env config.Environment) error {
 	return leftBehind(cfg, cfg.UsualData())
 }
 
-// replicasBeside refuses replicas of queues on another volume than the rest of RabbitMQ's data. Who
-// keeps that and loses these has a member with its marker and its queues, whose replicas have lost
-// their log: they vote as if they never had confirmed anything.
+// replicasBeside refuses replicas of queues that go with the container while the rest of RabbitMQ's
+// data stays. A new container would be a member with its marker and its queues, whose replicas have
+// lost their log: they vote as if they never had confirmed anything. A volume of their own they may
+// have, as a faster disk.
 func replicasBeside(cfg config.Config, getenv func(string) string) error {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -68,19 +70,19 @@ type replicas struct {
 	setting, says  string // by its name, and with its value
 }
 
-// beside refuses replicas that are on another volume, by a table as /proc/self/mountinfo, than the
-// rest of the data.
+// beside refuses replicas that are, by a table as /proc/self/mountinfo, in the container or in memory,
+// while the rest of the data is not.
 func beside(table string, cfg config.Config, r replicas) error {
 	on, dataOn := mountOf(table, resolved(r.dir)), mountOf(table, resolved(cfg.Data))
-	if on.device == dataOn.device && on.root == dataOn.root {
+	if !on.passing() || dataOn.passing() {
 		return nil
 	}
 	way := fmt.Sprintf("While the node is stopped, move what is in %s into %s, and take %s out", r.dir, r.usual, r.setting)
 	if r.dir == r.usual {
 		way = fmt.Sprintf("Mount nothing at %s (what was mounted there goes into that directory)", on.at)
 	}
-	return fmt.Errorf("%s: RabbitMQ's %s would be on the volume mounted at %s, and its other data in %s on that at %s: whoever loses the first alone has a member that forgot what it confirmed, and messages are lost while every check passes. %s, or mount one volume that holds both",
-		r.says, r.of, on.at, cfg.Data, dataOn.at, way)
+	return fmt.Errorf("%s: RabbitMQ's %s would be on what is mounted at %s (%s), which ends with the container, and its other data in %s on that at %s, which stays: a new container would be a member that forgot what it confirmed, and messages are lost while every check passes. %s, or mount a volume there",
+		r.says, r.of, on.at, on.kind, cfg.Data, dataOn.at, way)
 }
 
 // usersDirectories judges where RabbitMQ's data lie by the user's files, which win over variables. All
@@ -161,6 +163,12 @@ func SeenVolume(cfg config.Config) (on Mounted, err error) {
 // mount is where a directory of a file system, its root, is mounted. One volume may be so at
 // several places, and several volumes of a host may be on one device.
 type mount struct{ at, device, root, kind string }
+
+// passing reports whether what is written there ends with the container, or with the machine, as far
+// as the kind of its file system tells.
+func (m mount) passing() bool {
+	return slices.Contains([]string{"overlay", "fuse.fuse-overlayfs", "aufs", "tmpfs", "ramfs"}, m.kind)
+}
 
 // within is path as the file system has it.
 func (m mount) within(path string) string {
