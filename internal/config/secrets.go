@@ -163,7 +163,7 @@ func HasPassword(raw string) bool {
 
 // TokenReadOnce names, in this program's own environment, the file of Consul's token that could be
 // read before the step down alone: what is put there later nobody sees.
-const TokenReadOnce = "RMQ_ENTRYPOINT_TOKEN_READ_ONCE"
+const TokenReadOnce = "RMQ_ENTRYPOINT_TOKEN_READ_ONCE" // #nosec G101 -- the name of a variable
 
 // WithSecrets reads the files of secrets, then calls drop, by which this process gives up rights.
 // Files of secrets often are root's alone: the secret of a file that it cannot read any more goes
