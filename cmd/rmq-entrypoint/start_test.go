@@ -159,7 +159,8 @@ func testSeed(t *testing.T, w *world) {
 		"RABBITMQ_NODENAME=rabbit@localhost", "RABBITMQ_ADVANCED_CONFIG_FILE=" + n.state("rabbitmq.config"),
 		"NOTIFY_SOCKET=" + n.state("notify.sock"), "HOME=" + n.volume(""), "RABBITMQ_DEFAULT_PASS=wonder", "OTHER=kept",
 		"RABBITMQ_MNESIA_BASE=" + n.volume("mnesia"),
-		"ERL_ZFLAGS=-shutdown_time 14000", // the stop timeout and a moment
+		// The stop timeout and a moment, and nothing unsent to hold it up.
+		"ERL_ZFLAGS=-shutdown_time 14000 -kernel inet_dist_connect_options [{linger,{true,0}}] -kernel inet_dist_listen_options [{linger,{true,0}}]",
 	} {
 		if !slices.Contains(s.Env, strings.TrimSuffix(want, "/")) {
 			t.Errorf("the server's environment lacks %s", want)
