@@ -2,7 +2,6 @@ package entrypoint
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -27,7 +26,7 @@ func serverEnvironment(ctx context.Context, cfg config.Config, list []string) (c
 		if err := rabbitmq.RefuseCleanup(e.List()); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		if err := errors.Join(rabbitmq.RefuseDetached(nil, e.List()), rabbitmq.RefuseMoved(nil, e.List())); err != nil {
+		if err := rabbitmq.RefuseArguments(nil, e.List()); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		e = e.Identified(given)

@@ -23,7 +23,7 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
 		return err
 	}
-	if err := errors.Join(rabbitmq.RefuseDetached(nil, os.Environ()), rabbitmq.RefuseMoved(nil, os.Environ())); err != nil {
+	if err := rabbitmq.RefuseArguments(nil, os.Environ()); err != nil {
 		return err
 	}
 	warnOf(log, cfg, os.Getenv)

@@ -58,7 +58,7 @@ func preflight(ctx context.Context, log *slog.Logger, cfg config.Config) (h host
 	if err := rabbitmq.RefuseDeprecated(os.Getenv); err != nil {
 		return h, err
 	}
-	if err := errors.Join(rabbitmq.RefuseDetached(cfg.Args[1:], os.Environ()), rabbitmq.RefuseMoved(cfg.Args[1:], os.Environ())); err != nil {
+	if err := rabbitmq.RefuseArguments(cfg.Args[1:], os.Environ()); err != nil {
 		return h, err
 	}
 	if h.server, err = exec.LookPath(cfg.Args[0]); err != nil {

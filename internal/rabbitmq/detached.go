@@ -1,10 +1,17 @@
 package rabbitmq
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
+
+// RefuseArguments refuses what on the server's command line would have RabbitMQ run, or keep its data,
+// where this program does not look: see [RefuseDetached] and [RefuseMoved].
+func RefuseArguments(args, environ []string) error {
+	return errors.Join(RefuseDetached(args, environ), RefuseMoved(args, environ))
+}
 
 // RefuseDetached refuses what makes rabbitmq-server something that no companion can follow: with
 // -detached Erlang goes on in a process of its own while the first one ends, and with
