@@ -4,6 +4,8 @@
 //	RMQ_TEST_IMAGE_3_10, _4_0, _4_3   derived images (default rmq-entrypoint:bookworm, :trixie, :forky of scripts/images --all)
 //	RMQ_TEST_BASE_3_10, _4_0, _4_3    the images they derive from, with the official entrypoint (rmq-entrypoint/rabbitmq:…)
 //	RMQ_TEST_CONSUL_IMAGE             Consul (default rmq-entrypoint/consul:latest)
+//	RMQ_TEST_VERSIONS=all             a scenario whose outcome depends on the version runs on each that differs for it; without
+//	                                  it on the newest of them
 //	RMQ_TEST_FULL=1                   every scenario on every version, and the long variants
 //	RMQ_TEST_SLOW=2                   multiplies every deadline, for a slow machine
 //	RMQ_TEST_SWARM=no                 without the Swarm, for which no other container may run
@@ -62,11 +64,12 @@ var (
 	v43  = version{name: "4.3", image: env("RMQ_TEST_IMAGE_4_3", "rmq-entrypoint:forky"), base: env("RMQ_TEST_BASE_4_3", "rmq-entrypoint/rabbitmq:forky"), khepri: true}
 
 	full        = os.Getenv("RMQ_TEST_FULL") != ""
+	allVersions = os.Getenv("RMQ_TEST_VERSIONS") == "all"
 	consulImage = env("RMQ_TEST_CONSUL_IMAGE", "rmq-entrypoint/consul:latest")
 )
 
-// newest is where a scenario runs whose outcome does not depend on the version. The others run on those that differ for
-// them, one with Mnesia at least, so that a plain run stays within an hour. RMQ_TEST_FULL runs all of them everywhere.
+// newest is where a scenario runs whose outcome does not depend on the version. The others name those that differ for
+// them, one with Mnesia at least, the newest first: a plain run, of at most 40 minutes, has that one alone.
 var (
 	newest     = []version{v43}
 	everywhere = []version{v43, v40, v310}
@@ -80,14 +83,18 @@ func long(t *testing.T) {
 	}
 }
 
-// on runs a scenario on each version, in a network of its own with a Consul: as many at a time as go test -parallel says.
+// on runs a scenario on the first of the versions, on each of them, or on all there are, as the run was asked to; each in a
+// network of its own with a Consul, as many at a time as go test -parallel says.
 func on(t *testing.T, versions []version, scenario func(c *cluster)) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs containers")
 	}
-	if full {
+	switch {
+	case full:
 		versions = everywhere
+	case !allVersions:
+		versions = versions[:1]
 	}
 	t.Parallel()
 	for _, v := range versions {
