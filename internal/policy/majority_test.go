@@ -186,8 +186,12 @@ func TestWaitsForMembers(t *testing.T) {
 			w.listed(up...)
 		}
 	}
+	drags := func(version, on string, up ...peers.Peer) func(*world) {
+		return func(w *world) { boots(version, on, up...)(w); w.s.Server.Started = began.Add(-61 * time.Second) }
+	}
 	off := func(w *world) { w.record.Gone = gone(peers.Gone{}, "b") }
 	const progress = "critical: Startup in progress"
+	const still = progress + ", for over 1m0s, while all other members are up; "
 	away := func(version, members, running string) func(*world) {
 		return func(w *world) {
 			boots(version, members)(w)
@@ -202,7 +206,22 @@ func TestWaitsForMembers(t *testing.T) {
 		w.volume.Marker = peers.Seen[*Marker]{}
 	}
 	run(t, []row{
-		{"all are up", boots("4.3.6", "a,b", beats("b")), "ask record; ask catalog; " + progress, nil},
+		{"all are up", func(w *world) {
+			drags("4.3.6", "a,b", beats("b"))(w)
+			w.views["a"] = Answer(viewOf("a,b", "a,b"), nil)
+		}, "ask view a within 7.5s; ask record; ask catalog; " + still + "RabbitMQ's own log has how far it came;*", nil},
+		{"all are up, for less than two boots", boots("4.3.6", "a,b", beats("b")), "ask record; ask catalog; " + progress, nil},
+		{"all are up, and RabbitMQ does not see them", func(w *world) {
+			drags("4.3.6", "a,b,c", beats("b"), beats("c"))(w)
+			w.views["a"] = Answer(viewOf("a,b,c", "a"), nil)
+		}, "ask view a within 7.5s; ask record; ask catalog; " + still + "RabbitMQ here lacks b, c:*doctor*", func(w *world) string {
+			return check(w.logged("not ready yet*lacks b, c"), "the log does not say it")
+		}},
+		{"all are up, and Mnesia waits for one", func(w *world) {
+			drags(version, "a,b", beats("b"))(w)
+			w.waits = Answer(Waits{Members: list("a,b"), For: list("b")}, nil)
+		}, "ask view a within 7.5s; ask record; ask catalog; ask waits within 7.5s; " + still + "RabbitMQ here lacks b:*", nil},
+		{"all are up, and it stopped", func(w *world) { drags("4.3.6", "a,b", beats("b"))(w); w.stops() }, "ask record; ask catalog; critical: stopped (stopping)", nil},
 		{"one is not", boots("4.3.6", "a,b,c", beats("b")), "ask record; ask catalog; " + progress + "; RabbitMQ may wait for members that are not up: c", func(w *world) string {
 			return check(w.logged("not ready yet*RabbitMQ may wait"), "the log does not say it")
 		}},

@@ -55,9 +55,27 @@ func waitsForMembers(t *turn) Verdict {
 	case joined: // nobody on record is missing; RabbitMQ may miss one that is not on it
 		return waitsUnrecorded(t, "")
 	default:
-		return Verdict{}
+		return bootDrags(t)
 	}
 	return t.waits(v)
+}
+
+// bootDrags: everybody else is up, and the boot goes on for twice as long as one takes. So
+// nothing that a start of theirs would mend: names that lead elsewhere, a port that is shut, or
+// much to recover.
+func bootDrags(t *turn) Verdict {
+	if t.State.Server.Phase != Booting || t.Seen.Now.Sub(t.State.Server.Started) <= 2*bootsUsually {
+		return Verdict{}
+	}
+	_, absent, q := t.absent()
+	if q != nil {
+		return ask(*q)
+	}
+	why := "RabbitMQ's own log has how far it came"
+	if len(absent) > 0 {
+		why = fmt.Sprintf("RabbitMQ here lacks %s: names may lead elsewhere, or a port may be shut", peers.Some(absent))
+	}
+	return t.waits(critical("%s, for over %s, while all other members are up; %s; rmq-entrypoint doctor looks for what is in the way", t.lastWord(), 2*bootsUsually, why))
 }
 
 // waits has the log told of a wait that is longer than a boot.
