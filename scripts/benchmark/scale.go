@@ -27,7 +27,7 @@ type lengths struct {
 	steady time.Duration // what is kept of record and catalog is read again within it
 }
 
-var usual = lengths{start: 30 * time.Millisecond, settle: 15 * time.Second, steady: time.Minute}
+var usual = lengths{start: 100 * time.Millisecond, settle: 15 * time.Second, steady: time.Minute}
 
 // A fault is what became of a fleet when Consul failed. Times are from that on.
 type fault struct {
