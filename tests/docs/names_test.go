@@ -75,6 +75,7 @@ var othersFlags = map[string]string{
 	"--versions":                         "scripts/test",
 	"-short":                             "scripts/test",
 	"-only":                              "scripts/bench",
+	"-mount":                             "scripts/bench",
 	"-write":                             "scripts/bench",
 	"-detached":                          "rabbitmq-server",
 }
