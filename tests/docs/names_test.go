@@ -72,7 +72,7 @@ var othersFlags = map[string]string{
 	"--user rabbitmq":                    "docker run",
 	"--user":                             "docker run",
 	"--full":                             "scripts/test",
-	"--versions":                         "scripts/test",
+	"--ci":                               "scripts/test",
 	"-short":                             "scripts/test",
 	"-only":                              "scripts/bench",
 	"-mount":                             "scripts/bench",

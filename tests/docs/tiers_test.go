@@ -1,0 +1,59 @@
+package docs
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// scripts/test takes each tier that its usage, CONTRIBUTING.md and .ci/run name, and one at a time.
+func TestTiers(t *testing.T) {
+	t.Parallel()
+	usage, _, _ := strings.Cut(run(t, "--help"), "\n")
+	ci, err := os.ReadFile("../../.ci/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	contributing, err := os.ReadFile("../../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`set -- (-+[a-z]+)`).FindAllStringSubmatch(string(ci), -1)
+	if len(named) != 1 {
+		t.Fatalf(".ci/run names %q, want one tier", named)
+	}
+	named = append(named, regexp.MustCompile("`scripts/test (-+[a-z]+)`").FindAllStringSubmatch(string(contributing), -1)...)
+	if len(named) < 4 {
+		t.Errorf("CONTRIBUTING.md and .ci/run name %q, want each tier", named)
+	}
+	for _, tier := range named {
+		if !strings.Contains(usage, tier[1]) {
+			t.Errorf("%s is not in the usage: %s", tier[1], usage)
+		}
+		if said := run(t, tier[1], "-run"); !strings.Contains(said, "-run needs a regular expression") {
+			t.Errorf("scripts/test %s: %s", tier[1], said)
+		}
+		if said := run(t, tier[1], "--fast"); !strings.Contains(said, "unknown argument --fast") {
+			t.Errorf("scripts/test %s --fast: %s", tier[1], said)
+		}
+	}
+	if said := run(t, "-short", "--ci"); !strings.Contains(said, "exclude each other") {
+		t.Errorf("two tiers at a time: %s", said)
+	}
+}
+
+// run returns what scripts/test says, of arguments with which it begins nothing.
+func run(t *testing.T, arguments ...string) string {
+	t.Helper()
+	ctx, done := context.WithTimeout(t.Context(), time.Minute)
+	defer done()
+	out, err := exec.CommandContext(ctx, "../../scripts/test", arguments...).CombinedOutput()
+	if _, ended := err.(*exec.ExitError); err != nil && !ended {
+		t.Fatal(err)
+	}
+	return string(out)
+}
