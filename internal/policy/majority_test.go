@@ -221,6 +221,7 @@ func TestWaitsForMembers(t *testing.T) {
 			drags(version, "a,b", beats("b"))(w)
 			w.waits = Answer(Waits{Members: list("a,b"), For: list("b")}, nil)
 		}, "ask view a within 7.5s; ask record; ask catalog; ask waits within 7.5s; " + still + "RabbitMQ here lacks b:*", nil},
+		{"there are no others", drags("4.3.6", "a"), "ask view a within 7.5s; ask record; ask catalog; " + progress, nil},
 		{"all are up, and it stopped", func(w *world) { drags("4.3.6", "a,b", beats("b"))(w); w.stops() }, "ask record; ask catalog; critical: stopped (stopping)", nil},
 		{"one is not", boots("4.3.6", "a,b,c", beats("b")), "ask record; ask catalog; " + progress + "; RabbitMQ may wait for members that are not up: c", func(w *world) string {
 			return check(w.logged("not ready yet*RabbitMQ may wait"), "the log does not say it")

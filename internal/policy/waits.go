@@ -54,8 +54,10 @@ func waitsForMembers(t *turn) Verdict {
 		v = critical("%s; whether RabbitMQ waits for members that came up blank cannot be told yet: %v", t.lastWord(), t.State.Majority.Unknown)
 	case joined: // nobody on record is missing; RabbitMQ may miss one that is not on it
 		return waitsUnrecorded(t, "")
-	default:
+	case len(r.Names()) > 1:
 		return bootDrags(t)
+	default:
+		return Verdict{}
 	}
 	return t.waits(v)
 }
