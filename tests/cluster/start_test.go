@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -143,8 +144,17 @@ func TestSeedKilledWhileForming(t *testing.T) {
 				c.docker("pause", c.name("consul")) // or the cluster would be announced before the kill
 			}
 			n1.said(60*time.Second, moment)
-			if moment == ready {
+			switch moment {
+			case ready:
 				id = strings.Trim(n1.ctl("eval", "rabbit_nodes:persistent_cluster_id()."), `<">`)
+			case "Starting RabbitMQ": // Consul may hear of that a moment later, and the others go by it
+				c.eventually(5*time.Second, "its entry says that its Erlang VM runs", func() error {
+					all, _, err := c.consul.Catalog().Service("rabbitmq", "", nil)
+					if err == nil && !slices.ContainsFunc(all, func(s *api.CatalogService) bool { return s.ServiceMeta["runs"] == "true" }) {
+						err = errors.New("it does not")
+					}
+					return err
+				})
 			}
 			n1.kill()
 			if moment == ready {
