@@ -2,7 +2,6 @@ package docs
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -14,19 +13,11 @@ import (
 func TestTiers(t *testing.T) {
 	t.Parallel()
 	usage, _, _ := strings.Cut(run(t, "--help"), "\n")
-	ci, err := os.ReadFile("../../.ci/run")
-	if err != nil {
-		t.Fatal(err)
-	}
-	contributing, err := os.ReadFile("../../CONTRIBUTING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	named := regexp.MustCompile(`set -- (-+[a-z]+)`).FindAllStringSubmatch(string(ci), -1)
+	named := regexp.MustCompile(`set -- (-+[a-z]+)`).FindAllStringSubmatch(text(t, ".ci/run"), -1)
 	if len(named) != 1 {
 		t.Fatalf(".ci/run names %q, want one tier", named)
 	}
-	named = append(named, regexp.MustCompile("`scripts/test (-+[a-z]+)`").FindAllStringSubmatch(string(contributing), -1)...)
+	named = append(named, regexp.MustCompile("`scripts/test (-+[a-z]+)`").FindAllStringSubmatch(text(t, "CONTRIBUTING.md"), -1)...)
 	if len(named) < 4 {
 		t.Errorf("CONTRIBUTING.md and .ci/run name %q, want each tier", named)
 	}
