@@ -4,16 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 )
 
-// Gate returns a node that is never there, on the host of node. RabbitMQ that looks for it and
-// for itself looks again and again, and founds nothing: it is held until it is told whom to join.
-// Its own host says at once that there is no such node.
-func Gate(node string) string {
-	_, host, _ := strings.Cut(node, "@")
-	return "gate@" + host
-}
+// Gate returns a node that is never in a cluster, on the host of node, with a name that no other
+// node there has. RabbitMQ that looks for it and for itself looks again and again, and founds
+// nothing: it is held until it is told whom to join. Its own host says at once where there is no
+// such node.
+func Gate(node string) string { return "gate-" + node }
 
 // HoldsBack reports whether a gate holds that version: RabbitMQ reads the list of nodes at each
 // try from 3.13 on, and from 4.2 on a try that finds nobody costs no more than 2 s.

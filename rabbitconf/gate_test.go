@@ -10,7 +10,7 @@ import (
 // The gate is on the node's own host, and its place in the file is taken by the peers, once they
 // are known. A file of another start, and names that are none, leave it as it is.
 func TestGate(t *testing.T) {
-	for node, gate := range map[string]string{"rabbit@a": "gate@a", "x@a-b.c.example": "gate@a-b.c.example"} {
+	for node, gate := range map[string]string{"rabbit@a": "gate-rabbit@a", "x@a-b.c.example": "gate-x@a-b.c.example"} {
 		if got := Gate(node); got != gate || ValidNode(got) != nil {
 			t.Errorf("the gate of %s is %s", node, got)
 		}
@@ -19,8 +19,9 @@ func TestGate(t *testing.T) {
 		joins, err := Render(Options{Version: Version{4, 3, 6}, Node: node, Peers: []string{"rabbit@b", "rabbit@c"}, Joining: true})
 		expect.Must(t, err)
 		opened, err := Opened(conf, node, []string{"rabbit@b", "rabbit@c"})
-		if err != nil || string(opened) != string(joins) {
-			t.Errorf("%v\n%s\nwant\n%s", err, opened, joins)
+		soon := strings.Replace(string(joins), "{discovery_retry_interval,500}", "{discovery_retry_interval,200}", 1)
+		if err != nil || string(opened) != soon {
+			t.Errorf("%v\n%s\nwant\n%s", err, opened, soon)
 		}
 		founds, err := Opened(conf, node, nil)
 		if want := "{cluster_nodes,{['" + node + "'],disc}}"; err != nil || !strings.Contains(strings.ReplaceAll(string(founds), " ", ""), want) {

@@ -24,6 +24,7 @@ import (
 const (
 	joinRetries  = 1_000_000
 	joinInterval = 500 // ms between them
+	gateInterval = 200 // where a try lasts for as long as the gate is shut
 )
 
 // Options is what a node's configuration depends on.
@@ -102,7 +103,11 @@ func (opts Options) formation() List {
 	if opts.Joining {
 		list = set(list, "discovery_retry_limit", Int(joinRetries))
 		if !has(list, "discovery_retry_interval") {
-			list = set(list, "discovery_retry_interval", Int(joinInterval))
+			every := Int(joinInterval)
+			if slices.Equal(opts.Peers, []string{Gate(opts.Node)}) {
+				every = gateInterval
+			}
+			list = set(list, "discovery_retry_interval", every)
 		}
 	}
 	if opts.Version.DelaysStart() && !has(list, "randomized_startup_delay_range") {

@@ -44,6 +44,7 @@ func (c *companion) gate(ctx context.Context) (passed bool, hangs error) {
 			c.turnAway(ctx, "told to stop")
 			return false, nil
 		case <-c.Said: // it boots; whoever says READY was told whom to join
+			c.Broker.Stay(rabbitconf.Gate(c.Runtime.Config.Node))
 		case <-tick.C:
 			if err := c.working.tick(beat); err != nil {
 				return false, fmt.Errorf("%w: it ends, and a health check starts another", err)
@@ -76,6 +77,7 @@ func (c *companion) turnAway(ctx context.Context, why string) {
 func (c *companion) startAnew(ctx context.Context, why error) {
 	c.Log.Error("stopping the server, its restart decides afresh", "why", why)
 	c.show("stopping the server, its restart decides afresh: " + why.Error())
+	c.Broker.Unhold()
 	whole := context.WithoutCancel(ctx)
 	again := time.NewTicker(c.settings.StopBound())
 	defer again.Stop()
@@ -210,6 +212,9 @@ func (c *companion) openGate(ctx context.Context) (knew bool, err error) {
 		c.Log.Warn("rabbitmq.config keeps the gate", "file", rt.Config.ConfigFile, "err", err)
 	}
 	knew, err = c.Broker.OpenGate(ctx, rt.Join, rt.After, rt.Config.Called(rt.Role == statedir.Seeding))
+	if err == nil {
+		c.Broker.Unhold()
+	}
 	if errors.Is(err, rabbitmq.ErrElder) {
 		err = fmt.Errorf("%w: %w, at %s", policy.ErrElder, err, rt.After.Format(time.RFC3339Nano))
 	}

@@ -61,6 +61,63 @@ func gated(t *testing.T, answers ...string) (c *companion, said func() []string)
 	}
 }
 
+// resident writes down what it is told.
+type resident struct{ told []string }
+
+func (r *resident) Stay(gate string) { r.told = append(r.told, "stay "+gate) }
+func (r *resident) Unhold()          { r.told = append(r.told, "unhold") }
+func (r *resident) Retire()          { r.told = append(r.told, "retire") }
+
+// The VM that answers stays from the first word of the boot until the node is verified, at the
+// gate of one that has a gate. A lone broker needs none. RabbitMQ is to look again once it was told
+// whom to join, and where it is to stop; not where it could not be told.
+func TestResident(t *testing.T) {
+	boots := func(c *companion) {
+		expect.Must(t, c.follow(t.Context(), c.state, policy.Event{Boots: true}, time.NewTimer(time.Hour)))
+	}
+	for name, tc := range map[string]struct {
+		happens func(c *companion)
+		want    []string
+	}{
+		"boots": {boots, []string{"stay "}},
+		"goes on": {func(c *companion) {
+			expect.Must(t, c.follow(t.Context(), c.state, policy.Event{}, time.NewTimer(time.Hour)))
+		}, nil},
+		"lone broker": {func(c *companion) { c.settings.Single = true; boots(c) }, nil},
+		"verified":    {func(c *companion) { c.upkeep(t.Context(), c.glance()) }, []string{"retire"}},
+		"told":        {func(c *companion) { _, err := c.openGate(t.Context()); expect.Must(t, err) }, []string{"unhold"}},
+		"cannot be told": {func(c *companion) {
+			c.Broker.Run = func(context.Context, ...string) (string, error) { return "", errors.New("no answer") }
+			if _, err := c.openGate(t.Context()); err == nil {
+				t.Error("it was told")
+			}
+		}, nil},
+		"at the gate": {func(c *companion) {
+			said, gone := make(chan string), make(chan struct{})
+			c.Said, c.Gone = said, gone
+			go func() { said <- "STATUS=Startup in progress"; close(gone) }()
+			_, err := c.gate(t.Context())
+			expect.Must(t, err)
+		}, []string{"stay gate-rabbit@a"}},
+		"is to stop": {func(c *companion) {
+			gone := make(chan struct{})
+			c.Gone = gone
+			c.Broker.Run = func(context.Context, ...string) (string, error) { close(gone); return "", nil }
+			c.startAnew(t.Context(), errors.New("no plan"))
+		}, []string{"unhold"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := gated(t)
+			r := new(resident)
+			c.Broker.Resident = r
+			tc.happens(c)
+			if !slices.Equal(r.told, tc.want) {
+				t.Errorf("it is told %q, not %q", r.told, tc.want)
+			}
+		})
+	}
+}
+
 // What the formation came to is on the volume before RabbitMQ is told of it; rabbitmq.config names
 // the peers. A server that does not answer yet is told again.
 func TestGateOpens(t *testing.T) {
@@ -105,7 +162,7 @@ func TestGateOpens(t *testing.T) {
 				t.Errorf("it said %q", calls)
 			}
 			conf, err := os.ReadFile(c.Runtime.Config.ConfigFile)
-			if expect.Must(t, err); strings.Contains(string(conf), "gate@") || !strings.Contains(string(conf), "{cluster_nodes,{"+tc.nodes+",disc}}") {
+			if expect.Must(t, err); strings.Contains(string(conf), "gate-") || !strings.Contains(string(conf), "{cluster_nodes,{"+tc.nodes+",disc}}") {
 				t.Errorf("rabbitmq.config:\n%s", conf)
 			}
 		})

@@ -159,6 +159,9 @@ func (c *companion) leave(ctx context.Context, why string, most time.Duration, e
 // say so.
 func (c *companion) follow(ctx context.Context, s policy.State, e policy.Event, late *time.Timer) error {
 	c.state = s
+	if e.Boots && !c.settings.Single { // a lone broker is asked for nothing
+		c.Broker.Stay("")
+	}
 	if e.Withdraw {
 		late.Reset(c.settings.StopBound())
 	}
@@ -393,6 +396,7 @@ func (c *companion) act(ctx context.Context, seen *policy.Observation, v policy.
 
 // upkeep does what a verified node does once it has told Consul how it is.
 func (c *companion) upkeep(ctx context.Context, seen policy.Observation) {
+	c.Broker.Retire() // the boot has come to its end
 	ctx, done := context.WithTimeout(ctx, c.settings.TTL*2/5)
 	defer done()
 	seen.Did, seen.OldAgents = nil, len(c.Consul.LeftBehind) > 0

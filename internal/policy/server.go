@@ -14,7 +14,8 @@ type Event struct {
 	Ready    bool    // what closed before is history, and the node is to be verified
 	Withdraw bool    // the node from Consul
 	Why      string  // the server stopped
-	Runs     bool    // the server of a seed is heard for the first time: others may boot, being younger
+	Boots    bool    // the server is heard for the first time: its Erlang VM runs
+	Runs     bool    // that is a seed's: others may boot, being younger
 	Mark     *Marker // to be written afterwards: until now this volume served
 }
 
@@ -47,7 +48,7 @@ func Heard(set Settings, s State, text string, now time.Time) (State, Event) {
 	}
 	first := word != "" && s.Server.Phase == Booting && !s.Server.Heard
 	s.Server.LastStatus, s.Server.Heard = cmp.Or(word, s.Server.LastStatus), s.Server.Heard || word != ""
-	return s, Event{Runs: first && s.Membership.Role == Seeding}
+	return s, Event{Boots: first, Runs: first && s.Membership.Role == Seeding}
 }
 
 // Closed is what the end of the check's connection makes of the state.

@@ -16,19 +16,19 @@ func TestFirstWord(t *testing.T) {
 	for _, c := range []struct {
 		role Role
 		text []string
-		runs []bool
+		boot []bool // whether the server is heard for the first time
 	}{
 		{Seeding, []string{"X=1", "STATUS=Startup in progress", "STATUS=more"}, []bool{false, true, false}},
 		{Seeding, []string{"READY=1", "STATUS=Startup in progress"}, []bool{false, false}},
-		{Joining, []string{"STATUS=Startup in progress"}, []bool{false}},
-		{Member, []string{"STATUS=Startup in progress"}, []bool{false}},
+		{Joining, []string{"STATUS=Startup in progress", "STATUS=more"}, []bool{true, false}},
+		{Member, []string{"STATUS=Startup in progress"}, []bool{true}},
 	} {
 		w := newWorld()
 		w.boots(c.role)
 		for i, text := range c.text {
 			var e Event
 			w.s, e = Heard(w.set, w.s, text, began)
-			if e.Runs != c.runs[i] {
+			if e.Boots != c.boot[i] || e.Runs != (c.boot[i] && c.role == Seeding) {
 				t.Errorf("%s, %q: %+v", c.role, text, e)
 			}
 		}

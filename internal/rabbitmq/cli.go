@@ -25,12 +25,20 @@ const CLITimeout = 20 * time.Second
 type CLI struct {
 	Node string // this node
 	Run  func(ctx context.Context, argv ...string) (string, error)
+
+	Resident Resident // nil: each question starts a VM of its own
 }
 
 // New returns RabbitMQ's command line as the user of this node has it, with these
 // variables set.
 func New(node string, longNames bool, env ...string) CLI {
-	return CLI{node, func(ctx context.Context, argv ...string) (string, error) {
+	stays := &resident{start: func(gate string) *exec.Cmd { return residentErlang(longNames, env, gate) }}
+	return CLI{Node: node, Resident: stays, Run: func(ctx context.Context, argv ...string) (string, error) {
+		if isEval(argv) {
+			if out, knows, err := stays.ask(ctx, argv[3], argv[5]); knows {
+				return out, err
+			}
+		}
 		return execute(ctx, longNames, env, argv...)
 	}}
 }
@@ -71,9 +79,7 @@ func execute(ctx context.Context, longNames bool, env []string, argv ...string) 
 	name := argv[0]
 	argv = directEval(longNames, argv)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	// A flag may have overruled what the environment says.
-	cmd.Env = ServerEnv(os.Environ(), append(slices.Clone(env), fmt.Sprintf("RABBITMQ_USE_LONGNAME=%t", longNames))...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the script's own children go with it
+	asServer(cmd, longNames, env)
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	var stdout, stderr bytes.Buffer
@@ -86,6 +92,14 @@ func execute(ctx context.Context, longNames bool, env []string, argv ...string) 
 		return "", fmt.Errorf("%s: %w: %s", name, err, firstLine(stderr.String()+stdout.String()))
 	}
 	return stdout.String(), nil
+}
+
+// asServer gives a program the server's environment, and a process group, with which its own
+// children go.
+func asServer(cmd *exec.Cmd, longNames bool, env []string) {
+	// A flag may have overruled what the environment says.
+	cmd.Env = ServerEnv(os.Environ(), append(slices.Clone(env), fmt.Sprintf("RABBITMQ_USE_LONGNAME=%t", longNames))...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
 
 // firstLine returns the first line that says something, shortened for a log.

@@ -16,21 +16,21 @@ import (
 	"rmq-entrypoint/tests/rabbittest"
 )
 
-// rabbitmqEnv is where the image has RabbitMQ's settings of its command line.
-const rabbitmqEnv = "/opt/rabbitmq/sbin/rabbitmq-env"
+// envScript is where the image has RabbitMQ's settings of its command line.
+const envScript = "/opt/rabbitmq/sbin/rabbitmq-env"
 
 // What the bare VM prints is what rabbitmqctl prints.
 func TestBareErlang(t *testing.T) {
 	m := rabbittest.Start(t, "-e", "RABBITMQ_ERLANG_COOKIE=secret")
 	eval := func(args ...string) (string, error) {
-		return m.TryExec(append(args, bareErlang(rabbitmqEnv, false, "rabbit@node1", "rabbit:is_running().")...)...)
+		return m.TryExec(append(args, bareErlang(envScript, false, "rabbit@node1", "rabbit:is_running().")...)...)
 	}
 	rabbittest.Until(t, "RabbitMQ runs", func() (any, bool) {
 		out, err := eval()
 		return out, err == nil && out == "true"
 	})
 	ask := func(node, expr string) (string, error) {
-		return m.TryExec(bareErlang(rabbitmqEnv, false, node, expr)...)
+		return m.TryExec(bareErlang(envScript, false, node, expr)...)
 	}
 
 	m.Exec(t, "rabbitmqctl", "-q", "eval", `rabbit_amqqueue:declare({resource, <<"/">>, queue, <<"жук|1"/utf8>>}, true, false, [], none, <<"guest">>), ok.`)
@@ -130,7 +130,7 @@ func TestBareErlangTLS(t *testing.T) {
 	expect.Must(t, os.Chmod(dir, 0o755))
 	const args = "-proto_dist inet_tls -ssl_dist_optfile /tls/config"
 	m := rabbittest.Start(t, "-v", dir+":/tls:ro", "-e", "RABBITMQ_ERLANG_COOKIE=secret", "-e", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+args, "-e", "RABBITMQ_CTL_ERL_ARGS="+args)
-	eval := bareErlang(rabbitmqEnv, false, "rabbit@node1", "rabbit:is_running().")
+	eval := bareErlang(envScript, false, "rabbit@node1", "rabbit:is_running().")
 	rabbittest.Until(t, "RabbitMQ runs", func() (any, bool) {
 		out, err := m.TryExec(eval...)
 		return out, err == nil && out == "true"

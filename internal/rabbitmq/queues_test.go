@@ -17,7 +17,7 @@ func TestNamesOfQueues(t *testing.T) {
 	run := func(context.Context, ...string) (string, error) {
 		return "queue|queue 'a|b' in vhost '/'|ok|\nqueue|queue 'очередь' in vhost '/'|{only_here,7}|\nnoise|x|\n", nil
 	}
-	said, err := CLI{"a", run}.perQueue(t.Context(), time.Second, "")
+	said, err := CLI{Node: "a", Run: run}.perQueue(t.Context(), time.Second, "")
 	want := map[string]string{"queue 'a|b' in vhost '/'": "ok", "queue 'очередь' in vhost '/'": "{only_here,7}"}
 	if err != nil || !maps.Equal(said, want) {
 		t.Errorf("got %q, %v", said, err)

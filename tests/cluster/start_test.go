@@ -43,9 +43,15 @@ func (c *cluster) bootedEarly(nodes ...*node) {
 		case n.name == c.record().Seed:
 		case !early || late:
 			c.Errorf("%s did not boot while another node founded the cluster (opened its gate: %t, stopped: %t)", n.name, early, late)
-		case strings.Contains(n.exec("cat", "/var/lib/rabbitmq/mnesia/"+n.name+"-entrypoint/rabbitmq.config"), "gate@"):
+		case strings.Contains(n.exec("cat", "/var/lib/rabbitmq/mnesia/"+n.name+"-entrypoint/rabbitmq.config"), "gate-"):
 			c.Errorf("rabbitmq.config of %s still has the gate", n.name)
 		}
+		c.eventually(20*time.Second, "the VM that answered "+n.name+" while it booted has ended", func() error {
+			if left := n.exec("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -c '[g]ate_is_shut' || true"); left != "0" {
+				return fmt.Errorf("%s processes have its program", left)
+			}
+			return nil
+		})
 	}
 }
 

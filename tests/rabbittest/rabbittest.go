@@ -73,6 +73,17 @@ func (m *RabbitMQ) TryExec(args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
+// Command is TryExec, not started yet, with what it reads.
+func (m *RabbitMQ) Command(args ...string) *exec.Cmd {
+	return exec.Command("docker", append([]string{"exec", "-i", m.name}, args...)...)
+}
+
+// Logs is what the container has printed.
+func (m *RabbitMQ) Logs() string {
+	out, _ := exec.Command("docker", "logs", m.name).CombinedOutput()
+	return string(out)
+}
+
 // IP is the container's address on Docker's bridge. Another start may change it.
 func (m *RabbitMQ) IP(t *testing.T) string {
 	t.Helper()

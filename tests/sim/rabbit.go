@@ -62,7 +62,7 @@ func (s *Server) started() time.Time { return s.since.Add(s.box.Node.skew) }
 
 // gated reports whether it looks for a node that is never there.
 func (s *Server) gated() bool {
-	return len(s.boot.Peers) == 1 && strings.HasPrefix(s.boot.Peers[0], "gate@")
+	return len(s.boot.Peers) == 1 && strings.HasPrefix(s.boot.Peers[0], "gate-")
 }
 
 // tell is application:set_env(rabbit, cluster_nodes, …), by which it looks for others than its
