@@ -168,7 +168,12 @@ func TestChecks(t *testing.T) {
 		{"another name back", "name", Warning, func(f *Facts) { f.Host.Name.Value.Back = []string{"x.net."} }, []string{"a is 10.0.0.1, and that is x.net."}},
 		{"no name back", "name", OK, func(f *Facts) { f.Host.Name.Value.Back = nil }, nil},
 
-		{"shut", "ports", Broken, func(f *Facts) { f.Own[1].Err = syscall.ECONNREFUSED; f.Server.Report.Err = errNot }, []string{"nobody answers: AMQP 127.0.0.1:5672: refused", "boots still, waits, or has stopped"}},
+		{"shut", "ports", Broken, func(f *Facts) {
+			f.Own[1].Err, f.Server.Report.Err, f.Server.View.Err = syscall.ECONNREFUSED, errNot, errNot
+		}, []string{"nobody answers: AMQP 127.0.0.1:5672: refused", "boots still, waits, or has stopped"}},
+		{"boots", "ports", Warning, func(f *Facts) {
+			f.Own[1].Err, f.Server.Report.Value.Status, f.Server.View.Value.Running = syscall.ECONNREFUSED, "critical", nil
+		}, []string{"RabbitMQ has not come up: AMQP 127.0.0.1:5672: refused"}},
 		{"replaced, and shut", "ports", Broken, func(f *Facts) {
 			f.Server.Runtime.Waiting, f.Own[1].Err, f.Server.Report.Err = statedir.Replaced, syscall.ECONNREFUSED, errNot
 		}, []string{"nobody answers: AMQP 127.0.0.1:5672: refused"}},

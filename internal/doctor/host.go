@@ -198,6 +198,8 @@ func ports(f Facts) []Result {
 		return one(OK, "", "open: %s; the others open once the node has what it waits for", cmp.Or(strings.Join(open, ", "), "none"))
 	case f.Server.Alive && len(shut) > 0 && f.Server.Report.Known() && f.Server.Report.Value.Ready():
 		return one(Warning, "if listeners are elsewhere, RMQ_HTTP, RABBITMQ_NODE_PORT or rabbitmq.conf say where", "not on this host's loopback: %s", strings.Join(shut, "; "))
+	case f.Server.Alive && len(shut) > 0 && f.Server.View.Known() && !slices.Contains(f.Server.View.Value.Running, f.Config.Node):
+		return one(Warning, "what it waits for is below", "RabbitMQ has not come up: %s", strings.Join(shut, "; "))
 	case f.Server.Alive && len(shut) > 0:
 		return one(Broken, "RabbitMQ boots still, waits, or has stopped: companion and rabbitmq below, and its log, say which", "nobody answers: %s", strings.Join(shut, "; "))
 	case f.Server.Alive:
