@@ -2,11 +2,13 @@ package rabbitconf
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -24,10 +26,23 @@ func WriteMode(path string, data []byte, mode fs.FileMode) error {
 // after a crash of the machine the file may be an older one, or empty.
 func Replace(path string, data []byte) error { return write(path, data, 0o640, false) }
 
+// unwritten says why path was not written. What was begun has a name of its own at each try, by which
+// one cause would look like many.
+func unwritten(path string, err error) error {
+	if at := new(fs.PathError); errors.As(err, &at) && strings.HasPrefix(at.Path, path+newSuffix) {
+		err = at.Err
+	}
+	err = fmt.Errorf("write %s: %w", path, err)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		err = fmt.Errorf("%w: make room there", err)
+	}
+	return err
+}
+
 func write(path string, data []byte, mode fs.FileMode, lasting bool) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, err)
+			err = unwritten(path, err)
 		}
 	}()
 	removeLeftovers(path)

@@ -3,6 +3,8 @@ package rabbitconf
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -168,13 +170,24 @@ func TestWriteFailsHalfway(t *testing.T) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		t.Fatal(err)
 	}
-	if err == nil {
-		t.Fatal("no error")
+	if err == nil || strings.Contains(err.Error(), newSuffix) || !errors.Is(err, syscall.EFBIG) {
+		t.Fatalf("it says %v, not why alone: the name of what it began is another one at each try", err)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != "old" {
 		t.Errorf("the old file reads %q, %v", got, err)
 	}
 	if got := names(t, dir); got != "rabbitmq.config" {
 		t.Errorf("directory holds %s", got)
+	}
+}
+
+// A full disk is named, and what to do; the name of what was begun is another one at each try.
+func TestWriteSaysTheWayOut(t *testing.T) {
+	err := unwritten("/v/marker", &fs.PathError{Op: "write", Path: "/v/marker" + newSuffix + "ABC", Err: syscall.ENOSPC})
+	if want := "write /v/marker: no space left on device: make room there"; err.Error() != want || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if err := unwritten("/v/marker", fs.ErrPermission); err.Error() != "write /v/marker: permission denied" {
+		t.Error(err)
 	}
 }

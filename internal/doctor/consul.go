@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -176,7 +177,13 @@ func record(f Facts) []Result {
 // mostForeign is how many of those are named: whoever may register makes as many as they like.
 const mostForeign = 10
 
-// foreign names entries under the service's name that are no node's.
+// stray reports whether an entry has a node's name, passes, and is of none that is a member.
+func stray(f Facts, p peers.Peer) bool {
+	_, on := f.Record.Value.Members[p.Node]
+	return p.Passing && !on && p.Node != f.Config.Node && f.Record.Known() && f.Record.Value.State == peers.Formed && !slices.Contains(f.Server.View.Value.Members, p.Node)
+}
+
+// foreign names entries under the service's name that are no node's, or no member's.
 func foreign(f Facts) (all []Result) {
 	if !f.Entries.Known() {
 		return one(Unknown, "", "the catalog cannot be read: %v", f.Entries.Err)
@@ -184,9 +191,12 @@ func foreign(f Facts) (all []Result) {
 	more := 0
 	for _, p := range f.Entries.Value {
 		switch {
-		case !p.Foreign():
+		case !p.Foreign() && !stray(f, p):
 		case len(all) == mostForeign:
 			more++
+		case !p.Foreign():
+			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s passes, is not on record, and clients are sent there", p.Node, p.Address),
+				Do: fmt.Sprintf("if there is no such node, on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
 		default:
 			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s is no node's, and clients are sent there", p.ID, p.Address),
 				Do: fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
@@ -196,9 +206,19 @@ func foreign(f Facts) (all []Result) {
 		all = append(all, Result{Is: Warning, Says: fmt.Sprintf("and %d more", more), Do: "see who registers them: consul catalog nodes -service=" + f.Config.Service})
 	}
 	if len(all) == 0 {
-		return one(OK, "", "no entry of %s is another program's", f.Config.Service)
+		return one(OK, "", "no entry of %s is another program's, or passes without being on record", f.Config.Service)
 	}
 	return all
+}
+
+const (
+	startIt    = "start it; of one that does not stay up, docker logs says why; if it is gone for good: rmq-entrypoint forget "
+	openTheWay = "open the way: each node needs 4369 (epmd), 25672 (other nodes) and the AMQP port of each other one"
+)
+
+// runs reports whether epmd on the member's host says that it runs.
+func (m Member) runs() bool {
+	return len(m.Ports) > 1 && m.Ports[0].Err == nil && !errors.Is(m.Ports[1].Err, errNotListed)
 }
 
 // members judges the way to each of the others. Where a port is shut at a node whose entry passes,
@@ -215,7 +235,7 @@ func members(f Facts) (all []Result) {
 		var shut []string
 		for _, p := range m.Ports {
 			if p.Err != nil {
-				shut = append(shut, strings.TrimSpace(fmt.Sprintf("%s %s: %s", p.What, p.At, reason(p.Err))))
+				shut = append(shut, p.shut())
 			}
 		}
 		r := Result{Is: OK, Says: m.Node + " is reached at its ports"}
@@ -223,19 +243,38 @@ func members(f Facts) (all []Result) {
 		case m.Err != nil && m.Passing:
 			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, and its host has no address here: %v", m.Node, m.Err), Do: "add the host to DNS or /etc/hosts, or let nodes find each other by Consul (RMQ_HOSTS=consul)"}
 		case m.Err != nil:
-			r = Result{Is: Warning, Says: fmt.Sprintf("%s is down, or its host has no address here: %v", m.Node, m.Err), Do: "start it; if it is gone for good: rmq-entrypoint forget " + m.Node}
+			r = Result{Is: Warning, Says: fmt.Sprintf("%s is down, or its host has no address here: %v", m.Node, m.Err), Do: startIt + m.Node}
 		case len(shut) > 0 && m.Passing:
-			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: "open the way: each node needs 4369 (epmd), 25672 (other nodes) and the AMQP port of each other one"}
+			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: openTheWay}
+		case len(shut) > 0 && m.runs() && m.Ports[1].Err != nil:
+			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, runs, as epmd there says, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: openTheWay}
+		case len(shut) > 0 && m.runs():
+			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, and runs without taking clients: %s", m.Node, strings.Join(shut, "; ")), Do: "rmq-entrypoint doctor in it: it boots still, or waits"}
 		case len(shut) > 0:
-			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: "start it; if it is gone for good: rmq-entrypoint forget " + m.Node}
+			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: startIt + m.Node}
 		case m.Ready.Err != nil && m.Passing:
 			r = Result{Is: Warning, Says: fmt.Sprintf("%s is reached, but for %s %s: %s", m.Node, m.Ready.What, m.Ready.At, reason(m.Ready.Err)), Do: "open the way: balancers ask each node there (--http, RMQ_HTTP), and send it nobody without an answer"}
+		case apart(f.Server, m.Node) && m.Passing:
+			r = Result{Is: Broken, Says: m.Node + " passes in Consul, its ports are reached, and RabbitMQ here is not connected with it", Do: anotherCookie(f)}
+		case apart(f.Server, m.Node):
+			r = Result{Is: Warning, Says: m.Node + " is reached, does not pass in Consul, and RabbitMQ here is not connected with it", Do: "run rmq-entrypoint status in it: its check says why; where it waits for this node: " + anotherCookie(f)}
 		case !m.Passing && f.Entries.Known():
 			r = Result{Is: Warning, Says: m.Node + " is reached, and does not pass in Consul", Do: "run rmq-entrypoint status in it: its check says why"}
 		}
 		all = append(all, r)
 	}
 	return all
+}
+
+// apart reports whether RabbitMQ here says what it knows, and is not connected with node.
+func apart(s Server, node string) bool {
+	return s.Alive && s.View.Known() && !slices.Contains(s.View.Value.Running, node) && !slices.Contains(s.View.Value.Connected, node)
+}
+
+// anotherCookie is what to look at where ports are open, and nodes do not take each other. Erlang
+// tells neither side why: only the log of the one that was asked has "Invalid challenge reply".
+func anotherCookie(f Facts) string {
+	return "compare the cookies: sha256sum " + f.Config.Home + "/.erlang.cookie in both containers; where they differ, stop the node with the other one, give it the RABBITMQ_ERLANG_COOKIE of the others, and remove that file from its volume"
 }
 
 // balancer says what can be known of one from here: what it would be told.

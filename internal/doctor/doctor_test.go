@@ -57,7 +57,7 @@ func well() Facts {
 	f.Members = []Member{reached("rabbit@b"), reached("rabbit@c")}
 	f.Server = Server{Runtime: rt, Alive: true}
 	f.Server.Report.Value = companion.Report{Status: "passing", Reason: "answers", Looked: now, Since: now}
-	f.Server.View.Value = peers.View{ClusterID: "id", Members: all3, Running: all3, Ports: peers.Ports{Listeners: []peers.Listener{{IP: "::", Port: 5671, TLS: true}}}}
+	f.Server.View.Value = peers.View{ClusterID: "id", Members: all3, Running: all3, Connected: all3[1:], Ports: peers.Ports{Listeners: []peers.Listener{{IP: "::", Port: 5671, TLS: true}}}}
 	f.Server.Vitals.Value = rabbitmq.Vitals{DiskLimit: 2 << 30, Memory: 4 << 30, Total: 10 << 30, Versions: map[string]string{"rabbit@a": "4.3.6", "rabbit@b": "4.3.6"}, Leads: map[string]int{"rabbit@a": 9, "rabbit@b": 9, "rabbit@c": 8}, Named: "true", Guest: "false"}
 	return f
 }
@@ -69,6 +69,9 @@ func stopped(f *Facts) {
 		f.Own[i].Err = syscall.ECONNREFUSED
 	}
 }
+
+// alone is the same node when RabbitMQ there is connected with nobody.
+func alone(f *Facts) { f.Server.View.Value.Running, f.Server.View.Value.Connected = all3[:1], nil }
 
 func TestAllIsWell(t *testing.T) {
 	t.Parallel()
@@ -136,6 +139,7 @@ func TestChecks(t *testing.T) {
 		}, []string{"not rabbitmq's yet: use directory /v as uid 9: denied", "gives the volume"}},
 		{"damaged", "volume", Broken, func(f *Facts) { f.Host.Volume.State.Err = errNot }, []string{"not so"}},
 		{"jump", "volume", Broken, func(f *Facts) { f.Host.Volume.Jump = "4.0 to 4.3" }, []string{"4.0 to 4.3"}},
+		{"jump beside others", "volume", Broken, func(f *Facts) { stopped(f); f.Mix = "4.0 and 4.3 cannot run in one cluster" }, []string{"cannot run in one cluster"}},
 		{"in the container", "volume", Broken, func(f *Facts) { f.Host.Volume.On = entrypoint.Mounted{At: "/", Kind: "overlay"} }, []string{"no volume is mounted", "lost with the container", "mount a volume at /var/lib/rabbitmq"}},
 		{"in memory", "volume", Broken, func(f *Facts) { f.Host.Volume.On.Kind = "tmpfs" }, []string{"no volume is mounted"}},
 		{"without a name", "volume", Warning, func(f *Facts) {
@@ -164,7 +168,12 @@ func TestChecks(t *testing.T) {
 		{"another name back", "name", Warning, func(f *Facts) { f.Host.Name.Value.Back = []string{"x.net."} }, []string{"a is 10.0.0.1, and that is x.net."}},
 		{"no name back", "name", OK, func(f *Facts) { f.Host.Name.Value.Back = nil }, nil},
 
-		{"shut", "ports", Broken, func(f *Facts) { f.Own[1].Err = syscall.ECONNREFUSED; f.Server.Report.Err = errNot }, []string{"nobody answers: AMQP 127.0.0.1:5672: refused"}},
+		{"shut", "ports", Broken, func(f *Facts) {
+			f.Own[1].Err, f.Server.Report.Err, f.Server.View.Err = syscall.ECONNREFUSED, errNot, errNot
+		}, []string{"nobody answers: AMQP 127.0.0.1:5672: refused", "boots still, waits, or has stopped"}},
+		{"boots", "ports", Warning, func(f *Facts) {
+			f.Own[1].Err, f.Server.Report.Value.Status, f.Server.View.Value.Running = syscall.ECONNREFUSED, "critical", nil
+		}, []string{"RabbitMQ has not come up: AMQP 127.0.0.1:5672: refused"}},
 		{"replaced, and shut", "ports", Broken, func(f *Facts) {
 			f.Server.Runtime.Waiting, f.Own[1].Err, f.Server.Report.Err = statedir.Replaced, syscall.ECONNREFUSED, errNot
 		}, []string{"nobody answers: AMQP 127.0.0.1:5672: refused"}},
@@ -241,13 +250,28 @@ func TestChecks(t *testing.T) {
 		}, nil},
 		{"not on record", "record", Warning, func(f *Facts) { f.Server.View.Value.Members = append(slices.Clone(all3), "rabbit@d") }, []string{"RabbitMQ lists rabbit@d", "rmq-entrypoint forget rabbit@d"}},
 
+		{"not on record", "foreign", Warning, func(f *Facts) {
+			f.Entries.Value = append(f.Entries.Value, peers.Peer{Node: "rabbit@z", Address: "z:5672", Passing: true, Entry: peers.Entry{ID: "made-up", Agent: "agent-2"}})
+		}, []string{"rabbit@z at z:5672 passes, is not on record, and clients are sent there", "on agent agent-2: consul services deregister -id=made-up"}},
+		{"not on record, and a member", "foreign", OK, func(f *Facts) {
+			f.Entries.Value, f.Server.View.Value.Members = append(f.Entries.Value, passes("rabbit@z", "z:5672")), append(slices.Clone(all3), "rabbit@z")
+		}, nil},
 		{"unknown", "foreign", Unknown, func(f *Facts) { f.Entries.Err = errNot }, []string{"not so"}},
 
 		{"no address, passing", "members", Broken, func(f *Facts) { f.Members[0].Err = errNot }, []string{"rabbit@b passes in Consul", "RMQ_HOSTS=consul"}},
 		{"no address", "members", Warning, func(f *Facts) { f.Members[0].Err = errNot; f.Members[0].Passing = false }, []string{"rabbit@b is down", "rmq-entrypoint forget rabbit@b"}},
 		{"shut", "members", Broken, func(f *Facts) { f.Members[0].Ports[1].Err = errors.New("i/o deadline") }, []string{"rabbit@b passes in Consul, and is not reached: other nodes b:25672: no answer", "25672"}},
 		{"down", "members", Warning, func(f *Facts) { f.Members[0].Ports[0].Err, f.Members[0].Passing = syscall.ECONNREFUSED, false }, []string{"does not pass in Consul, and is not reached: epmd b:4369: refused"}},
+		{"down, not listed", "members", Warning, func(f *Facts) { f.Members[0].Ports[1].Err, f.Members[0].Passing = errNotListed, false }, []string{"does not pass in Consul, and is not reached", "docker logs", "rmq-entrypoint forget rabbit@b"}},
+		{"cut off", "members", Warning, func(f *Facts) { f.Members[0].Ports[1].Err, f.Members[0].Passing = errors.New("i/o deadline"), false }, []string{"rabbit@b does not pass in Consul, runs, as epmd there says, and is not reached: other nodes b:25672: no answer", "open the way"}},
+		{"boots", "members", Warning, func(f *Facts) { f.Members[0].Ports[2].Err, f.Members[0].Passing = syscall.ECONNREFUSED, false }, []string{"rabbit@b does not pass in Consul, and runs without taking clients: AMQP b:5672: refused", "doctor in it"}},
 		{"/ready shut", "members", Warning, func(f *Facts) { f.Members[0].Ready.Err, f.Members[0].Timed = syscall.ECONNREFUSED, false }, []string{"rabbit@b is reached, but for /ready b:15690: refused", "balancers"}},
+		{"another cookie", "members", Broken, func(f *Facts) { alone(f) }, []string{"rabbit@b passes in Consul, its ports are reached, and RabbitMQ here is not connected with it", "sha256sum /var/lib/rabbitmq/.erlang.cookie", "RABBITMQ_ERLANG_COOKIE"}},
+		{"another cookie there", "members", Warning, func(f *Facts) { alone(f); f.Members[0].Passing = false }, []string{"rabbit@b is reached, does not pass in Consul, and RabbitMQ here is not connected with it", "status", "cookie"}},
+		{"connected, and RabbitMQ does not run there", "members", Warning, func(f *Facts) {
+			alone(f)
+			f.Server.View.Value.Connected, f.Members[0].Passing = all3[1:], false
+		}, []string{"rabbit@b is reached, and does not pass"}},
 		{"critical", "members", Warning, func(f *Facts) { f.Members[0].Passing = false }, []string{"rabbit@b is reached, and does not pass", "status"}},
 
 		{"lost", "companion", Broken, func(f *Facts) { f.Server.Report.Err = errNot }, []string{"does not answer: not so", "healthcheck"}},
@@ -275,7 +299,7 @@ func TestChecks(t *testing.T) {
 		{"no majority", "rabbitmq", Broken, func(f *Facts) { f.Server.View.Value.Running, f.Server.View.Value.Khepri = all3[:1], true }, []string{"no majority", "only rabbit@a run"}},
 		{"no majority, pauses", "rabbitmq", Broken, func(f *Facts) { f.Server.View.Value.Running, f.Server.View.Value.Pauses = all3[:1], true }, []string{"no majority", "only rabbit@a run"}},
 		{"no majority, goes on", "rabbitmq", Warning, func(f *Facts) { f.Server.View.Value.Running = all3[:1] }, []string{"down: rabbit@b, rabbit@c", "forget"}},
-		{"nobody runs", "rabbitmq", Broken, func(f *Facts) { f.Server.View.Value.Running = nil }, []string{"no majority"}},
+		{"nobody runs", "rabbitmq", Broken, func(f *Facts) { f.Server.View.Value.Running, f.Server.View.Value.Listeners = nil, nil }, []string{"no majority: of the members rabbit@a, rabbit@b, rabbit@c none runs", "members above"}},
 		{"one is down", "rabbitmq", Warning, func(f *Facts) { f.Server.View.Value.Running = all3[:2] }, []string{"down: rabbit@c", "forget"}},
 		{"no listener", "rabbitmq", Warning, func(f *Facts) { f.Server.View.Value.Listeners = nil }, []string{"no AMQP connections"}},
 		{"alarm", "rabbitmq", Broken, func(f *Facts) { f.Server.Vitals.Value.Alarms = []string{"disk on rabbit@b"} }, []string{"publishers are blocked: disk on rabbit@b"}},

@@ -81,6 +81,8 @@ func volume(f Facts) []Result {
 		return one(Broken, "", "%v", v.Single)
 	case v.Jump != "":
 		return one(Broken, "", "%s", v.Jump)
+	case f.Mix != "":
+		return one(Broken, "", "%s", f.Mix)
 	case v.On.Kind == "overlay" || v.On.Kind == "tmpfs":
 		return one(Broken, "mount a volume at "+cfg.Home, "no volume is mounted: %s is on %s (%s), and is lost with the container", cfg.Data, v.On.At, v.On.Kind)
 	case v.Size > 0 && v.Free < leastFree:
@@ -186,7 +188,7 @@ func ports(f Facts) []Result {
 		if p.Err == nil {
 			open = append(open, p.What+" "+p.At)
 		} else {
-			shut = append(shut, strings.TrimSpace(fmt.Sprintf("%s %s: %v", p.What, p.At, reason(p.Err))))
+			shut = append(shut, p.shut())
 		}
 	}
 	switch {
@@ -196,14 +198,21 @@ func ports(f Facts) []Result {
 		return one(OK, "", "open: %s; the others open once the node has what it waits for", cmp.Or(strings.Join(open, ", "), "none"))
 	case f.Server.Alive && len(shut) > 0 && f.Server.Report.Known() && f.Server.Report.Value.Ready():
 		return one(Warning, "if listeners are elsewhere, RMQ_HTTP, RABBITMQ_NODE_PORT or rabbitmq.conf say where", "not on this host's loopback: %s", strings.Join(shut, "; "))
+	case f.Server.Alive && len(shut) > 0 && f.Server.View.Known() && !slices.Contains(f.Server.View.Value.Running, f.Config.Node):
+		return one(Warning, "what it waits for is below", "RabbitMQ has not come up: %s", strings.Join(shut, "; "))
 	case f.Server.Alive && len(shut) > 0:
-		return one(Broken, "see its log: RabbitMQ may boot still, or have stopped", "nobody answers: %s", strings.Join(shut, "; "))
+		return one(Broken, "RabbitMQ boots still, waits, or has stopped: companion and rabbitmq below, and its log, say which", "nobody answers: %s", strings.Join(shut, "; "))
 	case f.Server.Alive:
 		return one(OK, "", "%s", strings.Join(open, ", "))
 	case len(open) > 0:
 		return one(Broken, "stop what listens there, or give RabbitMQ other ports (RABBITMQ_NODE_PORT, RABBITMQ_DIST_PORT, RMQ_HTTP)", "no server runs here, and taken is: %s", strings.Join(open, ", "))
 	}
 	return one(OK, "", "free, and no server runs in this container")
+}
+
+// shut says which port it is, and why it is shut.
+func (p Port) shut() string {
+	return strings.TrimSpace(p.What+" "+p.At) + ": " + reason(p.Err)
 }
 
 // reason is why a connection failed, without what is said of it anyway.

@@ -33,6 +33,7 @@ type Facts struct {
 	Host    Host
 	Own     []Port // of this node
 	Server  Server
+	Mix     string // why RabbitMQ does not support this image beside the members that run
 	Agents  []consul.Examined
 	DNS     DNS
 	Record  peers.Seen[peers.Record]
@@ -150,6 +151,11 @@ func look(ctx context.Context, cfg config.Config) Facts {
 		func(ctx context.Context) {
 			if !cfg.Single {
 				f.DNS = lookUp(ctx, cfg)
+			}
+		},
+		func(ctx context.Context) {
+			if !cfg.Single && !rt.Alive {
+				f.Mix = entrypoint.SeenMix(ctx, cfg)
 			}
 		},
 		func(ctx context.Context) { f.Own = ownPorts(ctx, cfg, rt.Alive) })

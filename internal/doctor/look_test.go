@@ -56,12 +56,18 @@ func TestLookAtConsul(t *testing.T) {
 	}
 
 	expect.Must(t, c.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "vm:x:5672", Name: "rabbitmq", Address: "127.0.0.1", Port: 1}))
-	reg := peers.Registration{Service: "rabbitmq", Node: "rabbit@nowhere.invalid", Address: "127.0.0.1", Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id"}
+	reg := peers.Registration{Service: "rabbitmq", Node: "rabbit@nowhere.invalid", Address: "127.0.0.1", Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id", Version: "4.3.6"}
 	expect.Must(t, peers.Announce(t.Context(), c.Client, reg, peers.Starting, ""))
 	expect.Must(t, peers.Report(t.Context(), c.Client, reg, api.HealthPassing, ""))
 	_, err := peers.WriteRecord(t.Context(), c.Client, cfg.RecordKey(), peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{reg.Node: "v"}}, 0, "", "")
 	expect.Must(t, err)
-	r = judge(look(t.Context(), cfg))
+	t.Setenv("RABBITMQ_VERSION", "4.0.5")
+	f := look(t.Context(), cfg)
+	if !strings.Contains(f.Mix, "4.3.6 of "+reg.Node+" cannot run in one cluster; start this node from an image of RabbitMQ 4.3.6") {
+		t.Errorf("beside %s: %q", reg.Version, f.Mix)
+	}
+	f.Mix = ""
+	r = judge(f)
 	if got := of(r, "foreign"); len(got) != 1 || got[0].Is != Warning || !strings.Contains(got[0].Says, "vm:x:5672 at 127.0.0.1:1 is no node's") || !strings.Contains(got[0].Do, "consul services deregister -id=vm:x:5672") {
 		t.Errorf("%+v", got)
 	}

@@ -67,12 +67,16 @@ func broker(f Facts) []Result {
 		add(Broken, "docs/operations.md, A partition that RabbitMQ missed", "partitioned from %s", strings.Join(p, ", "))
 	}
 	if run, of := len(v.Value.Running), len(v.Value.Members); 2*run <= of && (run == 0 || v.Value.Khepri || v.Value.Pauses) { // others go on, on Mnesia
-		add(Broken, "start the others", "no majority: of the members %s only %s run", peers.Some(v.Value.Members), peers.Some(v.Value.Running))
+		who := "none runs"
+		if run > 0 {
+			who = fmt.Sprintf("only %s run", peers.Some(v.Value.Running))
+		}
+		add(Broken, "start the others; where they run, members above says what is in the way", "no majority: of the members %s %s", peers.Some(v.Value.Members), who)
 	} else if run < of {
 		down := slices.DeleteFunc(slices.Clone(v.Value.Members), func(n string) bool { return slices.Contains(v.Value.Running, n) })
 		add(Warning, "start them; one that is gone for good: rmq-entrypoint forget NODE", "of the members, down: %s", peers.Some(down))
 	}
-	if len(v.Value.Listeners) == 0 {
+	if len(v.Value.Listeners) == 0 && slices.Contains(v.Value.Running, f.Config.Node) {
 		add(Warning, "rabbitmq-upgrade revive, if it is drained", "it takes no AMQP connections")
 	}
 	if vitals.Err != nil {

@@ -10,9 +10,11 @@ import (
 	"syscall"
 
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/formation"
 	"rmq-entrypoint/internal/rabbitmq"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/rabbitconf"
 )
 
 // What a start judges, for who only wants to know: nothing is changed.
@@ -48,6 +50,16 @@ func SeenSettings(ctx context.Context, log *slog.Logger, cfg config.Config) erro
 		return err
 	}
 	return portsDiffer(ctx, cfg, user, env)
+}
+
+// SeenMix says why RabbitMQ does not support this image beside the members that run, and what to do, or
+// "": it does, or that cannot be told.
+func SeenMix(ctx context.Context, cfg config.Config) string {
+	image := statedir.VersionsOfImage(os.Getenv)
+	if image.Version == (rabbitconf.Version{}) || cfg.AllowJump {
+		return ""
+	}
+	return formation.LookAround(ctx, cfg, slog.New(slog.DiscardHandler)).Mix(image, statedir.Of(cfg).LastRan())
 }
 
 // SeenDirectories returns an error where this process's user cannot use the directories of a node.

@@ -124,6 +124,12 @@ func problems(seen Seen, d Document) []Problem {
 	if seen.Record.Known() && seen.Own != nil && len(seen.Own.View.Members) > 0 {
 		differ(seen.Record.Value, *seen.Own, warn)
 	}
+	if seen.Own != nil && seen.Now.Sub(seen.Own.Looked) <= seen.TTL {
+		for _, n := range d.Nodes {
+			unseen(seen, n, wrong)
+		}
+	}
+	strays(seen, warn)
 	foreign := 0
 	for _, p := range seen.Catalog.Value {
 		if !p.Foreign() {
@@ -166,7 +172,11 @@ func ofThisNode(seen Seen, own Own, wrong, warn func(what, next string)) {
 		if !seen.Record.Known() { // Consul is away, which is not the cluster's fault
 			say = warn
 		}
-		say(fmt.Sprintf("Consul took no heartbeat of %s for %s", own.Node, age(seen.Now, own.Beat)), "consul members; rmq-entrypoint status")
+		says := fmt.Sprintf("Consul took no heartbeat of %s for %s", own.Node, age(seen.Now, own.Beat))
+		if strings.Contains(own.Reason, "not told to Consul") { // the companion's words, and why
+			says += "; " + own.Reason
+		}
+		say(says, "rmq-entrypoint doctor in its container, which asks each address of Consul's for each right")
 	}
 	if own.Warning != "" {
 		warn(own.Warning, "docs/operations.md, Two nodes")
@@ -176,6 +186,9 @@ func ofThisNode(seen Seen, own Own, wrong, warn func(what, next string)) {
 // drained begins what a node says that an operator took out of service: policy's words.
 const drained = "maintenance: "
 
+// alarm is in what a node says while an alarm of any member blocks publishers: healthcheck's words.
+const alarm = "an alarm blocks publishers"
+
 // ofNode is what is wrong with a node.
 func ofNode(seen Seen, n Node, wrong, warn func(what, next string)) {
 	says := n.Node + ": " + n.Why
@@ -183,7 +196,7 @@ func ofNode(seen Seen, n Node, wrong, warn func(what, next string)) {
 	case Refused:
 		wrong(n.Node+" was refused: "+n.Why, "docker logs of its container; docs/operations.md, When things fail")
 	case Down:
-		next := "start its container; one that is gone for good, in a member that serves: rmq-entrypoint forget " + n.Node
+		next := "start its container; of one that does not stay up, docker logs says why; one that is gone for good, in a member that serves: rmq-entrypoint forget " + n.Node
 		if n.Role == "" { // it is on no record
 			next = "docker logs of its container; docs/operations.md, When things fail"
 		}
@@ -198,7 +211,11 @@ func ofNode(seen Seen, n Node, wrong, warn func(what, next string)) {
 		wrong(n.Node+" waits: "+n.Why, "docker logs of its container; docs/operations.md, When things fail")
 	case Serves:
 		if n.Why != "" {
-			warn(says, "rmq-entrypoint status in its container")
+			next := "rmq-entrypoint status in its container"
+			if strings.Contains(n.Why, alarm) {
+				next = "rmq-entrypoint doctor in its container names the member whose disk or memory it is: make room there, or have consumers catch up"
+			}
+			warn(says, next)
 		}
 	case NotKnown:
 		if seen.Catalog.Known() { // that Consul cannot be read is said once
@@ -217,6 +234,31 @@ func differ(r peers.Record, own Own, warn func(what, next string)) {
 	for _, n := range own.View.Members {
 		if _, on := r.Members[n]; !on && r.State == peers.Formed {
 			warn(n+" is a member for RabbitMQ, and not on record", "start it, or in a member that serves: rmq-entrypoint forget "+n)
+		}
+	}
+}
+
+// unseen is a member that has served for a while, by its own word, and that RabbitMQ here does not see
+// run: each may be well, and the way between them shut.
+func unseen(seen Seen, n Node, wrong func(what, next string)) {
+	v := seen.Own.View
+	if n.State != Serves || n.Since.IsZero() || seen.Now.Sub(n.Since) <= 2*seen.TTL || !slices.Contains(v.Members, n.Node) || slices.Contains(v.Running, n.Node) {
+		return
+	}
+	wrong(n.Node+" passes in Consul, and RabbitMQ on "+seen.Own.Node+" does not see it run", "rmq-entrypoint doctor in both containers: a port between them may be shut, or their cookies differ")
+}
+
+// strays names entries that pass under a node's name, and are of none that is a member.
+func strays(seen Seen, warn func(what, next string)) {
+	r, named := seen.Record.Value, 0
+	for _, p := range seen.Catalog.Value {
+		_, on := r.Members[p.Node]
+		if on || !p.Passing || p.Foreign() || r.State != peers.Formed || seen.Own != nil && slices.Contains(seen.Own.View.Members, p.Node) {
+			continue
+		}
+		if named++; named <= mostForeign {
+			warn(fmt.Sprintf("%s at %s passes, is not on record, and clients are sent there", p.Node, p.Address),
+				fmt.Sprintf("if there is no such node, on agent %s: consul services deregister -id=%s", p.Agent, p.ID))
 		}
 	}
 }

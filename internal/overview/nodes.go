@@ -43,8 +43,8 @@ func nodes(seen Seen) (all []Node, refused map[string]int) {
 		if e := entries[note.Node]; e != nil && e.Boot != "" && e.Boot == note.Boot {
 			continue // it got further
 		}
-		if is.Beats == Yes && note.State != peers.NoteWaits && is.Started.After(note.Since) {
-			continue // a later start was let through, as on an empty volume
+		if note.State != peers.NoteWaits && is.Started.After(note.Since) {
+			continue // a later start was let through, as on an empty volume, though it be over by now
 		}
 		switch {
 		case !known:
@@ -185,8 +185,9 @@ func ofEntry(n Node, p peers.Peer) Node {
 	return n
 }
 
-// unheard is what there is to tell of an entry that was only just made.
-const unheard = "it has just registered, and its companion has said nothing yet"
+// unheard is what there is to tell of an entry without words: agents bring those of a check that has
+// changed nothing else to the catalog only after minutes.
+const unheard = "what its companion says is not in Consul's catalog yet"
 
 // ofOwn replaces what others know of the node by what its companion says.
 func ofOwn(n Node, own Own, seen Seen) Node {

@@ -123,7 +123,7 @@ func TestDocument(t *testing.T) {
 			s.Record.Value.Unverified = map[string]string{c: "vol-c"}
 		}, one: "yes", fit: "no", nodes: "a serves, b serves, c waits", stop: "no", says: []string{"rabbit@c  waits   ?      joining", "rabbit@c waits: booting"}},
 		"it was just made anew": {seen: func(s *overview.Seen) { entry(s, c, critical("")) },
-			one: "yes", fit: "no", nodes: "a serves, b serves, c unfit", stop: "no", says: []string{"rabbit@c: it has just registered, and its companion has said nothing yet"}},
+			one: "yes", fit: "no", nodes: "a serves, b serves, c unfit", stop: "no", says: []string{"rabbit@c: what its companion says is not in Consul's catalog yet"}},
 		"a member does not serve": {seen: func(s *overview.Seen) { entry(s, b, critical("partitioned from rabbit@c")) },
 			one: "yes", fit: "no", nodes: "a serves, b unfit, c serves", stop: "no", says: []string{"problem: rabbit@b: partitioned from rabbit@c"}},
 		"this one is drained": {seen: func(s *overview.Seen) {
@@ -163,6 +163,15 @@ func TestDocument(t *testing.T) {
 		"what was refused was let through on an empty volume": {seen: func(s *overview.Seen) {
 			s.Notes.Value = []peers.Note{{Node: b, Boot: "boot-0", Volume: "vol-0", State: peers.NoteRefused, Why: "it left", Since: ago(2 * time.Hour)}}
 		}, one: "yes", fit: "yes", nodes: "a serves, b serves, c serves", stop: "yes"},
+		"what was refused was let through, and is down now": {seen: func(s *overview.Seen) {
+			s.Notes.Value = []peers.Note{{Node: c, Boot: "boot-0", State: peers.NoteRefused, Why: "RabbitMQ supports no downgrade", Since: ago(2 * time.Hour)}}
+			entry(s, c, func(p *peers.Peer) { critical("gone")(p); p.Beating = false })
+			s.Own.View.Running = []string{a, b}
+		}, one: "yes", fit: "no", nodes: "a serves, b serves, c down", stop: "no", says: []string{"rabbit@c is down: its heartbeats have stopped", "of one that does not stay up, docker logs says why"}},
+		"an alarm": {seen: func(s *overview.Seen) {
+			s.Own.Status, s.Own.Reason = "warning", "it answers, but an alarm blocks publishers: low on disk"
+		}, one: "yes", fit: "yes", nodes: "a serves, b serves, c serves", stop: "yes",
+			says: []string{"warning: rabbit@a: it answers, but an alarm blocks publishers: low on disk", "next: rmq-entrypoint doctor in its container names the member"}},
 		"a second container of a name is refused": {seen: func(s *overview.Seen) {
 			s.Notes.Value = []peers.Note{{Node: b, Boot: "boot-0", Volume: "vol-0", State: peers.NoteRefused, Why: "it is another's name", Since: ago(time.Minute)}}
 		}, one: "yes", fit: "no", nodes: "a serves, b refused, b serves, c serves", stop: "yes"},
@@ -246,6 +255,23 @@ func TestDocument(t *testing.T) {
 		}, one: "yes", fit: "no", nodes: "a serves, b serves, c down", stop: "no"},
 		"lost members": {seen: func(s *overview.Seen) { s.Own.Lost = []string{b, c} }, one: "yes", fit: "no", nodes: "a serves, b serves, c serves", stop: "yes",
 			says: []string{"force-boot --cluster-id id-1"}},
+		"one passes that is not on record": {seen: func(s *overview.Seen) {
+			z := member("rabbit@z")
+			z.ClusterID, z.ID = "", "made-up"
+			s.Catalog.Value = append(s.Catalog.Value, z)
+		}, one: "yes", fit: "yes", nodes: "a serves, b serves, c serves, z serves", stop: "yes",
+			says: []string{"warning: rabbit@z at 10.0.0.z:5672 passes, is not on record, and clients are sent there", "on agent agent-1: consul services deregister -id=made-up"}},
+		"no heartbeat is taken, by its token": {seen: func(s *overview.Seen) {
+			s.Own.Beat, s.Own.Reason = ago(time.Minute), "it answers (not told to Consul: the token lacks service:write)"
+		}, one: "yes", fit: "no", nodes: "a serves, b serves, c serves", stop: "yes",
+			says: []string{"Consul took no heartbeat of rabbit@a for 60s; it answers (not told to Consul: the token lacks service:write)", "next: rmq-entrypoint doctor"}},
+		"RabbitMQ does not see one run that passes": {seen: func(s *overview.Seen) {
+			s.Own.View.Running, s.Spells = []string{a, b}, map[string]overview.Spell{c: {State: overview.Serves, Since: ago(time.Minute)}}
+		}, one: "yes", fit: "no", nodes: "a serves, b serves, c serves", stop: "no",
+			says: []string{"problem: rabbit@c passes in Consul, and RabbitMQ on rabbit@a does not see it run", "next: rmq-entrypoint doctor in both containers"}},
+		"it has only just come to pass": {seen: func(s *overview.Seen) {
+			s.Own.View.Running, s.Spells = []string{a, b}, map[string]overview.Spell{c: {State: overview.Serves, Since: ago(20 * time.Second)}}
+		}, one: "yes", fit: "yes", nodes: "a serves, b serves, c serves", stop: "no"},
 		"no heartbeat is taken": {seen: func(s *overview.Seen) { s.Own.Beat = ago(time.Minute) }, one: "yes", fit: "no", nodes: "a serves, b serves, c serves", stop: "yes",
 			says: []string{"Consul took no heartbeat of rabbit@a for 60s"}},
 		"the companion hangs": {seen: func(s *overview.Seen) { s.Own.Looked = ago(time.Minute) }, one: "yes", fit: "no", nodes: "a serves, b serves, c serves", stop: "unknown",

@@ -63,8 +63,8 @@ func waitsForMembers(t *turn) Verdict {
 }
 
 // bootDrags: everybody else is up, and the boot goes on for twice as long as one takes. So
-// nothing that a start of theirs would mend: names that lead elsewhere, a port that is shut, or
-// much to recover.
+// nothing that a start of theirs would mend: names that lead elsewhere, a port that is shut, another
+// cookie, or much to recover.
 func bootDrags(t *turn) Verdict {
 	if t.State.Server.Phase != Booting || t.Seen.Now.Sub(t.State.Server.Started) <= 2*bootsUsually {
 		return Verdict{}
@@ -75,7 +75,7 @@ func bootDrags(t *turn) Verdict {
 	}
 	why := "RabbitMQ's own log has how far it came"
 	if len(absent) > 0 {
-		why = fmt.Sprintf("RabbitMQ here lacks %s: names may lead elsewhere, or a port may be shut", peers.Some(absent))
+		why = fmt.Sprintf("RabbitMQ here lacks %s: its cookie may be another one than theirs, a port may be shut, or names may lead elsewhere", peers.Some(absent))
 	}
 	return t.waits(critical("%s, for over %s, while all other members are up; %s; rmq-entrypoint doctor looks for what is in the way", t.lastWord(), 2*bootsUsually, why))
 }

@@ -6,9 +6,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -175,4 +177,23 @@ func nothing(words []string) error {
 		return fmt.Errorf("%q is too much", words)
 	}
 	return nil
+}
+
+var required = regexp.MustCompile(`\$\{\w+:?\?([^}]*)\}`)
+
+// docker stack deploy takes the first hyphen in ${NAME:?message} for that of ${NAME-default}: what is behind it would be the
+// value, whether NAME is set or not (measured with Docker's command line 28).
+func TestMessagesOfExamples(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, name := range files(t, "compose/*.yml") {
+		for _, m := range required.FindAllStringSubmatch(text(t, name), -1) {
+			if found++; strings.Contains(m[1], "-") {
+				t.Errorf("%s: docker stack deploy takes %q for a default: say it without a hyphen", name, m[0])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("%d messages were found", found)
+	}
 }
