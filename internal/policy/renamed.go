@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 
 	"rmq-entrypoint/peers"
@@ -16,17 +17,24 @@ func renamed(t *turn, r peers.Record) (v Verdict, applies bool) {
 	if t.State.Membership.Role != Member || r.State != peers.Formed || on != t.Volume || on == "" || !sameMembers(r, mine.Members) {
 		return Verdict{}, false
 	}
-	same := 0
+	same, unknown := 0, []string(nil)
 	for _, n := range mine.Running {
 		view, q := t.viewOf(n)
 		if q != nil {
 			return ask(*q), true
 		}
-		if view.Err == nil && view.Value.ClusterID == mine.ClusterID && sameMembers(r, view.Value.Members) && slices.Contains(view.Value.Running, n) {
+		switch {
+		case view.Err != nil:
+			unknown = append(unknown, n)
+		case view.Value.ClusterID == mine.ClusterID && sameMembers(r, view.Value.Members) && slices.Contains(view.Value.Running, n):
 			same++
 		}
 	}
-	if 2*same <= len(r.Members) {
+	switch {
+	case 2*same > len(r.Members):
+	case 2*(same+len(unknown)) > len(r.Members):
+		return recordWrong(t, fmt.Sprintf("RabbitMQ here says that its cluster is %s, the record says %s, and %s cannot be asked: whether the id was changed, or these are two clusters, is not known", mine.ClusterID, r.ClusterID, peers.Some(unknown))), true
+	default:
 		return Verdict{}, false
 	}
 	t.say(Warn, "RabbitMQ CHANGED ITS CLUSTER'S ID, as import_definitions does: the members are the same, and the record and the markers follow",

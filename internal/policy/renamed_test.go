@@ -8,7 +8,7 @@ import (
 )
 
 // An id that RabbitMQ gave its cluster is no split: this volume is on record, the members are the same, and a majority of
-// them says so. Whatever lacks one of these is one.
+// them says so. Whatever lacks one of these is one; where members that cannot be asked may say so, it is not known.
 func TestRenamed(t *testing.T) {
 	t.Parallel()
 	named := func(members, running, id string) peers.View {
@@ -43,6 +43,7 @@ func TestRenamed(t *testing.T) {
 		writes = "WriteRecord(RabbitMQ changed its cluster's id); "
 		well   = "passing: answers"
 		splits = "*critical: *SPLIT: this node is in cluster new with *"
+		doubts = "*critical: RabbitMQ here says that its cluster is new, the record says id, and "
 	)
 	renamed := func(w *world) string {
 		r := w.record
@@ -70,15 +71,32 @@ func TestRenamed(t *testing.T) {
 			w.record.Previous = []peers.Previous{{ClusterID: "new", Until: began}}
 		}), quiet + asks + writes + well, renamed},
 
-		{"a minority says so", imports(silent("b,c")), splits, split},
+		{"a minority says so, and others cannot be asked", imports(silent("b,c")), doubts + "b, c cannot be asked*", split},
+		{"the same at a restart", boots(silent("b,c")), doubts + "b, c cannot be asked*", split},
+		{"one says the former one, and one cannot be asked", imports(func(w *world) {
+			says("b", viewOf("a,b,c", "a,b,c"))(w)
+			silent("c")(w)
+		}), doubts + "c cannot be asked*", split},
+		{"a minority says so, and the others are down", imports(func(w *world) {
+			w.judged(named("a,b,c", "a", "new"))
+			silent("b,c")(w)
+		}), splits, split},
 		{"half of them says so", imports(func(w *world) {
+			w.record = formed("a,b,c,d")
+			for _, n := range list("a,b") {
+				w.views[n] = Answer(named("a,b,c,d", "a,b,c,d", "new"), nil)
+			}
+			w.judged(named("a,b,c,d", "a,b", "new"))
+			silent("c,d")(w)
+		}), splits, split},
+		{"half of them says so, and two cannot be asked", imports(func(w *world) {
 			w.record = formed("a,b,c,d")
 			for _, n := range list("a,b") {
 				w.views[n] = Answer(named("a,b,c,d", "a,b,c,d", "new"), nil)
 			}
 			w.judged(named("a,b,c,d", "a,b,c,d", "new"))
 			silent("c,d")(w)
-		}), splits, split},
+		}), doubts + "c, d cannot be asked*", split},
 		{"the others say the former one", imports(func(w *world) {
 			says("b", viewOf("a,b,c", "a,b,c"))(w)
 			says("c", viewOf("a,b,c", "a,b,c"))(w)

@@ -31,7 +31,7 @@ func TestUnknown(t *testing.T) {
 		{"not verified", func(w *world) { consul(w); never(w) }, "ask record; ask view a; critical: not verified: no leader", missed},
 		{"a joiner", func(w *world) { consul(w); w.serves(Joining) }, "ask record; critical: not verified: no leader", missed},
 		{"no catalog", func(w *world) { w.catalog.Err = err }, "ask record; ask catalog; ask managed within 1s; passing: answers; not checked against the record: no leader", missed},
-		{"no catalog, and another cluster is on record", func(w *world) { w.catalog.Err, w.record.ClusterID = err, "other" }, "ask record; ask catalog; ask view a within 7.5s; ask view b within 7.5s; ask view c within 7.5s; critical: SPLIT: this node is in cluster id with a, b, c, but the record is formed, cluster \"other\"*", missed},
+		{"no catalog, and another cluster is on record", func(w *world) { w.catalog.Err, w.record.ClusterID = err, "other" }, "ask record; ask catalog; ask view a within 7.5s; ask view b within 7.5s; ask view c within 7.5s; critical: RabbitMQ here says that its cluster is id, the record says other, and b, c cannot be asked: *", missed},
 		{"no catalog, and RabbitMQ has given its cluster another id", func(w *world) {
 			w.catalog.Err, w.record.ClusterID = err, "former"
 			w.views["b"], w.views["c"] = w.views["a"], w.views["a"]
