@@ -284,7 +284,7 @@ func testClusterIDChanges(t *testing.T, w *world) {
 
 	a.sees("id-2", all...)
 	a.tell("notify READY=1")
-	a.reports(soon, api.HealthCritical, "SPLIT: this node is in cluster id-2") // alone with it
+	a.reports(soon, api.HealthCritical, "RabbitMQ here says that its cluster is id-2, the record says id-1, and c@localhost cannot be asked") // alone with it
 	b.sees("id-2", all...)
 	a.reports(2*testBeat+late, api.HealthPassing, "")
 	a.registered(testBeat+late, api.HealthPassing)
