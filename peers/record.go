@@ -327,3 +327,10 @@ func (r Record) String() string {
 	}
 	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, Some(r.Names()))
 }
+
+// Stray reports whether an entry has a node's name and passes, and the record of a cluster does not
+// have that node: clients are sent there.
+func (r Record) Stray(p Peer) bool {
+	_, on := r.Members[p.Node]
+	return r.State == Formed && !on && p.Passing && !p.Foreign()
+}

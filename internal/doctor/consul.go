@@ -177,10 +177,9 @@ func record(f Facts) []Result {
 // mostForeign is how many of those are named: whoever may register makes as many as they like.
 const mostForeign = 10
 
-// stray reports whether an entry has a node's name, passes, and is of none that is a member.
+// stray reports whether an entry is a stray one ([peers.Record.Stray]), of none that RabbitMQ lists.
 func stray(f Facts, p peers.Peer) bool {
-	_, on := f.Record.Value.Members[p.Node]
-	return p.Passing && !on && p.Node != f.Config.Node && f.Record.Known() && f.Record.Value.State == peers.Formed && !slices.Contains(f.Server.View.Value.Members, p.Node)
+	return f.Record.Known() && f.Record.Value.Stray(p) && p.Node != f.Config.Node && !slices.Contains(f.Server.View.Value.Members, p.Node)
 }
 
 // foreign names entries under the service's name that are no node's, or no member's.

@@ -252,8 +252,7 @@ func unseen(seen Seen, n Node, wrong func(what, next string)) {
 func strays(seen Seen, warn func(what, next string)) {
 	r, named := seen.Record.Value, 0
 	for _, p := range seen.Catalog.Value {
-		_, on := r.Members[p.Node]
-		if on || !p.Passing || p.Foreign() || r.State != peers.Formed || seen.Own != nil && slices.Contains(seen.Own.View.Members, p.Node) {
+		if !r.Stray(p) || seen.Own != nil && slices.Contains(seen.Own.View.Members, p.Node) {
 			continue
 		}
 		if named++; named <= mostForeign {
