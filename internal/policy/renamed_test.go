@@ -38,6 +38,16 @@ func TestRenamed(t *testing.T) {
 			}
 		}
 	}
+	half := func(running string) func(*world) { // of four say so, and the other two nothing
+		return imports(func(w *world) {
+			w.record = formed("a,b,c,d")
+			for _, n := range list("a,b") {
+				w.views[n] = Answer(named("a,b,c,d", "a,b,c,d", "new"), nil)
+			}
+			w.judged(named("a,b,c,d", running, "new"))
+			silent("c,d")(w)
+		})
+	}
 	const (
 		asks   = "ask view a within 7.5s; ask view b within 7.5s; ask view c within 7.5s; "
 		writes = "WriteRecord(RabbitMQ changed its cluster's id); "
@@ -81,22 +91,8 @@ func TestRenamed(t *testing.T) {
 			w.judged(named("a,b,c", "a", "new"))
 			silent("b,c")(w)
 		}), splits, split},
-		{"half of them says so", imports(func(w *world) {
-			w.record = formed("a,b,c,d")
-			for _, n := range list("a,b") {
-				w.views[n] = Answer(named("a,b,c,d", "a,b,c,d", "new"), nil)
-			}
-			w.judged(named("a,b,c,d", "a,b", "new"))
-			silent("c,d")(w)
-		}), splits, split},
-		{"half of them says so, and two cannot be asked", imports(func(w *world) {
-			w.record = formed("a,b,c,d")
-			for _, n := range list("a,b") {
-				w.views[n] = Answer(named("a,b,c,d", "a,b,c,d", "new"), nil)
-			}
-			w.judged(named("a,b,c,d", "a,b,c,d", "new"))
-			silent("c,d")(w)
-		}), doubts + "c, d cannot be asked*", split},
+		{"half of them says so", half("a,b"), splits, split},
+		{"half of them says so, and two cannot be asked", half("a,b,c,d"), doubts + "c, d cannot be asked*", split},
 		{"the others say the former one", imports(func(w *world) {
 			says("b", viewOf("a,b,c", "a,b,c"))(w)
 			says("c", viewOf("a,b,c", "a,b,c"))(w)
