@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -73,7 +74,7 @@ type companion struct {
 	services services                  // of this node, in Consul
 	kept     kept                      // of what Consul said
 	lock     atomic.Pointer[lock.Lock] // a seed's, until its cluster is announced
-	told     string                    // what the log was last told of what it is told once
+	said     saying                    // by the log
 	board    board                     // what /status shows
 	looking  worker                    // looks at the node
 	working  worker                    // does the work of a heartbeat
@@ -205,16 +206,43 @@ func (c *companion) begin() {
 	}
 }
 
+// saying is what the log was told and is not told again.
+type saying struct {
+	once   string               // the last of what it is told when it has changed
+	warned map[string]time.Time // when it was warned in these words
+}
+
+// warnEvery is how often the log has the same warning, word for word: what fails with each
+// heartbeat is tried with each, and written once a minute.
+const warnEvery = time.Minute
+
+// again reports whether the log is not to have a line now.
+func (s *saying) again(l policy.Line, now time.Time) bool {
+	text := l.Text + fmt.Sprint(l.Attrs...)
+	switch {
+	case l.Once:
+		if text == s.once {
+			return true
+		}
+		s.once = text
+	case l.Level >= policy.Warn:
+		maps.DeleteFunc(s.warned, func(_ string, at time.Time) bool { return now.Sub(at) >= warnEvery })
+		if _, lately := s.warned[text]; lately {
+			return true
+		}
+		if s.warned == nil {
+			s.warned = map[string]time.Time{}
+		}
+		s.warned[text] = now
+	}
+	return false
+}
+
 // say tells the log what the rules have to tell.
 func (c *companion) say(lines []policy.Line) {
 	for _, l := range lines {
-		if l.Once {
-			if text := l.Text + fmt.Sprint(l.Attrs...); text != c.told {
-				c.told = text
-			} else {
-				continue
-			}
+		if !c.said.again(l, time.Now()) {
+			c.Log.Log(context.Background(), slog.Level(l.Level), l.Text, l.Attrs...)
 		}
-		c.Log.Log(context.Background(), slog.Level(l.Level), l.Text, l.Attrs...)
 	}
 }
