@@ -138,10 +138,12 @@ func checkID(id, boot string) string {
 // Announce registers the node with its check critical. An entry of the same id
 // goes first: registering over it would keep its old status, passing included. A
 // [NameTakenError] means that the name is another's, who may live: nothing was done.
-// Standing says what the node may take from whom.
+// Standing says what the node may take from whom; one that is [Recorded] asks nobody.
 func Announce(ctx context.Context, client *api.Client, r Registration, standing Standing, note string) error {
-	if err := NameFree(ctx, client, r, standing); err != nil {
-		return err
+	if standing != Recorded {
+		if err := NameFree(ctx, client, r, standing); err != nil {
+			return err
+		}
 	}
 	return r.placed(ctx, client, func() error { return Replace(ctx, client, r, note) })
 }
@@ -159,11 +161,12 @@ func Replace(ctx context.Context, client *api.Client, r Registration, note strin
 }
 
 // Enter brings the entry of this start up to what r says, and its check keeps its
-// status. Where there is none, or another start's, a node that serves is announced.
-func Enter(ctx context.Context, client *api.Client, r Registration, note string) error {
+// status. Where there is none, or another start's, a node that serves is announced, as far
+// as its standing goes.
+func Enter(ctx context.Context, client *api.Client, r Registration, standing func() Standing, note string) error {
 	err := Update(ctx, client, r, note)
 	if errors.Is(err, ErrUnregistered) {
-		return Announce(ctx, client, r, Serving, note)
+		return Announce(ctx, client, r, standing(), note)
 	}
 	if err == nil { // what Consul lost with the rest is written again
 		err = r.tellPlace(ctx, client)

@@ -177,7 +177,7 @@ func FuzzCatalog(f *testing.F) {
 		}
 		_ = NameFree(ctx, client, r, Starting)
 		_ = Announce(ctx, client, r, Serving, "")
-		_ = Enter(ctx, client, r, "")
+		_ = Enter(ctx, client, r, func() Standing { return Serving }, "")
 		_ = Reregister(ctx, client, r)
 		_ = Report(ctx, client, r, api.HealthPassing, "")
 		_ = Withdraw(ctx, client, r)

@@ -26,6 +26,10 @@ const (
 	// Serving: the node is a member and serves. The name is its own, against everybody
 	// who does not serve.
 	Serving
+	// Recorded: so it does, and the cluster record, read just now, has this volume for the
+	// name. What an entry says of it, which anybody may write who may register the service,
+	// counts for nothing then.
+	Recorded
 )
 
 // NameTakenError says that the node's name is registered by another, who may live.
@@ -77,7 +81,7 @@ func (r Registration) own(p Peer) bool {
 // that failed last said is no news.
 func (r Registration) mayTake(p Peer, s Standing) bool {
 	switch {
-	case p.Boot == r.Boot, p.Lapsed(), p.AgentFailed:
+	case s == Recorded, p.Boot == r.Boot, p.Lapsed(), p.AgentFailed:
 		return true
 	case s == Serving:
 		return r.own(p) || !p.Passing

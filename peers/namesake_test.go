@@ -20,6 +20,8 @@ func boot(volume, id string) peers.Registration {
 	return r
 }
 
+func serves() peers.Standing { return peers.Serving }
+
 // Who may take the name from whom.
 func TestNameIsTaken(t *testing.T) {
 	t.Parallel()
@@ -43,6 +45,7 @@ func TestNameIsTaken(t *testing.T) {
 		{"one that serves from one that does not", boot("v1", "b1"), api.HealthCritical, boot("v2", "b2"), peers.Serving, false},
 		{"one that serves from its own earlier start", boot("v1", "b1"), api.HealthPassing, boot("v1", "b2"), peers.Serving, false},
 		{"one that serves from one that serves", boot("v1", "b1"), api.HealthPassing, boot("v2", "b2"), peers.Serving, true},
+		{"one on record from one that serves", boot("v1", "b1"), api.HealthPassing, boot("v2", "b2"), peers.Recorded, false},
 		{"the same start again", boot("v1", "b1"), api.HealthPassing, boot("v1", "b1"), peers.Blank, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -156,7 +159,7 @@ func TestEnterOverAnotherStart(t *testing.T) {
 	client := consultest.Start(t).Client
 	mustAnnounce(t, client, boot("v1", "b1"))
 	now := boot("v1", "b2")
-	if err := peers.Enter(t.Context(), client, now, ""); err != nil {
+	if err := peers.Enter(t.Context(), client, now, serves, ""); err != nil {
 		t.Fatal(err)
 	}
 	mustReport(t, client, now, api.HealthPassing)
@@ -187,7 +190,7 @@ func TestCriticalEntryStays(t *testing.T) {
 			mustReport(t, client, stays, api.HealthCritical)
 			_ = peers.Report(t.Context(), client, goes, api.HealthCritical, "")
 			if time.Since(began)%(30*time.Second) < 11*time.Second {
-				if err := peers.Enter(t.Context(), client, stays, "again"); err != nil {
+				if err := peers.Enter(t.Context(), client, stays, serves, "again"); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -49,7 +49,7 @@ func TestAnnounceReportWithdraw(t *testing.T) {
 	for _, made := range []string{"m1", "m2"} {
 		r := r
 		r.Made = made
-		if err := peers.Enter(t.Context(), consul.Client, r, ""); err != nil {
+		if err := peers.Enter(t.Context(), consul.Client, r, serves, ""); err != nil {
 			t.Error(err)
 		}
 		eventually(t, "the catalog has the entry that the agent took", func() bool {
@@ -119,7 +119,7 @@ func TestEnterKeepsTheStatus(t *testing.T) {
 	mustReport(t, consul.Client, r, api.HealthPassing)
 	onlyPeer(t, consul.Client, true)
 	r.ClusterID = ours
-	if err := peers.Enter(t.Context(), consul.Client, r, "test"); err != nil {
+	if err := peers.Enter(t.Context(), consul.Client, r, serves, "test"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it passes under its cluster's id", func() bool {
@@ -129,7 +129,7 @@ func TestEnterKeepsTheStatus(t *testing.T) {
 	if err := peers.Withdraw(t.Context(), consul.Client, r); err != nil {
 		t.Fatal(err)
 	}
-	if err := peers.Enter(t.Context(), consul.Client, r, "test"); err != nil {
+	if err := peers.Enter(t.Context(), consul.Client, r, serves, "test"); err != nil {
 		t.Fatal(err)
 	}
 	onlyPeer(t, consul.Client, false)

@@ -52,13 +52,13 @@ func TestPlaceIsWrittenFirst(t *testing.T) {
 		t.Errorf("about to be registered, it says %q; %v", said(t, client, first.Node), err)
 	}
 	mustAnnounce(t, client, first)
-	expect.Must(t, peers.Enter(t.Context(), client, first, ""))
+	expect.Must(t, peers.Enter(t.Context(), client, first, serves, ""))
 	if n := link.Count(put); n != 2 {
 		t.Errorf("%d writes, want the one that failed and another", n)
 	}
 	_, err := client.KV().Delete(places.Prefix+first.Node, nil) // Consul lost it
 	expect.Must(t, err)
-	expect.Must(t, peers.Enter(t.Context(), client, first, ""))
+	expect.Must(t, peers.Enter(t.Context(), client, first, serves, ""))
 	if is := said(t, client, first.Node); is != here {
 		t.Errorf("verified, it says %q", is)
 	}
@@ -76,7 +76,7 @@ func TestPlaceIsWrittenFirst(t *testing.T) {
 	silent := boot("v9", "b9")
 	silent.Node = "rabbit@silent"
 	mustAnnounce(t, client, silent)
-	expect.Must(t, peers.Enter(t.Context(), client, silent, ""))
+	expect.Must(t, peers.Enter(t.Context(), client, silent, serves, ""))
 	if is := said(t, client, silent.Node); is != "" {
 		t.Errorf("a node that writes none says %q", is)
 	}

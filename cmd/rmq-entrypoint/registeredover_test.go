@@ -3,10 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
 	"rmq-entrypoint/tests/expect"
@@ -44,19 +47,60 @@ func TestRegisteredOver(t *testing.T) {
 			return nil
 		})
 	})
-	t.Run("by another start that lives", func(t *testing.T) {
-		t.Parallel()
-		n := newWorld(t, c).node("rabbit@localhost")
-		n.serves()
-		id := over(n, map[string]string{"node": n.name, "volume": "v-other", "boot": "b-other"},
-			&api.AgentServiceCheck{CheckID: n.service + "-other", TTL: "1h", Status: api.HealthPassing})
-		n.reports(within, api.HealthPassing, "(not registered: the name is another's: ")
-		expect.Consistently(t, 2*testBeat, "it is left alone", func() error {
+	// Who may only register the service says that the name is another's. The record has it for this node's volume.
+	counterfeit := func(n *node, id string) {
+		expect.Must(n.t, c.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{
+			ID: id, Name: n.service, Address: "127.0.0.9", Port: 5672, Meta: map[string]string{"node": n.name, "volume": "v-other", "boot": "b-other"},
+			Check: &api.AgentServiceCheck{CheckID: id + "-other", TTL: "1h", Status: api.HealthPassing},
+		}))
+	}
+	passes := func(n *node) {
+		n.t.Helper()
+		id := peers.Registration{Service: n.service, Node: n.name}.ID()
+		expect.Eventually(n.t, within, "it is in Consul under its own id, and passes", func() error {
 			s, _, err := c.Client.Agent().Service(id, nil)
-			if err == nil && s.Meta["boot"] != "b-other" {
-				err = errors.New("it is gone")
+			if on := n.record().Members[n.name]; err == nil && (on == "" || s.Meta["volume"] != on) {
+				err = fmt.Errorf("%s is of volume %q, on record is %q", id, s.Meta["volume"], on)
+			}
+			r, rerr := n.report()
+			if err = errors.Join(err, rerr); err == nil && (r.Status != api.HealthPassing || strings.Contains(r.Reason, "not registered")) {
+				err = fmt.Errorf("%s: %s", r.Status, r.Reason)
 			}
 			return err
 		})
+		expect.Says(n.t, n.log(), "another container has this node's name")
+	}
+	t.Run("by another volume that passes", func(t *testing.T) {
+		t.Parallel()
+		n := newWorld(t, c).node("rabbit@localhost")
+		n.serves()
+		counterfeit(n, peers.Registration{Service: n.service, Node: n.name}.ID())
+		passes(n)
+	})
+	t.Run("beside another volume that passes, before it was verified", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, c)
+		n := w.node("rabbit@localhost")
+		n.hasData(nil)
+		n.put(n.state("pending"), &statedir.Pending{Role: statedir.Joining, Claim: "c0", Volume: "v-own"})
+		counterfeit(n, n.service+"-counterfeit")
+		n.start()
+		n.refused(soon, "not starting a second rabbit@localhost", "v-other")
+		w.putRecord(peers.Record{}.Claimed("rabbit@other", "v", "", time.Now()).Founded("id", time.Now()).Joins(n.name, "v-own", time.Now()))
+		n.start()
+		n.server(soon)
+	})
+	t.Run("beside another volume that passes, when it is restarted", func(t *testing.T) {
+		t.Parallel()
+		n := newWorld(t, c).node("rabbit@localhost")
+		s := n.serves()
+		counterfeit(n, n.service+"-counterfeit")
+		n.kill(s.PID)
+		n.exit(soon)
+		n.start()
+		n.server(soon)
+		n.tell("amqp up")
+		n.tell("notify READY=1")
+		passes(n)
 	})
 }

@@ -50,7 +50,7 @@ func (w *world) neighbourOf(version, name, cluster string, members ...string) *n
 func (n *node) becomes(version, cluster string) {
 	n.t.Helper()
 	r := peers.Registration{Service: n.service, Node: n.name, Address: n.ip, Port: 5672, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: cluster, Version: version}
-	expect.Must(n.t, peers.Enter(n.t.Context(), n.consul.Client, r, ""))
+	expect.Must(n.t, peers.Enter(n.t.Context(), n.consul.Client, r, func() peers.Standing { return peers.Serving }, ""))
 	expect.Must(n.t, peers.Report(n.t.Context(), n.consul.Client, r, api.HealthPassing, ""))
 }
 

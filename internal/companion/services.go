@@ -100,6 +100,9 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 	}
 	reg := s.reg
 	reg.Made, s.reg.Made = peers.NewID(), "" // whose answer is lost may have been made
+	if standing == peers.Serving {
+		standing = s.serving(ctx, client)
+	}
 	if err := peers.Announce(ctx, client, reg, standing, note); err != nil {
 		return err
 	}
@@ -108,6 +111,16 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 		s.told[service] = telling{}
 	}
 	return nil
+}
+
+// serving is the standing of a member that serves: whose a name is, the cluster record says, and
+// not who registers it.
+func (s *services) serving(ctx context.Context, client *api.Client) peers.Standing {
+	r, _, err := peers.ReadRecord(ctx, client, s.runtime.Config.RecordKey())
+	if err == nil && r.State == peers.Formed && s.reg.Volume != "" && r.Members[s.reg.Node] == s.reg.Volume {
+		return peers.Recorded
+	}
+	return peers.Serving
 }
 
 // enter puts the cluster's id into the entry, which keeps its status.
@@ -121,7 +134,7 @@ func (s *services) enter(ctx context.Context, clusterID string) error {
 	}
 	reg := s.reg
 	reg.ClusterID, reg.Blank, reg.Made, s.reg.Made = clusterID, false, peers.NewID(), ""
-	if err := peers.Enter(ctx, client, reg, "verified"); err != nil {
+	if err := peers.Enter(ctx, client, reg, func() peers.Standing { return s.serving(ctx, client) }, "verified"); err != nil {
 		return err
 	}
 	s.reg = reg
@@ -177,7 +190,7 @@ func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.
 	if due || s.moved {
 		err := s.locate(ctx)
 		if err == nil {
-			err = peers.Enter(ctx, client, s.reg, reason)
+			err = peers.Enter(ctx, client, s.reg, func() peers.Standing { return s.serving(ctx, client) }, reason)
 		}
 		if err != nil {
 			s.log.Debug("cannot register this node over its entry", "err", err)

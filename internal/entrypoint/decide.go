@@ -89,7 +89,7 @@ func withData(ctx context.Context, log *slog.Logger, c *consul.Agents, state sta
 		if err == nil {
 			err = peers.NameFree(ctx, client, consul.Registration(rt), peers.Starting)
 		}
-		if consul.NameTaken(err) {
+		if consul.NameTaken(err) && !onRecord(ctx, client, rt.Config, state.Volume) {
 			return formation.Plan{}, secondOfName(rt.Config.Node, err)
 		}
 	}
@@ -121,6 +121,13 @@ func clearAway(ctx context.Context, c *consul.Agents, rt statedir.Runtime) {
 		consul.BuryPluginServices(ctx, client, rt, peers.Starting)
 		_, _ = peers.Bury(ctx, client, consul.Registration(rt), peers.Starting) // or Consul will, in some minutes
 	}
+}
+
+// onRecord reports whether the cluster record has the node's name for this volume: what an entry
+// says of it, which anybody may write who may register the service, counts for nothing then.
+func onRecord(ctx context.Context, client *api.Client, cfg config.Config, volume string) bool {
+	r, _, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
+	return err == nil && volume != "" && r.Members[cfg.Node] == volume
 }
 
 func secondOfName(node string, taken error) error {

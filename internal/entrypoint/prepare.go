@@ -93,7 +93,7 @@ func Announce(ctx context.Context, log *slog.Logger, client *api.Client, state s
 	if consul.Denied(err) && rt.Role != statedir.Member {
 		return err // nobody would ever find it
 	}
-	if state.Cluster == "" && consul.NameTaken(err) {
+	if state.Cluster == "" && consul.NameTaken(err) && !onRecord(ctx, client, rt.Config, rt.Volume) {
 		return secondOfName(rt.Config.Node, err)
 	}
 	if err != nil {

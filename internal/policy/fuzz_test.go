@@ -243,7 +243,7 @@ func (w *world) forbidden(v Verdict) string {
 		}
 		refuses := r.State == peers.Formed && r.Members["a"] != "va" && (on || w.s.View.ClusterID != r.ClusterID || r.Gone["a"].Why != "")
 		lives := slices.ContainsFunc(w.seen.Catalog.Value, func(p peers.Peer) bool { return p.Node == "a" && p.Volume == r.Members["a"] && p.Alive() })
-		return check(v.Rule == "membership", "no such rule", phase == Serving && !m.Verified, "it is verified", m.Role != Member && len(w.s.View.Members) == 1 || refuses && (m.VerifiedSince.IsZero() || lives), "nothing speaks against it")
+		return check(v.Rule == "membership" || v.Rule == "catalogUnknown", "no such rule", phase == Serving && !m.Verified, "it is verified", m.Role != Member && len(w.s.View.Members) == 1 || refuses && (m.VerifiedSince.IsZero() || lives), "nothing speaks against it")
 	case WritePending:
 		return check(known && m.Role != Member && len(w.s.View.Members) == 1 && phase == Serving, "what it founded may be data")
 	}

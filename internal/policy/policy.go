@@ -187,7 +187,11 @@ func decide(set Settings, s State, seen Observation) Verdict {
 	}
 	t.seeGone()
 	if anyDid[Enroll](t) { // what comes before that has had its say, and has more with the next beat
-		i := slices.IndexFunc(p.rules, func(r rule) bool { return r.name == "membership" })
+		by := "membership"
+		if t.Seen.Catalog.Err != nil {
+			by = "catalogUnknown"
+		}
+		i := slices.IndexFunc(p.rules, func(r rule) bool { return r.name == by })
 		p.rules, t.sought = p.rules[i:], true
 	}
 	var word Verdict
