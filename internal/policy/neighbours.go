@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"rmq-entrypoint/peers"
@@ -104,26 +105,26 @@ func fewRun(members, running []string) string {
 }
 
 // unseenMembers: members serve without this node, which does not see them run. A member
-// that died goes on passing until its check lapses, so one look does not show it.
+// that died goes on passing until its check lapses, so one look does not show it. Anybody may
+// register under a member's name who may register the service: it takes every entry that it was
+// met by while it ran.
 func unseenMembers(t *turn) Verdict {
 	v, r := &t.State.View, t.Seen.Record.Value
 	was := t.State.Neighbours.UnseenSince
 	since := map[string]time.Time{}
 	var long []string
-	others, _, _ := t.others()
-	for _, p := range others {
-		_, on := r.Members[p.Node]
-		if !on || !p.Passing || p.ClusterID != r.ClusterID || slices.Contains(v.Running, p.Node) || t.Seen.Now.Sub(v.At) >= viewEvery {
+	for _, m := range t.meet() {
+		if t.Seen.Now.Sub(v.At) >= viewEvery {
 			continue
 		}
 		v.PassingPeers = "" // look again with the next beat
-		at, seen := was[p.Node]
+		at, seen := was[m]
 		if !seen {
 			at = t.Seen.Now
 		}
-		since[p.Node] = at
+		since[m] = at
 		if t.Seen.Now.Sub(at) > t.TTL+t.Patience() { // the check of one that died would have lapsed
-			long = append(long, p.Node)
+			long = append(long, m)
 		}
 	}
 	t.State.Neighbours.UnseenSince = since
@@ -131,6 +132,45 @@ func unseenMembers(t *turn) Verdict {
 		return Verdict{}
 	}
 	return recordWrong(t, peers.Some(long)+" serve, but this node does not see them run")
+}
+
+// mostMet is how many entries of one member are remembered. One that has more is met no more.
+const mostMet = 32
+
+// meet notes by which entries the members on record pass while RabbitMQ lists them as running, and
+// returns those that it does not list and that pass by every one of them.
+func (t *turn) meet() (unseen []string) {
+	r := t.Seen.Record.Value
+	passing := map[string][]string{}
+	others, _, _ := t.others()
+	for _, p := range others {
+		if _, on := r.Members[p.Node]; on && p.Passing && p.ClusterID == r.ClusterID {
+			passing[p.Node] = append(passing[p.Node], strings.Join([]string{p.ID, p.Agent, p.Boot}, " "))
+		}
+	}
+	was := t.State.Neighbours.Met
+	met := map[string]Met{}
+	for _, m := range r.Names() {
+		last, now := was[m], passing[m]
+		missing := func(e string) bool { return !slices.Contains(now, e) }
+		switch runs := slices.Contains(t.State.View.Running, m); {
+		case m == t.Node:
+			continue
+		case !runs:
+			last.Runs = false
+			if n := len(last.Entries); n > 0 && n <= mostMet && !slices.ContainsFunc(last.Entries, missing) {
+				unseen = append(unseen, m)
+			}
+		case !last.Runs:
+			last = Met{Runs: true, Entries: now}
+		default:
+			last.Entries = append(slices.Clone(last.Entries), without(now, func(e string) bool { return slices.Contains(last.Entries, e) })...)
+		}
+		last.Entries = last.Entries[:min(len(last.Entries), mostMet+1)]
+		met[m] = last
+	}
+	t.State.Neighbours.Met = met
+	return unseen
 }
 
 // noLeader: by count too few run to decide, because one that joins may not have its vote,

@@ -20,6 +20,10 @@ func TestNeighbours(t *testing.T) {
 		w.judged(v)
 		w.record = formed(members)
 		w.listed(others...)
+		w.s.Neighbours.Met = map[string]Met{}
+		for _, p := range others {
+			w.s.Neighbours.Met[p.Node] = Met{Runs: true, Entries: []string{p.ID + " " + p.Agent + " " + p.Boot}}
+		}
 	}
 	unseen := func(w *world, since map[string]time.Time) { w.s.Neighbours.UnseenSince = since }
 	newcomer := passes("c")
@@ -129,6 +133,25 @@ func TestNeighbours(t *testing.T) {
 			sees(w, false, "a,b,c,d", "a,c", passes("b"), passes("c"), passes("d"))
 			unseen(w, map[string]time.Time{"b": ago(time.Minute), "d": ago(time.Minute)})
 		}, quiet + "critical: b, d serve,*", nil},
+		{"under another start's entry", func(w *world) {
+			p := passes("b")
+			p.Boot = "counterfeit"
+			sees(w, false, "a,b", "a", passes("b"))
+			w.listed(p)
+			unseen(w, map[string]time.Time{"b": ago(time.Minute)})
+		}, quiet + "passing: answers", func(w *world) string {
+			return check(len(w.s.Neighbours.UnseenSince) == 0 && w.s.View.PassingPeers != "", "it is looked at again with each beat")
+		}},
+		{"one of its entries has gone", func(w *world) {
+			sees(w, false, "a,b", "a", passes("b"))
+			w.s.Neighbours.Met["b"] = Met{Entries: append(w.s.Neighbours.Met["b"].Entries, "own agent boot")}
+			unseen(w, map[string]time.Time{"b": ago(time.Minute)})
+		}, quiet + "passing: answers", nil},
+		{"it was never seen to run", func(w *world) {
+			sees(w, false, "a,b", "a", passes("b"))
+			clear(w.s.Neighbours.Met)
+			unseen(w, map[string]time.Time{"b": ago(time.Minute)})
+		}, quiet + "passing: answers", nil},
 		{"no majority comes first", func(w *world) {
 			sees(w, true, "a,b", "a", passes("b"))
 			unseen(w, map[string]time.Time{"b": ago(time.Minute)})
@@ -136,4 +159,64 @@ func TestNeighbours(t *testing.T) {
 			return check(len(w.s.Neighbours.UnseenSince) == 1, "what it saw is forgotten")
 		}},
 	})
+}
+
+// Whoever registers under a member's name, before or after that dies, takes no other one out of service: what the member was met
+// by is missing. A member that is cut off is missed by nothing.
+func TestCounterfeitOfDeadMember(t *testing.T) {
+	t.Parallel()
+	real, beside, later := passes("b"), passes("b"), passes("b")
+	real.ID, beside.ID, later.ID = "own", "beside", "later"
+	lapsed := real
+	lapsed.Passing, lapsed.Beating = false, false
+	many := func(n int) (all []peers.Peer) {
+		for i := range n {
+			p := passes("b")
+			p.ID = string(rune('A' + i))
+			all = append(all, p)
+		}
+		return all
+	}
+	type look struct {
+		running string
+		listed  []peers.Peer
+	}
+	both := look{"a,b", []peers.Peer{real}}
+	for name, c := range map[string]struct {
+		looks []look
+		fails bool
+	}{
+		"it is cut off":                              {[]look{both, {"a", []peers.Peer{real}}}, true},
+		"it is cut off, and has a counterfeit":       {[]look{both, {"a,b", []peers.Peer{real, beside}}, {"a", []peers.Peer{real, beside}}}, true},
+		"it died":                                    {[]look{both, {"a", []peers.Peer{lapsed}}}, false},
+		"it died, counterfeit before":                {[]look{both, {"a,b", []peers.Peer{real, beside}}, {"a", []peers.Peer{lapsed, beside}}}, false},
+		"it died, counterfeit after":                 {[]look{both, {"a", []peers.Peer{lapsed, later}}}, false},
+		"it died, and its entry went":                {[]look{both, {"a,b", []peers.Peer{real, beside}}, {"a", []peers.Peer{beside}}}, false},
+		"its host died: it lapses before it is seen": {[]look{both, {"a,b", []peers.Peer{real, beside}}, {"a,b", []peers.Peer{lapsed, beside}}, {"a", []peers.Peer{beside}}}, false},
+		"it is cut off in its next run":              {[]look{both, {"a", nil}, {"a,b", []peers.Peer{later}}, {"a", []peers.Peer{later}}}, true},
+		"as many entries as are remembered":          {[]look{both, {"a,b", many(mostMet)}, {"a", many(mostMet)}}, false},
+		"more entries than are remembered":           {[]look{{"a,b", append(many(mostMet), real)}, {"a", append(many(mostMet), lapsed)}}, false},
+		"so many, and it is cut off":                 {[]look{{"a,b", many(mostMet)}, {"a", many(mostMet)}}, true},
+	} {
+		w := newWorld()
+		w.record = formed("a,b")
+		var v Verdict
+		for i, l := range c.looks {
+			for range 8 {
+				w.now = w.now.Add(5 * time.Second)
+				w.judged(viewOf("a,b", l.running))
+				w.s.View.At, w.s.Entry.ReportedAt = w.now, w.now
+				w.listed(l.listed...)
+				if v, _ = w.beat(t); v.Status == Critical && (i < len(c.looks)-1 || !c.fails) {
+					t.Errorf("%s: %s: %s", name, v.Status, v.Reason)
+				}
+			}
+		}
+		if (v.Status == Critical) != c.fails {
+			t.Errorf("%s: in the end %s: %s", name, v.Status, v.Reason)
+		}
+		if n := len(w.s.Neighbours.Met["b"].Entries); n > mostMet+1 {
+			t.Errorf("%s: %d entries are remembered", name, n)
+		}
+	}
 }

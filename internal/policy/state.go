@@ -170,8 +170,9 @@ type Partition struct {
 // LeaderMissing and FewListed are what the last look found: the latter at the management port,
 // while RabbitMQ itself did not say. Newcomers are members that the last catalog showed on their
 // way: they vote, and do not run yet. StandsStill is the Fault that RabbitMQ's own view tells of,
-// or the management port, which can end it, too.
+// or the management port, which can end it, too. Met has the members on record.
 type Neighbours struct {
+	Met           map[string]Met
 	UnseenSince   map[string]time.Time
 	UnlistedSince map[string]time.Time
 	GoneSince     map[string]Sighting
@@ -179,6 +180,13 @@ type Neighbours struct {
 	FewListed     bool
 	Newcomers     []string
 	StandsStill   string
+}
+
+// Met is how a member was met in the catalog since RabbitMQ here lists it as running: Entries are
+// those under its name that passed. While it does not Run, they stay.
+type Met struct {
+	Runs    bool
+	Entries []string
 }
 
 // Join is read while the Role is Joining. StalledLooks is above 0 while StalledSince is
