@@ -195,7 +195,7 @@ func TestCounterfeitOfDeadMember(t *testing.T) {
 		"its host died: it lapses before it is seen": {[]look{both, {"a,b", []peers.Peer{real, beside}}, {"a,b", []peers.Peer{lapsed, beside}}, {"a", []peers.Peer{beside}}}, false},
 		"it is cut off in its next run":              {[]look{both, {"a", nil}, {"a,b", []peers.Peer{later}}, {"a", []peers.Peer{later}}}, true},
 		"as many entries as are remembered":          {[]look{both, {"a,b", many(mostMet)}, {"a", many(mostMet)}}, false},
-		"more entries than are remembered":           {[]look{{"a,b", append(many(mostMet), real)}, {"a", append(many(mostMet), lapsed)}}, false},
+		"more entries than are remembered":           {[]look{{"a,b", append(many(mostMet+1), real)}, {"a", append(many(mostMet+1), lapsed)}}, false},
 		"so many, and it is cut off":                 {[]look{{"a,b", many(mostMet)}, {"a", many(mostMet)}}, true},
 	} {
 		w := newWorld()
