@@ -309,6 +309,9 @@ func (c *cluster) tryChecks() (map[string]string, error) {
 	entries, _, err := c.consul.Health().Service("rabbitmq", "", false, &api.QueryOptions{RequireConsistent: true})
 	m := map[string]string{}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Service.ID, counterfeit) {
+			continue
+		}
 		m[e.Service.Meta["node"]] = "unregistered"
 		for _, check := range e.Checks {
 			if check.ServiceID == e.Service.ID {
