@@ -49,7 +49,7 @@ type Record struct {
 	Gone       map[string]Gone   `json:"gone,omitempty"`       // nodes that took themselves off, or were given up
 	Replaced   []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous   []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
-	Versions   map[string]string `json:"versions,omitempty"`   // node → RabbitMQ version it was last verified with; tells, and decides nothing
+	Versions   map[string]string `json:"versions,omitempty"`   // node → RabbitMQ version it was last verified with: beside that of a member whose entry says so too, no other one starts
 	Revision   string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
 }
 

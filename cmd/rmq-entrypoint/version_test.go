@@ -25,6 +25,7 @@ func TestVersions(t *testing.T) {
 		"start that came to nothing":       testDowngradeAfterNothing,
 		"versions on record":               testVersionsOnRecord,
 		"mix of a member":                  testMixOfMember,
+		"mix, by an entry alone":           testMixByEntryAlone,
 		"mix of a blank node":              testMixOfBlank,
 		"mix with who comes later":         testMixWithLater,
 		"mix of a blank node, allowed":     testMixAllowed,
@@ -219,6 +220,8 @@ func testMixOfMember(t *testing.T, w *world) {
 		"bring b@localhost to a version that 4.3 takes first (4.2)", "b@localhost runs 4.0.5")
 	// The others went on while it was down.
 	b.becomes("4.3.6", "id-1")
+	r.Versions["b@localhost"] = "4.3.6"
+	w.putRecord(r)
 	n.put(n.state("member"), statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.0.5"})
 	n.image("4.0.5")
 	n.unchanged(1, "RabbitMQ 4.0.5 in this image and RabbitMQ 4.3.6 of b@localhost", "the next version to go to is 4.2")
@@ -230,8 +233,23 @@ func testMixOfMember(t *testing.T, w *world) {
 	n.kill(n.cmd.Process.Pid)
 }
 
+// b is down, and somebody who may only register services says that it runs, with a version of long ago.
+func testMixByEntryAlone(t *testing.T, w *world) {
+	r := formed("id-1", map[string]string{"rabbit@localhost": "v1", "b@localhost": "vb"})
+	r.Versions = map[string]string{"rabbit@localhost": "4.3.6", "b@localhost": "4.3.6"}
+	w.putRecord(r)
+	w.neighbourOf("3.8.1", "b@localhost", "id-1", "rabbit@localhost", "b@localhost")
+	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
+	n.hasData(&statedir.Marker{ClusterID: "id-1", Volume: "v1", RabbitMQ: "4.3.6"})
+	n.start()
+	n.server(soon)
+	n.logs("b@localhost, which has RabbitMQ 4.3.6 on record, says RabbitMQ 3.8.1 in the entry")
+}
+
 func testMixOfBlank(t *testing.T, w *world) {
-	w.putRecord(formed("id-1", map[string]string{"rabbit@localhost": "v1", "b@localhost": "vb"}))
+	r := formed("id-1", map[string]string{"rabbit@localhost": "v1", "b@localhost": "vb"})
+	r.Versions = map[string]string{"b@localhost": "4.0.5"}
+	w.putRecord(r)
 	w.neighbourOf("4.0.5", "b@localhost", "id-1", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.unchanged(1, "RabbitMQ 4.3.6 in this image and RabbitMQ 4.0.5 of b@localhost cannot run in one cluster", "start this node from an image of RabbitMQ 4.0.5")
@@ -242,7 +260,9 @@ func testMixOfBlank(t *testing.T, w *world) {
 
 // The members come up after the node has begun to wait for them.
 func testMixWithLater(t *testing.T, w *world) {
-	w.putRecord(formed("id-1", map[string]string{"b@localhost": "vb"}))
+	r := formed("id-1", map[string]string{"b@localhost": "vb"})
+	r.Versions = map[string]string{"b@localhost": "4.0.5"}
+	w.putRecord(r)
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	n.start()
 	n.logs("waiting")
@@ -256,7 +276,9 @@ func testMixWithLater(t *testing.T, w *world) {
 }
 
 func testMixAllowed(t *testing.T, w *world) {
-	w.putRecord(formed("id-1", map[string]string{"b@localhost": "vb"}))
+	r := formed("id-1", map[string]string{"b@localhost": "vb"})
+	r.Versions = map[string]string{"b@localhost": "4.0.5"}
+	w.putRecord(r)
 	w.neighbourOf("4.0.5", "b@localhost", "id-1", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6", "RMQ_ALLOW_VERSION_JUMP=1")
 	n.start()
@@ -267,7 +289,9 @@ func testMixAllowed(t *testing.T, w *world) {
 
 // The stand-in's members answer that they are not on Khepri.
 func testBlankBesideMnesia(t *testing.T, w *world) {
-	w.putRecord(formed("id-1", map[string]string{"b@localhost": "vb"}))
+	r := formed("id-1", map[string]string{"b@localhost": "vb"})
+	r.Versions = map[string]string{"b@localhost": "4.0.5"}
+	w.putRecord(r)
 	w.neighbourOf("4.2.3", "b@localhost", "id-1", "b@localhost")
 	n := w.node("rabbit@localhost", "RABBITMQ_VERSION=4.3.6")
 	before := w.record()

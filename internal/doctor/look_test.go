@@ -59,7 +59,7 @@ func TestLookAtConsul(t *testing.T) {
 	reg := peers.Registration{Service: "rabbitmq", Node: "rabbit@nowhere.invalid", Address: "127.0.0.1", Port: 1, TTL: time.Hour, DeregisterAfter: time.Hour, ClusterID: "id", Version: "4.3.6"}
 	expect.Must(t, peers.Announce(t.Context(), c.Client, reg, peers.Starting, ""))
 	expect.Must(t, peers.Report(t.Context(), c.Client, reg, api.HealthPassing, ""))
-	_, err := peers.WriteRecord(t.Context(), c.Client, cfg.RecordKey(), peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{reg.Node: "v"}}, 0, "", "")
+	_, err := peers.WriteRecord(t.Context(), c.Client, cfg.RecordKey(), peers.Record{State: peers.Formed, ClusterID: "id", Members: map[string]string{reg.Node: "v"}, Versions: map[string]string{reg.Node: reg.Version}}, 0, "", "")
 	expect.Must(t, err)
 	t.Setenv("RABBITMQ_VERSION", "4.0.5")
 	f := look(t.Context(), cfg)

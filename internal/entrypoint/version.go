@@ -39,6 +39,9 @@ func refuseJump(ctx context.Context, log *slog.Logger, cfg config.Config, env co
 		if o.Err != nil {
 			doubts = append(doubts, fmt.Sprintf("which versions the other members run: %v", o.Err))
 		}
+		if doubt := o.Doubt(image.Version); doubt != "" {
+			doubts = append(doubts, doubt)
+		}
 		return image, doubts, nil
 	}
 	why += o.Tell()

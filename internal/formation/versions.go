@@ -44,15 +44,20 @@ func LookAround(ctx context.Context, c config.Config, log *slog.Logger) (o aroun
 	return o
 }
 
-// running returns the other nodes of the cluster on record that run, by the version they
-// say they have. Until there is a record, any entry may be such a node's.
+// runs reports whether an entry says that a node of the cluster on record runs. Until there is a
+// record, any may be of one.
+func (o around) runs(p peers.Peer) bool {
+	ours := p.ClusterID == "" || o.record.ClusterID == "" || p.ClusterID == o.record.ClusterID
+	_, on := o.record.Members[p.Node]
+	return p.Beating && !p.AgentFailed && ours && (on || o.record.State != peers.Formed)
+}
+
+// running returns the other nodes that run, by the version they say they have.
 func (o around) running() map[string]rabbitconf.Version {
 	m, newest := map[string]rabbitconf.Version{}, map[string]peers.Peer{}
 	for _, p := range o.peers {
-		ours := p.ClusterID == "" || o.record.ClusterID == "" || p.ClusterID == o.record.ClusterID
-		_, on := o.record.Members[p.Node]
 		other, twice := newest[p.Node] // with the agent that it had before
-		if !p.Beating || p.AgentFailed || !ours || o.record.State == peers.Formed && !on || twice && !o.speaks(p, other) {
+		if !o.runs(p) || twice && !o.speaks(p, other) {
 			continue
 		}
 		newest[p.Node] = p
@@ -76,22 +81,58 @@ func (o around) speaks(p, other peers.Peer) bool {
 	return p.Newer(other)
 }
 
-// Mix says beside which nodes that run this image's server must not, and what to do, or "".
+// clash is an entry of a node that runs, as it says, beside which this image must not.
+type clash struct {
+	peers.Peer
+	says, had rabbitconf.Version // in the entry, and on record: zero where the record has none
+}
+
+// clashes returns what entries say against the image: what the record has of that member says the
+// same, or the entry alone does. Whoever may register a service may say anything in one, and with
+// it refuses no start.
+func (o around) clashes(image rabbitconf.Version) (onRecord, alone []clash) {
+	for _, p := range o.peers {
+		v, err := rabbitconf.ParseVersion(p.Version)
+		if err != nil || !o.runs(p) || rabbitconf.Mix(image, v) != rabbitconf.Unsupported {
+			continue
+		}
+		had, _ := rabbitconf.ParseVersion(o.record.Versions[p.Node])
+		c := clash{p, v, had}
+		if had != (rabbitconf.Version{}) && rabbitconf.Mix(image, had) == rabbitconf.Unsupported && !o.passed(image, had) {
+			onRecord = append(onRecord, c)
+		} else {
+			alone = append(alone, c)
+		}
+	}
+	byName := func(a, b clash) int { return cmp.Compare(a.Node, b.Node) }
+	slices.SortStableFunc(onRecord, byName)
+	slices.SortStableFunc(alone, byName)
+	return onRecord, alone
+}
+
+// passed reports whether the cluster has left that version behind: this node was verified in it with
+// the image's series, which is later, so that a member of that version had stopped before.
+func (o around) passed(image, had rabbitconf.Version) bool {
+	mine, err := rabbitconf.ParseVersion(o.record.Versions[o.me])
+	return err == nil && mine.Series() == image.Series() && had.Compare(image) < 0
+}
+
+// Mix says beside which members that run this image's server must not, by the versions on record,
+// and what to do, or "".
 func (o around) Mix(image, last statedir.Versions) string {
 	if o.Err != nil {
 		return ""
 	}
-	running := o.running()
-	var against []string
-	for _, n := range slices.Sorted(maps.Keys(running)) {
-		if rabbitconf.Mix(image.Version, running[n]) == rabbitconf.Unsupported {
-			against = append(against, n)
-		}
-	}
-	if len(against) == 0 {
+	onRecord, _ := o.clashes(image.Version)
+	if len(onRecord) == 0 {
 		return ""
 	}
-	first := running[against[0]]
+	var against []string
+	for _, c := range onRecord {
+		against = append(against, c.Node)
+	}
+	against = slices.Compact(against)
+	first := onRecord[0].had
 	why := fmt.Sprintf("%s in this image and RabbitMQ %s of %s cannot run in one cluster", image, first, peers.Some(against))
 	path := rabbitconf.Path(image.Version, first)
 	switch {
@@ -103,6 +144,26 @@ func (o around) Mix(image, last statedir.Versions) string {
 		return why + fmt.Sprintf("; go back to an image of RabbitMQ %s here, and bring %s to a version that %s takes first (%s)", last.Version, against[0], image.Version.Series(), rabbitconf.Froms(image.Version))
 	}
 	return why + fmt.Sprintf("; this volume is of RabbitMQ %s, from which there is no way to %s but an empty volume, on which the node joins again", last.Version, first)
+}
+
+// Doubt says which entries alone speak against this image's server, or "".
+func (o around) Doubt(image rabbitconf.Version) string {
+	if o.Err != nil {
+		return ""
+	}
+	_, alone := o.clashes(image)
+	var said []string
+	for _, c := range alone {
+		record := "of which the record has no version"
+		if c.had != (rabbitconf.Version{}) {
+			record = fmt.Sprintf("which has RabbitMQ %s on record", c.had)
+		}
+		said = append(said, fmt.Sprintf("%s, %s, says RabbitMQ %s in the entry %s with Consul agent %s", c.Node, record, c.says, c.ID, c.Agent))
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("whether it can run beside all entries of this service, which anybody with service:write can make: %s", peers.SomeWith(said, "; "))
 }
 
 // Tell says what the other members run, or ran when they were last verified.
@@ -120,6 +181,12 @@ func (o around) Tell() string {
 	}
 	for n, v := range running {
 		said[n] = fmt.Sprintf("%s runs %s", n, v)
+		if had := o.record.Versions[n]; had != v.String() {
+			said[n] += ", as its entry in Consul says"
+			if had != "" {
+				said[n] += fmt.Sprintf(", and has %s on record", had)
+			}
+		}
 	}
 	delete(said, o.me)
 	if len(said) == 0 {
@@ -140,6 +207,14 @@ func (f *formation) cannotMix(o peers.Observation) error {
 	}
 	a := around{peers: o.Peers.Value, record: o.Record.Value, me: f.cfg.Node}
 	why := cmp.Or(a.Mix(statedir.Versions{Version: f.Image}, statedir.Versions{}), a.onMnesia(f.Image))
+	doubt := a.Doubt(f.Image)
+	var told error
+	if doubt != "" {
+		told = errors.New(doubt)
+	}
+	if f.failing.news("versions", told) {
+		f.Log.Warn("entries alone keep no node from joining: what members run is on record", "unknown", doubt)
+	}
 	switch {
 	case why == "":
 		return nil
