@@ -249,6 +249,12 @@ func Published(v View, node, volume string, now time.Time) Record {
 	return r
 }
 
+// Has returns the record with what queues are that name no type, if it does not say yet.
+func (r Record) Has(queues string) Record {
+	r.Queues = cmp.Or(r.Queues, queues)
+	return r
+}
+
 // Runs returns the record with the version of RabbitMQ that node was verified with. Only
 // a member has one.
 func (r Record) Runs(node, version string) Record {

@@ -50,6 +50,7 @@ type Record struct {
 	Replaced   []Replaced        `json:"replaced,omitempty"`   // volumes of nodes that are back on another one, newest first
 	Previous   []Previous        `json:"previous,omitempty"`   // clusters this one replaced, newest first
 	Versions   map[string]string `json:"versions,omitempty"`   // node → RabbitMQ version it was last verified with: beside that of a member whose entry says so too, no other one starts
+	Queues     string            `json:"queues,omitempty"`     // what queues are in this cluster that name no type; empty: not said yet
 	Revision   string            `json:"revision"`             // random, one per write: tells whether a write whose answer was lost took place
 }
 
@@ -160,7 +161,7 @@ func (r Record) plausible() error {
 		return fmt.Errorf("it has %d members and %d nodes that are gone", len(r.Members), len(r.Gone))
 	}
 	var names []string
-	texts := []string{r.ClusterID, r.Claim, r.Session, r.Revision}
+	texts := []string{r.ClusterID, r.Claim, r.Session, r.Queues, r.Revision}
 	for _, volumes := range []map[string]string{r.Members, r.Joining, r.Unverified} {
 		for n, volume := range volumes {
 			names, texts = append(names, n), append(texts, volume)

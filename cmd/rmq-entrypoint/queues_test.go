@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
@@ -94,6 +95,14 @@ func testAdoptedQueues(t *testing.T, w *world) {
 		t.Errorf("the adopted node has %s queues by default", got)
 	}
 	expect.Says(t, old.log(), "queues that name no type are classic")
+	on := w.record()
+	if on.Queues != statedir.Adopted {
+		t.Errorf("on record queues are %q", on.Queues)
+	}
+	// What an entry says, which anybody may write who may register the service, is not believed.
+	expect.Must(t, w.consul.Client.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: "a-counterfeit", Name: old.service, Address: old.ip, Port: 5672, Meta: map[string]string{
+		"node": old.name, "cluster_id": on.ClusterID, "volume": on.Members[old.name], "boot": "b", "default_queue_type": statedir.Quorum,
+	}}))
 	joiner := w.node("joiner@localhost")
 	joiner.start()
 	joiner.server(soon)

@@ -192,7 +192,7 @@ func (c *companion) begin() {
 	reg.Places.Denied = consul.Unplaced(c.Log)
 	c.settings = policy.Settings{
 		Node: cfg.Node, Volume: rt.Volume, Boot: rt.Boot, Version: rt.Version,
-		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, StopTimeout: cfg.StopTimeout, RecordKey: cfg.RecordKey(),
+		TTL: cfg.TTL, Interval: cfg.Interval, DeregisterAfter: reg.DeregisterAfter, JoinTimeout: cfg.JoinTimeout, StopTimeout: cfg.StopTimeout, RecordKey: cfg.RecordKey(), Queues: rt.Queues,
 		ForceBoot: cfg.ForceBoot, SurvivingQueues: cfg.SurvivingQueues(), Adopted: rt.Queues == statedir.Adopted, QuorumQueues: rt.Queues == statedir.Quorum, OwnPartitionHandling: rt.UserPartitionHandling, Replaced: rt.Waiting == statedir.Replaced, Gate: rt.Told, Single: cfg.Single,
 	}
 	c.state = policy.Start(c.settings, policy.Membership{

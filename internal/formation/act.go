@@ -207,17 +207,22 @@ func (f *formation) join(ctx context.Context, client *api.Client, o observation,
 		}
 	}
 	f.Log.Info("joining the cluster", "why", d.Why, "cluster", r.ClusterID, "peers", peers.SomeWith(d.Peers, ","))
-	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, After: after, Queues: defaultQueues(o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
+	return &Plan{Role: statedir.Joining, Claim: r.Claim, Volume: f.volume.Volume, Peers: d.Peers, After: after, Queues: defaultQueues(r, o.Peers.Value, d.Peers), Aside: f.volume.Failed}, nil
 }
 
-// defaultQueues is what the members to join say that queues are by default.
-func defaultQueues(all []peers.Peer, join []string) string {
+// defaultQueues is what queues are by default in the cluster to join: what is on record, or where
+// that does not say yet, what its members do.
+func defaultQueues(r peers.Record, all []peers.Peer, join []string) string {
+	types := []string{statedir.Quorum, statedir.Classic, statedir.Adopted}
+	if slices.Contains(types, r.Queues) {
+		return r.Queues
+	}
 	unsaid := ""
 	for _, p := range all {
 		if !slices.Contains(join, p.Node) {
 			continue
 		}
-		if slices.Contains([]string{statedir.Quorum, statedir.Classic, statedir.Adopted}, p.Queues) {
+		if slices.Contains(types, p.Queues) {
 			return p.Queues
 		}
 		if v, err := rabbitconf.ParseVersion(p.Version); err == nil && v.Mirrors() {

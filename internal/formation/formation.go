@@ -142,7 +142,7 @@ type Plan struct {
 	Volume string
 	Peers  []string   // to join
 	After  time.Time  // when the one of them that is alone started, by its clock; zero: none is alone, or it was not asked
-	Queues string     // what queues are by default where those peers are; "": they do not say
+	Queues string     // what queues are by default in the cluster to join; "": nobody says
 	Aside  bool       // what RabbitMQ left of an unfinished start is in the way
 	Blank  bool       // the volume counted as blank, though a founding was pending on it
 	Gated  bool       // the server may boot, and waits behind the gate: whom it joins is not decided yet

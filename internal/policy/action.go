@@ -210,7 +210,8 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 	return t.State, t.Seen, t.log
 }
 
-// write has the record written, with the version that this node runs.
+// write has the record written, with the version that this node runs, and what it knows of
+// the cluster's queues.
 func (t *turn) write(r peers.Record, what string) Verdict {
-	return do(WriteRecord{r.Runs(t.Node, t.Version), t.Seen.Record.Value.Index, what})
+	return do(WriteRecord{r.Has(t.Queues).Runs(t.Node, t.Version), t.Seen.Record.Value.Index, what})
 }

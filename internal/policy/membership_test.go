@@ -372,3 +372,17 @@ func TestWrittenInVain(t *testing.T) {
 		t.Errorf("proven %t: %s", proven, v.Reason)
 	}
 }
+
+// What queues are that name no type goes on record with whatever is written, once: joiners go by it.
+func TestQueuesOnRecord(t *testing.T) {
+	t.Parallel()
+	for was, want := range map[string]string{"": "quorum", "classic": "classic"} {
+		w := newWorld()
+		w.set.Queues, w.record.Queues = "quorum", was
+		w.s.Membership.Verified = false
+		delete(w.record.Members, "a")
+		if w.beat(t); w.record.Members["a"] != "va" || w.record.Queues != want {
+			t.Errorf("%q became %q: %+v", was, w.record.Queues, w.record.Members)
+		}
+	}
+}

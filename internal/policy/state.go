@@ -23,6 +23,7 @@ type Settings struct {
 	JoinTimeout     time.Duration
 	StopTimeout     time.Duration // after which a stop hangs; 0: 12 s
 	RecordKey       string
+	Queues          string // what queues are in its cluster that name no type
 
 	ForceBoot            bool // the last copy carries on by itself
 	SurvivingQueues      bool // queues are kept through the loss of a node
