@@ -404,7 +404,10 @@ func clockOf(ctx context.Context, at string) (ahead time.Duration, timed bool, e
 	if err != nil {
 		return 0, false, err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy
+	client := http.Client{ // and no proxy; whoever answers there sends nobody elsewhere
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	before := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {

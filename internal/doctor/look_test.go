@@ -166,6 +166,11 @@ func TestClockOf(t *testing.T) {
 	if ahead, timed, err := clockOf(t.Context(), s.Listener.Addr().String()); err != nil || !timed || (ahead+time.Hour).Abs() > 3*time.Second {
 		t.Errorf("%s %t %v", ahead, timed, err)
 	}
+	leads := httptest.NewServer(http.RedirectHandler("http://"+s.Listener.Addr().String()+"/x", http.StatusFound))
+	defer leads.Close()
+	if ahead, timed, err := clockOf(t.Context(), leads.Listener.Addr().String()); err != nil || !timed || ahead.Abs() > 3*time.Second {
+		t.Errorf("one that sends elsewhere was followed there: %s %t %v", ahead, timed, err)
+	}
 	if _, timed, err := clockOf(t.Context(), "127.0.0.1:1"); timed || reason(err) != "refused" {
 		t.Errorf("nobody is there, %v", err)
 	}
