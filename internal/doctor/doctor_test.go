@@ -252,8 +252,8 @@ func TestChecks(t *testing.T) {
 		{"not on record", "record", Warning, func(f *Facts) { f.Server.View.Value.Members = append(slices.Clone(all3), "rabbit@d") }, []string{"RabbitMQ lists rabbit@d", "rmq-entrypoint forget rabbit@d"}},
 
 		{"not on record", "foreign", Warning, func(f *Facts) {
-			f.Entries.Value = append(f.Entries.Value, peers.Peer{Node: "rabbit@z", Address: "z:5672", Passing: true, Entry: peers.Entry{ID: "made-up", Agent: "agent-2"}})
-		}, []string{"rabbit@z at z:5672 passes, is not on record, and clients are sent there", "on agent agent-2: consul services deregister -id=made-up"}},
+			f.Entries.Value = append(f.Entries.Value, peers.Peer{Node: "rabbit@z", Address: "z:5672", ClusterID: "id-2", Passing: true, Entry: peers.Entry{ID: "made-up", Agent: "agent-2"}})
+		}, []string{"rabbit@z at z:5672 passes, is not on record, and clients are sent there; it says that it is of cluster id-2, and ", "on agent agent-2: consul services deregister -id=made-up"}},
 		{"not on record, and a member", "foreign", OK, func(f *Facts) {
 			f.Entries.Value, f.Server.View.Value.Members = append(f.Entries.Value, passes("rabbit@z", "z:5672")), append(slices.Clone(all3), "rabbit@z")
 		}, nil},
