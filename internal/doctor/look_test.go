@@ -80,6 +80,16 @@ func TestLookAtConsul(t *testing.T) {
 	if got := of(r, "record"); len(got) != 1 || got[0].Is != OK || !strings.Contains(got[0].Says, "members "+reg.Node) {
 		t.Errorf("%+v", got)
 	}
+	byConsul := cfg
+	byConsul.Hosts, byConsul.LongNames = "consul", true
+	if got := of(judge(look(t.Context(), byConsul)), "members"); len(got) != 1 || got[0].Is != Unknown || !strings.Contains(got[0].Says, "is at 127.0.0.1:1 by its entry in Consul alone") {
+		t.Errorf("%+v", got)
+	}
+	_, err = c.Client.KV().Put(&api.KVPair{Key: cfg.Places().Prefix + reg.Node, Value: []byte(`{"address":"127.0.0.1","volume":"v"}`)}, nil)
+	expect.Must(t, err)
+	if m := look(t.Context(), byConsul).Members; len(m) != 1 || m[0].Err != nil || m[0].Unasked || m[0].Ports[len(m[0].Ports)-1].At != "127.0.0.1:1" {
+		t.Errorf("%+v", m)
+	}
 	_, err = c.Client.KV().Put(&api.KVPair{Key: cfg.RecordKey(), Value: []byte("{}")}, nil)
 	expect.Must(t, err)
 	if got := of(judge(look(t.Context(), cfg)), "record"); len(got) != 1 || got[0].Is != Broken || !strings.Contains(got[0].Says, "which no program of this kind wrote") {
