@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -130,7 +129,7 @@ func Main(ctx context.Context, cfg config.Config, sign *Sign) error {
 		Check: in.check,
 		ports: ports{move: in.move, ready: in.ready, managed: &managementPort{port: rt.Config.Management.Port, ask: ask, log: log}}, note: consul.Post,
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv),
-		Formation: formation.Options{DNS: peers.DNS{Server: rt.Config.DNSServer, Domain: rt.Config.DNSDomain}, Dial: new(net.Dialer).DialContext},
+		Formation: formation.Options{DNS: peers.DNS{Server: rt.Config.DNSServer, Domain: rt.Config.DNSDomain}},
 		Events:    Events{Closed: in.checker.Closed(), Said: said.C, Gone: gone(ctx, *rt)},
 	}, func(answers Answers) (io.Closer, error) {
 		opened, err := open(rt.Config, answers, log)

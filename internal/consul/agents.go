@@ -108,6 +108,7 @@ func dial(addr string) (*api.Client, *api.Config, error) {
 		return nil, nil, fmt.Errorf("consul at %s: %w", addr, err)
 	}
 	conf.HttpClient.Transport = bounded{conf.HttpClient.Transport} // which is the client's, also on a socket
+	conf.HttpClient.CheckRedirect = Stays
 	return client, conf, nil
 }
 

@@ -67,3 +67,16 @@ func (a *atMost) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Stays lets a client of Consul's be sent on by the one that it asked to that one alone: Consul does
+// so for a path with two slashes in a row. Anywhere else the token would go along.
+func Stays(to *http.Request, via []*http.Request) error {
+	asked := via[0]
+	switch {
+	case to.URL.Scheme != asked.URL.Scheme || to.URL.Host != asked.URL.Host:
+		return fmt.Errorf("what answers there sends on to %.100q, as no Consul does, and the token goes nowhere else: name the address that answers itself (--consul, CONSUL_HTTP_ADDR)", to.URL.Scheme+"://"+to.URL.Host)
+	case to.Method != asked.Method || len(via) > 3:
+		return fmt.Errorf("what answers there sends on %d times, at last by %s, as no Consul does: look at what listens at this address (--consul, CONSUL_HTTP_ADDR)", len(via), to.Method)
+	}
+	return nil
+}

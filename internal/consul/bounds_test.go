@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/consul/api"
+
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/expect"
 )
@@ -75,6 +77,52 @@ func TestWordsOfErrors(t *testing.T) {
 	_, _, err = peers.Catalog(t.Context(), client, "rabbitmq", "")
 	if text := fmt.Sprint(err); len(text) > 3*mostError || strings.ContainsAny(text, "\x1b\a\n") || !strings.Contains(text, `\x1b]0;pwned\a\nall is well`) {
 		t.Errorf("%d bytes: %.200q", len(text), text)
+	}
+}
+
+// Who answers as Consul leads nobody elsewhere, and the token goes to nobody else. A path that is not
+// clean is asked for again where it was, as Consul wants it.
+func TestStays(t *testing.T) {
+	t.Setenv("CONSUL_HTTP_TOKEN", "secret")
+	led := make(chan string, 9)
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		led <- r.Method + " " + r.URL.Path + " with " + r.Header.Get("X-Consul-Token")
+	}))
+	t.Cleanup(elsewhere.Close)
+	agent := httptest.NewUnstartedServer(nil)
+	agent.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status, to := http.StatusTemporaryRedirect, "/v1/kv/clean"
+		switch r.URL.Path {
+		case to:
+			_, _ = io.WriteString(w, "true")
+			return
+		case "/v1/kv/far":
+			to = elsewhere.URL + "/v1/agent/self"
+		case "/v1/kv/found":
+			status, to = http.StatusFound, elsewhere.URL+to
+		case "/v1/kv/scheme":
+			to = "https://" + r.Host + to
+		case "/v1/kv/changed":
+			status = http.StatusSeeOther
+		case "/v1/kv/round":
+			to = r.URL.Path
+		}
+		http.Redirect(w, r, to, status)
+	})
+	agent.Start()
+	t.Cleanup(agent.Close)
+	client, err := DialConsul(agent.URL)
+	expect.Must(t, err)
+	for key, want := range map[string]string{"near": "", "far": "sends on to", "found": "sends on to", "scheme": "sends on to \"https://", "changed": "at last by GET", "round": "sends on 4 times"} {
+		_, err := client.KV().Put(&api.KVPair{Key: key, Value: []byte("v")}, nil)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", key, err, want)
+		}
+	}
+	select {
+	case what := <-led:
+		t.Errorf("another server got %s", what)
+	default:
 	}
 }
 

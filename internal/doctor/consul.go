@@ -194,8 +194,11 @@ func foreign(f Facts) (all []Result) {
 		case len(all) == mostForeign:
 			more++
 		case !p.Foreign():
-			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s passes, is not on record, and clients are sent there", p.Node, p.Address),
-				Do: fmt.Sprintf("if there is no such node, on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
+			says := fmt.Sprintf("%s at %s passes, is not on record, and clients are sent there", p.Node, p.Address)
+			if r := f.Record.Value; p.ClusterID != "" && !r.Is(p.ClusterID) {
+				says += fmt.Sprintf("; it says that it is of cluster %s, and %s is on record", p.ClusterID, r.ClusterID)
+			}
+			all = append(all, Result{Is: Warning, Says: says, Do: fmt.Sprintf("if there is no such node, on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
 		default:
 			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s is no node's, and clients are sent there", p.ID, p.Address),
 				Do: fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
@@ -239,6 +242,8 @@ func members(f Facts) (all []Result) {
 		}
 		r := Result{Is: OK, Says: m.Node + " is reached at its ports"}
 		switch {
+		case m.Err != nil && m.Unasked:
+			r = Result{Is: Unknown, Says: fmt.Sprintf("%s is at %s by its entry in Consul alone, which may be another's, and nobody was asked there: %v", m.Node, m.Entry, m.Err), Do: "run rmq-entrypoint doctor in it; its start writes where it is to a key of its own (docs/many-hosts.md, Addresses from Consul). If the entry is not the node's, " + m.Remove}
 		case m.Err != nil && m.Passing:
 			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, and its host has no address here: %v", m.Node, m.Err), Do: "add the host to DNS or /etc/hosts, or let nodes find each other by Consul (RMQ_HOSTS=consul)"}
 		case m.Err != nil:
@@ -259,6 +264,12 @@ func members(f Facts) (all []Result) {
 			r = Result{Is: Warning, Says: m.Node + " is reached, does not pass in Consul, and RabbitMQ here is not connected with it", Do: "run rmq-entrypoint status in it: its check says why; where it waits for this node: " + anotherCookie(f)}
 		case !m.Passing && f.Entries.Known():
 			r = Result{Is: Warning, Says: m.Node + " is reached, and does not pass in Consul", Do: "run rmq-entrypoint status in it: its check says why"}
+		}
+		if m.Unasked && m.Err == nil {
+			r.Says += fmt.Sprintf("; AMQP at %s, where nothing but its entry in Consul has it, was not asked", m.Entry)
+			if r.Is == OK && f.Config.Hosts == "consul" { // nodes register there where their key says that they are
+				r.Is, r.Do = Warning, "if that is not the node's, "+m.Remove
+			}
 		}
 		all = append(all, r)
 	}

@@ -90,6 +90,7 @@ func TestAllIsWell(t *testing.T) {
 			stopped(f)
 			f.Record.Value = peers.Record{State: peers.Forming, Seed: "rabbit@b", Members: map[string]string{"rabbit@b": "vb"}}
 		},
+		"advertised elsewhere":  func(f *Facts) { f.Members[0].Unasked = true },
 		"found by Consul alone": func(f *Facts) { f.Config.Hosts, f.Host.Name.Err = "consul", errNot },
 	} {
 		f := well()
@@ -251,8 +252,8 @@ func TestChecks(t *testing.T) {
 		{"not on record", "record", Warning, func(f *Facts) { f.Server.View.Value.Members = append(slices.Clone(all3), "rabbit@d") }, []string{"RabbitMQ lists rabbit@d", "rmq-entrypoint forget rabbit@d"}},
 
 		{"not on record", "foreign", Warning, func(f *Facts) {
-			f.Entries.Value = append(f.Entries.Value, peers.Peer{Node: "rabbit@z", Address: "z:5672", Passing: true, Entry: peers.Entry{ID: "made-up", Agent: "agent-2"}})
-		}, []string{"rabbit@z at z:5672 passes, is not on record, and clients are sent there", "on agent agent-2: consul services deregister -id=made-up"}},
+			f.Entries.Value = append(f.Entries.Value, peers.Peer{Node: "rabbit@z", Address: "z:5672", ClusterID: "id-2", Passing: true, Entry: peers.Entry{ID: "made-up", Agent: "agent-2"}})
+		}, []string{"rabbit@z at z:5672 passes, is not on record, and clients are sent there; it says that it is of cluster id-2, and ", "on agent agent-2: consul services deregister -id=made-up"}},
 		{"not on record, and a member", "foreign", OK, func(f *Facts) {
 			f.Entries.Value, f.Server.View.Value.Members = append(f.Entries.Value, passes("rabbit@z", "z:5672")), append(slices.Clone(all3), "rabbit@z")
 		}, nil},
@@ -260,6 +261,13 @@ func TestChecks(t *testing.T) {
 
 		{"no address, passing", "members", Broken, func(f *Facts) { f.Members[0].Err = errNot }, []string{"rabbit@b passes in Consul", "RMQ_HOSTS=consul"}},
 		{"no address", "members", Warning, func(f *Facts) { f.Members[0].Err = errNot; f.Members[0].Passing = false }, []string{"rabbit@b is down", "rmq-entrypoint forget rabbit@b"}},
+		{"no address but its entry's", "members", Unknown, func(f *Facts) {
+			f.Members[0].Err, f.Members[0].Unasked, f.Members[0].Remove = errNot, true, "on agent a: consul services deregister -id=i"
+		}, []string{"rabbit@b is at b:5672 by its entry in Consul alone", "nobody was asked there", "deregister -id=i"}},
+		{"an entry elsewhere", "members", Warning, func(f *Facts) {
+			f.Config.Hosts, f.Members[0].Unasked, f.Members[0].Remove = "consul", true, "on agent a: consul services deregister -id=i"
+		}, []string{"rabbit@b is reached at its ports; AMQP at b:5672", "was not asked", "deregister -id=i"}},
+		{"an entry elsewhere, and shut", "members", Broken, func(f *Facts) { f.Members[0].Unasked, f.Members[0].Ports[0].Err = true, syscall.ECONNREFUSED }, []string{"is not reached: epmd b:4369: refused; AMQP at b:5672", "was not asked"}},
 		{"shut", "members", Broken, func(f *Facts) { f.Members[0].Ports[1].Err = errors.New("i/o deadline") }, []string{"rabbit@b passes in Consul, and is not reached: other nodes b:25672: no answer", "25672"}},
 		{"down", "members", Warning, func(f *Facts) { f.Members[0].Ports[0].Err, f.Members[0].Passing = syscall.ECONNREFUSED, false }, []string{"does not pass in Consul, and is not reached: epmd b:4369: refused"}},
 		{"down, not listed", "members", Warning, func(f *Facts) { f.Members[0].Ports[1].Err, f.Members[0].Passing = errNotListed, false }, []string{"does not pass in Consul, and is not reached", "docker logs", "rmq-entrypoint forget rabbit@b"}},

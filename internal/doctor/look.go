@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/companion"
 	"rmq-entrypoint/internal/config"
@@ -106,6 +109,9 @@ type Member struct {
 	Node    string
 	Passing bool          // its entry in Consul does
 	Entry   string        // the address there
+	Remove  string        // what takes that entry out
+	Volume  string        // on record
+	Unasked bool          // nothing but the entry has it at that address: nobody connects there
 	Err     error         // its host has no address
 	Ports   []Port        // that each node needs
 	Ready   Port          // that balancers ask; without an address: it is for its own host alone
@@ -160,8 +166,9 @@ func look(ctx context.Context, cfg config.Config) Facts {
 		},
 		func(ctx context.Context) { f.Own = ownPorts(ctx, cfg, rt.Alive) })
 	f.Record.Err, f.Entries.Err = errNoConsul, errNoConsul
+	var client *api.Client
 	if i := slices.IndexFunc(f.Agents, func(e consul.Examined) bool { return e.Err == nil }); i >= 0 {
-		client := f.Agents[i].Client
+		client = f.Agents[i].Client
 		all(ctx, func(ctx context.Context) {
 			f.Record.Value, _, f.Record.Err = peers.ReadRecord(ctx, client, cfg.RecordKey())
 		},
@@ -169,10 +176,14 @@ func look(ctx context.Context, cfg config.Config) Facts {
 	}
 	f.Members = others(f)
 	all(ctx, func(ctx context.Context) {
+		var where hosts.Where
+		if client != nil {
+			where = cfg.Places().Reader(ctx, client)
+		}
 		var asking sync.WaitGroup
 		defer asking.Wait()
 		for i := range f.Members {
-			asking.Go(func() { f.Members[i].look(ctx, cfg) })
+			asking.Go(func() { f.Members[i].look(ctx, cfg, where) })
 		}
 	})
 	f.Server = <-server
@@ -345,10 +356,11 @@ func others(f Facts) (found []Member) {
 		if n == f.Config.Node {
 			continue
 		}
-		m := Member{Node: n}
+		m := Member{Node: n, Volume: f.Record.Value.Members[n]}
 		for _, p := range peers.Others(f.Entries.Value, f.Config.Node) {
 			if p.Node == n && (m.Entry == "" || p.Passing) {
 				m.Entry, m.Passing = p.Address, p.Passing
+				m.Remove = fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)
 			}
 		}
 		found = append(found, m)
@@ -359,23 +371,32 @@ func others(f Facts) (found []Member) {
 // mostMembers is how many others are looked at: more than a cluster has, as a rule.
 const mostMembers = 20
 
-func (m *Member) look(ctx context.Context, cfg config.Config) {
+// look goes where this node would look for the member: by the hosts file or the member's own key with
+// --hosts consul, else by its name. Its entry may be another's, who has it say any address.
+func (m *Member) look(ctx context.Context, cfg config.Config, where hosts.Where) {
 	_, host, _ := strings.Cut(m.Node, "@")
-	at, port, _ := net.SplitHostPort(m.Entry)
-	if cfg.Hosts != "consul" || at == "" {
-		found, err := net.DefaultResolver.LookupHost(ctx, host)
-		if err != nil {
-			m.Err = err
+	at, _, _ := net.SplitHostPort(m.Entry)
+	var is []string
+	var untold error
+	if cfg.Hosts == "consul" {
+		var told string
+		if told, untold = hosts.Told(cfg, m.Node, m.Volume, where); told != "" {
+			is = []string{told}
+		}
+	}
+	if len(is) == 0 {
+		if is, m.Err = net.DefaultResolver.LookupHost(ctx, host); m.Err != nil {
+			m.Unasked = at != "" && cfg.Hosts == "consul"
+			m.Err = cmp.Or(untold, m.Err)
 			return
 		}
-		host = found[0]
-	} else {
-		host = at
 	}
 	var amqp []Port
-	if at != "" {
-		amqp = append(amqp, Port{What: "AMQP", At: net.JoinHostPort(at, port)})
+	there := func(ip string) bool { return ip == at || net.ParseIP(ip).Equal(net.ParseIP(at)) }
+	if m.Unasked = at != "" && at != host && !slices.ContainsFunc(is, there); at != "" && !m.Unasked {
+		amqp = append(amqp, Port{What: "AMQP", At: m.Entry})
 	}
+	host = is[0]
 	ready := readyAt(cfg.HTTP, host)
 	all(ctx, func(ctx context.Context) { m.Ports = dialled(ctx, append(distribution(ctx, host, m.Node), amqp...)) },
 		func(ctx context.Context) {
@@ -404,7 +425,10 @@ func clockOf(ctx context.Context, at string) (ahead time.Duration, timed bool, e
 	if err != nil {
 		return 0, false, err
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy
+	client := http.Client{ // and no proxy; whoever answers there sends nobody elsewhere
+		Transport:     &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	before := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {

@@ -2,10 +2,12 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/hosts"
 	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
 	"rmq-entrypoint/tests/consultest"
@@ -77,6 +80,16 @@ func TestLookAtConsul(t *testing.T) {
 	if got := of(r, "record"); len(got) != 1 || got[0].Is != OK || !strings.Contains(got[0].Says, "members "+reg.Node) {
 		t.Errorf("%+v", got)
 	}
+	byConsul := cfg
+	byConsul.Hosts, byConsul.LongNames = "consul", true
+	if got := of(judge(look(t.Context(), byConsul)), "members"); len(got) != 1 || got[0].Is != Unknown || !strings.Contains(got[0].Says, "is at 127.0.0.1:1 by its entry in Consul alone") {
+		t.Errorf("%+v", got)
+	}
+	_, err = c.Client.KV().Put(&api.KVPair{Key: cfg.Places().Prefix + reg.Node, Value: []byte(`{"address":"127.0.0.1","volume":"v"}`)}, nil)
+	expect.Must(t, err)
+	if m := look(t.Context(), byConsul).Members; len(m) != 1 || m[0].Err != nil || m[0].Unasked || m[0].Ports[len(m[0].Ports)-1].At != "127.0.0.1:1" {
+		t.Errorf("%+v", m)
+	}
 	_, err = c.Client.KV().Put(&api.KVPair{Key: cfg.RecordKey(), Value: []byte("{}")}, nil)
 	expect.Must(t, err)
 	if got := of(judge(look(t.Context(), cfg)), "record"); len(got) != 1 || got[0].Is != Broken || !strings.Contains(got[0].Says, "which no program of this kind wrote") {
@@ -105,12 +118,75 @@ func TestLookIsBounded(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 
+	expect.Must(t, os.MkdirAll(cfg.StateDir, 0o700))
+	expect.Must(t, os.WriteFile(filepath.Join(cfg.StateDir, "hosts"), []byte("127.0.0.1 b\n"), 0o600))
 	m := Member{Node: "rabbit@b", Entry: at}
 	t.Setenv("ERL_EPMD_PORT", fmt.Sprint(expect.Port(hole)))
 	began = time.Now()
-	all(t.Context(), func(ctx context.Context) { m.look(ctx, cfg) })
+	all(t.Context(), func(ctx context.Context) { m.look(ctx, cfg, nil) })
 	if took := time.Since(began); took > 4*time.Second || len(m.Ports) != 2 || m.Ports[0].Err == nil || m.Timed || m.Ready.At != at || m.Ready.Err == nil {
 		t.Errorf("%s, %+v", took, m)
+	}
+}
+
+// Members are asked where this node would look for them, and nobody where nothing but an entry in
+// Consul says: it may be another's.
+func TestNobodyGoesByAnEntry(t *testing.T) {
+	trap, err := net.Listen("tcp", "127.0.0.2:0")
+	expect.Must(t, err)
+	defer trap.Close()
+	go func() {
+		for {
+			conn, err := trap.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+			t.Error("somebody connected to where an entry says")
+		}
+	}()
+	port := fmt.Sprint(expect.Port(trap))
+	t.Setenv("ERL_EPMD_PORT", port)
+	nowhere, at3 := "127.0.0.2:"+port, "127.0.0.3:"+port
+	place := func(address, volume string) hosts.Where {
+		return func(string) (*peers.Place, error) { return &peers.Place{Address: address, Volume: volume}, nil }
+	}
+	unknown := func(string) (*peers.Place, error) { return nil, errors.New("denied") }
+	for name, c := range map[string]struct {
+		hosts, node, file, entry string
+		where                    hosts.Where
+		unasked                  bool
+		asked, err               string
+	}{
+		"its name has an address":       {"off", "rabbit@localhost", "", nowhere, nil, true, "", ""},
+		"the entry agrees":              {"off", "rabbit@localhost", "", "127.0.0.1:" + port, nil, false, "127.0.0.1:" + port, ""},
+		"the entry has its name":        {"off", "rabbit@localhost", "", "localhost:" + port, nil, false, "localhost:" + port, ""},
+		"the entry has another name":    {"off", "rabbit@localhost", "", "elsewhere.invalid:" + port, nil, true, "", ""},
+		"the entry has no address":      {"off", "rabbit@localhost", "", "", nil, false, "", ""},
+		"the file":                      {"consul", "rabbit@x", "127.0.0.3 x", nowhere, place("127.0.0.2", "v"), true, "", ""},
+		"the file, and the entry":       {"consul", "rabbit@x", "127.0.0.3 x", at3, nil, false, at3, ""},
+		"its key":                       {"consul", "rabbit@x", "127.0.0.4 y", nowhere, place("127.0.0.3", "v"), true, "", ""},
+		"its key, and the entry":        {"consul", "rabbit@x", "", at3, place("127.0.0.3", "v"), false, at3, ""},
+		"another volume's key":          {"consul", "rabbit@x.invalid", "", nowhere, place("127.0.0.2", "w"), true, "", "no such host"},
+		"a key of who may have none":    {"consul", "rabbit@0x7f.1.invalid", "", nowhere, place("127.0.0.2", "v"), true, "", "is a full domain name"},
+		"its key is unknown":            {"consul", "rabbit@x-invalid", "", nowhere, unknown, true, "", "denied"},
+		"the entry alone":               {"consul", "rabbit@x.invalid", "", nowhere, place("127.0.0.2", "w"), true, "", "no such host"},
+		"no Consul":                     {"consul", "rabbit@x-invalid", "", nowhere, nil, true, "", "no such host"},
+		"its name, and no word of ours": {"consul", "rabbit@localhost", "", nowhere, nil, true, "", ""},
+	} {
+		cfg := config.Config{Hosts: c.hosts, HTTP: ":" + port, StateDir: t.TempDir(), LongNames: strings.HasSuffix(c.node, "x.invalid")}
+		expect.Must(t, os.WriteFile(filepath.Join(cfg.StateDir, "hosts"), []byte(c.file+"\n"), 0o600))
+		m := Member{Node: c.node, Entry: c.entry, Volume: "v"}
+		all(t.Context(), func(ctx context.Context) { m.look(ctx, cfg, c.where) })
+		asked := ""
+		for _, p := range m.Ports {
+			if p.What == "AMQP" {
+				asked = p.At
+			}
+		}
+		if m.Unasked != c.unasked || asked != c.asked || (m.Err != nil) != (c.err != "") || m.Err != nil && !strings.Contains(m.Err.Error(), c.err) {
+			t.Errorf("%s: unasked %t, asked %q, %v", name, m.Unasked, asked, m.Err)
+		}
 	}
 }
 
@@ -165,6 +241,11 @@ func TestClockOf(t *testing.T) {
 	defer s.Close()
 	if ahead, timed, err := clockOf(t.Context(), s.Listener.Addr().String()); err != nil || !timed || (ahead+time.Hour).Abs() > 3*time.Second {
 		t.Errorf("%s %t %v", ahead, timed, err)
+	}
+	leads := httptest.NewServer(http.RedirectHandler("http://"+s.Listener.Addr().String()+"/x", http.StatusFound))
+	defer leads.Close()
+	if ahead, timed, err := clockOf(t.Context(), leads.Listener.Addr().String()); err != nil || !timed || ahead.Abs() > 3*time.Second {
+		t.Errorf("one that sends elsewhere was followed there: %s %t %v", ahead, timed, err)
 	}
 	if _, timed, err := clockOf(t.Context(), "127.0.0.1:1"); timed || reason(err) != "refused" {
 		t.Errorf("nobody is there, %v", err)

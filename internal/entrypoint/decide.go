@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -29,7 +28,7 @@ func decide(ctx context.Context, log *slog.Logger, c *consul.Agents, h host) (fo
 	return Decide(ctx, formation.Options{
 		Log: log, Runtime: rt, Found: h.state, Image: h.version, Agents: c,
 		DNS: peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain},
-		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg), Dial: new(net.Dialer).DialContext,
+		CLI: rabbitmq.New(cfg.Node, cfg.LongNames, hosts.Environment(cfg)...), Hosts: h.hosts, IsDown: hosts.Down(cfg),
 		SetWaiting: func(why string) {
 			note.Says(why)
 			rt.Waiting = why

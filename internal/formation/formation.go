@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"time"
 
@@ -40,7 +39,6 @@ type Options struct {
 	Hosts      *hosts.File
 	SetWaiting func(why string)                       // keeps the reason where a health check finds it
 	IsDown     func(context.Context, peers.Peer) bool // whether a registered node is positively down
-	Dial       func(ctx context.Context, network, address string) (net.Conn, error)
 	Decide     func(peers.Observation) peers.Decision // nil: peers.Decide; another is the simulator's, to see it fail
 }
 

@@ -81,7 +81,7 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 	if _, err := f.Hosts.Learn(o.Peers.Value, hosts.Known{Record: o.Record.Value}, f.cfg.Places().Reader(ctx, client)); f.failing.news("hosts", err) { // before they are asked
 		f.Log.Warn("cannot keep the hosts file current", "err", err)
 	}
-	f.nameForeign(ctx, all)
+	f.nameForeign(all)
 	switch r := o.Record.Value; r.State {
 	case peers.Absent:
 		o.DNS = f.strangersInDNS(dns, all)
@@ -98,8 +98,9 @@ func (f *formation) observe(ctx context.Context) (o observation) {
 }
 
 // nameForeign says once which entries of the service's name speak for no node: they
-// stop nobody, and are in the way of those who look the service up.
-func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
+// stop nobody, and are in the way of those who look the service up. Nobody connects to where they
+// say: anybody may have written that.
+func (f *formation) nameForeign(all []peers.Peer) {
 	var named []string
 	for _, p := range all {
 		if p.Foreign() {
@@ -111,8 +112,6 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 		return
 	}
 	f.foreign = text
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // for all of them: nobody waits for these
-	defer cancel()
 	told := 0
 	for _, p := range all {
 		host, _, _ := net.SplitHostPort(p.Address)
@@ -126,7 +125,7 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 			f.Log.Info("an entry of this service at this node's own address, made by something else (a scheduler?), counts for nothing", "id", p.ID, "address", p.Address)
 		default:
 			f.Log.Warn("an entry of this service was made by no RabbitMQ node and counts for nothing: if it is not meant to be there, remove it from its agent",
-				"id", p.ID, "address", p.Address, "answers", f.answers(ctx, p.Address), "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
+				"id", p.ID, "address", p.Address, "passes", p.Passing, "agent", p.Agent, "remove", "consul services deregister -id="+p.ID)
 		}
 	}
 	if told > mostForeign {
@@ -136,16 +135,6 @@ func (f *formation) nameForeign(ctx context.Context, all []peers.Peer) {
 
 // mostForeign is how many entries that speak for no node the log names.
 const mostForeign = 10
-
-// answers says what a connection to address ends in.
-func (f *formation) answers(ctx context.Context, address string) string {
-	conn, err := f.Dial(ctx, "tcp", address)
-	if err != nil {
-		return err.Error()
-	}
-	_ = conn.Close()
-	return "takes connections"
-}
 
 // askDNS begins to look the service up where there is no record, and returns what waits for the
 // answer. A resolver that knows nothing of Consul takes seconds: meanwhile the catalog is read.

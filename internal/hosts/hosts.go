@@ -136,6 +136,24 @@ func learn(was string, entries []peers.Peer, r peers.Record, where Where) (at st
 	return said.Address, err
 }
 
+// Told returns where a node is that has its data on volume, as far as this node was told by other
+// word than the catalog's: by the file that Erlang here goes by, else by the node's own key. ""
+// and no error: by nobody.
+func Told(c config.Config, node, volume string, where Where) (string, error) {
+	_, host, _ := strings.Cut(node, "@")
+	if is, err := (&File{path: filepath.Join(c.StateDir, "hosts")}).read(); err != nil || is[host] != "" {
+		return is[host], err
+	}
+	if _, err := namesOf(c).host(node); err != nil || where == nil {
+		return "", err
+	}
+	said, err := where(node)
+	if err != nil || said == nil || volume != "" && said.Volume != volume {
+		return "", err
+	}
+	return said.Address, nil
+}
+
 // Tidy writes this node's own address, and drops the names that no node may have.
 func (h *File) Tidy() error {
 	_, err := h.update(func(_, _ map[string]string) {})

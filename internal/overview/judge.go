@@ -3,6 +3,7 @@ package overview
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -36,22 +37,42 @@ func cluster(seen Seen, rows []Node) Cluster {
 	return c
 }
 
-// split says who is in another cluster than the others, or partitioned, or "".
+// ours reports whether a node is the cluster's by other word than the catalog's, into which whoever
+// may register a service writes any node: it is on record, a member for RabbitMQ, or this one.
+func ours(seen Seen, node string) bool {
+	_, on := seen.Record.Value.Members[node]
+	return on || seen.Own != nil && (seen.Own.Node == node || slices.Contains(seen.Own.View.Members, node))
+}
+
+// stranger reports whether nothing but entries in the catalog speaks of a node beside a cluster.
+func stranger(seen Seen, node string) bool {
+	noted := slices.ContainsFunc(seen.Notes.Value, func(n peers.Note) bool { return n.Node == node })
+	return seen.Record.Known() && seen.Record.Value.State == peers.Formed && !noted && !ours(seen, node)
+}
+
+// withoutStrangers returns the rows that count for what the cluster is.
+func withoutStrangers(seen Seen, rows []Node) []Node {
+	return slices.DeleteFunc(slices.Clone(rows), func(n Node) bool { return stranger(seen, n.Node) })
+}
+
+// split says who is in another cluster than the others, or partitioned, or "". An entry of a node
+// that is not ours makes no split: [strays] names it.
 func split(seen Seen, rows []Node) string {
 	r := seen.Record.Value
 	if own := seen.Own; own != nil && len(own.View.Partitions) > 0 {
 		return fmt.Sprintf("RabbitMQ on %s lists a partition: it is cut off from %s", own.Node, peers.Some(own.View.Partitions))
 	}
 	for _, n := range rows {
-		if strings.HasPrefix(n.Why, "SPLIT") {
+		if strings.HasPrefix(n.Why, "SPLIT") && ours(seen, n.Node) {
 			return n.Node + " says " + n.Why
 		}
 	}
 	if !seen.Record.Known() || r.State != peers.Formed {
 		return ""
 	}
-	for _, p := range seen.Catalog.Value {
-		if p.Passing && !p.Foreign() && p.ClusterID != "" && !r.Is(p.ClusterID) {
+	entries := newest(r, seen.Catalog.Value)
+	for _, n := range slices.Sorted(maps.Keys(entries)) {
+		if p := entries[n]; p.Passing && p.ClusterID != "" && !r.Is(p.ClusterID) && ours(seen, n) {
 			return fmt.Sprintf("%s is in cluster %s, and %s is on record", p.Node, p.ClusterID, r.ClusterID)
 		}
 	}
@@ -76,7 +97,7 @@ func stop(seen Seen, c Cluster, rows []Node) Stop {
 	case own.Warning != "":
 		return Stop{May: No, Why: own.Warning}
 	}
-	v.Running = nil
+	v.Running, rows = nil, withoutStrangers(seen, rows)
 	for _, n := range rows {
 		if (n.State == Serves || n.State == NotKnown) && slices.Contains(own.View.Running, n.Node) {
 			v.Running = append(v.Running, n.Node)
@@ -118,14 +139,15 @@ func problems(seen Seen, d Document) []Problem {
 	if own := seen.Own; own != nil {
 		ofThisNode(seen, *own, wrong, warn)
 	}
-	for _, n := range d.Nodes {
+	rows := withoutStrangers(seen, d.Nodes)
+	for _, n := range rows {
 		ofNode(seen, n, wrong, warn)
 	}
 	if seen.Record.Known() && seen.Own != nil && len(seen.Own.View.Members) > 0 {
 		differ(seen.Record.Value, *seen.Own, warn)
 	}
 	if seen.Own != nil && seen.Now.Sub(seen.Own.Looked) <= seen.TTL {
-		for _, n := range d.Nodes {
+		for _, n := range rows {
 			unseen(seen, n, wrong)
 		}
 	}
@@ -143,7 +165,7 @@ func problems(seen Seen, d Document) []Problem {
 	if more := foreign - mostForeign; more > 0 {
 		warn(fmt.Sprintf("and %d more entries are no node's", more), "see who registers them: consul catalog nodes -service="+seen.Service)
 	}
-	versions(d.Nodes, warn)
+	versions(rows, warn)
 	slices.SortStableFunc(all, func(a, b Problem) int { return rank(a) - rank(b) })
 	return all
 }
@@ -248,17 +270,46 @@ func unseen(seen Seen, n Node, wrong func(what, next string)) {
 	wrong(n.Node+" passes in Consul, and RabbitMQ on "+seen.Own.Node+" does not see it run", "rmq-entrypoint doctor in both containers: a port between them may be shut, or their cookies differ")
 }
 
-// strays names entries that pass under a node's name, and are of none that is a member.
+// strays names entries under a node's name that are of none of ours, and those beside a node's own
+// that say another cluster. They are of a second cluster under this service's name, or made up.
 func strays(seen Seen, warn func(what, next string)) {
-	r, named := seen.Record.Value, 0
+	r, named, more := seen.Record.Value, 0, 0
+	entries := newest(r, seen.Catalog.Value)
 	for _, p := range seen.Catalog.Value {
-		if !r.Stray(p) || seen.Own != nil && slices.Contains(seen.Own.View.Members, p.Node) {
+		what, next := "", fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)
+		where := fmt.Sprintf("%s at %s", p.Node, p.Address)
+		another := r.State == peers.Formed && p.ClusterID != "" && !r.Is(p.ClusterID)
+		best := entries[p.Node]
+		switch {
+		case p.Foreign():
+			continue
+		case ours(seen, p.Node) && another && p.Passing && (best.ID != p.ID || best.Agent != p.Agent):
+			what, next = where+" passes beside that node's own entry", "if it is not the node's, "+next
+		case ours(seen, p.Node):
+			continue
+		case r.Stray(p) && another:
+			what, next = where+" passes, is not on record, and clients are sent there", "if it runs, it is of a second cluster: give that another service (--service, RMQ_SERVICE), or see docs/operations.md, Two clusters; if there is no such node, "+next
+		case r.Stray(p):
+			what, next = where+" passes, is not on record, and clients are sent there", "if there is no such node, "+next
+		case stranger(seen, p.Node):
+			what, next = where+" is not on record, and does not pass", "if there is no such node, "+next
+			if p.Said != "" {
+				what += ": " + peers.Plain(p.Said)
+			}
+		default:
 			continue
 		}
-		if named++; named <= mostForeign {
-			warn(fmt.Sprintf("%s at %s passes, is not on record, and clients are sent there", p.Node, p.Address),
-				fmt.Sprintf("if there is no such node, on agent %s: consul services deregister -id=%s", p.Agent, p.ID))
+		if another {
+			what += fmt.Sprintf("; it says that it is of cluster %s, and %s is on record", p.ClusterID, r.ClusterID)
 		}
+		if named++; named > mostForeign {
+			more++
+			continue
+		}
+		warn(what, next)
+	}
+	if more > 0 {
+		warn(fmt.Sprintf("and %d more entries are of nodes that are not on record", more), "see who registers them: consul catalog nodes -service="+seen.Service)
 	}
 }
 

@@ -230,7 +230,7 @@ func facts(seen Seen) Facts {
 	if seen.Catalog.Known() {
 		f.Passing = 0
 		for _, p := range newest(seen.Record.Value, seen.Catalog.Value) {
-			if p.Passing {
+			if p.Passing && !stranger(seen, p.Node) {
 				f.Passing++
 			}
 		}

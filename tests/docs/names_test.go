@@ -69,6 +69,7 @@ var made = []string{"compose/.env", "compose/secrets", "compose/stack-secrets", 
 var othersFlags = map[string]string{
 	"--build-arg NGINX=…":                "docker build; compose/nginx/Dockerfile has the argument",
 	"--build-arg GOLANG=golang@sha256:…": "docker build; docker/Dockerfile has the argument",
+	"--build-arg DEBIAN=debian@sha256:…": "docker build; docker/consul/Dockerfile and others have the argument",
 	"--user rabbitmq":                    "docker run",
 	"--user":                             "docker run",
 	"--full":                             "scripts/test",

@@ -179,3 +179,26 @@ func TestExamples(t *testing.T) {
 		t.Error("the balancer does not look at certificates")
 	}
 }
+
+// Where the catalog is not trusted the balancer sends clients to the port whose certificate it looked at, whatever port an
+// entry says.
+func TestClientsGoWhereTheCheckGoes(t *testing.T) {
+	text, err := os.ReadFile("../../compose/secure/haproxy.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, sent := regexp.MustCompile(`(?m)^ +tcp-check connect port (\d+) ssl$`), regexp.MustCompile(`(?m)^ +server-template \w+ \d+ (\S+)$`)
+	found := 0
+	for _, section := range strings.Split(string(text), "\nlisten ") {
+		for _, to := range sent.FindAllStringSubmatch(section, -1) {
+			found++
+			port := asked.FindStringSubmatch(section)
+			if port == nil || !strings.HasSuffix(to[1], ":"+port[1]) {
+				t.Errorf("clients are sent to %s, and the certificate is looked at at port %q", to[1], port)
+			}
+		}
+	}
+	if found != 2 {
+		t.Errorf("the balancer has %d lists of nodes, want that for AMQP and that for management", found)
+	}
+}

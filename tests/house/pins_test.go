@@ -39,6 +39,27 @@ func TestBaseImagesArePinned(t *testing.T) {
 	}
 }
 
+// Whoever pins images finds each argument in docs/operations.md.
+func TestPinsAreTold(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(strings.Join(read(t, root, "docs/operations.md").lines, "\n"), "\n### Pin what you run\n")
+	section, _, _ = strings.Cut(section, "\n#")
+	for _, name := range tracked(t, root, "*Dockerfile", "*Dockerfile.*") {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range fromLine.FindAllStringSubmatch(string(text), -1) {
+			if arg, ok := strings.CutPrefix(strings.TrimSuffix(m[1], "}"), "${"); ok && !strings.Contains(section, arg+"=") {
+				t.Errorf("%s takes %s, and docs/operations.md, Pin what you run, does not say so", name, arg)
+			}
+		}
+	}
+}
+
 func unpinned(text string) (why []string) {
 	args, stages := map[string]string{}, map[string]bool{"scratch": true}
 	for _, m := range argLine.FindAllStringSubmatch(text, -1) {

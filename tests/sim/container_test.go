@@ -3,11 +3,9 @@ package sim_test
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -162,8 +160,7 @@ func (c *container) choose(ctx context.Context, p *sim.Process, agents *consul.A
 // around is what a formation of the process has around it, and how it decides.
 func (c *container) around(p *sim.Process, cfg config.Config) formation.Options {
 	with := formation.Options{
-		DNS:  peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
-		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") },
+		DNS: peers.DNS{Server: cfg.DNSServer, Domain: cfg.DNSDomain, Dial: p.Dial},
 	}
 	if c.decide != nil {
 		byAddress := map[string]string{}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"rmq-entrypoint/internal/consul"
 )
 
 // serverCount is how many servers Consul has.
@@ -67,6 +69,7 @@ func StartServers(ctx context.Context, bin, dir string) (*Servers, error) {
 		if one.client, err = api.NewClient(conf); err != nil {
 			return nil, err
 		}
+		conf.HttpClient.CheckRedirect = consul.Stays
 		s.all = append(s.all, one)
 	}
 	err := s.StartAll()

@@ -25,7 +25,8 @@ func (s *Servers) Tally(ctx context.Context, i int) (t Tally, err error) {
 	if err != nil {
 		return t, err
 	}
-	answer, err := http.DefaultClient.Do(request)
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	answer, err := client.Do(request)
 	if err != nil {
 		return t, err
 	}
