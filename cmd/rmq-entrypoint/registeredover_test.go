@@ -77,6 +77,22 @@ func TestRegisteredOver(t *testing.T) {
 		counterfeit(n, peers.Registration{Service: n.service, Node: n.name}.ID())
 		passes(n)
 	})
+	// As where more is registered than an answer of Consul's may hold.
+	t.Run("beside what cannot be read, when it is restarted", func(t *testing.T) {
+		t.Parallel()
+		link := consultest.Proxy(t, c.Addr)
+		n := newWorld(t, c).node("rabbit@localhost", "CONSUL_HTTP_ADDR="+link.Addr)
+		s := n.serves()
+		n.kill(s.PID)
+		n.exit(soon)
+		link.Answer(1<<30, 500, "too much", consultest.Request("GET", "/v1/health/service/"))
+		n.start()
+		n.server(soon)
+		n.tell("amqp up")
+		n.tell("notify READY=1")
+		n.reports(soon, api.HealthPassing, "not checked against the record")
+		n.registered(soon, api.HealthPassing)
+	})
 	t.Run("beside another volume that passes, before it was verified", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, c)
