@@ -64,6 +64,35 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 		if got, want := run("root", linked, "RMQ_AMQP_URL_FILE="+filepath.Join(theirs, "url")), "err <nil>;  "+filepath.Join(theirs, "token")+";  "+filepath.Join(theirs, "url")+"; read once: "; got != want {
 			t.Errorf("%s; want %s", got, want)
 		}
+		// What another user could lead elsewhere, root reads where it is a file of that directory, and follows no link there.
+		others := filepath.Join(dir, "others")
+		expect.Must(t, os.MkdirAll(filepath.Join(others, "deep"), 0o755))
+		expect.Must(t, os.WriteFile(filepath.Join(others, "deep/token"), []byte("0thers\n"), 0o600))
+		expect.Must(t, os.Symlink(token, filepath.Join(others, "token")))
+		expect.Must(t, os.Symlink(dir, filepath.Join(others, "dir")))
+		expect.Must(t, os.Symlink(url, filepath.Join(others, "url")))
+		expect.Must(t, os.Link(token, filepath.Join(others, "hard")))
+		for _, name := range []string{"", "deep", "deep/token"} {
+			expect.Must(t, os.Chown(filepath.Join(others, name), 1234, 1234))
+		}
+		for _, c := range []struct {
+			env, want string
+			says      []string
+		}{
+			{"CONSUL_HTTP_TOKEN_FILE=" + others + "/deep/token", "err <nil>; 0thers ;  ; read once: " + others + "/deep/token", nil},
+			{"RMQ_AMQP_URL_FILE=" + others + "/url", "err <nil>;  ;  " + others + "/url; read once: ", nil}, // rabbitmq reads it himself
+			{"CONSUL_HTTP_TOKEN_FILE=" + others + "/token", "", []string{"permission denied, as uid 65534", "does not follow the link", others, "uid 1234"}},
+			{"CONSUL_HTTP_TOKEN_FILE=" + others + "/dir/token", "", []string{"permission denied", others + "/dir", "uid 1234", "chown root:root " + others}},
+			{"CONSUL_HTTP_TOKEN_FILE=" + others + "/hard", "", []string{"permission denied", others + "/hard", "hard link", "uid 1234"}},
+			{"CONSUL_HTTP_TOKEN_FILE=" + others + "/none", "", []string{"CONSUL_HTTP_TOKEN_FILE", others + "/none", "no such file"}},
+		} {
+			got := run("root", c.env)
+			if c.want != "" && got != c.want || strings.Contains(got, "t0ken") {
+				t.Errorf("%s: %s; want %s", c.env, got, c.want)
+			}
+			expect.Says(t, got, c.says...)
+		}
+		expect.Must(t, os.Remove(filepath.Join(others, "hard")))
 		expect.Says(t, run("dropped", "CONSUL_HTTP_TOKEN_FILE="+token), "CONSUL_HTTP_TOKEN_FILE", token, "permission denied", "uid 65534")
 	}
 	expect.Says(t, run("root", "RMQ_AMQP_URL_FILE=/nowhere"), "RMQ_AMQP_URL_FILE", "/nowhere", "no such file")

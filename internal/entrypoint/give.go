@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -14,9 +15,12 @@ import (
 )
 
 // A giver gives to the server's user what must be his, as root. Whoever is that user already, or
-// shares the volume, may rename, remove and link things meanwhile: no link below a directory of
-// his is followed, and what changed under the giver's hands is left alone.
-type giver struct{ uid, gid int }
+// shares the volume, may rename, remove and link things meanwhile: no link below a directory that
+// others than root may change is followed, and what changed under the giver's hands is left alone.
+type giver struct {
+	uid, gid int
+	log      *slog.Logger
+}
 
 // tree gives a directory and all that lies in it.
 func (g giver) tree(path string) error { return g.give(path, true) }
@@ -25,7 +29,7 @@ func (g giver) tree(path string) error { return g.give(path, true) }
 func (g giver) alone(path string) error { return g.give(path, false) }
 
 func (g giver) give(path string, whole bool) error {
-	to, err := config.PathFor(path, g.uid, g.gid)
+	to, err := config.PathFor(path)
 	if err != nil {
 		return err
 	}
@@ -37,11 +41,11 @@ func (g giver) give(path string, whole bool) error {
 	at := to.At
 	for _, name := range to.Rest {
 		below, err := g.down(dir, at, name)
-		if err != nil || below == nil && !to.Free { // he makes it himself, or goes behind his link
+		if err != nil {
 			return err
 		}
-		if below == nil { // one directory: what is to be in it is his to make
-			return g.make(dir, at, name)
+		if below == nil {
+			return g.stop(dir, at, name)
 		}
 		_ = dir.Close()
 		dir, at = below, filepath.Join(at, name)
@@ -58,12 +62,50 @@ func (g giver) give(path string, whole bool) error {
 	return g.own(dir, ".", at, info)
 }
 
-// make makes a directory for him where nobody but root can.
-func (g giver) make(dir *os.Root, at, name string) error {
-	if err := dir.Mkdir(name, 0o755); err != nil {
-		return fmt.Errorf("make directory %s: %w", filepath.Join(at, name), err)
+// stop ends the way to a directory at what root does not go into. What is missing where the server's
+// user cannot make it is made: one directory, for what is to be in it is his to make. Behind a link of
+// his own he goes himself; that root does not go behind somebody else's is said.
+func (g giver) stop(dir *os.Root, at, name string) error {
+	in, err := dir.Stat(".")
+	if err != nil {
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	return dir.Lchown(name, g.uid, g.gid)
+	entry, err := dir.Lstat(name)
+	path := filepath.Join(at, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && config.Makes(in, g.uid, g.gid):
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return g.make(dir, at, name)
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	case entry.IsDir() || g.owns(entry) || config.Changes(in, g.uid, g.gid):
+		return nil
+	}
+	if behind, err := os.Stat(path); err == nil && g.owns(behind) {
+		return nil
+	}
+	g.log.Warn("a directory that is to be the server's is left as it is: give it to the server's user by hand, or see why", "directory", path, "uid", g.uid, "why", config.Led(at, name, in, entry))
+	return nil
+}
+
+// make makes a directory for him where he cannot.
+func (g giver) make(dir *os.Root, at, name string) error {
+	path := filepath.Join(at, name)
+	if err := dir.Mkdir(name, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", path, err)
+	}
+	made, err := g.down(dir, at, name)
+	if err != nil || made == nil { // nil: somebody has taken it away
+		return err
+	}
+	defer func() { _ = made.Close() }()
+	return made.Lchown(".", g.uid, g.gid)
+}
+
+func (g giver) owns(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == g.uid
 }
 
 // entries gives what lies in a directory. What is in a directory of its own goes first: once
@@ -142,7 +184,7 @@ func (g giver) down(dir *os.Root, at, name string) (*os.Root, error) {
 
 // own gives one thing, but for devices, which are no data.
 func (g giver) own(dir *os.Root, name, path string, info fs.FileInfo) error {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == g.uid || info.Mode()&fs.ModeDevice != 0 {
+	if g.owns(info) || info.Mode()&fs.ModeDevice != 0 {
 		return nil
 	}
 	if err := dir.Lchown(name, g.uid, g.gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -154,10 +196,8 @@ func (g giver) own(dir *os.Root, name, path string, info fs.FileInfo) error {
 // unlessHis is err, but for a directory of his into which root has no right to look (without
 // CAP_DAC_OVERRIDE): what is in there was given with it, or he made it.
 func (g giver) unlessHis(path string, err error) error {
-	if info, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrPermission) {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == g.uid {
-			return nil
-		}
+	if info, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrPermission) && g.owns(info) {
+		return nil
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }

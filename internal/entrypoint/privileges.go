@@ -23,7 +23,7 @@ func stepDown(cfg config.Config) error {
 		if os.Geteuid() != 0 {
 			return rabbitmq.DropTo(rabbitmq.User)
 		}
-		return becomeUser(cfg, giver{uid, gid})
+		return becomeUser(cfg, giver{uid, gid, config.Logger(cfg)})
 	})
 	if err != nil {
 		return err
