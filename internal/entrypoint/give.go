@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +22,11 @@ import (
 type giver struct {
 	uid, gid int
 	log      *slog.Logger
+	linked   map[string]bool // paths of what was left alone, for it has other names
+}
+
+func giverTo(uid, gid int, log *slog.Logger) giver {
+	return giver{uid, gid, log, map[string]bool{}}
 }
 
 // tree gives a directory and all that lies in it.
@@ -55,11 +62,12 @@ func (g giver) give(path string, whole bool) error {
 			return err
 		}
 	}
-	info, err := dir.Lstat(".")
+	f, err := dir.Open(".")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	return g.own(dir, ".", at, info)
+	defer func() { _ = f.Close() }()
+	return g.own(f, ".", at)
 }
 
 // stop ends the way to a directory at what root does not go into. What is missing where the server's
@@ -115,8 +123,8 @@ func (g giver) entries(dir *os.Root, at string) error {
 	if err != nil {
 		return g.unlessHis(at, err)
 	}
+	defer func() { _ = f.Close() }()
 	all, err := f.Readdirnames(-1)
-	_ = f.Close()
 	if err != nil {
 		return fmt.Errorf("list %s: %w", at, err)
 	}
@@ -143,7 +151,10 @@ func (g giver) entries(dir *os.Root, at string) error {
 				return err
 			}
 		}
-		if err := g.own(dir, name, path, info); err != nil {
+		if g.owns(info) {
+			continue
+		}
+		if err := g.own(f, name, path); err != nil {
 			return err
 		}
 	}
@@ -182,15 +193,44 @@ func (g giver) down(dir *os.Root, at, name string) (*os.Root, error) {
 	return nil, nil
 }
 
-// own gives one thing, but for devices, which are no data.
-func (g giver) own(dir *os.Root, name, path string, info fs.FileInfo) error {
-	if g.owns(info) || info.Mode()&fs.ModeDevice != 0 {
+// own gives one thing, but for devices, which are no data, and for what has another name: that may be
+// anywhere on the file system, as with fs.protected_hardlinks=0 anybody gives one to any file. It is
+// judged and given by one open file: by its name another one may be there meanwhile.
+func (g giver) own(dir *os.File, name, path string) error {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := dir.Lchown(name, g.uid, g.gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	defer func() { _ = unix.Close(fd) }()
+	var is unix.Stat_t
+	if err := unix.Fstat(fd, &is); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	kind := is.Mode & unix.S_IFMT
+	switch {
+	case int(is.Uid) == g.uid, kind == unix.S_IFCHR, kind == unix.S_IFBLK:
+		return nil
+	case kind != unix.S_IFDIR && is.Nlink > 1:
+		g.linked[path] = true
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", g.uid, g.gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("chown %s: %w", path, err)
+	}
 	return nil
+}
+
+// tellLinked says what was left alone, for it has other names.
+func (g giver) tellLinked() {
+	if len(g.linked) == 0 {
+		return
+	}
+	first := slices.Sorted(maps.Keys(g.linked))[0]
+	g.log.Warn("files are left as they are, for they have further names (hard links), which may be anywhere: copy each (cp -p FILE FILE.new; mv FILE.new FILE), or, if all its names are on the volume, give it to the server's user by hand",
+		"files", len(g.linked), "first", first, "uid", g.uid)
 }
 
 // unlessHis is err, but for a directory of his into which root has no right to look (without
