@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -181,13 +183,45 @@ func ParseAMQP(raw string) (*url.URL, error) {
 	return u, validPort(cmp.Or(u.Port(), "5672"))
 }
 
+// HasPassword reports whether a URL holds a password, of its user or among its parameters, as that of
+// a key.
 func HasPassword(raw string) bool {
 	u, err := url.Parse(raw)
-	if err != nil || u.User == nil {
+	if err != nil {
 		return false
+	}
+	for name := range u.Query() {
+		if secretNames.MatchString(name) {
+			return true
+		}
 	}
 	_, has := u.User.Password()
 	return has
+}
+
+var secretNames = regexp.MustCompile(`(?i)pass|secret|token|pwd`)
+
+// parameters are those of a broker's URL that AMQP clients go by here; none is a secret.
+var parameters = []string{"cacertfile", "certfile", "keyfile", "server_name_indication", "auth_mechanism", "heartbeat", "connection_timeout", "channel_max"}
+
+// withoutSecrets returns the URL of a broker without a password, and without what a client does not
+// go by, of which any may be a secret; "" for what is no URL.
+func withoutSecrets(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	query := strings.FieldsFunc(u.RawQuery, func(r rune) bool { return r == '&' })
+	u.RawQuery = strings.Join(slices.DeleteFunc(query, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		name, err := url.QueryUnescape(name)
+		return err != nil || !slices.Contains(parameters, name) || strings.Contains(kv, ";")
+	}), "&")
+	u.Fragment, u.RawFragment = "", ""
+	return u.String()
 }
 
 // TokenReadOnce names, in this program's own environment, the file of Consul's token that could be

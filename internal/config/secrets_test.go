@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -97,4 +98,50 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 	}
 	expect.Says(t, run("root", "RMQ_AMQP_URL_FILE=/nowhere"), "RMQ_AMQP_URL_FILE", "/nowhere", "no such file")
 	expect.Says(t, run("root", "RABBITMQ_ERLANG_COOKIE_FILE="+dir), "RABBITMQ_ERLANG_COOKIE_FILE", dir, "is a directory")
+}
+
+// Whatever a setting that could be a URL was given, and whether another overrules it: no user and no password in it is
+// kept for the companion, or repeated. A parameter of the check's URL that is none is not kept either.
+func TestNoSecretIsKept(t *testing.T) {
+	t.Parallel()
+	const in = "http://user:s3cr3t@a:1"
+	for _, c := range []struct {
+		env   string
+		flags []string
+		says  string // "": taken
+		url   string
+	}{
+		{env: "CONSUL_HTTP_ADDR=" + in, says: "--consul (CONSUL_HTTP_ADDR): an address with a user"},
+		{env: "CONSUL_HTTP_ADDR=" + in, flags: []string{"--consul=b:1"}},
+		{env: "CONSUL_ADDRESS=b:1," + in, says: "CONSUL_HTTP_AUTH"},
+		{env: "CONSUL_ADDRESS=user:s3cr3t%40b:1", flags: []string{"--consul=b:1"}},
+		{flags: []string{"--consul=" + in}, says: "CONSUL_HTTP_AUTH"},
+		{env: "RMQ_DNS_SERVER=" + in, says: "--dns-server (RMQ_DNS_SERVER): an address with a user"},
+		{env: "RMQ_DNS_SERVER=" + in, flags: []string{"--dns-server=b:1"}},
+		{flags: []string{"--advertise=" + in}, says: "--advertise (RMQ_ADVERTISE)"},
+		{env: "RMQ_ADVERTISE=" + in, flags: []string{"--advertise=192.0.2.1"}},
+		{env: "RMQ_HTTP=user:s3cr3t@:1", says: "--http (RMQ_HTTP)"},
+		{env: "RMQ_ADMIN=" + in, says: "--admin (RMQ_ADMIN)"},
+		{env: "RMQ_ADMIN=" + in, flags: []string{"--admin=off"}},
+		{env: "RMQ_AMQP_URL=amqps://u:s3cr3t@a:1/v?keyfile=/x&certfile=/y&password=s3cr3t#s3cr3t", url: "amqps://u@a:1/v?keyfile=/x&certfile=/y"},
+		{env: "RMQ_AMQP_URL=amqps://a?Pass%77ord=s3cr3t&%63acertfile=/x&heartbeat=1;key=s3cr3t&s3cr3t", url: "amqps://a?%63acertfile=/x"},
+		{env: "RMQ_AMQP_URL=amqps://u:s3cr3t@a?password=s3cr3t", flags: []string{"--amqp-url=amqps://b?heartbeat=9&verify=s3cr3t"}, url: "amqps://b?heartbeat=9"},
+		{flags: []string{"--amqp-url=amqps://a?keyfile=/x&password=s3cr3t"}, says: "--amqp-url holds a password"},
+		{flags: []string{"--amqp-url=amqps://a?Passphrase=s3cr3t"}, says: "RMQ_AMQP_URL_FILE"},
+		{flags: []string{"--amqp-url=amqps://u:s3cr3t@a"}, says: "--amqp-url holds a password"},
+	} {
+		var cfg Config
+		rows := Settings(&cfg)
+		flags := Flags("x", rows)
+		expect.Must(t, flags.Parse(c.flags))
+		err := cfg.Complete(rows, flags.Changed, expect.Environ("RABBITMQ_NODENAME=rabbit@a", c.env))
+		if (err != nil) != (c.says != "") || err != nil && (!strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "s3cr3t")) {
+			t.Errorf("%s, %q: %v", c.env, c.flags, err)
+		}
+		kept, jerr := json.Marshal(cfg)
+		expect.Must(t, jerr)
+		if err == nil && (strings.Contains(string(kept), "s3cr3t") || cfg.AMQPURL != c.url) {
+			t.Errorf("%s, %q: kept is %s", c.env, c.flags, kept)
+		}
+	}
 }
