@@ -174,9 +174,11 @@ func (n NotFollowed) Error() string { return string(n) }
 // Led is about the entry name of the directory at: a link, or what has another name, or is nothing
 // that root goes into or reads.
 func Led(at, name string, dir, entry fs.FileInfo) NotFollowed {
-	path, who := filepath.Join(at, name), ledBy(dir)
+	path, who, way := filepath.Join(at, name), ledBy(dir), "name a place to which only directories of root's lead"
 	if who == "" {
-		who = "everybody, who has entries of his own there"
+		who = "everybody, who may have entries of his own there"
+	} else {
+		way += fmt.Sprintf(", or make this one root's (chown root:root %s; chmod go-w %s)", at, at)
 	}
 	does := fmt.Sprintf("touch %s, which is of another kind than it should be (%s)", path, entry.Mode().Type())
 	switch {
@@ -185,7 +187,7 @@ func Led(at, name string, dir, entry fs.FileInfo) NotFollowed {
 	case linked(entry):
 		does = fmt.Sprintf("touch %s, which has another name somewhere (a hard link; a copy has none)", path)
 	}
-	return NotFollowed(fmt.Sprintf("root does not %s: the directory %s can be changed by %s. Name a place to which only directories of root's lead, or make this one root's (chown root:root %s; chmod go-w %s)", does, at, who, at, at))
+	return NotFollowed(fmt.Sprintf("root does not %s: the directory %s can be changed by %s: %s", does, at, who, way))
 }
 
 func ownerOf(info fs.FileInfo) int {

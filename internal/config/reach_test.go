@@ -1,9 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"rmq-entrypoint/tests/expect"
@@ -86,4 +89,29 @@ func TestPathFor(t *testing.T) {
 			t.Errorf("%s: %+v", path, got)
 		}
 	}
+}
+
+// Whoever could change the topmost directory could change this program, too: that it is another's takes nothing away.
+func TestPathForUnderAnothersRoot(t *testing.T) {
+	const child = "RMQ_TEST_ROOT"
+	if dir := os.Getenv(child); dir != "" {
+		expect.Must(t, syscall.Chroot(dir))
+		got, err := PathFor("/var/run/secret")
+		fmt.Printf("%s %q %v\n", got.At, got.Rest, err)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("directories of several users need root")
+	}
+	dir := t.TempDir()
+	expect.Must(t, os.MkdirAll(filepath.Join(dir, "run"), 0o755))
+	expect.Must(t, os.MkdirAll(filepath.Join(dir, "var"), 0o755))
+	expect.Must(t, os.Symlink("/run", filepath.Join(dir, "var/run")))
+	expect.Must(t, os.WriteFile(filepath.Join(dir, "run/secret"), nil, 0o600))
+	expect.Must(t, os.Chown(dir, 1234, 1234))
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPathForUnderAnothersRoot$")
+	cmd.Env = []string{child + "=" + dir, "GOCOVERDIR=" + t.TempDir()}
+	out, err := cmd.CombinedOutput()
+	expect.Must(t, err)
+	expect.Says(t, string(out), "/run/secret [] <nil>")
 }

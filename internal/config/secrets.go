@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -131,9 +132,12 @@ func secretIn(f *os.File, name string, err error) (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
+// errClosed: root without its rights may not look where it would have to look for links.
+var errClosed = errors.New("closed to root, too")
+
 // secretFor reads a secret as this process, before it becomes the user uid, of group gid. Root
 // reads no file to which somebody else could have led it: the error is errTheirs where that is the
-// user himself, or a [NotFollowed].
+// user himself, and a [NotFollowed] or errClosed where he may be able to read it.
 func secretFor(name string, uid, gid int) (string, error) {
 	if os.Geteuid() != 0 {
 		return Secret(os.Getenv, name)
@@ -143,8 +147,11 @@ func secretFor(name string, uid, gid int) (string, error) {
 		return secretIn(nil, name, err)
 	}
 	f, err := to.open(uid, gid)
-	if errors.Is(err, errTheirs) || errors.As(err, new(NotFollowed)) {
+	switch {
+	case errors.Is(err, errTheirs) || errors.As(err, new(NotFollowed)):
 		return "", err
+	case len(to.Rest) > 0 && errors.Is(err, fs.ErrPermission): // without CAP_DAC_OVERRIDE
+		return "", fmt.Errorf("%w (%w)", errClosed, err)
 	}
 	return secretIn(f, name, err)
 }
@@ -246,7 +253,7 @@ func WithSecrets(uid, gid int, drop func() error) error {
 		text, err := secretFor(s.Env, uid, gid)
 		switch {
 		case errors.Is(err, errTheirs):
-		case errors.As(err, new(NotFollowed)):
+		case errors.As(err, new(NotFollowed)), errors.Is(err, errClosed):
 			led[s.Env] = err
 		case err != nil:
 			return err

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,10 +14,24 @@ import (
 	"rmq-entrypoint/tests/expect"
 )
 
+const stepsDown = "RMQ_TEST_STEPS_DOWN"
+
+// runBy runs the test below as a process that steps down, by a command that may take rights away, and returns what it says.
+func runBy(t *testing.T, by []string, as string, env ...string) string {
+	t.Helper()
+	argv := append(slices.Clone(by), os.Args[0], "-test.run=^TestSecretsOverTheStepDown$")
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(env, stepsDown+"="+as, "GOCOVERDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	expect.Must(t, err)
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}
+
 // Files that root alone may read are read before the step down, and what they hold is kept;
 // those that anybody may read stay files. Nobody goes on without one.
 func TestSecretsOverTheStepDown(t *testing.T) {
-	const child = "RMQ_TEST_STEPS_DOWN"
+	const child = stepsDown
 	if os.Getenv(child) != "" {
 		drop := func() error {
 			if os.Geteuid() != 0 {
@@ -41,15 +56,7 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 		return path
 	}
 	token, url, key := file("token", "t0ken\n", 0o400), file("url", "amqp://a:b@c\n", 0o644), file("key", "k", 0o400)
-	run := func(as string, env ...string) string {
-		t.Helper()
-		cmd := exec.Command(os.Args[0], "-test.run=^TestSecretsOverTheStepDown$")
-		cmd.Env = append(env, child+"="+as, "GOCOVERDIR="+t.TempDir())
-		out, err := cmd.CombinedOutput()
-		expect.Must(t, err)
-		line, _, _ := strings.Cut(string(out), "\n")
-		return line
-	}
+	run := func(as string, env ...string) string { t.Helper(); return runBy(t, nil, as, env...) }
 	if os.Geteuid() == 0 {
 		if got, want := run("root", "CONSUL_HTTP_TOKEN_FILE="+token, "RMQ_AMQP_URL_FILE="+url), "err <nil>; t0ken ;  "+url+"; read once: "+token; got != want {
 			t.Errorf("%s; want %s", got, want)
@@ -94,6 +101,15 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 			expect.Says(t, got, c.says...)
 		}
 		expect.Must(t, os.Remove(filepath.Join(others, "hard")))
+		// Root without its rights goes only where it may look.
+		expect.Must(t, os.Chmod(others, 0o711))
+		expect.Must(t, os.Chmod(filepath.Join(others, "deep/token"), 0o644))
+		as := []string{"setpriv", "--bounding-set=-all,+chown,+setuid,+setgid", "--inh-caps=-all"}
+		if got, want := runBy(t, as, "root", "CONSUL_HTTP_TOKEN_FILE="+others+"/deep/token"), "err <nil>;  "+others+"/deep/token;  ; read once: "; got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+		expect.Must(t, os.Chmod(filepath.Join(others, "deep/token"), 0o600))
+		expect.Says(t, runBy(t, as, "root", "CONSUL_HTTP_TOKEN_FILE="+others+"/deep/token"), "permission denied, as uid 65534", others, "closed to root")
 		expect.Says(t, run("dropped", "CONSUL_HTTP_TOKEN_FILE="+token), "CONSUL_HTTP_TOKEN_FILE", token, "permission denied", "uid 65534")
 	}
 	expect.Says(t, run("root", "RMQ_AMQP_URL_FILE=/nowhere"), "RMQ_AMQP_URL_FILE", "/nowhere", "no such file")

@@ -42,6 +42,9 @@ func (g giver) give(path string, whole bool) error {
 	}
 	dir, err := os.OpenRoot(to.At)
 	if err != nil {
+		if g.unlessHis(path, err) == nil {
+			return nil
+		}
 		return g.unlessHis(to.At, err)
 	}
 	defer func() { _ = dir.Close() }()

@@ -258,7 +258,7 @@ func TestGiveWithoutRights(t *testing.T) {
 	}
 	t.Parallel()
 	in := users(t)
-	for _, dir := range []string{"home/state", "home/closed", "foreign/closed"} {
+	for _, dir := range []string{"home/state", "home/closed", "foreign/closed", "theirs/data", "theirs/other"} {
 		expect.Must(t, os.MkdirAll(in(dir), 0o755))
 	}
 	expect.Must(t, os.WriteFile(in("home/roots"), nil, 0o600))
@@ -267,6 +267,9 @@ func TestGiveWithoutRights(t *testing.T) {
 	expect.Must(t, os.Chmod(in("home/closed"), 0o700)) // root's: it may look
 	expect.Must(t, os.Chown(in("foreign/closed"), 100, 101))
 	expect.Must(t, os.Chmod(in("foreign/closed"), 0o700))
+	expect.Must(t, os.Chown(in("theirs"), 1234, 1234))
+	expect.Must(t, os.Chmod(in("theirs"), 0o711)) // root, too, may go through, and not look for links
+	expect.Must(t, os.Chown(in("theirs/data"), nobody, nobody))
 	give := func(dir string) string {
 		cmd := exec.Command("setpriv", "--bounding-set=-all,+chown,+setuid,+setgid", "--inh-caps=-all", os.Args[0], "-test.run=^TestGiveWithoutRights$")
 		cmd.Env = []string{child + "=" + in(dir), "GOCOVERDIR=" + t.TempDir()}
@@ -279,6 +282,10 @@ func TestGiveWithoutRights(t *testing.T) {
 	if got := give("home"); got != "<nil>" || owner(t, in("home/closed")) != nobody || owner(t, in("home/roots")) != nobody || owner(t, in("home")) != nobody {
 		t.Errorf("%s", got)
 	}
+	if got := give("theirs/data"); got != "<nil>" {
+		t.Errorf("%s", got)
+	}
+	expect.Says(t, give("theirs/other"), in("theirs")+": permission denied")
 	if got := give("foreign"); !strings.Contains(got, in("foreign/closed")) || !strings.Contains(got, "permission denied") {
 		t.Errorf("%s", got)
 	}
