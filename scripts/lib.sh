@@ -119,7 +119,7 @@ setting() {
 nodes_of_compose=(rabbitmq1 rabbitmq2 rabbitmq3 rabbitmq4 rabbitmq5)
 
 # example_secrets makes compose/.env, with a cookie and a user that nobody else has, or adds them to one that lacks them.
-# It is nobody else's to read. Of two scripts that make it at once, the first one's stays.
+# It is nobody else's to read, whoever made it. Of two scripts that make it at once, the first one's stays.
 secret_settings=(RABBITMQ_ERLANG_COOKIE RABBITMQ_DEFAULT_USER RABBITMQ_DEFAULT_PASS)
 example_secrets() {
     local file=$root/compose/.env from=$root/compose/example.env new name value missing=()
@@ -128,7 +128,10 @@ example_secrets() {
     for name in "${secret_settings[@]}"; do
         [[ -n $(setting "$name") ]] || missing+=("$name")
     done
-    ((${#missing[@]})) || return 0
+    if ((!${#missing[@]})); then
+        close_env "$file"
+        return
+    fi
     rm -f "$new"
     # The redirection is within: a file is made with the umask of who opens it.
     (
@@ -146,6 +149,19 @@ example_secrets() {
     if [[ $from == "$file" ]]; then mv "$new" "$file"; else ln "$new" "$file" 2>/dev/null || true; fi
     rm -f "$new"
     say "$program: made ${missing[*]}, in compose/.env"
+}
+
+# close_env keeps others from reading a compose/.env with secrets that its user wrote, or copied.
+close_env() {
+    local file=$1 mode
+    [[ -e $file ]] && grep -qE "^($(IFS='|' && echo "${secret_settings[*]}"))=." "$file" || return 0
+    mode=$(stat -L -c %a "$file")
+    [[ $mode == *00 ]] && return
+    if chmod 600 "$file" 2>/dev/null; then
+        say "$program: compose/.env could be read by others (mode $mode), with the secrets in it: it is its owner's alone now (600)"
+    else
+        say "$program: compose/.env can be read by others (mode $mode), with the secrets in it: have its owner run chmod 600 $file"
+    fi
 }
 
 # secrets_dir prints the directory of secrets, as an absolute path.

@@ -311,7 +311,7 @@ func TestBadSettings(t *testing.T) {
 		{env: "CONSUL_HTTP_ADDR=b:8500,http://alice:pa55,word@a:8500", say: []string{"CONSUL_HTTP_AUTH"}},
 		{env: `CONSUL_HTTP_ADDR=http://alice:"pa55word@a:8500`, say: []string{"CONSUL_HTTP_AUTH"}},
 		{env: "CONSUL_ADDRESS=unix://alice:pa55word@/consul.sock", say: []string{"CONSUL_HTTP_AUTH"}},
-		{env: "CONSUL_HTTP_ADDR=http://alice:pa55word%40a:8500", say: []string{"CONSUL_HTTP_ADDR", "host:port"}},
+		{env: "CONSUL_HTTP_ADDR=http://alice:pa55word%40a:8500", say: []string{"CONSUL_HTTP_ADDR", "CONSUL_HTTP_AUTH"}},
 		{env: "CONSUL_HTTP_ADDR=http:/alice:pa55word@a", say: []string{"CONSUL_HTTP_AUTH"}},
 		{args: "--consul nonsense:port", say: []string{"--consul", "CONSUL_HTTP_ADDR", "nonsense:port", "host:port"}},
 		{args: "--consul a:0", say: []string{"--consul", "CONSUL_HTTP_ADDR", "a:0", "65535"}},

@@ -92,9 +92,6 @@ func canonical(table, host string) string {
 
 // judgeConsul judges where Consul is and what it is told of this node.
 func (cfg *Config) judgeConsul() error {
-	if holdsUser(strings.Join(cfg.Consul, ",")) {
-		return errConsulUser
-	}
 	for i, a := range cfg.Consul {
 		var err error
 		if cfg.Consul[i], err = consulAddress(strings.TrimSpace(a)); err != nil {
@@ -317,7 +314,7 @@ func nodeListener(getenv func(string) string) (rabbitconf.Listener, error) {
 	return l, nil
 }
 
-// port finds the AMQP port and strips the password from the URL.
+// port finds the AMQP port and strips what is secret from the URL.
 func (cfg *Config) port(getenv func(string) string) error {
 	byDefault, err := nodeListener(getenv)
 	if err != nil {
@@ -337,20 +334,16 @@ func (cfg *Config) port(getenv func(string) string) error {
 	case u.Scheme == "amqps":
 		cfg.Port = 5671
 	}
-	if u.User != nil {
-		u.User = url.User(u.User.Username())
-	}
-	cfg.AMQPURL = u.String()
+	cfg.AMQPURL = withoutSecrets(cfg.AMQPURL)
 	return nil
 }
 
-var errConsulUser = errors.New("--consul (CONSUL_HTTP_ADDR): an address with a user or a password in it, which logs would show: give them as CONSUL_HTTP_AUTH=user:password, and the address without them")
-
 // holdsUser reports whether comma-separated addresses may hold a user, or a password, which may
-// have a comma in it.
+// have a comma in it. An encoded @ is none of a zone's, as in [fe80::1%40].
 func holdsUser(addresses string) bool {
 	for a := range strings.SplitSeq(addresses, ",") {
-		if strings.Contains(a, "@") && !strings.HasPrefix(strings.TrimSpace(a), "unix:///") {
+		encoded := strings.Contains(a, "%40") && !strings.Contains(a, "[")
+		if (strings.Contains(a, "@") || encoded) && !strings.HasPrefix(strings.Trim(a, ` "`), "unix:///") {
 			return true
 		}
 	}

@@ -61,6 +61,7 @@ func TestConsulAddresses(t *testing.T) {
 	}
 	for a, want := range map[string]bool{
 		"http://u:secret@a": true, "u@a": true, "b,http://u:sec,ret@a": true, "unix://u:secret@a": true, " http://u@a": true, "a,b:1": false, "unix:///run/@a.sock, b": false, "": false,
+		"u:secret%40a:1": true, "[fe80::1%40]:53": false, `"unix:///run/@a.sock"`: false,
 	} {
 		if got := holdsUser(a); got != want {
 			t.Errorf("%s holds a user: %t, want %t", a, got, want)

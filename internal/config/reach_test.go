@@ -1,24 +1,27 @@
 package config
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"rmq-entrypoint/tests/expect"
 )
 
-// Root follows a path by name through its own directories and links, up to what the user could lead elsewhere.
+// Root follows a path by name through its own directories and links, up to what anybody else could lead elsewhere.
 func TestPathFor(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("directories of several users need root")
 	}
-	const uid, gid = 65534, 65534
+	const uid, gid, another = 65534, 65534, 1234
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	expect.Must(t, err)
 	in := func(name string) string { return filepath.Join(root, name) }
-	for _, dir := range []string{"own/deep", "his/deep", "open", "sticky", "grouped"} {
+	for _, dir := range []string{"own/deep", "his/deep", "open", "sticky", "grouped", "roots", "theirs/deep", "staff", "secrets"} {
 		expect.Must(t, os.MkdirAll(in(dir), 0o755))
 	}
 	expect.Must(t, os.Symlink("own/deep", in("link")))
@@ -34,6 +37,18 @@ func TestPathFor(t *testing.T) {
 	expect.Must(t, os.Chown(in("grouped"), 0, gid))
 	expect.Must(t, os.Mkdir(in("sticky/his"), 0o755))
 	expect.Must(t, os.Chown(in("sticky/his"), uid, gid))
+	expect.Must(t, os.Symlink(in("own"), in("theirs/out")))
+	expect.Must(t, os.Chown(in("theirs"), another, another))
+	expect.Must(t, os.Chmod(in("roots"), 0o775))
+	expect.Must(t, os.Chown(in("staff"), 0, another))
+	expect.Must(t, os.Chmod(in("staff"), 0o775|os.ModeSetgid))
+	expect.Must(t, os.Symlink("..data", in("secrets/token"))) // as Kubernetes has them, with an fsGroup
+	expect.Must(t, os.Symlink("..2026", in("secrets/..data")))
+	expect.Must(t, os.WriteFile(in("secrets/..2026"), nil, 0o440))
+	expect.Must(t, os.Chown(in("secrets"), 0, another))
+	expect.Must(t, os.Chmod(in("secrets"), 0o775|os.ModeSetgid|os.ModeSticky))
+	expect.Must(t, os.Link(in("file"), in("sticky/file")))
+	expect.Must(t, os.Link(in("link"), in("sticky/link")))
 	rows := []struct {
 		path, at string
 		rest     []string
@@ -53,16 +68,50 @@ func TestPathFor(t *testing.T) {
 		{"grouped/x", "grouped", []string{"x"}, false},
 		{"sticky/his/x", "sticky", []string{"his", "x"}, false},
 		{"sticky/roots/deep", "own/deep", nil, false},
+		{"theirs", "theirs", nil, false}, // to be given: it is the way there that counts
+		{"theirs/out/deep", "theirs", []string{"out", "deep"}, false},
+		{"theirs/new", "theirs", []string{"new"}, false},
+		{"roots/new", "roots", []string{"new"}, true},
+		{"staff/x", "staff", []string{"x"}, false},
+		{"secrets/token", "secrets/..2026", nil, false},
+		{"secrets/new", "secrets", []string{"new"}, false},
+		{"sticky/file", "sticky", []string{"file"}, false}, // root's, but who has put it there?
+		{"sticky/link", "sticky", []string{"link"}, false},
 	}
 	for _, r := range rows {
-		got, err := PathFor(in(r.path), uid, gid)
+		got, err := PathFor(in(r.path))
 		if err != nil || got.At != in(r.at) || !slices.Equal(got.Rest, r.rest) || got.Free != r.free {
 			t.Errorf("%s: %+v, %v; want %+v", r.path, got, err, r)
 		}
 	}
 	for _, path := range []string{"loop", "file/x"} {
-		if got, err := PathFor(in(path), uid, gid); err == nil {
+		if got, err := PathFor(in(path)); err == nil {
 			t.Errorf("%s: %+v", path, got)
 		}
 	}
+}
+
+// Whoever could change the topmost directory could change this program, too: that it is another's takes nothing away.
+func TestPathForUnderAnothersRoot(t *testing.T) {
+	const child = "RMQ_TEST_ROOT"
+	if dir := os.Getenv(child); dir != "" {
+		expect.Must(t, syscall.Chroot(dir))
+		got, err := PathFor("/var/run/secret")
+		fmt.Printf("%s %q %v\n", got.At, got.Rest, err)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("directories of several users need root")
+	}
+	dir := t.TempDir()
+	expect.Must(t, os.MkdirAll(filepath.Join(dir, "run"), 0o755))
+	expect.Must(t, os.MkdirAll(filepath.Join(dir, "var"), 0o755))
+	expect.Must(t, os.Symlink("/run", filepath.Join(dir, "var/run")))
+	expect.Must(t, os.WriteFile(filepath.Join(dir, "run/secret"), nil, 0o600))
+	expect.Must(t, os.Chown(dir, 1234, 1234))
+	cmd := exec.Command(os.Args[0], "-test.run=^TestPathForUnderAnothersRoot$")
+	cmd.Env = []string{child + "=" + dir, "GOCOVERDIR=" + t.TempDir()}
+	out, err := cmd.CombinedOutput()
+	expect.Must(t, err)
+	expect.Says(t, string(out), "/run/secret [] <nil>")
 }

@@ -4,9 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -111,11 +115,45 @@ func Secret(getenv func(string) string, name string) (string, error) {
 	if getenv(name) != "" {
 		return "", keepOne(name)
 	}
-	b, err := os.ReadFile(file)
+	f, err := os.Open(file)
+	return secretIn(f, name, err)
+}
+
+// secretIn returns what the file of a secret holds that was opened, or not.
+func secretIn(f *os.File, name string, err error) (string, error) {
+	var b []byte
+	if err == nil {
+		b, err = io.ReadAll(f)
+		_ = f.Close()
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s_FILE: %w, as uid %d: let that uid read it, or correct the path", name, err, os.Geteuid())
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
+// errClosed: root without its rights may not look where it would have to look for links.
+var errClosed = errors.New("closed to root, too")
+
+// secretFor reads a secret as this process, before it becomes the user uid, of group gid. Root
+// reads no file to which somebody else could have led it: the error is errTheirs where that is the
+// user himself, and a [NotFollowed] or errClosed where he may be able to read it.
+func secretFor(name string, uid, gid int) (string, error) {
+	if os.Geteuid() != 0 {
+		return Secret(os.Getenv, name)
+	}
+	to, err := PathFor(os.Getenv(name + "_FILE"))
+	if err != nil {
+		return secretIn(nil, name, err)
+	}
+	f, err := to.open(uid, gid)
+	switch {
+	case errors.Is(err, errTheirs) || errors.As(err, new(NotFollowed)):
+		return "", err
+	case len(to.Rest) > 0 && errors.Is(err, fs.ErrPermission): // without CAP_DAC_OVERRIDE
+		return "", fmt.Errorf("%w (%w)", errClosed, err)
+	}
+	return secretIn(f, name, err)
 }
 
 // ReadURL takes over what RMQ_AMQP_URL_FILE holds, once who was root while the settings were parsed
@@ -152,13 +190,45 @@ func ParseAMQP(raw string) (*url.URL, error) {
 	return u, validPort(cmp.Or(u.Port(), "5672"))
 }
 
+// HasPassword reports whether a URL holds a password, of its user or among its parameters, as that of
+// a key.
 func HasPassword(raw string) bool {
 	u, err := url.Parse(raw)
-	if err != nil || u.User == nil {
+	if err != nil {
 		return false
+	}
+	for name := range u.Query() {
+		if secretNames.MatchString(name) {
+			return true
+		}
 	}
 	_, has := u.User.Password()
 	return has
+}
+
+var secretNames = regexp.MustCompile(`(?i)pass|secret|token|pwd`)
+
+// parameters are those of a broker's URL that AMQP clients go by here; none is a secret.
+var parameters = []string{"cacertfile", "certfile", "keyfile", "server_name_indication", "auth_mechanism", "heartbeat", "connection_timeout", "channel_max"}
+
+// withoutSecrets returns the URL of a broker without a password, and without what a client does not
+// go by, of which any may be a secret; "" for what is no URL.
+func withoutSecrets(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	query := strings.FieldsFunc(u.RawQuery, func(r rune) bool { return r == '&' })
+	u.RawQuery = strings.Join(slices.DeleteFunc(query, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		name, err := url.QueryUnescape(name)
+		return err != nil || !slices.Contains(parameters, name) || strings.Contains(kv, ";")
+	}), "&")
+	u.Fragment, u.RawFragment = "", ""
+	return u.String()
 }
 
 // TokenReadOnce names, in this program's own environment, the file of Consul's token that could be
@@ -171,26 +241,33 @@ const TokenReadOnce = "RMQ_ENTRYPOINT_TOKEN_READ_ONCE" // #nosec G101 -- the nam
 // is read again when it has changed. A file that cannot be read before drop is an error that names
 // it.
 //
-// uid and gid are the user that this process becomes. Root reads no file that this user could
-// replace by a link: what the link leads to would be in his environment.
+// uid and gid are the user that this process becomes. Root reads no file that others could replace
+// by a link: what the link leads to would be in that user's environment. He must be able to read it
+// himself.
 func WithSecrets(uid, gid int, drop func() error) error {
-	held := map[string]string{}
+	held, led := map[string]string{}, map[string]error{}
 	for _, s := range Secrets {
-		file := os.Getenv(s.Env + "_FILE")
-		if file == "" {
+		if os.Getenv(s.Env+"_FILE") == "" {
 			continue
 		}
-		if to, err := PathFor(file, uid, gid); os.Geteuid() == 0 && err == nil && len(to.Rest) > 0 && !to.Free {
-			continue
-		}
-		text, err := Secret(os.Getenv, s.Env)
-		if err != nil {
+		text, err := secretFor(s.Env, uid, gid)
+		switch {
+		case errors.Is(err, errTheirs):
+		case errors.As(err, new(NotFollowed)), errors.Is(err, errClosed):
+			led[s.Env] = err
+		case err != nil:
 			return err
+		default:
+			held[s.Env] = text
 		}
-		held[s.Env] = text
 	}
 	if err := drop(); err != nil {
 		return err
+	}
+	for name, why := range led {
+		if _, err := Secret(os.Getenv, name); err != nil {
+			return fmt.Errorf("%w; %w", err, why)
+		}
 	}
 	for name, text := range held {
 		f, err := os.Open(os.Getenv(name + "_FILE"))

@@ -125,29 +125,54 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 	cfg.Flags, cfg.Variables = map[string]string{}, map[string]string{}
 	for _, s := range rows {
 		if given(s.Flag) {
-			if s.Flag == "amqp-url" && HasPassword(cfg.AMQPURL) {
-				return errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
+			text, err := s.kept(s.Value.String())
+			if err != nil {
+				return err
 			}
-			cfg.Flags[s.Flag] = s.Value.String()
+			cfg.Flags[s.Flag] = text
 		}
 		name, text, err := s.fromEnvironment(getenv)
 		if err != nil {
 			return err
 		}
-		if s.Flag != "amqp-url" && text != "" { // which may hold a password
-			cfg.Variables[s.Flag] = text
-		}
-		if text == "" || given(s.Flag) {
+		switch plain, err := s.kept(text); {
+		case text == "":
 			continue
+		case s.Flag == "amqp-url": // which may hold a password
+		case err == nil:
+			cfg.Variables[s.Flag] = plain
+		case !given(s.Flag): // before any error repeats it; one that a flag overrules is not kept
+			return err
 		}
-		if s.Flag == "consul" && holdsUser(text) { // before any error repeats it
-			return errConsulUser
+		if given(s.Flag) {
+			continue
 		}
 		if err := s.Value.Set(text); err != nil { // some of these errors repeat the text as it is
 			return fmt.Errorf("%s=%q: %s", name, text, peers.Plain(err.Error()))
 		}
 	}
 	return cfg.judge(getenv)
+}
+
+// addresses are the settings that a URL could be given for, though none takes a user in it.
+var addresses = []string{"consul", "dns-server", "advertise", "http", "admin"}
+
+// kept returns what is kept of a setting's text, which logs and the runtime file may show. An error
+// says that a secret is, or may be, in it, and repeats nothing of it.
+func (s Setting) kept(text string) (string, error) {
+	switch {
+	case s.Flag == "amqp-url" && HasPassword(text):
+		return "", errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
+	case s.Flag == "amqp-url":
+		return withoutSecrets(text), nil
+	case !slices.Contains(addresses, s.Flag) || !holdsUser(text):
+		return text, nil
+	}
+	way := "give the address without them"
+	if s.Flag == "consul" {
+		way = "give them as CONSUL_HTTP_AUTH=user:password, and the address without them"
+	}
+	return "", fmt.Errorf("--%s (%s): an address with a user or a password in it, which logs would show: %s", s.Flag, s.Env[0], way)
 }
 
 // fromEnvironment returns the variable that counts, and its text; "" if there is none.

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +17,17 @@ import (
 )
 
 // A giver gives to the server's user what must be his, as root. Whoever is that user already, or
-// shares the volume, may rename, remove and link things meanwhile: no link below a directory of
-// his is followed, and what changed under the giver's hands is left alone.
-type giver struct{ uid, gid int }
+// shares the volume, may rename, remove and link things meanwhile: no link below a directory that
+// others than root may change is followed, and what changed under the giver's hands is left alone.
+type giver struct {
+	uid, gid int
+	log      *slog.Logger
+	linked   map[string]bool // paths of what was left alone, for it has other names
+}
+
+func giverTo(uid, gid int, log *slog.Logger) giver {
+	return giver{uid, gid, log, map[string]bool{}}
+}
 
 // tree gives a directory and all that lies in it.
 func (g giver) tree(path string) error { return g.give(path, true) }
@@ -25,23 +36,26 @@ func (g giver) tree(path string) error { return g.give(path, true) }
 func (g giver) alone(path string) error { return g.give(path, false) }
 
 func (g giver) give(path string, whole bool) error {
-	to, err := config.PathFor(path, g.uid, g.gid)
+	to, err := config.PathFor(path)
 	if err != nil {
 		return err
 	}
 	dir, err := os.OpenRoot(to.At)
 	if err != nil {
+		if g.unlessHis(path, err) == nil {
+			return nil
+		}
 		return g.unlessHis(to.At, err)
 	}
 	defer func() { _ = dir.Close() }()
 	at := to.At
 	for _, name := range to.Rest {
 		below, err := g.down(dir, at, name)
-		if err != nil || below == nil && !to.Free { // he makes it himself, or goes behind his link
+		if err != nil {
 			return err
 		}
-		if below == nil { // one directory: what is to be in it is his to make
-			return g.make(dir, at, name)
+		if below == nil {
+			return g.stop(dir, at, name)
 		}
 		_ = dir.Close()
 		dir, at = below, filepath.Join(at, name)
@@ -51,19 +65,58 @@ func (g giver) give(path string, whole bool) error {
 			return err
 		}
 	}
-	info, err := dir.Lstat(".")
+	f, err := dir.Open(".")
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	return g.own(dir, ".", at, info)
+	defer func() { _ = f.Close() }()
+	return g.own(f, ".", at)
 }
 
-// make makes a directory for him where nobody but root can.
-func (g giver) make(dir *os.Root, at, name string) error {
-	if err := dir.Mkdir(name, 0o755); err != nil {
-		return fmt.Errorf("make directory %s: %w", filepath.Join(at, name), err)
+// stop ends the way to a directory at what root does not go into. What is missing where the server's
+// user cannot make it is made: one directory, for what is to be in it is his to make. Behind a link of
+// his own he goes himself; that root does not go behind somebody else's is said.
+func (g giver) stop(dir *os.Root, at, name string) error {
+	in, err := dir.Stat(".")
+	if err != nil {
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	return dir.Lchown(name, g.uid, g.gid)
+	entry, err := dir.Lstat(name)
+	path := filepath.Join(at, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && config.Makes(in, g.uid, g.gid):
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return g.make(dir, at, name)
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	case entry.IsDir() || g.owns(entry) || config.Changes(in, g.uid, g.gid):
+		return nil
+	}
+	if behind, err := os.Stat(path); err == nil && g.owns(behind) {
+		return nil
+	}
+	g.log.Warn("a directory that is to be the server's is left as it is: give it to the server's user by hand, or see why", "directory", path, "uid", g.uid, "why", config.Led(at, name, in, entry))
+	return nil
+}
+
+// make makes a directory for him where he cannot.
+func (g giver) make(dir *os.Root, at, name string) error {
+	path := filepath.Join(at, name)
+	if err := dir.Mkdir(name, 0o755); err != nil {
+		return fmt.Errorf("make directory %s: %w", path, err)
+	}
+	made, err := g.down(dir, at, name)
+	if err != nil || made == nil { // nil: somebody has taken it away
+		return err
+	}
+	defer func() { _ = made.Close() }()
+	return made.Lchown(".", g.uid, g.gid)
+}
+
+func (g giver) owns(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == g.uid
 }
 
 // entries gives what lies in a directory. What is in a directory of its own goes first: once
@@ -73,8 +126,8 @@ func (g giver) entries(dir *os.Root, at string) error {
 	if err != nil {
 		return g.unlessHis(at, err)
 	}
+	defer func() { _ = f.Close() }()
 	all, err := f.Readdirnames(-1)
-	_ = f.Close()
 	if err != nil {
 		return fmt.Errorf("list %s: %w", at, err)
 	}
@@ -101,7 +154,10 @@ func (g giver) entries(dir *os.Root, at string) error {
 				return err
 			}
 		}
-		if err := g.own(dir, name, path, info); err != nil {
+		if g.owns(info) {
+			continue
+		}
+		if err := g.own(f, name, path); err != nil {
 			return err
 		}
 	}
@@ -140,24 +196,51 @@ func (g giver) down(dir *os.Root, at, name string) (*os.Root, error) {
 	return nil, nil
 }
 
-// own gives one thing, but for devices, which are no data.
-func (g giver) own(dir *os.Root, name, path string, info fs.FileInfo) error {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == g.uid || info.Mode()&fs.ModeDevice != 0 {
+// own gives one thing, but for devices, which are no data, and for what has another name: that may be
+// anywhere on the file system, as with fs.protected_hardlinks=0 anybody gives one to any file. It is
+// judged and given by one open file: by its name another one may be there meanwhile.
+func (g giver) own(dir *os.File, name, path string) error {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := dir.Lchown(name, g.uid, g.gid); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	defer func() { _ = unix.Close(fd) }()
+	var is unix.Stat_t
+	if err := unix.Fstat(fd, &is); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	kind := is.Mode & unix.S_IFMT
+	switch {
+	case int(is.Uid) == g.uid, kind == unix.S_IFCHR, kind == unix.S_IFBLK:
+		return nil
+	case kind != unix.S_IFDIR && is.Nlink > 1:
+		g.linked[path] = true
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", g.uid, g.gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("chown %s: %w", path, err)
+	}
 	return nil
+}
+
+// tellLinked says what was left alone, for it has other names.
+func (g giver) tellLinked() {
+	if len(g.linked) == 0 {
+		return
+	}
+	first := slices.Sorted(maps.Keys(g.linked))[0]
+	g.log.Warn("files are left as they are, for they have further names (hard links), which may be anywhere: copy each (cp -p FILE FILE.new; mv FILE.new FILE), or, if all its names are on the volume, give it to the server's user by hand",
+		"files", len(g.linked), "first", first, "uid", g.uid)
 }
 
 // unlessHis is err, but for a directory of his into which root has no right to look (without
 // CAP_DAC_OVERRIDE): what is in there was given with it, or he made it.
 func (g giver) unlessHis(path string, err error) error {
-	if info, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrPermission) {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == g.uid {
-			return nil
-		}
+	if info, lerr := os.Lstat(path); lerr == nil && errors.Is(err, fs.ErrPermission) && g.owns(info) {
+		return nil
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }

@@ -23,7 +23,7 @@ func stepDown(cfg config.Config) error {
 		if os.Geteuid() != 0 {
 			return rabbitmq.DropTo(rabbitmq.User)
 		}
-		return becomeUser(cfg, giver{uid, gid})
+		return becomeUser(cfg, giverTo(uid, gid, config.Logger(cfg)))
 	})
 	if err != nil {
 		return err
@@ -39,6 +39,7 @@ func stepDown(cfg config.Config) error {
 
 // becomeUser gives rabbitmq the data directory, and our output, and then gives up root.
 func becomeUser(cfg config.Config, g giver) error {
+	defer g.tellLinked()
 	for _, dir := range []string{cfg.Home, cfg.Data, cfg.StateDir} {
 		if err := g.tree(dir); err != nil {
 			return notGiven(err, g.uid)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,7 +58,7 @@ func TestGive(t *testing.T) {
 	expect.Must(t, os.Chown(in("home/mnesia/rabbit@a"), 100, 101)) // another image's
 	expect.Must(t, os.Chown(in("his"), nobody, nobody))
 	expect.Must(t, os.Symlink(in("outside"), in("his/mnesia")))
-	g := giver{nobody, nobody}
+	g := giverTo(nobody, nobody, slog.New(slog.DiscardHandler))
 
 	expect.Must(t, g.tree(in("home")))
 	for _, his := range append(inside, "home", "home/mnesia", "home/mnesia/rabbit@a", "home/mnesia/rabbit@a/deep", "home/mnesia/out", "home/shadow", "home/pipe") {
@@ -101,6 +102,85 @@ func TestGive(t *testing.T) {
 	}
 }
 
+// Whoever it is that the directory above the data belongs to leads root nowhere. What is there is given, what is missing
+// is made, and a link is named that root does not follow.
+func TestGiveBelowOthers(t *testing.T) {
+	t.Parallel()
+	in := users(t)
+	for _, dir := range []string{"outside", "srv/data", "srv/taken", "staff", "tmp"} {
+		expect.Must(t, os.MkdirAll(in(dir), 0o755))
+	}
+	expect.Must(t, os.WriteFile(in("outside/shadow"), nil, 0o600))
+	expect.Must(t, os.WriteFile(in("srv/data/file"), nil, 0o600))
+	expect.Must(t, os.Chown(in("srv/taken"), nobody, nobody))
+	expect.Must(t, os.Chmod(in("staff"), 0o775))
+	expect.Must(t, os.Chmod(in("tmp"), 0o777|fs.ModeSticky))
+	for _, link := range []string{"srv/link", "staff/link", "tmp/link"} {
+		expect.Must(t, os.Symlink(in("outside"), in(link)))
+		expect.Must(t, os.Lchown(in(link), 1234, 1234))
+	}
+	expect.Must(t, os.Symlink(in("srv/taken"), in("srv/his")))
+	expect.Must(t, os.Chown(in("srv"), 1234, 1234))
+	expect.Must(t, os.Chown(in("staff"), 0, 1234))
+	var said bytes.Buffer
+	g := giverTo(nobody, nobody, slog.New(slog.NewTextHandler(&said, nil)))
+	for path, says := range map[string][]string{
+		"srv/link": {in("srv/link"), in("srv") + " can be changed by uid 1234", "chown root:root " + in("srv")}, "srv/link/deep": {in("srv/link")},
+		"staff/link": {in("staff") + " can be changed by its group 1234", "0775"}, "tmp/link": {in("tmp/link"), "everybody"},
+		"srv/his": nil, "srv/data": nil, "srv/new/deep": nil, "tmp/new": nil,
+	} {
+		said.Reset()
+		expect.Must(t, g.tree(in(path)))
+		if expect.Says(t, said.String(), says...); says == nil && said.Len() > 0 {
+			t.Errorf("%s: %s", path, said.String())
+		}
+	}
+	for path, want := range map[string]int{"outside": 0, "outside/shadow": 0, "srv": 1234, "srv/data": nobody, "srv/data/file": nobody, "srv/new": nobody} {
+		if uid := owner(t, in(path)); uid != want {
+			t.Errorf("%s belongs to uid %d, want %d", path, uid, want)
+		}
+	}
+	for _, not := range []string{"srv/new/deep", "outside/deep", "tmp/new"} {
+		if _, err := os.Lstat(in(not)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("root made %s (%v)", not, err)
+		}
+	}
+}
+
+// What has another name may be a file outside of the volume: it is left alone and named, unless it is the server's
+// user's already.
+func TestGiveLinked(t *testing.T) {
+	t.Parallel()
+	in := users(t)
+	for _, dir := range []string{"outside", "home/deep"} {
+		expect.Must(t, os.MkdirAll(in(dir), 0o755))
+	}
+	for _, file := range []string{"outside/shadow", "outside/his", "home/twice", "home/one"} {
+		expect.Must(t, os.WriteFile(in(file), nil, 0o600))
+	}
+	expect.Must(t, syscall.Mkfifo(in("outside/pipe"), 0o600))
+	expect.Must(t, os.Symlink("shadow", in("outside/link")))
+	expect.Must(t, os.Chown(in("outside/his"), nobody, nobody))
+	for from, to := range map[string]string{"outside/shadow": "home/deep/a", "outside/his": "home/his", "outside/pipe": "home/pipe", "outside/link": "home/link", "home/twice": "home/deep/twice"} {
+		expect.Must(t, os.Link(in(from), in(to)))
+	}
+	var said bytes.Buffer
+	g := giverTo(nobody, nobody, slog.New(slog.NewTextHandler(&said, nil)))
+	expect.Must(t, g.tree(in("home")))
+	expect.Must(t, g.tree(in("home/deep"))) // nothing is told twice
+	g.tellLinked()
+	for path, want := range map[string]int{"outside/shadow": 0, "outside/pipe": 0, "outside/link": 0, "home/twice": 0, "home/his": nobody, "home/one": nobody, "home/deep": nobody} {
+		if uid := owner(t, in(path)); uid != want {
+			t.Errorf("%s belongs to uid %d, want %d", path, uid, want)
+		}
+	}
+	expect.Says(t, said.String(), "files=5", in("home/deep/a"), "hard link", "cp -p", fmt.Sprintf("uid=%d", nobody))
+	said.Reset()
+	if giverTo(nobody, nobody, g.log).tellLinked(); said.Len() > 0 {
+		t.Error(said.String())
+	}
+}
+
 // A second process on the volume swaps a directory for a link, and renames and removes what root is about to give: what
 // stays on the volume is given all the same, and nothing outside ever.
 func TestGiveWhileOthersWork(t *testing.T) {
@@ -130,7 +210,7 @@ func TestGiveWhileOthersWork(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-done }()
-	g := giver{nobody, nobody}
+	g := giverTo(nobody, nobody, slog.New(slog.DiscardHandler))
 	for range 60 {
 		expect.Must(t, os.Chown(in("home/zzz/last"), 0, 0))
 		if err := g.tree(in("home")); err != nil {
@@ -160,7 +240,7 @@ func TestGiveOutput(t *testing.T) {
 	for name, want := range map[string]int{"pipe": nobody, "null": 0, "file": 0} {
 		f, err := os.OpenFile(in(name), os.O_RDWR, 0)
 		expect.Must(t, err)
-		giver{nobody, nobody}.output(f)
+		giverTo(nobody, nobody, slog.New(slog.DiscardHandler)).output(f)
 		_ = f.Close()
 		if uid := owner(t, in(name)); uid != want {
 			t.Errorf("the %s belongs to uid %d, want %d", name, uid, want)
@@ -173,12 +253,12 @@ func TestGiveOutput(t *testing.T) {
 func TestGiveWithoutRights(t *testing.T) {
 	const child = "RMQ_TEST_GIVE"
 	if dir := os.Getenv(child); dir != "" {
-		fmt.Printf("%v\n", giver{nobody, nobody}.tree(dir))
+		fmt.Printf("%v\n", giverTo(nobody, nobody, slog.New(slog.DiscardHandler)).tree(dir))
 		os.Exit(0)
 	}
 	t.Parallel()
 	in := users(t)
-	for _, dir := range []string{"home/state", "home/closed", "foreign/closed"} {
+	for _, dir := range []string{"home/state", "home/closed", "foreign/closed", "theirs/data", "theirs/other"} {
 		expect.Must(t, os.MkdirAll(in(dir), 0o755))
 	}
 	expect.Must(t, os.WriteFile(in("home/roots"), nil, 0o600))
@@ -187,6 +267,9 @@ func TestGiveWithoutRights(t *testing.T) {
 	expect.Must(t, os.Chmod(in("home/closed"), 0o700)) // root's: it may look
 	expect.Must(t, os.Chown(in("foreign/closed"), 100, 101))
 	expect.Must(t, os.Chmod(in("foreign/closed"), 0o700))
+	expect.Must(t, os.Chown(in("theirs"), 1234, 1234))
+	expect.Must(t, os.Chmod(in("theirs"), 0o711)) // root, too, may go through, and not look for links
+	expect.Must(t, os.Chown(in("theirs/data"), nobody, nobody))
 	give := func(dir string) string {
 		cmd := exec.Command("setpriv", "--bounding-set=-all,+chown,+setuid,+setgid", "--inh-caps=-all", os.Args[0], "-test.run=^TestGiveWithoutRights$")
 		cmd.Env = []string{child + "=" + in(dir), "GOCOVERDIR=" + t.TempDir()}
@@ -199,6 +282,10 @@ func TestGiveWithoutRights(t *testing.T) {
 	if got := give("home"); got != "<nil>" || owner(t, in("home/closed")) != nobody || owner(t, in("home/roots")) != nobody || owner(t, in("home")) != nobody {
 		t.Errorf("%s", got)
 	}
+	if got := give("theirs/data"); got != "<nil>" {
+		t.Errorf("%s", got)
+	}
+	expect.Says(t, give("theirs/other"), in("theirs")+": permission denied")
 	if got := give("foreign"); !strings.Contains(got, in("foreign/closed")) || !strings.Contains(got, "permission denied") {
 		t.Errorf("%s", got)
 	}
@@ -257,7 +344,7 @@ func TestGiveReadOnly(t *testing.T) {
 		}
 		expect.Must(t, syscall.Mount("", file, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
 		cfg := config.Config{Home: home, Data: filepath.Join(home, "mnesia/rabbit@a"), StateDir: filepath.Join(home, "mnesia/rabbit@a-entrypoint")}
-		err := becomeUser(cfg, giver{nobody, nobody})
+		err := becomeUser(cfg, giverTo(nobody, nobody, slog.New(slog.DiscardHandler)))
 		if err == nil || !errors.Is(err, syscall.EROFS) {
 			t.Fatalf("a cookie of root's: %v", err)
 		}
@@ -266,7 +353,7 @@ func TestGiveReadOnly(t *testing.T) {
 			t.Errorf("it asks for a right that does not help: %v", err)
 		}
 		expect.Must(t, os.Chown(cookie, nobody, nobody))
-		if err := (giver{nobody, nobody}).tree(home); err != nil {
+		if err := (giverTo(nobody, nobody, slog.New(slog.DiscardHandler))).tree(home); err != nil {
 			t.Errorf("a cookie of rabbitmq's: %v", err)
 		}
 		return

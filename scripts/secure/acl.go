@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -113,16 +114,49 @@ func giveACL(ctx context.Context, client *api.Client, dir string) error {
 		return fmt.Errorf("list Consul's tokens: %w", err)
 	}
 	for _, t := range tokens {
-		what := "rmq-entrypoint " + t.name
-		policies := []*api.ACLTokenPolicyLink{{Name: "rmq-entrypoint-" + policies[t.rules]}}
+		token := api.ACLToken{
+			SecretID: t.secret, Description: "rmq-entrypoint " + t.name,
+			Policies: []*api.ACLTokenPolicyLink{{Name: "rmq-entrypoint-" + policies[t.rules]}},
+		}
 		i := slices.IndexFunc(list, func(e *api.ACLTokenListEntry) bool { return e.SecretID == t.secret })
 		if i >= 0 {
-			continue
+			err = rightsOf(acl, list[i], token, tell)
+		} else {
+			_, _, err = acl.TokenCreate(&token, tell)
 		}
-		if _, _, err := acl.TokenCreate(&api.ACLToken{SecretID: t.secret, Description: what, Policies: policies}, tell); err != nil {
-			return fmt.Errorf("make the token %q: %w", what, err)
+		if err != nil {
+			return fmt.Errorf("make the token %q: %w", token.Description, err)
 		}
 	}
+	return nil
+}
+
+// rightsOf gives a token the rights that it should have, and no others, where it has not, and says what it had.
+func rightsOf(acl *api.ACL, had *api.ACLTokenListEntry, token api.ACLToken, tell *api.WriteOptions) error {
+	var rights []string
+	for _, p := range had.Policies {
+		rights = append(rights, p.Name)
+	}
+	for _, r := range had.Roles {
+		rights = append(rights, "role "+r.Name)
+	}
+	for _, s := range had.ServiceIdentities {
+		rights = append(rights, "service "+s.ServiceName)
+	}
+	for _, n := range had.NodeIdentities {
+		rights = append(rights, "node "+n.NodeName)
+	}
+	for _, t := range had.TemplatedPolicies {
+		rights = append(rights, "template "+t.TemplateName)
+	}
+	if len(rights) == 1 && rights[0] == token.Policies[0].Name {
+		return nil
+	}
+	token.AccessorID = had.AccessorID
+	if _, _, err := acl.TokenUpdate(&token, tell); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "secure: the token %q had the rights %q: it has %s alone again\n", token.Description, rights, token.Policies[0].Name)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -251,7 +252,6 @@ func TestACL(t *testing.T) {
 	expect.Must(t, err)
 	c := consultest.Start(t, consultest.HCL(conf), consultest.Cold())
 	do(t, "acl", dir, c.Addr)
-	do(t, "acl", dir, c.Addr)
 
 	as := func(token string) *api.Client {
 		t.Helper()
@@ -260,12 +260,26 @@ func TestACL(t *testing.T) {
 		return client
 	}
 	root := as(s.Management)
+	lost := unsettle(t, root.ACL(), s)
+	do(t, "acl", dir, c.Addr)
 	list, _, err := root.ACL().TokenList(nil)
 	expect.Must(t, err)
 	var named []string
 	for _, token := range list {
 		if strings.HasPrefix(token.Description, "rmq-entrypoint ") {
 			named = append(named, token.Description)
+		}
+	}
+	for _, token := range list {
+		if len(token.Policies) != 1 || len(token.Roles)+len(token.ServiceIdentities) > 0 {
+			if token.Description != "Anonymous Token" {
+				t.Errorf("%s has the policies %v, the roles %v and the services %v", token.Description, token.Policies, token.Roles, token.ServiceIdentities)
+			}
+		}
+	}
+	for secret, accessor := range lost { // the node's token is the same one
+		if !slices.ContainsFunc(list, func(e *api.ACLTokenListEntry) bool { return e.SecretID == secret && e.AccessorID == accessor }) {
+			t.Error("a token was made anew")
 		}
 	}
 	if len(named) != 4 || len(list) != 6 { // and Consul's own: the first one and the anonymous one
@@ -345,6 +359,35 @@ func TestACL(t *testing.T) {
 	if err := run(ctx, []string{"acl", other, c.Addr}); err == nil || !strings.Contains(err.Error(), "other secrets") {
 		t.Errorf("with other secrets: %v", err)
 	}
+}
+
+// unsettle takes the rights of a token away, and gives others more, and returns their accessors by their secrets.
+func unsettle(t *testing.T, acl *api.ACL, s store) map[string]string {
+	t.Helper()
+	role, _, err := acl.RoleCreate(&api.ACLRole{Name: "more", Policies: []*api.ACLTokenPolicyLink{{Name: "rmq-entrypoint-agent"}}}, nil)
+	expect.Must(t, err)
+	accessors := map[string]string{}
+	for secret, change := range map[string]func(*api.ACLToken){
+		s.Nodes["rabbitmq1"]: func(token *api.ACLToken) { token.Policies = nil },
+		s.Nodes["rabbitmq2"]: func(token *api.ACLToken) { token.Roles = []*api.ACLTokenRoleLink{{ID: role.ID}} },
+		s.DNS: func(token *api.ACLToken) {
+			token.Policies = append(token.Policies, &api.ACLTokenPolicyLink{Name: "global-management"})
+		},
+		s.Agent: func(token *api.ACLToken) {
+			token.ServiceIdentities = []*api.ACLServiceIdentity{{ServiceName: "other"}}
+		},
+	} {
+		list, _, err := acl.TokenList(nil)
+		expect.Must(t, err)
+		i := slices.IndexFunc(list, func(e *api.ACLTokenListEntry) bool { return e.SecretID == secret })
+		token, _, err := acl.TokenRead(list[i].AccessorID, nil)
+		expect.Must(t, err)
+		change(token)
+		_, _, err = acl.TokenUpdate(token, nil)
+		expect.Must(t, err)
+		accessors[secret] = token.AccessorID
+	}
+	return accessors
 }
 
 // seen fails unless the node that is registered is seen, with its address.

@@ -2,6 +2,7 @@ package house
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,6 +94,32 @@ func TestExampleSecrets(t *testing.T) {
 	}
 	if own, _ := secrets(t, root); own["BIND"] != "127.0.0.9" || own["RABBITMQ_DEFAULT_USER"] != "me" {
 		t.Errorf("the user's own settings are %v", own)
+	}
+
+	// One that is complete is closed to others, behind a link, too, which is said; one without a secret is not touched.
+	file, elsewhere := filepath.Join(root, "compose/.env"), filepath.Join(root, "elsewhere")
+	for _, mode := range []os.FileMode{0o644, 0o640, 0o604} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, said := secrets(t, root); !strings.Contains(said, fmt.Sprintf("%o", mode)) || !strings.Contains(said, "compose/.env") {
+			t.Errorf("of a file with mode %o it said %q", mode, said)
+		}
+	}
+	if err := errors.Join(os.Rename(file, elsewhere), os.Symlink(elsewhere, file), os.Chmod(elsewhere, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if _, said := secrets(t, root); !strings.Contains(said, "644") {
+		t.Errorf("of a file behind a link it said %q", said)
+	}
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("BIND=127.0.0.9\nRABBITMQ_DEFAULT_PASS=\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(root, "scripts/secrets"))
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "RABBITMQ_ERLANG_COOKIE=a", "RABBITMQ_DEFAULT_USER=b", "RABBITMQ_DEFAULT_PASS=c"}
+	out, err := cmd.CombinedOutput()
+	if info, serr := os.Stat(file); err != nil || len(out) > 0 || serr != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("a file without a secret: %v: %s; %v, %v", err, out, info, serr)
 	}
 
 	// Of several at once, all mean the same.
