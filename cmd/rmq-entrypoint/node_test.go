@@ -119,6 +119,14 @@ func (n *node) sees(cluster string, members ...string) {
 	n.put(n.path("view"), fmt.Sprintf("view|%s|%s|%s||false|\n", cluster, all, all))
 }
 
+// listens has RabbitMQ say where it takes connections, for as long as it is not drained.
+func (n *node) listens() {
+	n.t.Helper()
+	view, err := os.ReadFile(n.path("view"))
+	expect.Must(n.t, err)
+	n.put(n.path("view"), fmt.Sprintf("%slistener|amqp|%s|5672|false|\n", view, n.ip))
+}
+
 // command returns `rmq-entrypoint args...` in this node.
 func (n *node) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(n.root, "bin", "rmq-entrypoint"), args...)
