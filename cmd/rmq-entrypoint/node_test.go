@@ -117,6 +117,7 @@ func (n *node) sees(cluster string, members ...string) {
 	n.t.Helper()
 	all := strings.Join(members, ",")
 	n.put(n.path("view"), fmt.Sprintf("view|%s|%s|%s||false|\n", cluster, all, all))
+	n.listens()
 }
 
 // listens has RabbitMQ say where it takes connections, for as long as it is not drained.

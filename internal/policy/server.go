@@ -136,6 +136,8 @@ func servesUnheard(t *turn) Verdict {
 		return Verdict{}
 	case view.Value.Stops: // and comes to what listens last, or never
 		return Verdict{}
+	case len(view.Value.Listeners) == 0: // somebody else does, as while RabbitMQ is in maintenance mode
+		return Verdict{}
 	}
 	const why = "RabbitMQ serves, and READY was not heard: verifying"
 	t.say(Warn, why, "last_word", server.LastStatus)

@@ -228,7 +228,8 @@ func TestStopHangs(t *testing.T) {
 
 const unheard = "ask view a within 7.5s; critical: RabbitMQ serves, and READY was not heard: verifying"
 
-// Whatever was not heard: AMQP that answers for longer than a beat, on a node that RabbitMQ lists as running, serves.
+// Whatever was not heard: AMQP that answers for longer than a beat, on a node that RabbitMQ lists as running, and that listens
+// by its own word, serves.
 func TestServesUnheard(t *testing.T) {
 	t.Parallel()
 	answers := func(since time.Duration) func(*world) {
@@ -266,8 +267,16 @@ func TestServesUnheard(t *testing.T) {
 		{"booting, and RabbitMQ does not say", boots(Seeding, func(w *world) { answers(time.Hour)(w); w.views = nil }), "ask view a within 7.5s; critical: Startup in progress", out(Booting)},
 		{"it cannot read its data yet", boots(Member, func(w *world) {
 			answers(beat + 1)(w)
-			w.views["a"] = Answer(viewOf("a,b,c", "a"), errNot)
+			v := viewOf("a,b,c", "a")
+			v.Listeners = w.views["a"].Value.Listeners
+			w.views["a"] = Answer(v, errNot)
 		}), unheard, serves(false)},
+		{"in maintenance mode, and somebody has its port", boots(Member, func(w *world) { answers(time.Hour)(w); w.views["a"] = Answer(viewOf("a,b,c", "a,b,c"), nil) }), "ask view a within 7.5s; *critical: Startup in progress", out(Booting)},
+		{"drained under an earlier companion, and somebody has its port", boots(Member, func(w *world) {
+			answers(time.Hour)(w)
+			w.set.Replaced = true
+			w.views["a"] = Answer(viewOf("a,b,c", "a,b,c"), nil)
+		}), "ask view a within 7.5s; *critical: Startup in progress", out(Booting)},
 		{"stopped, for a beat", stops(answers(beat)), "*critical: *stopped (stopping)*", out(Stopped)},
 		{"stopped, for longer", stops(answers(beat + 1)), unheard, serves(true)},
 		{"stopped, and drained", stops(func(w *world) { answers(beat + 1)(w); w.drained(Maintenance{Done: true, At: began}) }), unheard, serves(true)},
