@@ -60,7 +60,8 @@ type Result struct {
 	Reason   string // one line for people, never empty
 	Alarm    string // RabbitMQ's word for the alarm that blocks publishers, as "low on memory"
 	Stopping bool   // the server said that it shuts down, and has not answered since
-	Draining bool   // the server said that it goes into maintenance, and has not answered since
+	Draining bool   // the server said that it goes into maintenance, and nobody that it is back since
+	Listens  bool   // somebody takes connections while it drains, and was told nothing
 	Refused  bool   // the login was: its user, its password, or its virtual host
 	Missed   bool   // the last check failed, and State is what the one before it saw: by [Steady]
 	Unknown  bool   // nothing was seen: this process, or this host, has no file descriptor left
@@ -164,7 +165,8 @@ func (c *Checker) Move(urls []string, ports map[int]Port) error {
 //   - Critical: no answer, or an answer that is not a running node's. TLS or a
 //     handshake that fails where a check got in since [Checker.Ready] is critical, too:
 //     clients do not get in either. A check that hears from the server that it stops does
-//     not log in anew: who listens then may be anybody.
+//     not log in anew: who listens then may be anybody. One that hears that it drains only
+//     looks whether somebody listens (Listens), until [Checker.Resumed] or [Checker.Ready].
 //   - Critical, and Unknown: no connection could be made for want of a file descriptor.
 func (c *Checker) Check(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
@@ -180,6 +182,9 @@ func (c *Checker) Check(ctx context.Context) Result {
 	// lost is an answer.
 	for fresh := false; ; {
 		if c.conn == nil {
+			if c.last.Draining {
+				return c.drained(ctx)
+			}
 			if r, wait := c.paused(ctx); wait {
 				return r
 			}
@@ -212,6 +217,11 @@ func (c *Checker) Listens(ctx context.Context) Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop()
+	return c.listens(ctx)
+}
+
+// listens looks whether something takes connections at one of the URLs.
+func (c *Checker) listens(ctx context.Context) Result {
 	var failed []string
 	for i, t := range c.targets {
 		deadline, _ := ctx.Deadline()
@@ -227,6 +237,18 @@ func (c *Checker) Listens(ctx context.Context) Result {
 		}
 	}
 	return c.critical(strings.Join(failed, "; "))
+}
+
+// drained is the word on a server that went into maintenance and closed its port, which anybody
+// may have by now.
+func (c *Checker) drained(ctx context.Context) Result {
+	r := c.listens(ctx)
+	if r.State != Passing {
+		return r
+	}
+	r = c.critical(r.Reason + ", and is told nothing until RabbitMQ says that it is back")
+	r.Listens = true
+	return r
 }
 
 // drop gives up a connection that has ended, and remembers why.
@@ -251,6 +273,14 @@ func (c *Checker) Ready() {
 	c.drop()
 	clear(c.entered)
 	c.last, c.pauses = Reason{}, Pauses{}
+}
+
+// Resumed tells that RabbitMQ says that it takes connections again: it was in maintenance mode.
+func (c *Checker) Resumed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop()
+	c.last.Draining = false
 }
 
 // Closed delivers why connections ended, the moment they do: how a node that

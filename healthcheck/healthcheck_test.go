@@ -146,6 +146,12 @@ func TestServerSaysWhy(t *testing.T) {
 			if tt.stopping { // who takes connections at that moment may be anybody
 				want(t, look(t, c), Critical, "shut down", "shutdown")
 			}
+			if tt.draining { // and as long as RabbitMQ does not say that it is back
+				for range 2 {
+					want(t, look(t, c), Critical, "in maintenance mode", "listens, and is told nothing")
+				}
+				c.Resumed()
+			}
 			// A node that takes connections again is not stopping any more.
 			if r := look(t, c); r.State != Passing || r.Stopping || r.Draining {
 				t.Errorf("after reconnecting: %+v", r)

@@ -251,6 +251,7 @@ func TestRabbitMQ(t *testing.T) {
 			t.Errorf("got %+v", got)
 		}
 		m.Exec(t, "rabbitmq-upgrade", "revive")
+		c.Resumed()
 		if r := until(t, c, "passing", state(Passing)); r.Draining {
 			t.Errorf("got %+v", r)
 		}

@@ -105,3 +105,54 @@ func TestNoLoginAfterAStop(t *testing.T) {
 	c.Close()
 	s.stop()
 }
+
+// A server that goes into maintenance mode frees its port, too, for as long as it is in it: whoever listens meanwhile is
+// told nothing, and makes no node pass, until RabbitMQ says that it is back.
+func TestNoLoginInMaintenance(t *testing.T) {
+	noLeaks(t)
+	words := closing(0, 320, "CONNECTION_FORCED - Node was put into maintenance mode")
+	for name, at := range map[string]call{"kept": connClose, "lost in a check": chOpen, "at the login": startOk} {
+		peers := make(chan *peer, 9)
+		s := serve(t, nil, func(p *peer, c call) bool {
+			if c == header {
+				peers <- p
+			}
+			if c == at {
+				p.Write(words)
+			}
+			return c == at
+		})
+		c := checker(t, Options{URLs: []string{s.url()}})
+		if r := look(t, c); at == connClose {
+			want(t, r, Passing)
+			next(t, peers, timeout).Write(words)
+			told(t, c)
+		}
+		look(t, c)
+		logins := len(peers)
+		for range 3 {
+			r := look(t, c)
+			want(t, r, Critical, "in maintenance mode", "listens", "is told nothing until RabbitMQ says that it is back")
+			if !r.Draining || !r.Listens || r.Stopping {
+				t.Errorf("%s: %+v", name, r)
+			}
+		}
+		c.Listens(t.Context()) // which an order asks for, changes nothing of that
+		if r := look(t, c); !r.Listens || len(peers) != logins {
+			t.Errorf("%s: %+v, and %d logins more", name, r, len(peers)-logins)
+		}
+		for _, back := range []func(){c.Resumed, c.Ready} {
+			if back(); at == connClose {
+				want(t, look(t, c), Passing)
+				next(t, peers, timeout).Write(words)
+				told(t, c)
+				look(t, c)
+			}
+		}
+		s.stop()
+		if r := look(t, c); r.State != Critical || !r.Draining && at == connClose || r.Listens {
+			t.Errorf("%s: nobody listens: %+v", name, r)
+		}
+		c.Close()
+	}
+}

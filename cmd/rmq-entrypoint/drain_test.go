@@ -24,6 +24,7 @@ func testDrain(t *testing.T, w *world) {
 	n := w.node("rabbit@localhost")
 	s := n.serves()
 	n.put(n.path("view"), fmt.Sprintf("view|id-of-%s|%[2]s,b@h,c@h|%[2]s,b@h,c@h||false|\n", n.service, n.name))
+	n.listens()
 	done := make(chan struct{})
 	var out string
 	var code int
@@ -59,19 +60,32 @@ func testDrain(t *testing.T, w *world) {
 	if again := n.calls(" drain "); len(again) != 1 {
 		t.Errorf("drained %d times", len(again))
 	}
-	expect.Consistently(t, testBeat+time.Second, "it stays critical and registered", func() error {
+	// Another user of the container takes the port that RabbitMQ has closed.
+	expect.Must(t, os.Remove(n.path("login")))
+	n.tell("amqp up")
+	expect.Consistently(t, 3*testBeat, "it stays drained, critical and registered, and logs in to nobody", func() error {
 		status, err := n.status(w.consul.Client)
 		if err == nil && status != api.HealthCritical {
 			err = fmt.Errorf("it is %q", status)
 		}
+		if _, gone := os.Stat(n.state("out")); err == nil {
+			err = gone
+		}
+		if _, told := os.Stat(n.path("login")); err == nil && told == nil {
+			err = errors.New("whoever listens got the password")
+		}
 		return err
 	})
+	n.tell("amqp down")
 
 	_, code = n.run("rabbitmq-upgrade", "-q", "-n", n.name, "revive")
 	n.tell("amqp up")
 	n.registered(5*testBeat+soon, api.HealthPassing)
 	if _, err := os.Stat(n.state("out")); code != 0 || err == nil {
 		t.Errorf("the order is there: %v", err)
+	}
+	if _, err := os.Stat(n.path("login")); err != nil {
+		t.Errorf("it passes without a login: %v", err)
 	}
 
 	if out, code := n.run("drain", "--wait", "0s"); code != 0 {
@@ -181,6 +195,7 @@ func testDrainFails(t *testing.T, w *world) {
 // back into service by itself. Another command waits for its turn.
 func testCommandKilled(t *testing.T, w *world) {
 	n, _ := w.threeWith("b@localhost")
+	n.listens()
 	drain := n.command("drain", "--wait", "1m")
 	expect.Must(t, drain.Start())
 	n.registered(soon, api.HealthCritical)

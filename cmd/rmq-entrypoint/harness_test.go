@@ -110,7 +110,7 @@ hosts=$RABBITMQ_DATA_DIR/mnesia/$RABBITMQ_NODENAME-entrypoint/hosts
 echo "$node ${ERL_INETRC:-none} $(grep -v '^#' "$hosts" 2>/dev/null | tr '\n' ';')" >>"$RMQ_TEST_DIR/ctl.hosts"
 case "$*" in
 *persistent_cluster_id*) [ ! -e "$dir/deaf" ] || { sleep "$(cat "$dir/deaf")"; echo 'Error: it does not let this one in' >&2; exit 1; }
-    [ -e "$dir/view" ] || exit 69; cat "$dir/view"; echo "pauses|$(cat "$dir/pauses" 2>/dev/null || echo false)|" ;;
+    [ -e "$dir/view" ] || exit 69; if [ -e "$dir/drained" ]; then grep -v '^listener' "$dir/view"; else cat "$dir/view"; fi; echo "pauses|$(cat "$dir/pauses" 2>/dev/null || echo false)|" ;;
 *'cluster_partition_handling, Mode'*) case "$*" in *'Mode = pause_minority'*) echo true ;; *) echo false ;; esac >"$dir/pauses" ;;
 *ha-mode*) cat "$dir/mirror"
     if [ -e "$dir/mirror.exit" ]; then exit "$(cat "$dir/mirror.exit")"; fi

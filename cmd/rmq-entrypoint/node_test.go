@@ -117,6 +117,15 @@ func (n *node) sees(cluster string, members ...string) {
 	n.t.Helper()
 	all := strings.Join(members, ",")
 	n.put(n.path("view"), fmt.Sprintf("view|%s|%s|%s||false|\n", cluster, all, all))
+	n.listens()
+}
+
+// listens has RabbitMQ say where it takes connections, for as long as it is not drained.
+func (n *node) listens() {
+	n.t.Helper()
+	view, err := os.ReadFile(n.path("view"))
+	expect.Must(n.t, err)
+	n.put(n.path("view"), fmt.Sprintf("%slistener|amqp|%s|5672|false|\n", view, n.ip))
 }
 
 // command returns `rmq-entrypoint args...` in this node.

@@ -57,6 +57,7 @@ type Events struct {
 type ports struct {
 	move    func(config.Config) error // has the check go where these settings say; nil: it stays
 	ready   func(config.Config) error // RabbitMQ has begun to serve; nil: nobody to tell
+	resumed func()                    // RabbitMQ is out of maintenance mode; nil: nobody to tell
 	managed *managementPort
 }
 
@@ -127,7 +128,7 @@ func Main(ctx context.Context, cfg config.Config, sign *Sign) error {
 	return Run(ctx, Surroundings{
 		Log: log, Runtime: *rt, Consul: agents, Broker: rabbitmq.New(rt.Config.Node, rt.Config.LongNames, hosts.Environment(rt.Config)...), IsDown: hosts.Down(rt.Config),
 		Check: in.check,
-		ports: ports{move: in.move, ready: in.ready, managed: &managementPort{port: rt.Config.Management.Port, ask: ask, log: log}}, note: consul.Post,
+		ports: ports{move: in.move, ready: in.ready, resumed: in.checker.Resumed, managed: &managementPort{port: rt.Config.Management.Port, ask: ask, log: log}}, note: consul.Post,
 		hosts: hosts.Of(ctx, rt.Config, consul.Registration(*rt).Address), Session: os.Getenv(sessionEnv),
 		Formation: formation.Options{DNS: peers.DNS{Server: rt.Config.DNSServer, Domain: rt.Config.DNSDomain}},
 		Events:    Events{Closed: in.checker.Closed(), Said: said.C, Gone: gone(ctx, *rt)},

@@ -33,7 +33,7 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 	stopped := state.Server.Phase == policy.Stopped
 	if !stopped || time.Since(state.Server.StoppedAt) >= c.settings.Patience() { // one that stops is left alone
 		c.looking.at("asking: AMQP", usual)
-		r := c.Check(ctx, mayLogIn(state))
+		r := c.Check(ctx, mayLogIn(state, seen.Volume))
 		if ctx.Err() != nil {
 			return seen, false
 		}
@@ -57,9 +57,15 @@ func (c *companion) look(ctx context.Context, state policy.State) (seen policy.O
 	return seen, true
 }
 
-// mayLogIn reports whether the password may be told to what listens at RabbitMQ's port: until
-// RabbitMQ said that it is ready, and once it stops, that may be anybody's.
-func mayLogIn(s policy.State) bool { return s.Server.Phase == policy.Serving }
+// mayLogIn reports whether the password may be told to what listens at RabbitMQ's ports: until
+// RabbitMQ said that it is ready, once it stops, and once it is in maintenance mode, as by an
+// operator's order on the volume, they may be anybody's.
+func mayLogIn(s policy.State, v policy.Volume) bool {
+	return s.Server.Phase == policy.Serving && !ordered(v)
+}
+
+// ordered reports whether an order to take the node out of service lies on the volume, or may.
+func ordered(v policy.Volume) bool { return v.Maintenance.Err != nil || v.Maintenance.Value != nil }
 
 // local returns why the node is known to be unfit by what it tells itself, or "". What it does
 // not tell within a beat is asked again by the heartbeat.
@@ -141,15 +147,22 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 	case policy.AskCatalog:
 		c.askCatalog(ctx, seen, q.Kept)
 	case policy.AskManaged:
-		seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
+		seen.Managed = policy.Answer([]healthcheck.Node(nil), errors.New("the management port is not asked in maintenance mode, which closes it: anybody may listen there"))
+		if !ordered(seen.Volume) && !seen.Health.Draining {
+			seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
+		}
 	case policy.AskView:
 		v, err := c.Broker.View(ctx, q.Node)
 		if q.Node == c.settings.Node && err == nil {
 			c.ports.managed.listensAt(v.Web)
 		}
 		seen.See(q.Node, func(n *policy.Node) { n.View = policy.Answer(v, err) })
-	case policy.AskCheck:
-		if r := c.Check(ctx, mayLogIn(c.state)); !r.Unknown {
+	case policy.AskCheck: // RabbitMQ has just said that it listens
+		logIn := mayLogIn(c.state, seen.Volume)
+		if logIn && c.ports.resumed != nil {
+			c.ports.resumed()
+		}
+		if r := c.Check(ctx, logIn); !r.Unknown {
 			seen.Health = r
 		}
 		seen.Rechecked = true

@@ -10,7 +10,11 @@ import (
 	"time"
 
 	"rmq-entrypoint/healthcheck"
+	"rmq-entrypoint/internal/config"
+	"rmq-entrypoint/internal/policy"
+	"rmq-entrypoint/internal/statedir"
 	"rmq-entrypoint/peers"
+	"rmq-entrypoint/tests/expect"
 )
 
 // The management port that tells nothing is left alone, longer from one time to the next, and
@@ -83,6 +87,62 @@ func TestManagementPortIsRabbitMQs(t *testing.T) {
 	m.begin()
 	asks(false)
 	(*managementPort)(nil).listensAt(web(1)) // there is none
+}
+
+// In maintenance mode RabbitMQ closes its ports: who listens there is told no password, and at the port of management
+// nothing at all, until RabbitMQ is back by its own word.
+func TestNoLoginInMaintenance(t *testing.T) {
+	t.Parallel()
+	none, order := (*statedir.Maintenance)(nil), &statedir.Maintenance{Drained: true, Done: true, At: time.Now()}
+	for name, tt := range map[string]struct {
+		phase    policy.Phase
+		order    *statedir.Maintenance
+		draining bool // as the check heard
+		logsIn   bool
+		managed  bool // is asked
+	}{
+		"it serves":                {policy.Serving, none, false, true, true},
+		"it boots":                 {policy.Booting, none, false, false, true},
+		"it stopped":               {policy.Stopped, none, false, false, true},
+		"drained":                  {policy.Serving, order, false, false, false},
+		"being drained":            {policy.Serving, &statedir.Maintenance{At: time.Now()}, false, false, false},
+		"no maintenance mode":      {policy.Serving, &statedir.Maintenance{Done: true}, false, false, false},
+		"leaving":                  {policy.Serving, &statedir.Maintenance{Leaving: true}, false, false, false},
+		"drained by hand":          {policy.Serving, none, true, true, false}, // and the check itself does not log in
+		"drained, and heard of it": {policy.Serving, order, true, false, false},
+		"drained, and it boots":    {policy.Booting, order, false, false, false},
+	} {
+		dir := testVolume(t)
+		cfg := config.Config{Node: "a", Data: dir.Data, StateDir: dir.State, TTL: 15 * time.Second}
+		c := companionFor(cfg, statedir.Runtime{}, func(context.Context, ...string) (string, error) { return "", errors.New("no answer") })
+		var logins []bool
+		c.Check = func(_ context.Context, logIn bool) healthcheck.Result {
+			logins = append(logins, logIn)
+			return healthcheck.Result{Draining: tt.draining}
+		}
+		resumed, asked := 0, 0
+		c.ports.resumed = func() { resumed++ }
+		c.ports.managed = &managementPort{log: c.Log, open: true, ask: func(context.Context) ([]healthcheck.Node, error) { asked++; return nil, nil }}
+		c.state.Server.Phase = tt.phase
+		if tt.order != nil {
+			expect.Must(t, dir.WriteMaintenance(*tt.order))
+		}
+		seen, _ := c.look(t.Context(), c.state)
+		asked = 0 // by the look itself, or not
+		c.ask(t.Context(), &seen, policy.Question{What: policy.AskManaged})
+		if (asked > 0) != tt.managed || seen.Managed.Asked != true {
+			t.Errorf("%s: the management port was asked %d times", name, asked)
+		}
+		c.ask(t.Context(), &seen, policy.Question{What: policy.AskCheck})
+		if slices.Contains(logins, !tt.logsIn) || (resumed > 0) != tt.logsIn {
+			t.Errorf("%s: logins %v, resumed %d times", name, logins, resumed)
+		}
+	}
+	c := companionFor(config.Config{Node: "a"}, statedir.Runtime{}, nil)
+	c.state.Server.Phase = policy.Serving
+	if mayLogIn(c.state, policy.Volume{Maintenance: peers.Seen[*policy.Maintenance]{Err: errors.New("input/output error")}}) {
+		t.Error("whether there is an order is not known, and it logs in")
+	}
 }
 
 // web are ports of management.

@@ -16,7 +16,7 @@ const leaveGrace = 2 * time.Minute
 
 // maintenance: the node is out of service by an operator's order. When RabbitMQ serves all
 // the same, because it was revived, or because the command was interrupted before it was
-// drained, the order is void.
+// drained, the order is void. It says so itself: who listens at its port may be anybody.
 func maintenance(t *turn) Verdict {
 	order, err := t.Seen.Volume.Maintenance.Value, t.Seen.Volume.Maintenance.Err
 	if err != nil {
@@ -29,8 +29,13 @@ func maintenance(t *turn) Verdict {
 	h := t.Seen.Health
 	serves := t.State.Server.Phase == Serving && h.State != healthcheck.Critical && !h.Missed
 	if (order.Drained || interrupted) && serves && t.Seen.Began.Sub(order.At) > 2*t.Patience() {
+		open, q := takesClients(t)
+		if q != nil {
+			return ask(*q)
+		}
 		e := did[EndMaintenance](t)
 		switch {
+		case !e.Done && !open:
 		case !e.Done:
 			return do(EndMaintenance{Unwatched: !order.Drained})
 		case errors.Is(e.Err, ErrCommandRuns):
@@ -47,6 +52,17 @@ func maintenance(t *turn) Verdict {
 		return outOfService(t, "maintenance: the drain did not end: run rmq-entrypoint drain again, or rabbitmq-upgrade revive")
 	}
 	return outOfService(t, "maintenance: being drained")
+}
+
+// takesClients reports whether RabbitMQ itself says that it takes connections of clients, as it
+// does not in maintenance mode, or whom to ask.
+func takesClients(t *turn) (bool, *Question) {
+	own := t.Seen.Nodes[t.Node].View
+	if !own.Asked {
+		return false, &Question{What: AskView, Node: t.Node, Within: t.Patience()}
+	}
+	v := own.Value
+	return len(v.Listeners) > 0 && slices.Contains(v.Running, t.Node) && !v.Stops, nil
 }
 
 // leaving: the node goes for good. What is left to do when the command is gone is done

@@ -10,6 +10,13 @@ import (
 	"rmq-entrypoint/peers"
 )
 
+// listens has RabbitMQ say that it takes connections.
+func listens(w *world) {
+	v := w.views["a"].Value
+	v.Listeners = []peers.Listener{{IP: "::", Port: 5672}}
+	w.views["a"] = Answer(v, nil)
+}
+
 // What the order means to the companion, and when a revived node is believed.
 func TestMaintenance(t *testing.T) {
 	t.Parallel()
@@ -19,9 +26,17 @@ func TestMaintenance(t *testing.T) {
 			w.s.Membership.Verified = false // or a partition is looked for first
 			w.catalog = Answer([]peers.Peer(nil), nil)
 			w.drained(o)
+			listens(w)
 			for _, f := range fs {
 				f(w)
 			}
+		}
+	}
+	says := func(f func(*peers.View)) func(*world) {
+		return func(w *world) {
+			v := w.views["a"].Value
+			f(&v)
+			w.views["a"] = Answer(v, nil)
 		}
 	}
 	busy := func(w *world) { w.volume.CommandRuns = true }
@@ -30,7 +45,8 @@ func TestMaintenance(t *testing.T) {
 	done := Maintenance{Drained: true, Done: true, At: long}
 	const drained, being = "critical: maintenance: drained since 2026-01-02T03:03:50Z", "critical: maintenance: being drained"
 	const interrupted = "critical: maintenance: the drain did not end: run rmq-entrypoint drain again, or rabbitmq-upgrade revive"
-	const ends, endsUnwatched = "EndMaintenance(revive=false unwatched=false); ", "EndMaintenance(revive=false unwatched=true); "
+	const asked = "ask view a within 5s; "
+	const ends, endsUnwatched = asked + "EndMaintenance(revive=false unwatched=false); ", asked + "EndMaintenance(revive=false unwatched=true); "
 	back := func(w *world) string {
 		return check(w.logged("back in service: RabbitMQ serves, it was revived or never drained"), "the log does not say it")
 	}
@@ -39,7 +55,13 @@ func TestMaintenance(t *testing.T) {
 		{"drained", order(done, fails), drained, nil},
 		{"drained, and the server stopped", order(done, (*world).stops), "*" + drained, nil},
 		{"drained, and the server boots", order(done, func(w *world) { w.boots(Member) }), drained, nil},
-		{"revived", order(done), ends + "ask record; *" + enrolled, back},
+		{"revived", order(done), ends + "ask check; ask record; *" + enrolled, back},
+		{"somebody else has the port", order(done, says(func(v *peers.View) { v.Listeners = nil })), asked + drained, nil},
+		{"somebody has it, and RabbitMQ does not answer", order(done, func(w *world) { w.views["a"] = Answer(peers.View{}, errNot) }), asked + drained, nil},
+		{"somebody has it, and RabbitMQ runs here no more", order(done, says(func(v *peers.View) { v.Running = list("b,c") })), asked + drained, nil},
+		{"somebody has it while the server stops", order(done, says(func(v *peers.View) { v.Stops = true })), asked + drained, nil},
+		{"somebody has it, and the drain was interrupted", order(Maintenance{At: long}, says(func(v *peers.View) { v.Listeners = nil })), asked + interrupted, nil},
+		{"revived, and the login fails", order(done, func(w *world) { w.rechecked = &healthcheck.Result{Reason: "no answer within 3s"} }), ends + "ask check; critical: no answer within 3s", nil},
 		{"just drained, a first miss counts as passing", order(Maintenance{Drained: true, Done: true, At: began.Add(-10 * time.Second)}), "critical: maintenance: drained since *", nil},
 		{"and a moment later", order(Maintenance{Drained: true, Done: true, At: began.Add(-11 * time.Second)}), ends + "*" + enrolled, nil},
 		{"a miss that is forgiven", order(done, func(w *world) { w.health.Missed = true }), drained, nil},

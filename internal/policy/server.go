@@ -136,6 +136,8 @@ func servesUnheard(t *turn) Verdict {
 		return Verdict{}
 	case view.Value.Stops: // and comes to what listens last, or never
 		return Verdict{}
+	case len(view.Value.Listeners) == 0: // somebody else does, as while RabbitMQ is in maintenance mode
+		return Verdict{}
 	}
 	const why = "RabbitMQ serves, and READY was not heard: verifying"
 	t.say(Warn, why, "last_word", server.LastStatus)
@@ -187,11 +189,22 @@ func (t *turn) lastWord() string {
 // checkFails: RabbitMQ does not serve clients. A partition is healed all the same.
 func checkFails(t *turn) Verdict {
 	r := t.Seen.Health
+	if anyDid[EndMaintenance](t) && !t.Seen.Rechecked { // so far it was only seen that somebody listens
+		return ask(Question{What: AskCheck})
+	}
 	if r.State != healthcheck.Critical {
 		return Verdict{}
 	}
 	if q := locate(t); q != nil {
 		return ask(*q)
+	}
+	if r.Draining && r.Listens && !t.Seen.Rechecked {
+		switch open, q := takesClients(t); {
+		case q != nil:
+			return ask(*q)
+		case open:
+			return ask(Question{What: AskCheck})
+		}
 	}
 	if t.State.Membership.Verified {
 		v := partitionAnyway(t)

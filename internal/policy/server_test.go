@@ -129,11 +129,25 @@ func TestCheck(t *testing.T) {
 		w.known(v)
 		w.listed()
 	}
+	drains := func(listens bool, fs ...func(*world)) func(*world) {
+		return func(w *world) {
+			w.health = healthcheck.Result{Reason: "in maintenance mode", Draining: true, Listens: listens}
+			w.rechecked = &healthcheck.Result{State: healthcheck.Passing, Reason: "10.0.0.7 answers"}
+			for _, f := range fs {
+				f(w)
+			}
+		}
+	}
 	cleared := func(w *world) string { return check(w.s.Entry.MissingSince.IsZero(), "the entry is missed") }
 	run(t, []row{
 		{"an alarm", func(w *world) { w.health = healthcheck.Result{State: healthcheck.Warning, Reason: "low on memory"} }, quiet + "warning: low on memory", nil},
 		{"a fault that is over", func(w *world) { w.s.Fault = Fault{Reason: "no majority"} }, quiet + "passing: answers", func(w *world) string { return check(w.s.Fault == Fault{}, "it is not forgotten") }},
 		{"it fails", func(w *world) { w.health = healthcheck.Result{Reason: "refused"}; w.s.Entry.MissingSince = began }, "ask managed within 1s; critical: refused", cleared},
+		{"RabbitMQ drains, by hand", drains(false), "ask managed within 1s; critical: in maintenance mode", nil},
+		{"RabbitMQ drains, and somebody has its port", drains(true), "ask view a within 5s; critical: in maintenance mode", nil},
+		{"RabbitMQ drains, somebody has its port, and it does not answer", drains(true, func(w *world) { w.views["a"] = Answer(peers.View{}, errNot) }), "ask view a within 5s; *critical: in maintenance mode", nil},
+		{"RabbitMQ is revived, by hand", drains(true, listens), "ask view a within 5s; ask check; *passing: 10.0.0.7 answers", nil},
+		{"RabbitMQ is revived, and the check does not get in", drains(true, listens, func(w *world) { w.rechecked = &healthcheck.Result{Reason: "no answer"} }), "ask view a within 5s; ask check; critical: no answer", nil},
 		{"it fails, and RabbitMQ was not asked since READY where it listens", elsewhere, "ask view a within 5s; ask check; critical: 127.0.0.1: refused", func(w *world) string {
 			return check(w.s.Server.Located, "it asks again with each beat")
 		}},
@@ -214,7 +228,8 @@ func TestStopHangs(t *testing.T) {
 
 const unheard = "ask view a within 7.5s; critical: RabbitMQ serves, and READY was not heard: verifying"
 
-// Whatever was not heard: AMQP that answers for longer than a beat, on a node that RabbitMQ lists as running, serves.
+// Whatever was not heard: AMQP that answers for longer than a beat, on a node that RabbitMQ lists as running, and that listens
+// by its own word, serves.
 func TestServesUnheard(t *testing.T) {
 	t.Parallel()
 	answers := func(since time.Duration) func(*world) {
@@ -252,8 +267,16 @@ func TestServesUnheard(t *testing.T) {
 		{"booting, and RabbitMQ does not say", boots(Seeding, func(w *world) { answers(time.Hour)(w); w.views = nil }), "ask view a within 7.5s; critical: Startup in progress", out(Booting)},
 		{"it cannot read its data yet", boots(Member, func(w *world) {
 			answers(beat + 1)(w)
-			w.views["a"] = Answer(viewOf("a,b,c", "a"), errNot)
+			v := viewOf("a,b,c", "a")
+			v.Listeners = w.views["a"].Value.Listeners
+			w.views["a"] = Answer(v, errNot)
 		}), unheard, serves(false)},
+		{"in maintenance mode, and somebody has its port", boots(Member, func(w *world) { answers(time.Hour)(w); w.views["a"] = Answer(viewOf("a,b,c", "a,b,c"), nil) }), "ask view a within 7.5s; *critical: Startup in progress", out(Booting)},
+		{"drained under an earlier companion, and somebody has its port", boots(Member, func(w *world) {
+			answers(time.Hour)(w)
+			w.set.Replaced = true
+			w.views["a"] = Answer(viewOf("a,b,c", "a,b,c"), nil)
+		}), "ask view a within 7.5s; *critical: Startup in progress", out(Booting)},
 		{"stopped, for a beat", stops(answers(beat)), "*critical: *stopped (stopping)*", out(Stopped)},
 		{"stopped, for longer", stops(answers(beat + 1)), unheard, serves(true)},
 		{"stopped, and drained", stops(func(w *world) { answers(beat + 1)(w); w.drained(Maintenance{Done: true, At: began}) }), unheard, serves(true)},

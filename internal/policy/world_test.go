@@ -133,6 +133,7 @@ func (w *world) boots(role Role) {
 	w.s.Server = Server{Started: began.Add(-time.Minute), LastStatus: "Startup in progress"}
 	w.s.Membership.Role, w.s.Membership.Verified, w.s.Membership.VerifiedSince = role, false, Never
 	w.health = healthcheck.Result{Reason: "refused"}
+	listens(w)
 }
 
 // stops makes it one that stopped by itself.
@@ -140,6 +141,7 @@ func (w *world) stops() {
 	w.s.Server.Phase, w.s.Server.LastStatus, w.s.Server.StoppedAt = Stopped, "stopped (stopping)", began.Add(-time.Minute)
 	w.s.Membership.Verified = false
 	w.health = healthcheck.Result{}
+	listens(w)
 }
 
 // serves makes it one that is to be verified as what its role says.

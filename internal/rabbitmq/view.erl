@@ -2,7 +2,8 @@
 %% those this node is partitioned from, whether members decide by majority, the connected nodes,
 %% whether this node pauses in a minority, whether its server is being stopped, and where it takes
 %% AMQP connections, and whether by the PROXY protocol only, and where its management and Prometheus
-%% plugins listen, and when its Erlang VM started, by its host's clock. Of two members
+%% plugins listen, and when its Erlang VM started, by its host's clock. A listener that is suspended,
+%% as all are in maintenance mode, has freed its port, and counts for none. Of two members
 %% on Mnesia it says whether both have a replica of some quorum queue. In a partition it also says of
 %% itself and each connected member with whom it runs and from whom it is partitioned; a member that
 %% cannot be asked gets no line, and one whose Mnesia does not run gets empty lists.
@@ -34,7 +35,8 @@ K orelse length(Ms) =/= 2 orelse io:format("paired|~s|~n", [try lists:any(fun(Q)
       Ns2 when is_list(Ns2) -> length(Ns2) > 1;
       Ns2 -> maps:size(Ns2) > 1
     end end, rabbit_amqqueue:list()) catch _:_ -> false end]),
-Ls = try rabbit_networking:node_listeners(node()) catch _:_ -> [] end,
+Open = fun(A, Port) -> try ranch:get_status(rabbit_networking:ranch_ref(A, Port)) =/= suspended catch _:_ -> true end end,
+Ls = [Row || Row = {listener, _, _, _, A, Port, _} <- try rabbit_networking:node_listeners(node()) catch _:_ -> [] end, Open(A, Port)],
 [io:format("listener|~s|~s|~b|~s|~n", [P, inet:ntoa(A), Port, application:get_env(rabbit, proxy_protocol) =:= {ok, true}])
   || {listener, _, P, _, A, Port, _} <- Ls, P =:= amqp orelse P =:= 'amqp/ssl', is_list(inet:ntoa(A))],
 [io:format("web|~s|~s|~b|~n", [P, inet:ntoa(A), Port]) || {listener, _, P, _, A, Port, _} <- Ls,

@@ -45,6 +45,8 @@ func (c *companion) ask(seen *policy.Observation, q policy.Question) {
 		}
 	case policy.AskManaged:
 		seen.Managed = policy.Answer(c.managed())
+	case policy.AskCheck:
+		seen.Health, seen.Rechecked = c.check(), true
 	case policy.AskView:
 		v, err := p.view(q.Node)
 		if q.Node == c.set.Node && err == nil {

@@ -188,6 +188,9 @@ func (w *World) view(from *node, name string) (v peers.View, err error) {
 				v.Connected = append(v.Connected, m)
 			}
 		}
+		if !s.drain {
+			v.Listeners = []peers.Listener{{IP: "::", Port: 5672}}
+		}
 		if len(s.from) > 0 {
 			v.Partitions, v.Sides = slices.Clone(s.from), w.sides(n, c)
 		}
