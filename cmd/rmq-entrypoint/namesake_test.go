@@ -262,6 +262,23 @@ func testStoppedKeepsName(t *testing.T, w *world) {
 	n.registered(soon, api.HealthPassing)
 }
 
+// One that has left for good holds none, while its server takes its time to end.
+func testLeftHoldsNoName(t *testing.T, w *world) {
+	n := w.node("rabbit@localhost")
+	n.serves()
+	n.put(n.state("out"), &statedir.Maintenance{Leaving: true, Done: true, At: time.Now()})
+	n.tell("notify STOPPING=1")
+	n.tell("amqp down")
+	n.registered(soon, "")
+	expect.Consistently(t, testTTL+2*testBeat+late, "it is not registered again", func() error {
+		status, err := n.statusOn(w.consul)
+		if err == nil && status != "" {
+			err = fmt.Errorf("it is %s", status)
+		}
+		return err
+	})
+}
+
 // The name is taken while a node queues for the lock to act in it: it does not act.
 func testNameTakenMeanwhile(t *testing.T, w *world) {
 	for name, r := range map[string]peers.Record{

@@ -121,6 +121,7 @@ func TestEntrypoint(t *testing.T) {
 		"name taken back":                   testNameTakenBack,
 		"name of data taken":                testNameOfDataTaken,
 		"stopped node keeps its name":       testStoppedKeepsName,
+		"node that left holds no name":      testLeftHoldsNoName,
 		"name taken meanwhile":              testNameTakenMeanwhile,
 		"name comes back":                   testComesBack,
 		"name taken by another while alone": testAloneUnderTakenName,

@@ -283,7 +283,7 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) (again ti
 			return 0
 		}
 		c.showVerdict(v, v.Reason, seen.Began)
-		if c.state.Server.Phase == phase {
+		if c.state.Server.Phase == phase && !seen.Volume.Left() {
 			c.working.at("telling Consul", usual)
 			c.services.present(ctx, &c.state, v.Reason)
 		}

@@ -88,6 +88,9 @@ func (t *turn) grown(out Outcome) {
 		t.say(Warn, "quorum queues without a replica here", "tries_left", *tries, "why", strings.Join(failed, "; "))
 	}
 	if !left {
+		if len(grown) == 0 && *tries < growTries { // an earlier try may have been cut short with its work done
+			t.say(Info, "no quorum queue lacks a replica here any more")
+		}
 		*tries = 0
 	}
 }

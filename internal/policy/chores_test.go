@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -105,16 +106,20 @@ func TestGrowReplicas(t *testing.T) {
 		err  error
 		left int // tries
 		says string
+
+		tries int // left before, 0: all
 	}{
-		{"nothing to do", nil, nil, 0, ""},
-		{"grown", []Said{{"queue 'a' in vhost '/'", "ok"}}, nil, 0, "quorum queues have a replica here again queues 1 names queue 'a' in vhost '/'"},
-		{"more with the next beat", []Said{{"a", "ok"}, {"b", "later"}}, nil, 10, "*names a"},
-		{"refused", []Said{{"a", "{error,timeout}"}}, nil, 9, "quorum queues without a replica here tries_left 9 why a: {error,timeout}"},
-		{"busy", nil, errNot, 9, "cannot look yet whether quorum queues lack a replica here tries_left 9 why no answer yet"},
-		{"3.10, one try for both", []Said{{"a", "{error,timeout}"}}, errNot, 9, "cannot look yet*tries_left 9*"},
+		{"nothing to do", nil, nil, 0, "", 0},
+		{"nothing to do after a try that was cut short", nil, nil, 0, "no quorum queue lacks a replica here any more", 9},
+		{"grown after a try that failed", []Said{{"a", "ok"}}, nil, 0, "quorum queues have a replica here again queues 1 names a", 9},
+		{"grown", []Said{{"queue 'a' in vhost '/'", "ok"}}, nil, 0, "quorum queues have a replica here again queues 1 names queue 'a' in vhost '/'", 0},
+		{"more with the next beat", []Said{{"a", "ok"}, {"b", "later"}}, nil, 10, "*names a", 0},
+		{"refused", []Said{{"a", "{error,timeout}"}}, nil, 9, "quorum queues without a replica here tries_left 9 why a: {error,timeout}", 0},
+		{"busy", nil, errNot, 9, "cannot look yet whether quorum queues lack a replica here tries_left 9 why no answer yet", 0},
+		{"3.10, one try for both", []Said{{"a", "{error,timeout}"}}, errNot, 9, "cannot look yet*tries_left 9*", 0},
 	} {
 		w := newWorld()
-		w.s.Upkeep.GrowTries, w.said, w.fails["GrowReplicas"] = 10, tc.said, tc.err
+		w.s.Upkeep.GrowTries, w.said, w.fails["GrowReplicas"] = cmp.Or(tc.tries, 10), tc.said, tc.err
 		w.beat(t)
 		w.chores(t)
 		if w.s.Upkeep.GrowTries != tc.left || tc.says != "" && !w.logged(tc.says) || tc.says == "" && len(w.log) > 0 {

@@ -68,6 +68,12 @@ type Volume struct {
 	KhepriFlag  bool             // its feature flags say Khepri
 }
 
+// Left reports whether the node has left its cluster for good, and holds no name any more.
+func (v Volume) Left() bool {
+	order := v.Maintenance.Value
+	return order != nil && order.Leaving && order.Done
+}
+
 // Maintenance is the order to take the node out of service.
 type Maintenance struct {
 	Leaving bool // for good

@@ -379,7 +379,7 @@ func (n *node) beats() {
 func (c *cluster) replicatedAgain(queue string, blank *node, nodes ...*node) {
 	c.Helper()
 	if c.version == v310 {
-		blank.said(60*time.Second, "quorum queues have a replica here again.*"+queue)
+		blank.said(60*time.Second, "quorum queues have a replica here again.*"+queue+"|no quorum queue lacks a replica here any more")
 	}
 	c.replicated(queue, nodes...)
 }

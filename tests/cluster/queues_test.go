@@ -30,7 +30,7 @@ func TestQueuesSurvive(t *testing.T) {
 		if c.version == v310 {
 			c.mirrored("work", nodes...)
 			c.eventually(10*time.Second, "a joiner says that the queue has a replica there", func() error { // later versions grow it themselves
-				if grown := regexp.MustCompile("quorum queues have a replica here again.*early"); !grown.MatchString(n2.log()) && !grown.MatchString(n3.log()) {
+				if grown := regexp.MustCompile("quorum queues have a replica here again.*early|no quorum queue lacks a replica here any more"); !grown.MatchString(n2.log()) && !grown.MatchString(n3.log()) {
 					return errors.New("none does")
 				}
 				return nil
