@@ -73,10 +73,10 @@ func TestRabbitMQ(t *testing.T) {
 		}
 	}
 	open(true)
-	m.Exec(t, "rabbitmqctl", "-q", "eval", "rabbit_networking:suspend_all_client_listeners().") // as maintenance mode does
+	m.Exec(t, "rabbitmqctl", "-q", "suspend_listeners") // as maintenance mode does
 	open(false)
 	says("what is suspended does not listen", func(v peers.View) bool { return len(v.Running) == 1 && len(v.Listeners)+len(v.Web) == 0 })
-	m.Exec(t, "rabbitmqctl", "-q", "eval", "rabbit_networking:resume_all_client_listeners().")
+	m.Exec(t, "rabbitmqctl", "-q", "resume_listeners")
 	open(true)
 	says("it listens again", func(v peers.View) bool { return len(v.Listeners) == 1 })
 	if err := node.Join(t.Context(), "rabbit@node2", nil); err == nil || !strings.Contains(err.Error(), "declared 1 queues") {
