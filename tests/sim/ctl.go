@@ -121,7 +121,7 @@ func (w *World) ctl(from *Box, node string, argv []string) (string, error) {
 					connected = append(connected, name)
 				}
 			}
-			return fmt.Sprintf("view|%s|%s|%s||%t|%s|\npauses|%t|\nstarted|%d|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ","), s.pauses, s.started().UnixMicro()), nil
+			return fmt.Sprintf("view|%s|%s|%s||%t|%s|\npauses|%t|\nstarted|%d|\nlistener|amqp|::|5672|false|", c.id, strings.Join(sorted(c.members), ","), strings.Join(up, ","), w.Khepri, strings.Join(connected, ","), s.pauses, s.started().UnixMicro()), nil
 		case strings.Contains(argv[1], "cluster_partition_handling, Mode"):
 			s.pauses = strings.HasPrefix(argv[1], "Mode = pause_minority,")
 			return "ok", nil
