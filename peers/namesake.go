@@ -68,6 +68,11 @@ func (p Peer) WayOut() string {
 	return fmt.Sprintf("if it is gone for good, deregister it with its agent %s: consul services deregister -id=%s (an agent that lost its data does not know it: then PUT it to /v1/catalog/deregister)", p.Agent, p.ID)
 }
 
+// Removal is the command that takes an entry out of Consul, and where.
+func (p Peer) Removal() string {
+	return fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)
+}
+
 // Lapsed reports whether the entry's companion has been silent for its TTL, as Consul
 // tells it.
 func (p Peer) Lapsed() bool { return !p.Beating }

@@ -202,7 +202,7 @@ func statusConsul(ctx context.Context, cfg config.Config, row func(string, strin
 			status = "passing"
 		}
 		if p.Foreign() {
-			row("catalog", "%s %s at %s: no node's, counts for nothing; to remove it, on agent %s: consul services deregister -id=%s", p.Node, status, p.Address, p.Agent, p.ID)
+			row("catalog", "%s %s at %s: no node's, counts for nothing; to remove it, %s", p.Node, status, p.Address, p.Removal())
 			return
 		}
 		row("catalog", "%s %s at %s, cluster %s", p.Node, status, p.Address, cmp.Or(p.ClusterID, "-"))

@@ -198,10 +198,10 @@ func foreign(f Facts) (all []Result) {
 			if r := f.Record.Value; p.ClusterID != "" && !r.Is(p.ClusterID) {
 				says += fmt.Sprintf("; it says that it is of cluster %s, and %s is on record", p.ClusterID, r.ClusterID)
 			}
-			all = append(all, Result{Is: Warning, Says: says, Do: fmt.Sprintf("if there is no such node, on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
+			all = append(all, Result{Is: Warning, Says: says, Do: "if there is no such node, " + p.Removal()})
 		default:
 			all = append(all, Result{Is: Warning, Says: fmt.Sprintf("%s at %s is no node's, and clients are sent there", p.ID, p.Address),
-				Do: fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)})
+				Do: p.Removal()})
 		}
 	}
 	if more > 0 {

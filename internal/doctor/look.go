@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -360,7 +359,7 @@ func others(f Facts) (found []Member) {
 		for _, p := range peers.Others(f.Entries.Value, f.Config.Node) {
 			if p.Node == n && (m.Entry == "" || p.Passing) {
 				m.Entry, m.Passing = p.Address, p.Passing
-				m.Remove = fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)
+				m.Remove = p.Removal()
 			}
 		}
 		found = append(found, m)

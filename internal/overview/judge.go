@@ -159,7 +159,7 @@ func problems(seen Seen, d Document) []Problem {
 		}
 		if foreign++; foreign <= mostForeign {
 			warn(fmt.Sprintf("entry %s at %s is no node's, and counts for nothing", p.Node, p.Address),
-				fmt.Sprintf("if it is not meant to be there, on agent %s: consul services deregister -id=%s", p.Agent, p.ID))
+				"if it is not meant to be there, "+p.Removal())
 		}
 	}
 	if more := foreign - mostForeign; more > 0 {
@@ -276,7 +276,7 @@ func strays(seen Seen, warn func(what, next string)) {
 	r, named, more := seen.Record.Value, 0, 0
 	entries := newest(r, seen.Catalog.Value)
 	for _, p := range seen.Catalog.Value {
-		what, next := "", fmt.Sprintf("on agent %s: consul services deregister -id=%s", p.Agent, p.ID)
+		what, next := "", p.Removal()
 		where := fmt.Sprintf("%s at %s", p.Node, p.Address)
 		another := r.State == peers.Formed && p.ClusterID != "" && !r.Is(p.ClusterID)
 		best := entries[p.Node]
