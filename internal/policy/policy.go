@@ -186,11 +186,7 @@ func decide(set Settings, s State, seen Observation) Verdict {
 		t.State.Majority.Lost = nil
 	}
 	t.seeGone()
-	if anyDid[Enroll](t) { // what comes before that has had its say, and has more with the next beat
-		by := "membership"
-		if t.Seen.Catalog.Err != nil {
-			by = "catalogUnknown"
-		}
+	if by := ruleThatDid[Enroll](t); by != "" { // what comes before it has had its say, and has more with the next beat
 		i := slices.IndexFunc(p.rules, func(r rule) bool { return r.name == by })
 		p.rules, t.sought = p.rules[i:], true
 	}
@@ -317,10 +313,18 @@ func did[A Action](t *turn) (d deed[A]) {
 	return d
 }
 
-// anyDid reports whether an action of that kind was done in this beat, by whatever rule.
-func anyDid[A Action](t *turn) bool {
-	return slices.ContainsFunc(t.Seen.Did, func(o Outcome) bool { _, ok := o.Action.(A); return ok })
+// ruleThatDid returns the rule that first had an action of that kind done in this beat; "": none.
+func ruleThatDid[A Action](t *turn) string {
+	for _, o := range t.Seen.Did {
+		if _, ok := o.Action.(A); ok {
+			return o.Rule
+		}
+	}
+	return ""
 }
+
+// anyDid reports whether an action of that kind was done in this beat, by whatever rule.
+func anyDid[A Action](t *turn) bool { return ruleThatDid[A](t) != "" }
 
 func do(a Action) Verdict     { return Verdict{Do: a} }
 func finish(a Action) Verdict { return Verdict{Do: a, Finish: true} }
