@@ -86,7 +86,7 @@ func (r Registration) own(p Peer) bool {
 // that failed last said is no news.
 func (r Registration) mayTake(p Peer, s Standing) bool {
 	switch {
-	case s == Recorded, p.Boot == r.Boot, p.Lapsed(), p.AgentFailed:
+	case p.Boot == r.Boot, p.Lapsed(), p.AgentFailed:
 		return true
 	case s == Serving:
 		return r.own(p) || !p.Passing
