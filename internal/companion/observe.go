@@ -147,8 +147,9 @@ func (c *companion) ask(ctx context.Context, seen *policy.Observation, q policy.
 	case policy.AskCatalog:
 		c.askCatalog(ctx, seen, q.Kept)
 	case policy.AskManaged:
-		seen.Managed = policy.Answer([]healthcheck.Node(nil), errors.New("the management port is not asked in maintenance mode, which closes it: anybody may listen there"))
-		if !ordered(seen.Volume) && !seen.Health.Draining {
+		if ordered(seen.Volume) || seen.Health.Draining {
+			seen.Managed = policy.Answer([]healthcheck.Node(nil), errors.New("the management port is not asked in maintenance mode, which closes it: anybody may listen there"))
+		} else {
 			seen.Managed = policy.Answer(c.ports.managed.nodes(ctx, time.Now()))
 		}
 	case policy.AskView:
