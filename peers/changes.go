@@ -208,7 +208,7 @@ func (r Record) Without(node, why string, now time.Time) Record {
 
 // RemovedItself returns the record after node, whose volume came up blank, took itself off it.
 func (r Record) RemovedItself(node, volume string, now time.Time) Record {
-	first := volume != "" && r.Members[node] == volume && r.Joining[node] == volume
+	first := r.Has(node, volume) && r.Joining[node] == volume
 	earlier := slices.IndexFunc(r.Replaced, func(old Replaced) bool { return old.Node == node && old.MayReturn })
 	if r.NeverVerified(node) && !first && earlier >= 0 { // it is as it was before that one joined
 		back := r.Replaced[earlier].Gone
@@ -249,8 +249,8 @@ func Published(v View, node, volume string, now time.Time) Record {
 	return r
 }
 
-// Has returns the record with what queues are that name no type, if it does not say yet.
-func (r Record) Has(queues string) Record {
+// WithQueues returns the record with what queues are that name no type, if it does not say yet.
+func (r Record) WithQueues(queues string) Record {
 	r.Queues = cmp.Or(r.Queues, queues)
 	return r
 }

@@ -149,7 +149,7 @@ func decideAbsent(o Observation) Decision {
 
 func decideForming(o Observation, r Record) Decision {
 	switch {
-	case r.Seed == o.Me && o.Volume != "" && r.Members[o.Me] == o.Volume:
+	case r.Seed == o.Me && r.Has(o.Me, o.Volume):
 		return Decision{Action: Claim, Why: "the founding on record is my own"}
 	case r.Seed == o.Me && o.Claim.Known() && o.Claim.Value > 0: // nor does its entry beat
 		return Decision{Action: Claim, Why: "the founding on record is that of an earlier volume of this node, and its session is gone"}

@@ -329,6 +329,11 @@ func (r Record) String() string {
 	return fmt.Sprintf("%s, cluster %q, members %s", r.State, r.ClusterID, Some(r.Names()))
 }
 
+// Has reports whether the record has the node's name for that volume.
+func (r Record) Has(node, volume string) bool {
+	return volume != "" && r.Members[node] == volume
+}
+
 // Stray reports whether an entry has a node's name and passes, and the record of a cluster does not
 // have that node: clients are sent there.
 func (r Record) Stray(p Peer) bool {

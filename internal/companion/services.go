@@ -117,10 +117,15 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 // not who registers it.
 func (s *services) serving(ctx context.Context, client *api.Client) peers.Standing {
 	r, _, err := peers.ReadRecord(ctx, client, s.runtime.Config.RecordKey())
-	if err == nil && r.State == peers.Formed && s.reg.Volume != "" && r.Members[s.reg.Node] == s.reg.Volume {
+	if err == nil && r.State == peers.Formed && r.Has(s.reg.Node, s.reg.Volume) {
 		return peers.Recorded
 	}
 	return peers.Serving
+}
+
+// update brings the entry up to what reg says; where there is none of this start, it makes one.
+func (s *services) update(ctx context.Context, client *api.Client, reg peers.Registration, note string) error {
+	return peers.Enter(ctx, client, reg, func() peers.Standing { return s.serving(ctx, client) }, note)
 }
 
 // enter puts the cluster's id into the entry, which keeps its status.
@@ -134,7 +139,7 @@ func (s *services) enter(ctx context.Context, clusterID string) error {
 	}
 	reg := s.reg
 	reg.ClusterID, reg.Blank, reg.Made, s.reg.Made = clusterID, false, peers.NewID(), ""
-	if err := peers.Enter(ctx, client, reg, func() peers.Standing { return s.serving(ctx, client) }, "verified"); err != nil {
+	if err := s.update(ctx, client, reg, "verified"); err != nil {
 		return err
 	}
 	s.reg = reg
@@ -190,7 +195,7 @@ func (s *services) renew(ctx context.Context, client *api.Client, entry *policy.
 	if due || s.moved {
 		err := s.locate(ctx)
 		if err == nil {
-			err = peers.Enter(ctx, client, s.reg, func() peers.Standing { return s.serving(ctx, client) }, reason)
+			err = s.update(ctx, client, s.reg, reason)
 		}
 		if err != nil {
 			s.log.Debug("cannot register this node over its entry", "err", err)

@@ -126,7 +126,7 @@ func clearAway(ctx context.Context, c *consul.Agents, rt statedir.Runtime) {
 // says of it, which anybody may write who may register the service, counts for nothing then.
 func onRecord(ctx context.Context, client *api.Client, cfg config.Config, volume string) bool {
 	r, _, err := peers.ReadRecord(ctx, client, cfg.RecordKey())
-	return err == nil && volume != "" && r.Members[cfg.Node] == volume
+	return err == nil && r.Has(cfg.Node, volume)
 }
 
 func secondOfName(node string, taken error) error {

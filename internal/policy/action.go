@@ -213,5 +213,5 @@ func Ended(set Settings, s State, seen Observation, out Outcome) (State, Observa
 // write has the record written, with the version that this node runs, and what it knows of
 // the cluster's queues.
 func (t *turn) write(r peers.Record, what string) Verdict {
-	return do(WriteRecord{r.Has(t.Queues).Runs(t.Node, t.Version), t.Seen.Record.Value.Index, what})
+	return do(WriteRecord{r.WithQueues(t.Queues).Runs(t.Node, t.Version), t.Seen.Record.Value.Index, what})
 }
