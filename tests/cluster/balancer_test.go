@@ -26,7 +26,7 @@ func TestBalancer(t *testing.T) {
 		t.Skip("needs containers")
 	}
 	long(t)
-	t.Parallel()
+	parallel(t)
 	d := newDemo(t, "balancer")
 	d.env = append(d.env, "COMPOSE_PROFILES=more") // nodes 4 and 5
 	var all []*held

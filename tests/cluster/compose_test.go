@@ -187,7 +187,7 @@ func differences(at string, one, two any) (all []string) {
 // The scripts and the plain example work with Compose 2, from up to down, and its hook drains a node that it stops.
 func TestCompose2(t *testing.T) {
 	environment := compose2(t)
-	t.Parallel()
+	parallel(t)
 	d := newDemo(t, "compose2")
 	d.env = append(d.env, environment[len(environment)-1], "COMPOSE_FILE=docker-compose.yml:drain.yml:"+labelled(t, "consul", "dnsmasq", "haproxy"))
 	d.in("one node is up", func() {

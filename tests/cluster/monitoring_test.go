@@ -53,7 +53,7 @@ func promtool(t *testing.T, folder, stdin string, args ...string) string {
 // companion answers.
 func TestPrometheus(t *testing.T) {
 	needPrometheus(t)
-	t.Parallel()
+	parallel(t)
 	promtool(t, "compose/monitoring", "", "check", "config", "/here/prometheus.yml")
 	promtool(t, "compose/monitoring", "", "test", "rules", "/here/alerts_test.yml")
 	metrics, err := os.ReadFile("../../internal/overview/testdata/metrics")
@@ -69,7 +69,7 @@ func TestPrometheus(t *testing.T) {
 // does for what is well, and three nodes are one cluster, by Consul's DNS and by their names.
 func TestPrometheusTells(t *testing.T) {
 	needPrometheus(t)
-	t.Parallel()
+	parallel(t)
 	d := newDemo(t, "prometheus")
 	d.ports["PROMETHEUS"] = freePort(t)
 	d.env = append(d.env, fmt.Sprintf("PROMETHEUS_PORT=%d", d.ports["PROMETHEUS"]),

@@ -28,7 +28,7 @@ func TestNginx(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs containers")
 	}
-	t.Parallel()
+	parallel(t)
 	d := newDemo(t, "nginx")
 	d.balancer = "NGINX"
 	for _, port := range []string{"NGINX", "NGINX_MANAGEMENT"} {

@@ -28,7 +28,7 @@ func TestRegistry(t *testing.T) {
 	}
 	long(t) // a Go and an image are made, pushed and compiled with: some minutes
 	environment := compose2(t)
-	t.Parallel()
+	parallel(t)
 	d := newDemo(t, "registry")
 	r := &registry{demo: d, name: d.name("registry"), address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	t.Cleanup(r.remove)

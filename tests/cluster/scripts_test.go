@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs containers")
 	}
-	t.Parallel()
+	parallel(t)
 	d := newDemo(t, "scripts")
 
 	d.in("two nodes are one cluster", func() {

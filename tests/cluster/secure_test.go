@@ -35,7 +35,7 @@ func TestSecure(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs containers")
 	}
-	t.Parallel()
+	parallel(t)
 	images := map[string]string{"4.3": ""} // by version; the newest is what there is when none is named
 	if full {
 		images["4.0"], images["3.10"] = "rabbitmq:4.0-management", "rabbitmq:3.10-management"

@@ -37,6 +37,24 @@ func TestTiers(t *testing.T) {
 	}
 }
 
+// The scenarios that come first where time is short are there.
+func TestFirstScenarios(t *testing.T) {
+	t.Parallel()
+	list := regexp.MustCompile(`(?s)\nfirst=\((.+?)\)`).FindStringSubmatch(text(t, "scripts/test"))
+	if list == nil {
+		t.Fatal("scripts/test has no list of them")
+	}
+	var all strings.Builder
+	for _, file := range files(t, "tests/cluster/*_test.go") {
+		all.WriteString(text(t, file))
+	}
+	for _, name := range strings.Fields(list[1]) {
+		if !strings.Contains(all.String(), "\nfunc Test"+name+"(t *testing.T)") {
+			t.Errorf("tests/cluster has no Test%s", name)
+		}
+	}
+}
+
 // run returns what scripts/test says, of arguments with which it begins nothing.
 func run(t *testing.T, arguments ...string) string {
 	t.Helper()
