@@ -12,6 +12,7 @@
 //	RMQ_TEST_COMPOSE_2=DIR            Docker's configuration that has Compose 2 as a plugin (default ../../.cache/docker of
 //	                                  scripts/test); no: without what needs both 1.29 and 2
 //	RMQ_TEST_TTL=20s                  the nodes' TTL (default 10s), for one so busy that a beat takes longer
+//	RMQ_TEST_REGISTRATOR=PROGRAM      Registrator of gliderlabs, as built for this machine; without it that scenario does not run
 //	RMQ_TEST_UNTIL=SECONDS            no scenario begins after that time, in seconds since 1970
 //	RMQ_TEST_LOGS=DIR                 keeps the whole logs of the nodes of a scenario that failed
 //
