@@ -149,15 +149,29 @@ func Announce(ctx context.Context, client *api.Client, r Registration, standing 
 }
 
 // Replace does so whosever the name is: a service beside the node's own is the node's who has that.
+// An entry that is too long to be read goes, too.
 func Replace(ctx context.Context, client *api.Client, r Registration, note string) error {
-	if p, err := atAgent(ctx, client, r); err != nil {
+	s, err := r.serviceAtAgent(ctx, client)
+	if err != nil && !errors.Is(err, ErrTooLong) {
 		return err
-	} else if p != nil {
+	}
+	if err != nil || s != nil {
 		if err := deregister(ctx, client, r); err != nil {
-			return err
+			return r.withheld(s, err)
 		}
 	}
 	return register(ctx, client, r, note)
+}
+
+// withheld says so where the id that the agent does not let go is another service's.
+func (r Registration) withheld(s *api.AgentService, err error) error {
+	if s == nil || s.Service == r.Service {
+		return err
+	}
+	if denied := (*DeniedError)(nil); errors.As(err, &denied) {
+		err = &DeniedError{fmt.Sprintf("service:write on %q", s.Service), denied.Err}
+	}
+	return fmt.Errorf("the agent in use has %s as an entry of another service, %q: somebody who may has to remove it there, with consul services deregister -id=%s: %w", r.ID(), s.Service, r.ID(), err)
 }
 
 // Enter brings the entry of this start up to what r says, and its check keeps its
@@ -165,7 +179,7 @@ func Replace(ctx context.Context, client *api.Client, r Registration, note strin
 // as its standing goes.
 func Enter(ctx context.Context, client *api.Client, r Registration, standing func() Standing, note string) error {
 	err := Update(ctx, client, r, note)
-	if errors.Is(err, ErrUnregistered) {
+	if errors.Is(err, ErrUnregistered) || errors.Is(err, ErrTooLong) {
 		return Announce(ctx, client, r, standing(), note)
 	}
 	if err == nil { // what Consul lost with the rest is written again

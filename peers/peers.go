@@ -397,6 +397,10 @@ func (e *DeniedError) Error() string {
 
 func (e *DeniedError) Unwrap() error { return e.Err }
 
+// ErrTooLong is of a client that reads no more than so much of an answer. Whoever registers services
+// can make the answers about them as long as that.
+var ErrTooLong = errors.New("which no cluster of RabbitMQ nodes comes to")
+
 // lacks turns a 403 into a [DeniedError] that names the missing right.
 func lacks(err error, right string) error {
 	var status api.StatusError

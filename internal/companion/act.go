@@ -123,7 +123,7 @@ func (c *companion) enroll(ctx context.Context, a policy.Enroll) error {
 		c.lock.Store(nil)
 	}
 	if a.Enter {
-		return c.services.enter(ctx, a.Marker.ClusterID)
+		c.services.enter(ctx, a.Marker.ClusterID)
 	}
 	return nil
 }

@@ -289,7 +289,7 @@ func (c *companion) beat(ctx context.Context, seen policy.Observation) (again ti
 		}
 		return 0
 	}
-	c.services.missed = nil
+	c.services.outage.why = nil
 	c.working.at("registering", usual)
 	c.services.ensure(ctx, &c.state)
 	v, ok := c.decide(ctx, &seen)
@@ -368,7 +368,7 @@ func (c *companion) decide(ctx context.Context, seen *policy.Observation) (v pol
 		c.state = v.State
 		c.say(v.Log)
 		if v.Missed != nil {
-			c.services.missed = v.Missed
+			c.services.outage.why = v.Missed
 		}
 		if v.Do == nil {
 			return v, true
@@ -423,11 +423,14 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		s.own = telling{}
 	}
 	sent := time.Now()
-	if word := (telling{client: client, status: v.Status, reason: v.Reason, at: s.own.at}); err == nil && !s.moved && word == s.own && !entry.Due(c.settings, v.Status, sent) {
+	if word := (telling{client: client, status: v.Status, reason: v.Reason, at: s.own.at}); err == nil && !s.moved && !s.behind && word == s.own && !entry.Due(c.settings, v.Status, sent) {
 		return v.Reason, client, false
 	}
 	var at time.Time
 	s.own = telling{}
+	if err == nil {
+		err = s.catchUp(ctx, client, v.Reason)
+	}
 	if err == nil {
 		err = peers.Report(consul.Dated(ctx, &at), client, s.reg, v.Status, v.Reason)
 	}
@@ -467,7 +470,7 @@ func (c *companion) tell(ctx context.Context, v policy.Verdict) (reason string, 
 		return fmt.Sprintf("%s (not registered: %v)", v.Reason, err), nil, false
 	case err != nil: // an agent cut off from its servers takes reports all the same: only reads clear it
 		c.Consul.Answered(err)
-		s.missed = err
+		s.outage.why = err
 		return fmt.Sprintf("%s (not told to Consul: %v)", v.Reason, err), nil, false
 	}
 	*entry, s.own = entry.Reported(v.Status, sent), telling{client: client, status: v.Status, reason: v.Reason, at: sent}

@@ -25,7 +25,7 @@ func TestDeniedWithTokenReadOnce(t *testing.T) {
 	} {
 		t.Setenv(config.TokenReadOnce, c.file)
 		var said bytes.Buffer
-		s := services{log: slog.New(slog.NewTextHandler(&said, nil)), missed: c.missed}
+		s := services{log: slog.New(slog.NewTextHandler(&said, nil)), outage: outage{why: c.missed}}
 		s.logOutage()
 		if !c.says {
 			if bytes.Contains(said.Bytes(), []byte("restart")) {

@@ -23,13 +23,20 @@ type services struct {
 	runtime *statedir.Runtime
 	reg     peers.Registration
 	moved   bool // the entry may have another port than reg
+	behind  bool // the entry may lack the cluster's id, which reg has
 	plugins []consul.PluginService
 	told    map[string]telling // of the services of plugins that are registered, as far as is known
 	own     telling            // of the node's own entry
 	ownAt   time.Time          // when that was, by Consul's clock; zero: not said
 	denied  time.Time          // when Consul last refused a plugin's service
-	missed  error              // why Consul could not be asked or told in this heartbeat
-	away    time.Time          // since when it cannot; zero: it can
+	outage  outage
+}
+
+// outage is why Consul could not be asked or told in this heartbeat, and since when it cannot; zero:
+// it can.
+type outage struct {
+	why   error
+	since time.Time
 }
 
 // telling is what Consul was last told of a service; of one that an earlier companion registered,
@@ -106,7 +113,7 @@ func (s *services) announce(ctx context.Context, client *api.Client, standing pe
 	if err := peers.Announce(ctx, client, reg, standing, note); err != nil {
 		return err
 	}
-	s.reg = reg
+	s.reg, s.behind = reg, false
 	for service := range s.told { // what was beside an entry that is gone may be gone, too
 		s.told[service] = telling{}
 	}
@@ -128,21 +135,34 @@ func (s *services) update(ctx context.Context, client *api.Client, reg peers.Reg
 	return peers.Enter(ctx, client, reg, func() peers.Standing { return s.serving(ctx, client) }, note)
 }
 
-// enter puts the cluster's id into the entry, which keeps its status.
-func (s *services) enter(ctx context.Context, clusterID string) error {
+// enter puts the cluster's id into the entry, which keeps its status. What Consul does not take now,
+// the next report brings: a node is a member by the record and by RabbitMQ, and not by its entry, whose
+// id anybody may hold who registers services at this agent.
+func (s *services) enter(ctx context.Context, clusterID string) {
+	s.reg.ClusterID, s.reg.Blank, s.behind = clusterID, false, true
 	client, err := s.agents.Client(ctx)
+	if err == nil {
+		err = s.catchUp(ctx, client, "verified")
+	}
 	if err != nil {
-		return err
+		s.log.Debug("cannot tell Consul that this node is a member, the next report will", "err", err)
+	}
+}
+
+// catchUp brings into the entry what enter could not.
+func (s *services) catchUp(ctx context.Context, client *api.Client, note string) error {
+	if !s.behind {
+		return nil
 	}
 	if err := s.locate(ctx); err != nil { // it may be the first word that Consul gets of this start
 		return err
 	}
 	reg := s.reg
-	reg.ClusterID, reg.Blank, reg.Made, s.reg.Made = clusterID, false, peers.NewID(), ""
-	if err := s.update(ctx, client, reg, "verified"); err != nil {
+	reg.Made, s.reg.Made = peers.NewID(), ""
+	if err := s.update(ctx, client, reg, note); err != nil {
 		return err
 	}
-	s.reg = reg
+	s.reg, s.behind = reg, false
 	return nil
 }
 
@@ -325,11 +345,11 @@ func (c *companion) withdraw(ctx context.Context, why string, within time.Durati
 // logOutage tells the log when Consul is lost and when it is back.
 func (s *services) logOutage() {
 	switch {
-	case s.missed != nil && s.away.IsZero():
-		s.away = time.Now()
-		s.log.Warn("Consul cannot be asked or told: the server goes on, trying with each heartbeat", "err", consul.WayOut(s.missed))
-	case s.missed == nil && !s.away.IsZero():
-		s.log.Info("Consul answers again", "after", time.Since(s.away).Round(time.Second))
-		s.away = time.Time{}
+	case s.outage.why != nil && s.outage.since.IsZero():
+		s.outage.since = time.Now()
+		s.log.Warn("Consul cannot be asked or told: the server goes on, trying with each heartbeat", "err", consul.WayOut(s.outage.why))
+	case s.outage.why == nil && !s.outage.since.IsZero():
+		s.log.Info("Consul answers again", "after", time.Since(s.outage.since).Round(time.Second))
+		s.outage.since = time.Time{}
 	}
 }

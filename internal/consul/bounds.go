@@ -63,7 +63,7 @@ type atMost struct {
 func (a *atMost) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p[:min(int64(len(p)), a.left+1)])
 	if a.left -= int64(n); a.left < 0 {
-		return 0, fmt.Errorf("the answer of Consul to %s has over %d MiB, which no cluster of RabbitMQ nodes comes to: look at what answers there", a.what, mostAnswer>>20)
+		return 0, fmt.Errorf("the answer of Consul to %s has over %d MiB, %w: look at what answers there, and at what is registered", a.what, mostAnswer>>20, peers.ErrTooLong)
 	}
 	return n, err
 }
