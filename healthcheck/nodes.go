@@ -53,7 +53,7 @@ func Nodes(ctx context.Context, base, user, password string) (_ []Node, err erro
 	req.SetBasicAuth(user, password)
 	client := http.Client{
 		// No proxy, no connection kept, and the password goes nowhere else.
-		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: local(&tls.Config{}, u.Hostname())},
+		Transport:     &http.Transport{DialContext: dialOwn, DisableKeepAlives: true, TLSClientConfig: local(&tls.Config{}, u.Hostname())},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	resp, err := client.Do(req)

@@ -93,7 +93,7 @@ func connect(ctx context.Context, t target, share time.Duration, push func(Reaso
 	defer cancel()
 	var conn *amqp.Connection
 	var met met
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", t.addr)
+	raw, err := dialOwn(ctx, "tcp", t.addr)
 	if err != nil {
 		return nil, within(ctx, share, err)
 	}
