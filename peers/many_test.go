@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -32,5 +33,22 @@ func TestManyChecks(t *testing.T) {
 	checks["none"] = nil
 	if err := silence(ps, checks); !errors.Is(err, errHollow) {
 		t.Error(err)
+	}
+}
+
+// Nor is a name that has many entries judged by a look at all others for each.
+func TestManyNamesakes(t *testing.T) {
+	t.Parallel()
+	o := Observation{Me: "rabbit@a", TTL: 15 * time.Second}
+	o.Answered = o.TTL
+	for i := range many {
+		entry := Entry{ID: fmt.Sprintf("rabbitmq-%06d", i), Agent: "agent"}
+		o.Namesakes.Value = append(o.Namesakes.Value, Peer{Node: o.Me, View: Seen[View]{Err: ErrNotAsked}, Entry: entry})
+		o.Peers.Value = append(o.Peers.Value, Peer{Node: "rabbit@b", View: Seen[View]{Err: ErrNotAsked}, Entry: entry})
+	}
+	var d Decision
+	expect.Ends(t, "judging the name", func() { d = Decide(o) })
+	if d.Action != Wait || d.Why != "a member to publish the cluster record: rabbit@b, rabbit@b, rabbit@b, rabbit@b, rabbit@b, rabbit@b, rabbit@b, rabbit@b, rabbit@b, rabbit@b and 59990 more registered, and none is on record" {
+		t.Errorf("%+v", d)
 	}
 }

@@ -105,8 +105,9 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 
 // buryGone removes the entries of those who were seen to be gone: they would be in the way of others.
 func (f *formation) buryGone(ctx context.Context, client *api.Client, o *observation) {
+	gone := o.Gone()
 	for _, p := range o.Namesakes.Value {
-		if p.Lapsed() && o.Gone(p) {
+		if p.Lapsed() && gone(p) {
 			f.bury(ctx, client)
 			return // all that have lapsed
 		}
