@@ -97,22 +97,27 @@ func (o Observation) connected() (sees string, asked bool) {
 	return sees, asked
 }
 
-// Gone reports whether p, which has my name, was seen to be gone. While Consul is away every check
-// lapses: one that has lapsed tells only once Consul has answered for the TTL, in which a node that
-// lives reports again. Before that a member that answers must say it, as where the Consul agent
-// has failed, which says nothing.
-func (o Observation) Gone(p Peer) bool {
+// Gone returns what reports whether an entry of my name was seen to be gone. While Consul is away
+// every check lapses: one that has lapsed tells only once Consul has answered for the TTL, in which a
+// node that lives reports again. Before that a member that answers must say it, as where the Consul
+// agent has failed, which says nothing.
+//
+// There may be as many namesakes as peers, which are gone through here, once for all of them.
+func (o Observation) Gone() func(namesake Peer) bool {
 	sees, asked := o.connected()
-	return p.Lapsed() && o.Answered >= o.TTL || (p.Lapsed() || p.AgentFailed) && asked && sees == ""
+	return func(p Peer) bool {
+		return p.Lapsed() && o.Answered >= o.TTL || (p.Lapsed() || p.AgentFailed) && asked && sees == ""
+	}
 }
 
 // nameAlive is the rule that a name is no identity: nothing is done in the name of a
 // predecessor that has not been seen to be gone, nor of one that a running member lists.
 func nameAlive(o Observation) (Decision, bool) {
 	sees, _ := o.connected()
+	gone := o.Gone()
 	for _, p := range o.Namesakes.Value {
 		switch {
-		case o.Gone(p):
+		case gone(p):
 		case p.Lapsed():
 			return waitFor("Consul to have answered for %s, in which an earlier container of this name, should it live, would report: %s; Consul was away, or this node has only begun to ask", o.TTL, p.Describe()), true
 		case p.AgentFailed:

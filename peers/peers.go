@@ -237,14 +237,28 @@ func refresh(ctx context.Context, client *api.Client, service string, ps []Peer)
 	if err != nil {
 		return fmt.Errorf("read the checks of service %s from the Consul agent: %w", service, lacks(err, fmt.Sprintf("service:read on %q", service)))
 	}
-	for i := range ps {
-		for _, c := range checks {
-			if c == nil {
-				return fmt.Errorf("read the checks of service %s from the Consul agent: %w", service, errHollow)
-			}
-			if short(c.ServiceID) == ps[i].ID && c.Node == ps[i].Agent && lapsed(c.Output) {
-				ps[i].Beating = false
-			}
+	if err := silence(ps, checks); err != nil {
+		return fmt.Errorf("read the checks of service %s from the Consul agent: %w", service, err)
+	}
+	return nil
+}
+
+// silence notes which of the entries have a check that has lapsed. Whoever may register a service
+// decides how many entries and checks there are: it goes through each of them once.
+func silence(ps []Peer, checks map[string]*api.AgentCheck) error {
+	type key struct{ agent, id string }
+	gone := map[key]bool{}
+	for _, c := range checks {
+		if c == nil {
+			return errHollow
+		}
+		if lapsed(c.Output) {
+			gone[key{short(c.Node), short(c.ServiceID)}] = true
+		}
+	}
+	for i, p := range ps {
+		if gone[key{p.Agent, p.ID}] {
+			ps[i].Beating = false
 		}
 	}
 	return nil

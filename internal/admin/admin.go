@@ -98,11 +98,11 @@ var errAlone = errors.New("this node is a lone broker (--single, RMQ_SINGLE), in
 
 // stepDown makes this process the server's user, whom the files on the volume belong to.
 func stepDown() error {
-	uid, gid, err := rabbitmq.IDs(rabbitmq.User)
+	uid, gid, groups, err := rabbitmq.IDs(rabbitmq.User)
 	if err != nil && os.Geteuid() == 0 {
 		return err
 	}
-	return config.WithSecrets(uid, gid, func() error { return rabbitmq.DropTo(rabbitmq.User) })
+	return config.WithSecrets(config.User{UID: uid, GID: gid, Groups: groups}, func() error { return rabbitmq.DropTo(rabbitmq.User) })
 }
 
 // AsServersUser steps down where that can be, also if a file of a secret cannot be read: its

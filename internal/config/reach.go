@@ -6,9 +6,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
+
+// A User is whom this process becomes, which root works for until then.
+type User struct {
+	UID, GID int
+	Groups   []int // that he is in besides
+}
+
+// in reports whether he is in that group, which may be root's: images for any uid have it so.
+func (u User) in(gid int) bool { return gid == u.GID || slices.Contains(u.Groups, gid) }
 
 // A Path is how far root may follow a path by name, where nobody else must be able to lead it
 // elsewhere meanwhile, or before: root's own directories, and links in them that are root's.
@@ -18,9 +28,9 @@ type Path struct {
 	Free bool     // the first of Rest is not there, and nobody but root can make it
 }
 
-// PathFor returns how far root may follow path. An error says that a directory on the way cannot be
-// looked at.
-func PathFor(path string) (Path, error) {
+// PathFor returns how far root may follow path for that user. An error says that a directory on the
+// way cannot be looked at.
+func PathFor(path string, u User) (Path, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return Path{}, err
@@ -36,12 +46,12 @@ func PathFor(path string) (Path, error) {
 		if err != nil {
 			return Path{}, err
 		}
-		if at != "/" && ledBy(dir) != "" { // whoever can change / can change this program, too
+		if at != "/" && ledBy(dir, u) != "" { // whoever can change / can change this program, too
 			return Path{At: at, Rest: rest}, nil
 		}
 		next := filepath.Join(at, name)
 		entry, err := os.Lstat(next)
-		shared := sticky(dir)
+		shared := sticky(dir, u)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return Path{At: at, Rest: rest, Free: !shared}, nil
@@ -70,9 +80,9 @@ func PathFor(path string) (Path, error) {
 // errTheirs: the user can change a directory on the way, or the entry.
 var errTheirs = errors.New("the user's own: root does not read it for him")
 
-// open opens a file to read it, as root, on behalf of the user uid, of group gid. Where others may
-// change a directory on the way, it must be a file of one name, behind no link.
-func (p Path) open(uid, gid int) (*os.File, error) {
+// open opens a file to read it, as root, on behalf of the user. Where others may change a directory on
+// the way, it must be a file of one name, behind no link.
+func (p Path) open(u User) (*os.File, error) {
 	if len(p.Rest) == 0 || p.Free {
 		return os.Open(filepath.Join(p.At, filepath.Join(p.Rest...)))
 	}
@@ -81,15 +91,15 @@ func (p Path) open(uid, gid int) (*os.File, error) {
 		return nil, err
 	}
 	defer func() { _ = dir.Close() }()
-	return openBelow(dir, p.At, p.Rest, uid, gid)
+	return openBelow(dir, p.At, p.Rest, u)
 }
 
-func openBelow(dir *os.Root, at string, rest []string, uid, gid int) (*os.File, error) {
+func openBelow(dir *os.Root, at string, rest []string, u User) (*os.File, error) {
 	in, err := dir.Stat(".")
 	if err != nil {
 		return nil, err
 	}
-	if Changes(in, uid, gid) {
+	if u.Changes(in) {
 		return nil, errTheirs
 	}
 	name, last := rest[0], len(rest) == 1
@@ -97,17 +107,17 @@ func openBelow(dir *os.Root, at string, rest []string, uid, gid int) (*os.File, 
 	switch {
 	case err != nil:
 		return nil, &fs.PathError{Op: "open", Path: filepath.Join(at, name), Err: errors.Unwrap(err)}
-	case ownerOf(entry) == uid && !entry.IsDir():
+	case ownerOf(entry) == u.UID && !entry.IsDir():
 		return nil, errTheirs
 	case last && (!entry.Mode().IsRegular() || linked(entry)), !last && !entry.IsDir():
-		return nil, Led(at, name, in, entry)
+		return nil, u.Led(at, name, in, entry)
 	case last:
 		f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
 		}
 		if is, err := f.Stat(); err != nil || !os.SameFile(is, entry) { // somebody has put another one in its place
-			return nil, errors.Join(Led(at, name, in, entry), f.Close())
+			return nil, errors.Join(u.Led(at, name, in, entry), f.Close())
 		}
 		return f, nil
 	}
@@ -117,13 +127,14 @@ func openBelow(dir *os.Root, at string, rest []string, uid, gid int) (*os.File, 
 	}
 	defer func() { _ = below.Close() }()
 	if is, err := below.Stat("."); err != nil || !os.SameFile(is, entry) {
-		return nil, Led(at, name, in, entry)
+		return nil, u.Led(at, name, in, entry)
 	}
-	return openBelow(below, filepath.Join(at, name), rest[1:], uid, gid)
+	return openBelow(below, filepath.Join(at, name), rest[1:], u)
 }
 
 // ledBy returns who but root could rename, replace or make entries of others in a directory, or "".
-func ledBy(dir fs.FileInfo) string {
+// Root's group is root, unless the user is in it.
+func ledBy(dir fs.FileInfo, u User) string {
 	mode := dir.Mode()
 	st, ok := dir.Sys().(*syscall.Stat_t)
 	switch {
@@ -134,7 +145,7 @@ func ledBy(dir fs.FileInfo) string {
 	case mode&fs.ModeSticky != 0: // each entry is its owner's
 	case mode&0o002 != 0:
 		return fmt.Sprintf("everybody, by its mode %04o", mode.Perm())
-	case mode&0o020 != 0 && st.Gid != 0:
+	case mode&0o020 != 0 && (st.Gid != 0 || u.in(0)):
 		return fmt.Sprintf("its group %d, by its mode %04o", st.Gid, mode.Perm())
 	}
 	return ""
@@ -142,21 +153,21 @@ func ledBy(dir fs.FileInfo) string {
 
 // sticky reports whether others than root can make entries in a directory of root's, and nobody can
 // change another's.
-func sticky(dir fs.FileInfo) bool {
+func sticky(dir fs.FileInfo, u User) bool {
 	st, ok := dir.Sys().(*syscall.Stat_t)
-	return ok && dir.Mode()&fs.ModeSticky != 0 && (dir.Mode()&0o002 != 0 || dir.Mode()&0o020 != 0 && st.Gid != 0)
+	return ok && dir.Mode()&fs.ModeSticky != 0 && (dir.Mode()&0o002 != 0 || dir.Mode()&0o020 != 0 && (st.Gid != 0 || u.in(0)))
 }
 
 // Changes reports whether that user could rename, replace or make entries of others in a directory.
-func Changes(dir fs.FileInfo, uid, gid int) bool {
-	return ownerOf(dir) == uid || dir.Mode()&fs.ModeSticky == 0 && Makes(dir, uid, gid)
+func (u User) Changes(dir fs.FileInfo) bool {
+	return ownerOf(dir) == u.UID || dir.Mode()&fs.ModeSticky == 0 && u.Makes(dir)
 }
 
 // Makes reports whether that user could make an entry in a directory.
-func Makes(dir fs.FileInfo, uid, gid int) bool {
+func (u User) Makes(dir fs.FileInfo) bool {
 	mode := dir.Mode()
 	st, ok := dir.Sys().(*syscall.Stat_t)
-	return !ok || int(st.Uid) == uid || mode&0o020 != 0 && int(st.Gid) == gid || mode&0o002 != 0
+	return !ok || int(st.Uid) == u.UID || mode&0o020 != 0 && u.in(int(st.Gid)) || mode&0o002 != 0
 }
 
 // linked reports whether what is no directory may have another name, which can be anywhere on its
@@ -173,8 +184,8 @@ func (n NotFollowed) Error() string { return string(n) }
 
 // Led is about the entry name of the directory at: a link, or what has another name, or is nothing
 // that root goes into or reads.
-func Led(at, name string, dir, entry fs.FileInfo) NotFollowed {
-	path, who, way := filepath.Join(at, name), ledBy(dir), "name a place to which only directories of root's lead"
+func (u User) Led(at, name string, dir, entry fs.FileInfo) NotFollowed {
+	path, who, way := filepath.Join(at, name), ledBy(dir, u), "name a place to which only directories of root's lead"
 	if who == "" {
 		who = "everybody, who may have entries of his own there"
 	} else {

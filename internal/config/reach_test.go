@@ -79,14 +79,60 @@ func TestPathFor(t *testing.T) {
 		{"sticky/link", "sticky", []string{"link"}, false},
 	}
 	for _, r := range rows {
-		got, err := PathFor(in(r.path))
+		got, err := PathFor(in(r.path), User{UID: uid, GID: gid})
 		if err != nil || got.At != in(r.at) || !slices.Equal(got.Rest, r.rest) || got.Free != r.free {
 			t.Errorf("%s: %+v, %v; want %+v", r.path, got, err, r)
 		}
 	}
 	for _, path := range []string{"loop", "file/x"} {
-		if got, err := PathFor(in(path)); err == nil {
+		if got, err := PathFor(in(path), User{UID: uid, GID: gid}); err == nil {
 			t.Errorf("%s: %+v", path, got)
+		}
+	}
+}
+
+// Where the user is in root's group, that group is not root: a directory that it may change leads root nowhere, and no
+// secret is read for him through a link there. Others in that group than him are root's own.
+func TestPathForGroupRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("directories of several users need root")
+	}
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	expect.Must(t, err)
+	in := func(name string) string { return filepath.Join(root, name) }
+	for dir, mode := range map[string]os.FileMode{"etc": 0o775, "setgid": 0o775 | os.ModeSetgid, "sticky": 0o775 | os.ModeSticky, "closed": 0o755} { // all root:root
+		expect.Must(t, os.Mkdir(in(dir), 0o755))
+		expect.Must(t, os.Symlink(in("shadow"), in(dir+"/token")))
+		expect.Must(t, os.Chmod(in(dir), mode))
+	}
+	expect.Must(t, os.WriteFile(in("shadow"), []byte("r00t"), 0o600))
+	expect.Must(t, os.Lchown(in("sticky/token"), 999, 0))
+	alone, primary, besides := User{UID: 999, GID: 999, Groups: []int{999}}, User{UID: 999, GID: 0}, User{UID: 999, GID: 999, Groups: []int{4, 0}}
+	for _, r := range []struct {
+		path, at string
+		rest     []string
+		free     bool
+		of       []User
+	}{
+		{"etc/token", "shadow", nil, false, []User{alone}},
+		{"etc/token", "etc", []string{"token"}, false, []User{primary, besides}},
+		{"etc/new", "etc", []string{"new"}, true, []User{alone}},
+		{"etc/new", "etc", []string{"new"}, false, []User{primary, besides}},
+		{"setgid/token", "setgid", []string{"token"}, false, []User{primary, besides}},
+		{"sticky/token", "sticky", []string{"token"}, false, []User{primary, besides}},
+		{"sticky/new", "sticky", []string{"new"}, false, []User{primary, besides}},
+		{"closed/token", "shadow", nil, false, []User{alone, primary, besides}},
+		{"closed/new", "closed", []string{"new"}, true, []User{alone, primary, besides}},
+	} {
+		for _, u := range r.of {
+			got, err := PathFor(in(r.path), u)
+			if err != nil || got.At != in(r.at) || !slices.Equal(got.Rest, r.rest) || got.Free != r.free {
+				t.Errorf("%s for %+v: %+v, %v; want %+v", r.path, u, got, err, r)
+			}
+			t.Setenv("CONSUL_HTTP_TOKEN_FILE", in(r.path))
+			if text, err := secretFor("CONSUL_HTTP_TOKEN", u); (text == "r00t") != (r.at == "shadow") {
+				t.Errorf("%s for %+v: it reads %q, %v", r.path, u, text, err)
+			}
 		}
 	}
 }
@@ -96,7 +142,7 @@ func TestPathForUnderAnothersRoot(t *testing.T) {
 	const child = "RMQ_TEST_ROOT"
 	if dir := os.Getenv(child); dir != "" {
 		expect.Must(t, syscall.Chroot(dir))
-		got, err := PathFor("/var/run/secret")
+		got, err := PathFor("/var/run/secret", User{UID: 65534, GID: 65534})
 		fmt.Printf("%s %q %v\n", got.At, got.Rest, err)
 		return
 	}

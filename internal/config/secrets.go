@@ -135,18 +135,18 @@ func secretIn(f *os.File, name string, err error) (string, error) {
 // errClosed: root without its rights may not look where it would have to look for links.
 var errClosed = errors.New("closed to root, too")
 
-// secretFor reads a secret as this process, before it becomes the user uid, of group gid. Root
+// secretFor reads a secret as this process, before it becomes the user. Root
 // reads no file to which somebody else could have led it: the error is errTheirs where that is the
 // user himself, and a [NotFollowed] or errClosed where he may be able to read it.
-func secretFor(name string, uid, gid int) (string, error) {
+func secretFor(name string, u User) (string, error) {
 	if os.Geteuid() != 0 {
 		return Secret(os.Getenv, name)
 	}
-	to, err := PathFor(os.Getenv(name + "_FILE"))
+	to, err := PathFor(os.Getenv(name+"_FILE"), u)
 	if err != nil {
 		return secretIn(nil, name, err)
 	}
-	f, err := to.open(uid, gid)
+	f, err := to.open(u)
 	switch {
 	case errors.Is(err, errTheirs) || errors.As(err, new(NotFollowed)):
 		return "", err
@@ -241,16 +241,16 @@ const TokenReadOnce = "RMQ_ENTRYPOINT_TOKEN_READ_ONCE" // #nosec G101 -- the nam
 // is read again when it has changed. A file that cannot be read before drop is an error that names
 // it.
 //
-// uid and gid are the user that this process becomes. Root reads no file that others could replace
-// by a link: what the link leads to would be in that user's environment. He must be able to read it
+// The user is the one that this process becomes. Root reads no file that others could replace by a
+// link: what the link leads to would be in that user's environment. He must be able to read it
 // himself.
-func WithSecrets(uid, gid int, drop func() error) error {
+func WithSecrets(u User, drop func() error) error {
 	held, led := map[string]string{}, map[string]error{}
 	for _, s := range Secrets {
 		if os.Getenv(s.Env+"_FILE") == "" {
 			continue
 		}
-		text, err := secretFor(s.Env, uid, gid)
+		text, err := secretFor(s.Env, u)
 		switch {
 		case errors.Is(err, errTheirs):
 		case errors.As(err, new(NotFollowed)), errors.Is(err, errClosed):

@@ -42,7 +42,7 @@ func TestSecretsOverTheStepDown(t *testing.T) {
 		if os.Getenv(child) == "dropped" {
 			expect.Must(t, drop())
 		}
-		err := WithSecrets(65534, 65534, drop)
+		err := WithSecrets(User{UID: 65534, GID: 65534}, drop)
 		fmt.Printf("err %v; %s %s; %s %s; read once: %s\n", err, os.Getenv("CONSUL_HTTP_TOKEN"), os.Getenv("CONSUL_HTTP_TOKEN_FILE"), os.Getenv("RMQ_AMQP_URL"), os.Getenv("RMQ_AMQP_URL_FILE"), os.Getenv(TokenReadOnce))
 		return
 	}

@@ -113,8 +113,12 @@ func dns(f Facts) []Result {
 			passing = append(passing, p.Address)
 		}
 	}
-	without := func(all, known []string) []string {
-		return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return slices.Contains(known, a) })
+	without := func(all, known []string) []string { // whoever registers decides how many there are
+		is := map[string]bool{}
+		for _, k := range known {
+			is[k] = true
+		}
+		return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return is[a] })
 	}
 	if stale := without(d.Service.Value, passing); len(stale) > 0 {
 		return one(Warning, "wait: a blank node does, for the claim timeout; if it stays, something else answers for that name", "stale: it gives %s, which do not pass in the catalog", peers.Some(stale))

@@ -351,20 +351,18 @@ func others(f Facts) (found []Member) {
 	if !f.Record.Known() {
 		names = f.Host.Volume.State.Value.Members
 	}
-	for _, n := range names {
-		if n == f.Config.Node {
-			continue
-		}
-		m := Member{Node: n, Volume: f.Record.Value.Members[n]}
-		for _, p := range peers.Others(f.Entries.Value, f.Config.Node) {
-			if p.Node == n && (m.Entry == "" || p.Passing) {
-				m.Entry, m.Passing = p.Address, p.Passing
-				m.Remove = p.Removal()
-			}
-		}
-		found = append(found, m)
+	names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == f.Config.Node })
+	at := map[string]int{}
+	for i, n := range names[:min(len(names), mostMembers)] {
+		found, at[n] = append(found, Member{Node: n, Volume: f.Record.Value.Members[n]}), i
 	}
-	return found[:min(len(found), mostMembers)]
+	for _, p := range peers.Others(f.Entries.Value, f.Config.Node) {
+		i, listed := at[p.Node]
+		if listed && (found[i].Entry == "" || p.Passing) {
+			found[i].Entry, found[i].Passing, found[i].Remove = p.Address, p.Passing, p.Removal()
+		}
+	}
+	return found
 }
 
 // mostMembers is how many others are looked at: more than a cluster has, as a rule.

@@ -251,3 +251,28 @@ func TestClockOf(t *testing.T) {
 		t.Errorf("nobody is there, %v", err)
 	}
 }
+
+// Whoever registers decides how many entries there are, and how many addresses DNS gives of them.
+func TestManyEntries(t *testing.T) {
+	t.Parallel()
+	const many = 60000
+	f := well()
+	f.DNS.Service.Value = nil
+	for i := range many {
+		p := passes("rabbit@c", fmt.Sprintf("c:%d", i))
+		f.Entries.Value, f.DNS.Service.Value = append(f.Entries.Value, p), append(f.DNS.Service.Value, p.Address)
+	}
+	var all []Result
+	expect.Ends(t, "comparing DNS and the catalog", func() { all = dns(f) })
+	if len(all) != 1 || !strings.Contains(all[0].Says, "it lacks a:5672, b:5672, which pass") {
+		t.Errorf("%+v", all)
+	}
+	for i := range 1000 {
+		f.Record.Value.Members[fmt.Sprintf("rabbit@z%03d", i)] = ""
+	}
+	var found []Member
+	expect.Ends(t, "looking for the members", func() { found = others(f) })
+	if last := fmt.Sprintf("c:%d", many-1); len(found) != mostMembers || found[0].Entry != "b:5672" || found[1].Entry != last || !found[1].Passing || found[2].Entry != "" {
+		t.Errorf("%+v", found)
+	}
+}

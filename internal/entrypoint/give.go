@@ -20,14 +20,12 @@ import (
 // shares the volume, may rename, remove and link things meanwhile: no link below a directory that
 // others than root may change is followed, and what changed under the giver's hands is left alone.
 type giver struct {
-	uid, gid int
-	log      *slog.Logger
-	linked   map[string]bool // paths of what was left alone, for it has other names
+	config.User
+	log    *slog.Logger
+	linked map[string]bool // paths of what was left alone, for it has other names
 }
 
-func giverTo(uid, gid int, log *slog.Logger) giver {
-	return giver{uid, gid, log, map[string]bool{}}
-}
+func giverTo(u config.User, log *slog.Logger) giver { return giver{u, log, map[string]bool{}} }
 
 // tree gives a directory and all that lies in it.
 func (g giver) tree(path string) error { return g.give(path, true) }
@@ -36,7 +34,7 @@ func (g giver) tree(path string) error { return g.give(path, true) }
 func (g giver) alone(path string) error { return g.give(path, false) }
 
 func (g giver) give(path string, whole bool) error {
-	to, err := config.PathFor(path)
+	to, err := config.PathFor(path, g.User)
 	if err != nil {
 		return err
 	}
@@ -84,19 +82,19 @@ func (g giver) stop(dir *os.Root, at, name string) error {
 	entry, err := dir.Lstat(name)
 	path := filepath.Join(at, name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && config.Makes(in, g.uid, g.gid):
+	case errors.Is(err, fs.ErrNotExist) && g.Makes(in):
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return g.make(dir, at, name)
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
-	case entry.IsDir() || g.owns(entry) || config.Changes(in, g.uid, g.gid):
+	case entry.IsDir() || g.owns(entry) || g.Changes(in):
 		return nil
 	}
 	if behind, err := os.Stat(path); err == nil && g.owns(behind) {
 		return nil
 	}
-	g.log.Warn("a directory that is to be the server's is left as it is: give it to the server's user by hand, or see why", "directory", path, "uid", g.uid, "why", config.Led(at, name, in, entry))
+	g.log.Warn("a directory that is to be the server's is left as it is: give it to the server's user by hand, or see why", "directory", path, "uid", g.UID, "why", g.Led(at, name, in, entry))
 	return nil
 }
 
@@ -111,12 +109,12 @@ func (g giver) make(dir *os.Root, at, name string) error {
 		return err
 	}
 	defer func() { _ = made.Close() }()
-	return made.Lchown(".", g.uid, g.gid)
+	return made.Lchown(".", g.UID, g.GID)
 }
 
 func (g giver) owns(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(st.Uid) == g.uid
+	return ok && int(st.Uid) == g.UID
 }
 
 // entries gives what lies in a directory. What is in a directory of its own goes first: once
@@ -214,13 +212,13 @@ func (g giver) own(dir *os.File, name, path string) error {
 	}
 	kind := is.Mode & unix.S_IFMT
 	switch {
-	case int(is.Uid) == g.uid, kind == unix.S_IFCHR, kind == unix.S_IFBLK:
+	case int(is.Uid) == g.UID, kind == unix.S_IFCHR, kind == unix.S_IFBLK:
 		return nil
 	case kind != unix.S_IFDIR && is.Nlink > 1:
 		g.linked[path] = true
 		return nil
 	}
-	if err := unix.Fchownat(fd, "", g.uid, g.gid, unix.AT_EMPTY_PATH); err != nil {
+	if err := unix.Fchownat(fd, "", g.UID, g.GID, unix.AT_EMPTY_PATH); err != nil {
 		return fmt.Errorf("chown %s: %w", path, err)
 	}
 	return nil
@@ -233,7 +231,7 @@ func (g giver) tellLinked() {
 	}
 	first := slices.Sorted(maps.Keys(g.linked))[0]
 	g.log.Warn("files are left as they are, for they have further names (hard links), which may be anywhere: copy each (cp -p FILE FILE.new; mv FILE.new FILE), or, if all its names are on the volume, give it to the server's user by hand",
-		"files", len(g.linked), "first", first, "uid", g.uid)
+		"files", len(g.linked), "first", first, "uid", g.UID)
 }
 
 // unlessHis is err, but for a directory of his into which root has no right to look (without
@@ -255,6 +253,6 @@ func (g giver) output(f *os.File) {
 	}
 	_, notTerminal := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	if info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket) != 0 || info.Mode()&fs.ModeCharDevice != 0 && notTerminal == nil {
-		_ = f.Chown(g.uid, g.gid)
+		_ = f.Chown(g.UID, g.GID)
 	}
 }

@@ -15,15 +15,16 @@ import (
 // stepDown does root's duties and becomes rabbitmq. Until then nothing of rabbitmq's is read:
 // what lies in his directories may be a link, or a pipe that nobody writes into.
 func stepDown(cfg config.Config) error {
-	uid, gid, err := rabbitmq.IDs(rabbitmq.User)
+	uid, gid, groups, err := rabbitmq.IDs(rabbitmq.User)
 	if err != nil && os.Geteuid() == 0 {
 		return err
 	}
-	err = config.WithSecrets(uid, gid, func() error {
+	his := config.User{UID: uid, GID: gid, Groups: groups}
+	err = config.WithSecrets(his, func() error {
 		if os.Geteuid() != 0 {
 			return rabbitmq.DropTo(rabbitmq.User)
 		}
-		return becomeUser(cfg, giverTo(uid, gid, config.Logger(cfg)))
+		return becomeUser(cfg, giverTo(his, config.Logger(cfg)))
 	})
 	if err != nil {
 		return err
@@ -42,7 +43,7 @@ func becomeUser(cfg config.Config, g giver) error {
 	defer g.tellLinked()
 	for _, dir := range []string{cfg.Home, cfg.Data, cfg.StateDir} {
 		if err := g.tree(dir); err != nil {
-			return notGiven(err, g.uid)
+			return notGiven(err, g.UID)
 		}
 	}
 	dirs := []string{config.RabbitMQs(os.Getenv, "RABBITMQ_MNESIA_BASE")} // RabbitMQ writes beside its directory, too
@@ -54,7 +55,7 @@ func becomeUser(cfg config.Config, g giver) error {
 			continue
 		}
 		if err := g.alone(dir); err != nil {
-			return notGiven(err, g.uid)
+			return notGiven(err, g.UID)
 		}
 	}
 	g.output(os.Stdout)

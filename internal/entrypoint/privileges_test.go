@@ -21,6 +21,8 @@ import (
 
 const nobody = 65534
 
+var nobodys = config.User{UID: nobody, GID: nobody}
+
 // users makes a directory in which a test may have several, and needs root.
 func users(t *testing.T) (in func(name string) string) {
 	t.Helper()
@@ -58,7 +60,7 @@ func TestGive(t *testing.T) {
 	expect.Must(t, os.Chown(in("home/mnesia/rabbit@a"), 100, 101)) // another image's
 	expect.Must(t, os.Chown(in("his"), nobody, nobody))
 	expect.Must(t, os.Symlink(in("outside"), in("his/mnesia")))
-	g := giverTo(nobody, nobody, slog.New(slog.DiscardHandler))
+	g := giverTo(nobodys, slog.New(slog.DiscardHandler))
 
 	expect.Must(t, g.tree(in("home")))
 	for _, his := range append(inside, "home", "home/mnesia", "home/mnesia/rabbit@a", "home/mnesia/rabbit@a/deep", "home/mnesia/out", "home/shadow", "home/pipe") {
@@ -123,7 +125,7 @@ func TestGiveBelowOthers(t *testing.T) {
 	expect.Must(t, os.Chown(in("srv"), 1234, 1234))
 	expect.Must(t, os.Chown(in("staff"), 0, 1234))
 	var said bytes.Buffer
-	g := giverTo(nobody, nobody, slog.New(slog.NewTextHandler(&said, nil)))
+	g := giverTo(nobodys, slog.New(slog.NewTextHandler(&said, nil)))
 	for path, says := range map[string][]string{
 		"srv/link": {in("srv/link"), in("srv") + " can be changed by uid 1234", "chown root:root " + in("srv")}, "srv/link/deep": {in("srv/link")},
 		"staff/link": {in("staff") + " can be changed by its group 1234", "0775"}, "tmp/link": {in("tmp/link"), "everybody"},
@@ -147,6 +149,39 @@ func TestGiveBelowOthers(t *testing.T) {
 	}
 }
 
+// Where the server's user is in root's group, as in images for any uid, whose directories that group may change, he leads
+// root nowhere by these. By such a directory nobody else is led.
+func TestGiveToGroupRoot(t *testing.T) {
+	t.Parallel()
+	in := users(t)
+	for _, dir := range []string{"outside", "var/data", "var/sticky"} {
+		expect.Must(t, os.MkdirAll(in(dir), 0o755))
+	}
+	for dir, mode := range map[string]fs.FileMode{"var": 0o775, "var/sticky": 0o775 | fs.ModeSticky} { // root:root, g=u
+		expect.Must(t, os.Symlink(in("outside"), in(dir+"/state")))
+		expect.Must(t, os.Chmod(in(dir), mode))
+	}
+	expect.Must(t, os.Lchown(in("var/sticky/state"), nobody, 0))
+	for _, his := range []config.User{{UID: nobody, GID: 0}, {UID: nobody, GID: nobody, Groups: []int{4, 0}}} {
+		g := giverTo(his, slog.New(slog.DiscardHandler))
+		for _, path := range []string{"var/state", "var/state/new", "var/sticky/state", "var/data", "var/new/deep"} {
+			expect.Must(t, g.tree(in(path)))
+		}
+		if owner(t, in("outside")) != 0 || owner(t, in("var/data")) != nobody {
+			t.Errorf("%+v: behind the link is what belongs to uid %d, and the data to uid %d", his, owner(t, in("outside")), owner(t, in("var/data")))
+		}
+	}
+	for _, not := range []string{"outside/new", "var/new"} { // the second is his to make
+		if _, err := os.Lstat(in(not)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("root made %s (%v)", not, err)
+		}
+	}
+	expect.Must(t, giverTo(nobodys, slog.New(slog.DiscardHandler)).tree(in("var/state")))
+	if uid := owner(t, in("outside")); uid != nobody {
+		t.Errorf("behind a link of root's there is what belongs to uid %d", uid)
+	}
+}
+
 // What has another name may be a file outside of the volume: it is left alone and named, unless it is the server's
 // user's already.
 func TestGiveLinked(t *testing.T) {
@@ -165,7 +200,7 @@ func TestGiveLinked(t *testing.T) {
 		expect.Must(t, os.Link(in(from), in(to)))
 	}
 	var said bytes.Buffer
-	g := giverTo(nobody, nobody, slog.New(slog.NewTextHandler(&said, nil)))
+	g := giverTo(nobodys, slog.New(slog.NewTextHandler(&said, nil)))
 	expect.Must(t, g.tree(in("home")))
 	expect.Must(t, g.tree(in("home/deep"))) // nothing is told twice
 	g.tellLinked()
@@ -176,7 +211,7 @@ func TestGiveLinked(t *testing.T) {
 	}
 	expect.Says(t, said.String(), "files=5", in("home/deep/a"), "hard link", "cp -p", fmt.Sprintf("uid=%d", nobody))
 	said.Reset()
-	if giverTo(nobody, nobody, g.log).tellLinked(); said.Len() > 0 {
+	if giverTo(nobodys, g.log).tellLinked(); said.Len() > 0 {
 		t.Error(said.String())
 	}
 }
@@ -210,7 +245,7 @@ func TestGiveWhileOthersWork(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-done }()
-	g := giverTo(nobody, nobody, slog.New(slog.DiscardHandler))
+	g := giverTo(nobodys, slog.New(slog.DiscardHandler))
 	for range 60 {
 		expect.Must(t, os.Chown(in("home/zzz/last"), 0, 0))
 		if err := g.tree(in("home")); err != nil {
@@ -240,7 +275,7 @@ func TestGiveOutput(t *testing.T) {
 	for name, want := range map[string]int{"pipe": nobody, "null": 0, "file": 0} {
 		f, err := os.OpenFile(in(name), os.O_RDWR, 0)
 		expect.Must(t, err)
-		giverTo(nobody, nobody, slog.New(slog.DiscardHandler)).output(f)
+		giverTo(nobodys, slog.New(slog.DiscardHandler)).output(f)
 		_ = f.Close()
 		if uid := owner(t, in(name)); uid != want {
 			t.Errorf("the %s belongs to uid %d, want %d", name, uid, want)
@@ -253,7 +288,7 @@ func TestGiveOutput(t *testing.T) {
 func TestGiveWithoutRights(t *testing.T) {
 	const child = "RMQ_TEST_GIVE"
 	if dir := os.Getenv(child); dir != "" {
-		fmt.Printf("%v\n", giverTo(nobody, nobody, slog.New(slog.DiscardHandler)).tree(dir))
+		fmt.Printf("%v\n", giverTo(nobodys, slog.New(slog.DiscardHandler)).tree(dir))
 		os.Exit(0)
 	}
 	t.Parallel()
@@ -344,7 +379,7 @@ func TestGiveReadOnly(t *testing.T) {
 		}
 		expect.Must(t, syscall.Mount("", file, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
 		cfg := config.Config{Home: home, Data: filepath.Join(home, "mnesia/rabbit@a"), StateDir: filepath.Join(home, "mnesia/rabbit@a-entrypoint")}
-		err := becomeUser(cfg, giverTo(nobody, nobody, slog.New(slog.DiscardHandler)))
+		err := becomeUser(cfg, giverTo(nobodys, slog.New(slog.DiscardHandler)))
 		if err == nil || !errors.Is(err, syscall.EROFS) {
 			t.Fatalf("a cookie of root's: %v", err)
 		}
@@ -353,7 +388,7 @@ func TestGiveReadOnly(t *testing.T) {
 			t.Errorf("it asks for a right that does not help: %v", err)
 		}
 		expect.Must(t, os.Chown(cookie, nobody, nobody))
-		if err := (giverTo(nobody, nobody, slog.New(slog.DiscardHandler))).tree(home); err != nil {
+		if err := (giverTo(nobodys, slog.New(slog.DiscardHandler))).tree(home); err != nil {
 			t.Errorf("a cookie of rabbitmq's: %v", err)
 		}
 		return

@@ -2,6 +2,10 @@ package formation
 
 import (
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,5 +50,34 @@ func TestOwnEarlierEntryIsBuried(t *testing.T) {
 				t.Errorf("%d entries, namesakes %+v, free for %s", len(there), o.Namesakes.Value, o.Freed)
 			}
 		})
+	}
+}
+
+// Whoever may register a service has any number of entries say this node's name and volume: the agent, which has one of the
+// node's at most, is asked once for all of them.
+func TestManyEarlierEntries(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = w.Write([]byte("{}"))
+	}))
+	t.Cleanup(agent.Close)
+	client, err := api.NewClient(&api.Config{Address: agent.URL})
+	expect.Must(t, err)
+	rt := statedir.Runtime{Config: config.Config{Service: "rabbitmq", Node: "rabbit@b", TTL: time.Minute}, Address: "10.0.0.2", Boot: "b2"}
+	f := &formation{Options: Options{Log: slog.New(slog.DiscardHandler), Runtime: rt}, cfg: rt.Config, volume: statedir.Found{Volume: "v1"}}
+	requests := func(entries int) int64 {
+		asked.Store(0)
+		var o observation
+		f.lookForNamesakes(t.Context(), client, slices.Repeat([]peers.Peer{{Node: "rabbit@b", Start: peers.Start{Volume: "v1", Boot: "b1"}}}, entries), &o)
+		expect.Must(t, o.Namesakes.Err)
+		if len(o.Namesakes.Value) > 0 || o.Freed != 0 {
+			t.Errorf("namesakes %+v, free for %s", o.Namesakes.Value, o.Freed)
+		}
+		return asked.Load()
+	}
+	if one, many := requests(1), requests(100); one == 0 || many != one {
+		t.Errorf("%d requests for an entry, and %d for a hundred", one, many)
 	}
 }

@@ -81,15 +81,17 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 		o.Namesakes.Err = err
 		return
 	}
-	holder, lapsed := "", false
+	holder, lapsed, sought := "", false, false
 	for _, p := range found {
 		earlier := reg.Volume != "" && p.Volume == reg.Volume
 		switch {
 		case slices.Contains(f.namesakes.buried, p.Boot):
 			lapsed = true
 		case earlier:
-			lapsed = true
-			f.bury(ctx, client)
+			if lapsed = true; !sought { // the agent in use has one under this name at most, and others write any volume
+				f.bury(ctx, client)
+			}
+			sought = true
 		case p.Lapsed():
 			lapsed = true
 			o.Namesakes.Value = append(o.Namesakes.Value, p)
@@ -105,8 +107,9 @@ func (f *formation) lookForNamesakes(ctx context.Context, client *api.Client, al
 
 // buryGone removes the entries of those who were seen to be gone: they would be in the way of others.
 func (f *formation) buryGone(ctx context.Context, client *api.Client, o *observation) {
+	gone := o.Gone()
 	for _, p := range o.Namesakes.Value {
-		if p.Lapsed() && o.Gone(p) {
+		if p.Lapsed() && gone(p) {
 			f.bury(ctx, client)
 			return // all that have lapsed
 		}

@@ -170,15 +170,14 @@ func (f *formation) strangersInDNS(dns func() ([]string, error), known []peers.P
 		return peers.Seen[peers.InDNS]{Err: err}
 	}
 	found = slices.Clone(f.waits.inDNS)
-	if slices.ContainsFunc(known, func(p peers.Peer) bool {
-		host, _, _ := net.SplitHostPort(p.Address)
-		return p.Foreign() && net.ParseIP(host) == nil
-	}) {
-		found = nil // whose name is behind which address cannot be told, and DNS only ever adds caution
+	registered := map[string]bool{f.self: true} // of addresses and of entries there may be thousands
+	for _, p := range known {
+		registered[p.Address] = true
+		if host, _, _ := net.SplitHostPort(p.Address); p.Foreign() && net.ParseIP(host) == nil {
+			found = nil // whose name is behind which address cannot be told, and DNS only ever adds caution
+		}
 	}
-	found = slices.DeleteFunc(found, func(a string) bool {
-		return a == f.self || slices.ContainsFunc(known, func(p peers.Peer) bool { return p.Address == a })
-	})
+	found = slices.DeleteFunc(found, func(a string) bool { return registered[a] })
 	return peers.Seen[peers.InDNS]{Value: peers.InDNS{Addresses: found, For: f.waits.strangers(len(found) > 0, time.Now())}}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -111,5 +112,23 @@ func TestDNSThatFailsTakesNothingBack(t *testing.T) {
 			t.Errorf("look %d: %q for %s, %v, want %q", i, got, is.Value.For, is.Err, look.want)
 		}
 		since = is.Value.For
+	}
+}
+
+// DNS gives as many addresses, and the catalog as many entries, as somebody registers.
+func TestManyInDNS(t *testing.T) {
+	t.Parallel()
+	const many = 60000
+	f := formation{Options: Options{Log: slog.New(slog.DiscardHandler)}, self: "10.1.0.1:5672"}
+	gives := []string{f.self, "10.0.0.9:5672"}
+	var known []peers.Peer
+	for i := range many {
+		gives = append(gives, fmt.Sprintf("10.1.0.2:%d", i))
+		known = append(known, peers.Peer{Address: gives[len(gives)-1]})
+	}
+	var is peers.Seen[peers.InDNS]
+	expect.Ends(t, "comparing DNS and the catalog", func() { is = f.strangersInDNS(func() ([]string, error) { return gives, nil }, known) })
+	if got := strings.Join(is.Value.Addresses, ","); !is.Known() || got != "10.0.0.9:5672" {
+		t.Errorf("%v, %s", is.Err, got)
 	}
 }

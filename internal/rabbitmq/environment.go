@@ -69,19 +69,9 @@ func DropTo(name string) error {
 	if err != nil {
 		return fmt.Errorf("find the user to run as: %w", err)
 	}
-	uid, gid, err := IDs(name)
+	uid, gid, groups, err := IDs(name)
 	if err != nil {
 		return err
-	}
-	ids, err := u.GroupIds()
-	if err != nil {
-		return fmt.Errorf("find the groups of %s: %w", name, err)
-	}
-	var groups []int
-	for _, id := range ids {
-		if n, err := strconv.Atoi(id); err == nil {
-			groups = append(groups, n)
-		}
 	}
 	err = syscall.Setgroups(groups)
 	if err == nil {
@@ -112,14 +102,24 @@ func noNewPrivileges() error {
 	return nil
 }
 
-func IDs(name string) (uid, gid int, err error) {
+// IDs returns who name is, and all groups that [DropTo] gives him.
+func IDs(name string) (uid, gid int, groups []int, err error) {
 	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, 0, fmt.Errorf("find the user to run as: %w", err)
+		return 0, 0, nil, fmt.Errorf("find the user to run as: %w", err)
+	}
+	ids, err := u.GroupIds()
+	if err != nil {
+		return 0, 0, nil, fmt.Errorf("find the groups of %s: %w", name, err)
+	}
+	for _, id := range ids {
+		if n, err := strconv.Atoi(id); err == nil {
+			groups = append(groups, n)
+		}
 	}
 	uid, uerr := strconv.Atoi(u.Uid)
 	gid, gerr := strconv.Atoi(u.Gid)
-	return uid, gid, errors.Join(uerr, gerr)
+	return uid, gid, groups, errors.Join(uerr, gerr)
 }
 
 // noDotErlang starts Erlang without .erlang. That is a file of commands in the home directory of

@@ -75,6 +75,22 @@ func Consistently(t testing.TB, during time.Duration, what string, try func() er
 	}
 }
 
+// Ends fails the test where what is done with many things does not come to an end: to go through all
+// of them once takes a moment, and again for each of them takes minutes.
+func Ends(t testing.TB, what string, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(Soon / 2):
+		t.Fatalf("%s does not come to an end", what)
+	}
+}
+
 func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -114,8 +114,9 @@ func (f *formation) consulAnswers(ok bool) time.Duration {
 }
 
 func (f *formation) buryGone(o *peers.Observation) {
+	gone := o.Gone()
 	for _, other := range o.Namesakes.Value {
-		if other.Lapsed() && o.Gone(other) {
+		if other.Lapsed() && gone(other) {
 			f.bury()
 			return
 		}
