@@ -91,14 +91,7 @@ func catalogUnknown(t *turn) Verdict {
 // viewUnknown: RabbitMQ was asked for its cluster, if that may have changed, and does not
 // say.
 func viewUnknown(t *turn) Verdict {
-	var passing []string
-	others, _, _ := t.others()
-	for _, p := range others {
-		if p.Passing {
-			passing = append(passing, p.Node)
-		}
-	}
-	q, err := refreshView(t, t.Seen.Record.Value.Index, strings.Join(passing, ","))
+	q, err := refreshView(t, t.Seen.Record.Value.Index, t.passing())
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -109,6 +102,20 @@ func viewUnknown(t *turn) Verdict {
 		return unknown(t, err)
 	}
 	return Verdict{}
+}
+
+// passing names the members, by the record or by RabbitMQ, that pass in the catalog. Whoever else
+// registers is no reason to ask RabbitMQ, which takes an Erlang VM.
+func (t *turn) passing() string {
+	var names []string
+	others, _, _ := t.others()
+	for _, p := range others {
+		if _, on := t.Seen.Record.Value.Members[p.Node]; p.Passing && (on || slices.Contains(t.State.View.Members, p.Node)) {
+			names = append(names, p.Node)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ",")
 }
 
 // refreshView brings the view up to what RabbitMQ says, when it may have changed since it
@@ -131,7 +138,9 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 		if t.Seen.Record.Err != nil || t.Seen.Catalog.Err != nil { // nobody's check that lapses tells of a change
 			every = min(every, t.TTL)
 		}
-		if same && !due && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < every) {
+		age := t.Seen.Now.Sub(v.At)
+		asPassing := passing == v.PassingPeers || age < t.Patience() // a stranger's entry under a member's name may come and go
+		if same && !due && (known || asPassing && record == v.RecordIndex && age < every) {
 			return nil, nil
 		}
 	}

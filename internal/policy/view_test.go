@@ -108,6 +108,21 @@ func TestRefreshView(t *testing.T) {
 		{"no management port, and not quite old", func(w *world) { deaf(w); w.s.View.At = began.Add(time.Second - viewEvery) }, quiet + well, nil},
 		{"no management port, and the record moved", func(w *world) { deaf(w); w.index = 9 }, asks + well, fresh},
 		{"no management port, and others pass", func(w *world) { deaf(w); w.listed(passes("b"), beats("c")) }, asks + well, nil},
+		{"no management port, and others pass, just after it was asked", func(w *world) {
+			deaf(w)
+			w.listed(passes("b"), beats("c"))
+			w.s.View.At = began.Add(time.Second - ttl/3)
+		}, quiet + well, func(w *world) string {
+			return check(w.s.View.PassingPeers == "b,c", "it is not looked at later")
+		}},
+		{"no management port, and a stranger passes", func(w *world) { deaf(w); w.listed(passes("b"), passes("c"), passes("x")) }, quiet + well, nil},
+		{"no management port, and a stranger passes under a member's name, too", func(w *world) { deaf(w); w.listed(passes("b"), passes("c"), passes("b")) }, quiet + well, nil},
+		{"no management port, and the catalog is in another order", func(w *world) { deaf(w); w.listed(passes("c"), passes("b")) }, quiet + well, nil},
+		{"no management port, and one passes that only RabbitMQ lists", func(w *world) {
+			deaf(w)
+			w.record = formed("a,b")
+			w.s.View.View, w.s.View.PassingPeers = viewOf("a,b,c", "a,b"), "b"
+		}, asks + "WriteRecord(a running member was not on record: added c); " + well, nil},
 		{"not verified", func(w *world) { w.s.Membership.Verified = false }, "ask record; ask catalog; ask view a; Enroll; " + well, nil},
 	})
 	// A quiet beat asks no Erlang, for as long as nothing moves.
