@@ -54,7 +54,8 @@ func (t *turn) enrolled(e Enroll, err error) {
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
-		t.State.Entry.ClusterID, t.State.Entry.Lapse.Owed, m.Verified = id, false, true
+		t.State.Entry.ClusterID, m.Verified = id, true
+		t.State.Entry.Lapse.Owed, t.State.Entry.Lapse.Lost = false, false
 		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", peers.SomeWith(t.State.View.Members, ","))
 	}
 }
