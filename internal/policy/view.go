@@ -73,19 +73,28 @@ func catalogUnknown(t *turn) Verdict {
 		return ask(*q)
 	case err == nil:
 		return Verdict{}
-	case !t.State.Membership.Verified && t.State.Membership.Role == Member:
-		for _, says := range []func(*turn) Verdict{viewUnknown, membership} {
-			if v := says(t); v.pending() || v.Status != "" {
-				v.Missed = err
-				return v
-			}
+	}
+	says := []func(*turn) Verdict{recordAgainst}
+	if !t.State.Membership.Verified {
+		says = []func(*turn) Verdict{viewUnknown, membershipAnyway, recordAgainst}
+	}
+	for _, says := range says {
+		if v := says(t); v.pending() || v.Status != "" {
+			v.Missed = err
+			return v
 		}
 	}
-	if v := recordAgainst(t); v.pending() || v.Status != "" {
-		v.Missed = err
-		return v
-	}
 	return unasked(t, err)
+}
+
+// membershipAnyway is membership of a node that is in the cluster on record already. One that founds
+// looks in the catalog for others that may have, and one that came up alone for whom to join.
+func membershipAnyway(t *turn) Verdict {
+	r := t.Seen.Record.Value.Record
+	if t.State.Membership.Role != Member && (r.State != peers.Formed || r.ClusterID != t.State.View.ClusterID) {
+		return Verdict{}
+	}
+	return membership(t)
 }
 
 // viewUnknown: RabbitMQ was asked for its cluster, if that may have changed, and does not
