@@ -19,12 +19,13 @@ type Entry struct {
 	CriticalSince time.Time // since when Consul counts the time until it removes the entry
 }
 
-// Lapse is what a node owes whose check lapsed, so that others took it for gone. Owed is set until
-// passing was earned anew for it; EarnedAt is when it was for the lapse that is Seen, which ends
-// with the next report that Consul takes.
+// Lapse is what a node owes whose check lapsed, so that others took it for gone, or whose entry was
+// Lost. Owed is set until passing was earned anew for it; EarnedAt is when it was for the lapse that
+// is Seen, which ends with the next report that Consul takes.
 type Lapse struct {
 	Seen     bool
 	Owed     bool
+	Lost     bool // the entry, or it was another cluster's; only while Owed
 	EarnedAt time.Time
 }
 
@@ -87,9 +88,10 @@ func (s Server) Present(now time.Time, ttl time.Duration) bool {
 }
 
 // EntryLost is the state after Consul had lost the entry and it was made anew: passing is
-// earned anew.
+// earned anew, and ttlLapsed says when. Whoever may register the service can take entries out.
 func (s State) EntryLost() State {
-	s.Membership.Verified, s.Entry.MissingSince, s.Entry.Status = false, Never, Critical
+	s.Entry.MissingSince, s.Entry.Status = Never, Critical
+	s.Entry.Lapse.Owed, s.Entry.Lapse.Lost = true, true
 	return s
 }
 
@@ -130,36 +132,41 @@ func missingFromCatalog(t *turn) Verdict {
 func foreignEntry(t *turn) Verdict {
 	own := without(t.Seen.Catalog.Value, func(p peers.Peer) bool { return !t.mine(p) })
 	if len(own) > 0 && !slices.ContainsFunc(own, func(p peers.Peer) bool { return p.ClusterID == t.State.Entry.ClusterID }) {
-		t.State.Membership.Verified, t.State.Entry.ClusterID = false, ""
+		e := &t.State.Entry
+		e.ClusterID, e.Lapse.Owed, e.Lapse.Lost = "", true, true
 	}
 	return Verdict{}
 }
 
-// ttlLapsed: the check lapsed, so others took the node for gone, and passing is earned anew. By
-// this node's clock no report reached Consul for a TTL, or Consul says so: a clock stands still
-// while its machine sleeps. Not before Consul is back, and not before RabbitMQ says who its cluster
-// is: a Consul that was away makes this due on all nodes at once, and a node that was verified, and
-// of which nothing else is known, stays what it was.
+// ttlLapsed: the check lapsed, or the entry was lost, so others took the node for gone, and passing is
+// earned anew. By this node's clock no report reached Consul for a TTL, or Consul says so: a clock
+// stands still while its machine sleeps. Not before Consul is back, and not before RabbitMQ says who
+// its cluster is: a Consul that was away, or lost its data, makes this due on all nodes at once, and a
+// node that was verified stays what it was, unless the record speaks against it.
 func ttlLapsed(t *turn) Verdict {
 	e := &t.State.Entry
 	if !t.State.Membership.Verified {
 		return Verdict{}
 	}
 	if now := t.Seen.Now; t.lapsed() && (!e.Lapse.Seen || now.Sub(e.Lapse.EarnedAt) > t.TTL) {
-		e.Lapse = Lapse{Seen: true, Owed: true, EarnedAt: now}
+		e.Lapse = Lapse{Seen: true, Owed: true, Lost: e.Lapse.Lost, EarnedAt: now}
 	}
 	if !e.Lapse.Owed {
 		return Verdict{}
+	}
+	what := "no heartbeat reached Consul for longer than the TTL"
+	if e.Lapse.Lost {
+		what = "Consul lost this node's entry, or had another one"
 	}
 	switch view, q := t.viewOf(t.Node); {
 	case q != nil:
 		return ask(*q)
 	case view.Err != nil:
-		t.once("no heartbeat reached Consul for longer than the TTL: verifying anew when RabbitMQ says who its cluster is", view.Err.Error())
-	default:
-		t.say(Info, "no heartbeat reached Consul for longer than the TTL: verifying anew")
-		t.State.Membership.Verified = false
+		t.once(what+": verifying anew when RabbitMQ says who its cluster is", view.Err.Error())
+		return recordAgainst(t)
 	}
+	t.say(Info, what+": verifying anew")
+	t.State.Membership.Verified = false
 	return Verdict{}
 }
 

@@ -21,7 +21,7 @@ func TestEntry(t *testing.T) {
 		}
 	}
 	const well = quiet + "passing: answers"
-	const asks, lapsed = "ask record; ask catalog; ask view a; ", "ask record; ask catalog; ask view a within 7.5s; "
+	const lapsed = "ask record; ask catalog; ask view a within 7.5s; "
 	named := func(want bool) func(w *world) string {
 		return func(w *world) string {
 			return check(want == w.logged("another container has this node's name, and an entry in Consul: give it another one why a at a:1*"), fmt.Sprint(w.log))
@@ -40,7 +40,7 @@ func TestEntry(t *testing.T) {
 			w.catalog = Answer([]peers.Peer{p, passes("b"), passes("c")}, nil)
 		}
 	}
-	stays := func(status string) func(p *peers.Peer) { return func(p *peers.Peer) { p.Status = status } }
+	has := func(status string) func(p *peers.Peer) { return func(p *peers.Peer) { p.Status = status } }
 	long := func(f func(*world)) func(*world) {
 		return func(w *world) { f(w); w.s.Entry.MissingSince = ago(time.Minute) }
 	}
@@ -49,6 +49,9 @@ func TestEntry(t *testing.T) {
 		p.ClusterID = "old"
 		w.catalog = Answer([]peers.Peer{p, passes("b"), passes("c")}, nil)
 	}
+	lost := func(w *world) { w.s = w.s.EntryLost(); w.listed(passes("b"), passes("c")) }
+	busy := func(w *world) { w.views["a"] = Answer(peers.View{}, errNot) }
+	const stays = "passing: answers; not checked against the record: no answer yet"
 	run(t, []row{
 		{"a namesake", other(func(*peers.Peer) {}), well, named(true)},
 		{"a namesake that is critical", other(func(p *peers.Peer) { p.Passing = false }), well, named(true)},
@@ -73,26 +76,43 @@ func TestEntry(t *testing.T) {
 			w.order(CarryOn{Lost: list("b")})
 		}, "ask record; DropCarryOn; ask catalog; ask managed within 1s; passing: answers", since(ago(time.Minute))},
 
-		{"another status than was told", listed(stays(Critical)), well, since(began)},
-		{"another status for long", long(listed(stays(Warning))), well, since(ago(time.Minute))},
-		{"no check of this start", listed(stays("")), well, since(began)},
+		{"another status than was told", listed(has(Critical)), well, since(began)},
+		{"another status for long", long(listed(has(Warning))), well, since(ago(time.Minute))},
+		{"no check of this start", listed(has("")), well, since(began)},
 		{"passing, and critical was told", func(w *world) { w.s.Entry.Status = Critical }, well, since(began)},
-		{"another status, told just now", func(w *world) { listed(stays(Critical))(w); w.s.Entry.ReportedAt = ago(ttl/6 - 1) }, well, since(Never)},
-		{"another status for long, told once more just now", long(func(w *world) { listed(stays(Critical))(w); w.s.Entry.ReportedAt = ago(time.Second) }), well, since(ago(time.Minute))},
+		{"another status, told just now", func(w *world) { listed(has(Critical))(w); w.s.Entry.ReportedAt = ago(ttl/6 - 1) }, well, since(Never)},
+		{"another status for long, told once more just now", long(func(w *world) { listed(has(Critical))(w); w.s.Entry.ReportedAt = ago(time.Second) }), well, since(ago(time.Minute))},
 		{"missing, told just now", func(w *world) { missing(w); w.s.Entry.ReportedAt = ago(time.Second) }, well, since(began)},
-		{"another status, never told", func(w *world) { listed(stays(Critical))(w); w.s.Entry.ReportedAt = Never }, well, since(Never)},
+		{"another status, never told", func(w *world) { listed(has(Critical))(w); w.s.Entry.ReportedAt = Never }, well, since(Never)},
 		{"the status that was told, and its agent failed", long(listed(func(p *peers.Peer) { p.Passing, p.AgentFailed = false, true })), well, since(Never)},
 		{"the status that was told, and another check fails", long(listed(func(p *peers.Peer) { p.Passing = false })), well, since(Never)},
-		{"another status with an agent left behind", long(func(w *world) { listed(stays(Critical))(w); w.catalog.Value = append(w.catalog.Value, w.mine()) }), well, since(Never)},
+		{"another status with an agent left behind", long(func(w *world) { listed(has(Critical))(w); w.catalog.Value = append(w.catalog.Value, w.mine()) }), well, since(Never)},
 		{"an earlier entry of this start, from before the agent lost it", listed(func(p *peers.Peer) { p.Made = "earlier" }), well, since(began)},
 		{"an earlier entry of this start, for long", long(listed(func(p *peers.Peer) { p.Made = "" })), well, since(ago(time.Minute))},
 		{"another start's", listed(func(p *peers.Peer) { p.Boot = "earlier" }), well, since(began)},
 
-		{"an older one came late", foreign, asks + enrolled, func(w *world) string {
-			return check(w.s.Entry.ClusterID == "id" && w.s.Membership.Verified, fmt.Sprintf("%+v", w.s.Entry), w.seen.Did[0].Action.(Enroll).Enter, "not entered again")
+		{"an older one came late", foreign, lapsed + enrolled, func(w *world) string {
+			return check(w.s.Entry.ClusterID == "id" && w.s.Membership.Verified, fmt.Sprintf("%+v", w.s.Entry), w.seen.Did[0].Action.(Enroll).Enter, "not entered again", w.s.Entry.Lapse == Lapse{}, "it is verified anew each beat")
+		}},
+		{"an older one came late, and RabbitMQ does not say who its cluster is", func(w *world) { foreign(w); busy(w) }, lapsed + stays, func(w *world) string {
+			return check(w.s.Membership.Verified && w.s.Entry.Lapse.Owed, "it is not verified anew with the next beat", w.s.Entry.ClusterID == "", "it is not entered again then")
 		}},
 		{"an older one is left with a dead agent", func(w *world) { foreign(w); w.catalog.Value = append(w.catalog.Value, w.mine()) }, well, nil},
-		{"not entered yet", func(w *world) { foreign(w); w.s.Entry.ClusterID = "" }, asks + enrolled, nil},
+		{"not entered yet", func(w *world) { foreign(w); w.s.Entry.ClusterID = "" }, lapsed + enrolled, nil},
+
+		{"it was lost", lost, lapsed + enrolled, func(w *world) string {
+			return check(w.s.Entry.Lapse == Lapse{}, "it is verified anew each beat", w.s.Membership.VerifiedSince.Equal(ago(50*time.Minute)), "since now", w.logged("Consul lost this node's entry, or had another one: verifying anew"), "the log does not say it")
+		}},
+		{"it was lost, and RabbitMQ does not say who its cluster is", func(w *world) { lost(w); busy(w) }, lapsed + stays, func(w *world) string {
+			return check(w.s.Membership.Verified && w.s.Entry.Lapse.Owed, "it is not verified anew with the next beat", w.logged("Consul lost*verifying anew when RabbitMQ says who its cluster is*"), "the log does not say it")
+		}},
+		{"it was lost, and the record cannot be read", func(w *world) { lost(w); w.recordErr = errNot }, "ask record; ask managed within 1s; passing: *", nil},
+		{"it was lost, and the catalog cannot be read", func(w *world) { lost(w); w.catalog.Err = errNot }, "ask record; ask catalog; ask managed within 1s; passing: *", nil},
+		{"it was lost, and RabbitMQ is no longer in its cluster", func(w *world) { lost(w); w.views["a"] = Answer(viewOf("a,b,c", "b,c"), nil) }, lapsed + no + "RabbitMQ does not list this node as running", nil},
+		{"it was lost, the name is another volume's, and RabbitMQ does not say", func(w *world) { lost(w); busy(w); w.record = w.record.With("a", "other") }, lapsed + "critical: this volume (va) was replaced*", nil},
+		{"it was lost before it was verified", func(w *world) { w.s.Membership.Verified = false; lost(w) }, "ask record; ask catalog; ask view a; " + enrolled, func(w *world) string {
+			return check(w.s.Entry.Lapse == Lapse{}, "it is verified anew each beat")
+		}},
 
 		{"no beat for longer than the TTL", func(w *world) { w.s.Entry.ReportedAt = ago(ttl + 1) }, lapsed + enrolled, func(w *world) string {
 			return check(w.s.Entry.Lapse.Seen && !w.s.Entry.Lapse.Owed, "it is verified anew each beat", w.logged("no heartbeat reached Consul for longer than the TTL: verifying anew*"), "the log does not say it")
@@ -154,7 +174,7 @@ func TestEntryTold(t *testing.T) {
 	}
 	w := newWorld()
 	w.s.Entry.MissingSince = began
-	if s := w.s.EntryLost(); s.Membership.Verified || !s.Entry.MissingSince.IsZero() || s.Entry.Status != Critical {
+	if s := w.s.EntryLost(); !s.Membership.Verified || !s.Entry.Lapse.Owed || !s.Entry.MissingSince.IsZero() || s.Entry.Status != Critical {
 		t.Errorf("%+v", s.Entry)
 	}
 }

@@ -312,6 +312,7 @@ func (w *world) valid(t testing.TB) {
 		!s.Membership.Verified || s.Server.Phase == Serving && s.Membership.Role == Member && s.Membership.ClusterID != "" && !s.Membership.VerifiedSince.IsZero(), "verified without what it takes",
 		s.Server.AnsweredSince.IsZero() || s.Server.Phase != Serving, "it serves and answers as one that does not",
 		s.Entry.MissingSince.IsZero() || !s.Entry.ReportedAt.IsZero(), "missing before it was reported",
+		!s.Entry.Lapse.Lost || s.Entry.Lapse.Owed, "lost, and nothing is owed",
 		!s.Fault.Degraded || s.Fault.Reason != "", "degraded without a reason",
 		(s.Join.StalledLooks > 0) == !s.Join.StalledSince.IsZero(), "looks without a time",
 		s.Majority.Unknown == nil || s.Majority.Lost == nil, "lost and unknown",

@@ -54,7 +54,8 @@ func (t *turn) enrolled(e Enroll, err error) {
 		t.State.Upkeep.Marker = e.Marker
 	}
 	if err == nil {
-		t.State.Entry.ClusterID, t.State.Entry.Lapse.Owed, m.Verified = id, false, true
+		t.State.Entry.ClusterID, m.Verified = id, true
+		t.State.Entry.Lapse.Owed, t.State.Entry.Lapse.Lost = false, false
 		t.say(Info, "verified: this node is a member and serves", "was", string(was), "cluster", id, "members", peers.SomeWith(t.State.View.Members, ","))
 	}
 }
@@ -312,24 +313,16 @@ func notWritten(t *turn, w deed[WriteRecord]) string {
 
 // refused: the record speaks against this node. One that has served since its start is in
 // the cluster, whatever an earlier day's record says, to which Consul may have been put
-// back. It is stopped only for another one that is in its place and lives: when something was
-// written the record says by the clock of another host.
+// back. It stays out of service and is not stopped: when something was written the record says by
+// the clock of another host, and an entry under this node's name, with the volume on record, anybody
+// can make who may register the service.
 func refused(t *turn, r peers.Record) (bool, Verdict) {
 	why := r.Refuses(t.Node, t.Volume, t.State.View.ClusterID)
 	why += fmt.Sprintf("; if this volume is the right one, delete the key %s in Consul while a member runs: it is published anew, and every node fills in its volume", t.RecordKey)
-	if g := r.Gone[t.Node]; !g.Another(t.Node) && (t.State.Membership.VerifiedSince.IsZero() || inItsPlace(t, r)) {
+	if g := r.Gone[t.Node]; !g.Another(t.Node) && t.State.Membership.VerifiedSince.IsZero() {
 		return mustStop(t, why, why)
 	}
 	return notVerified(t, "%s", why)
-}
-
-// inItsPlace reports whether the volume that is on record for this node's name is registered under
-// it, by another container that lives.
-func inItsPlace(t *turn, r peers.Record) bool {
-	on := r.Members[t.Node]
-	return on != "" && on != t.Volume && slices.ContainsFunc(t.Seen.Catalog.Value, func(p peers.Peer) bool {
-		return p.Node == t.Node && p.Volume == on && p.Alive()
-	})
 }
 
 // mustStop stops a server that must not go on, so that its restart decides afresh. What a

@@ -265,9 +265,9 @@ func TestOffTheRecord(t *testing.T) {
 		{"replaced", replaced(Member, false, before), stops + "this volume (va) was replaced on *: a is on record with volume other*" + wipe, nil},
 		{"replaced on an earlier day's record", replaced(Member, true, before), stays + "this volume (va) was replaced*", nil},
 		{"the same, by a clock that was ahead", replaced(Member, true, after), stays + "this volume (va) was replaced*", nil},
-		{"replaced by one that lives", lives("other", true, after), stops + "this volume (va) was replaced*", nil},
-		{"the same, by a clock that is behind", lives("other", true, before), stops + "this volume (va) was replaced*", nil},
-		{"replaced by one that died", lives("other", false, after), stays + "this volume (va) was replaced*", nil},
+		{"replaced, and who registers with that volume lives", lives("other", true, after), stays + "this volume (va) was replaced*", nil},
+		{"the same, by a clock that is behind", lives("other", true, before), stays + "this volume (va) was replaced*", nil},
+		{"replaced, and who registers with that volume died", lives("other", false, after), stays + "this volume (va) was replaced*", nil},
 		{"replaced, and a third one lives", lives("third", true, after), stays + "this volume (va) was replaced*", nil},
 		{"a joiner's place is taken", func(w *world) { replaced(Joining, false, before)(w) }, stops + "this volume (va) was replaced*", nil},
 		{"a twin that never was verified, and others see this one", twin("a,b"), again + "this node's volume again); " + enrolled, func(w *world) string {

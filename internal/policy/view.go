@@ -73,32 +73,34 @@ func catalogUnknown(t *turn) Verdict {
 		return ask(*q)
 	case err == nil:
 		return Verdict{}
-	case !t.State.Membership.Verified && t.State.Membership.Role == Member:
-		for _, says := range []func(*turn) Verdict{viewUnknown, membership} {
-			if v := says(t); v.pending() || v.Status != "" {
-				v.Missed = err
-				return v
-			}
+	}
+	says := []func(*turn) Verdict{recordAgainst}
+	if !t.State.Membership.Verified {
+		says = []func(*turn) Verdict{viewUnknown, membershipAnyway, recordAgainst}
+	}
+	for _, says := range says {
+		if v := says(t); v.pending() || v.Status != "" {
+			v.Missed = err
+			return v
 		}
 	}
-	if v := recordAgainst(t); v.pending() || v.Status != "" {
-		v.Missed = err
-		return v
-	}
 	return unasked(t, err)
+}
+
+// membershipAnyway is membership of a node that is in the cluster on record already. One that founds
+// looks in the catalog for others that may have, and one that came up alone for whom to join.
+func membershipAnyway(t *turn) Verdict {
+	r := t.Seen.Record.Value.Record
+	if t.State.Membership.Role != Member && (r.State != peers.Formed || r.ClusterID != t.State.View.ClusterID) {
+		return Verdict{}
+	}
+	return membership(t)
 }
 
 // viewUnknown: RabbitMQ was asked for its cluster, if that may have changed, and does not
 // say.
 func viewUnknown(t *turn) Verdict {
-	var passing []string
-	others, _, _ := t.others()
-	for _, p := range others {
-		if p.Passing {
-			passing = append(passing, p.Node)
-		}
-	}
-	q, err := refreshView(t, t.Seen.Record.Value.Index, strings.Join(passing, ","))
+	q, err := refreshView(t, t.Seen.Record.Value.Index, t.passing())
 	switch {
 	case q != nil:
 		return ask(*q)
@@ -109,6 +111,20 @@ func viewUnknown(t *turn) Verdict {
 		return unknown(t, err)
 	}
 	return Verdict{}
+}
+
+// passing names the members, by the record or by RabbitMQ, that pass in the catalog. Whoever else
+// registers is no reason to ask RabbitMQ, which takes an Erlang VM.
+func (t *turn) passing() string {
+	var names []string
+	others, _, _ := t.others()
+	for _, p := range others {
+		if _, on := t.Seen.Record.Value.Members[p.Node]; p.Passing && (on || slices.Contains(t.State.View.Members, p.Node)) {
+			names = append(names, p.Node)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(slices.Compact(names), ",")
 }
 
 // refreshView brings the view up to what RabbitMQ says, when it may have changed since it
@@ -131,7 +147,9 @@ func refreshView(t *turn, record uint64, passing string) (*Question, error) {
 		if t.Seen.Record.Err != nil || t.Seen.Catalog.Err != nil { // nobody's check that lapses tells of a change
 			every = min(every, t.TTL)
 		}
-		if same && !due && (known || passing == v.PassingPeers && record == v.RecordIndex && t.Seen.Now.Sub(v.At) < every) {
+		age := t.Seen.Now.Sub(v.At)
+		asPassing := passing == v.PassingPeers || age < t.Patience() // a stranger's entry under a member's name may come and go
+		if same && !due && (known || asPassing && record == v.RecordIndex && age < every) {
 			return nil, nil
 		}
 	}

@@ -22,6 +22,10 @@ func TestUnknown(t *testing.T) {
 	wrong := func(why string, degraded bool) func(*world) {
 		return func(w *world) { consul(w); w.s.Fault = Fault{why, degraded} }
 	}
+	as := func(role Role, r peers.Record) func(*world) {
+		return func(w *world) { w.serves(role); w.catalog.Err, w.record = err, r }
+	}
+	const noCatalog = "ask record; ask catalog; ask view a; "
 	const noRecord = "ask record; ask managed within 1s; "
 	run(t, []row{
 		{"well", consul, noRecord + "passing: answers; not checked against the record: no leader", missed},
@@ -56,8 +60,23 @@ func TestUnknown(t *testing.T) {
 		{"no catalog, not on record yet", func(w *world) { never(w); w.catalog.Err, w.record = err, formed("b,c") }, "ask record; ask catalog; ask view a; WriteRecord(on record with this volume); Enroll; passing: answers; not checked against the record: no leader", missed},
 		{"no catalog, not verified, RabbitMQ does not say", func(w *world) { never(w); w.catalog.Err, w.views["a"] = err, Answer(peers.View{}, errNot) }, "ask record; ask catalog; ask view a; critical: not verified: no answer yet", missed},
 		{"no catalog, not verified, another cluster is on record", func(w *world) { never(w); w.catalog.Err, w.record.ClusterID = err, "other" }, "ask record; ask catalog; ask view a; ask view b within 7.5s; ask view c within 7.5s; critical: RabbitMQ here says that its cluster is id, the record says other, and b, c cannot be asked: *", missed},
-		{"no catalog, a joiner", func(w *world) { w.serves(Joining); w.catalog.Err = err }, "ask record; ask catalog; critical: not verified: no leader", missed},
-		{"no catalog, a seed", func(w *world) { w.serves(Seeding); w.catalog.Err = err }, "ask record; ask catalog; critical: not verified: no leader", missed},
+		{"no catalog, a joiner", as(Joining, formed("a,b,c")), noCatalog + "Enroll; passing: answers; not checked against the record: no leader", func(w *world) string {
+			return check(missed(w) == "", missed(w), w.s.Membership.Role == Member, "it is no member")
+		}},
+		{"no catalog, a joiner that is still on its way by the record", as(Joining, formed("b,c").Joins("a", "va", began)), noCatalog + "WriteRecord(a member now); Enroll; passing: *", missed},
+		{"no catalog, a joiner, and the record was restored from before it joined", as(Joining, formed("b,c")), noCatalog + "WriteRecord(on record with this volume); Enroll; passing: *", missed},
+		{"no catalog, a joiner whose place is another's", as(Joining, formed("a,b,c").With("a", "other")), noCatalog + "StopServer; critical: not verified: this volume (va) was replaced*", missed},
+		{"no catalog, a joiner that does not run", func(w *world) { as(Joining, formed("a,b,c"))(w); w.known(viewOf("a,b,c", "b,c")) }, noCatalog + "critical: not verified: RabbitMQ does not list this node as running", missed},
+		{"no catalog, a joiner that RabbitMQ does not answer", func(w *world) { as(Joining, formed("a,b,c"))(w); delete(w.views, "a") }, noCatalog + "critical: not verified: no answer yet", missed},
+		{"no catalog, a joiner that came up alone", func(w *world) {
+			as(Joining, formed("a,b,c"))(w)
+			v := viewOf("a", "a")
+			v.ClusterID = "own"
+			w.known(v)
+		}, noCatalog + "critical: not verified: no leader", missed},
+		{"no catalog, a joiner in a cluster that is not announced", as(Joining, forming("b", "claim")), noCatalog + "critical: not verified: no leader", missed},
+		{"no catalog, a seed that is to announce its cluster", as(Seeding, forming("a", "claim")), noCatalog + "critical: not verified: no leader", missed},
+		{"no catalog, a seed that has announced it", as(Seeding, formed("a,b,c")), noCatalog + "Enroll; passing: *", missed},
 		{"RabbitMQ does not say", func(w *world) {
 			w.managed = Answer([]healthcheck.Node(nil), nil)
 			w.views["a"] = Answer(peers.View{}, errNot)
@@ -108,6 +127,21 @@ func TestRefreshView(t *testing.T) {
 		{"no management port, and not quite old", func(w *world) { deaf(w); w.s.View.At = began.Add(time.Second - viewEvery) }, quiet + well, nil},
 		{"no management port, and the record moved", func(w *world) { deaf(w); w.index = 9 }, asks + well, fresh},
 		{"no management port, and others pass", func(w *world) { deaf(w); w.listed(passes("b"), beats("c")) }, asks + well, nil},
+		{"no management port, and others pass, just after it was asked", func(w *world) {
+			deaf(w)
+			w.listed(passes("b"), beats("c"))
+			w.s.View.At = began.Add(time.Second - ttl/3)
+		}, quiet + well, func(w *world) string {
+			return check(w.s.View.PassingPeers == "b,c", "it is not looked at later")
+		}},
+		{"no management port, and a stranger passes", func(w *world) { deaf(w); w.listed(passes("b"), passes("c"), passes("x")) }, quiet + well, nil},
+		{"no management port, and a stranger passes under a member's name, too", func(w *world) { deaf(w); w.listed(passes("b"), passes("c"), passes("b")) }, quiet + well, nil},
+		{"no management port, and the catalog is in another order", func(w *world) { deaf(w); w.listed(passes("c"), passes("b")) }, quiet + well, nil},
+		{"no management port, and one passes that only RabbitMQ lists", func(w *world) {
+			deaf(w)
+			w.record = formed("a,b")
+			w.s.View.View, w.s.View.PassingPeers = viewOf("a,b,c", "a,b"), "b"
+		}, asks + "WriteRecord(a running member was not on record: added c); " + well, nil},
 		{"not verified", func(w *world) { w.s.Membership.Verified = false }, "ask record; ask catalog; ask view a; Enroll; " + well, nil},
 	})
 	// A quiet beat asks no Erlang, for as long as nothing moves.
