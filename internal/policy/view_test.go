@@ -56,7 +56,7 @@ func TestUnknown(t *testing.T) {
 			v.Khepri = true
 			w.catalog.Err, w.views["a"] = err, Answer(v, nil)
 		}, "ask record; ask catalog; ask view a; Enroll; critical: no majority: of the members a, b, c only a run", missed},
-		{"no catalog, and its entry cannot be made", func(w *world) { never(w); w.catalog.Err, w.fails["Enroll"] = err, errNot }, "ask record; ask catalog; ask view a; Enroll; critical: not verified: no answer yet", missed},
+		{"no catalog, and the marker cannot be written", func(w *world) { never(w); w.catalog.Err, w.fails["Enroll"] = err, errNot }, "ask record; ask catalog; ask view a; Enroll; critical: not verified: no answer yet", missed},
 		{"no catalog, not on record yet", func(w *world) { never(w); w.catalog.Err, w.record = err, formed("b,c") }, "ask record; ask catalog; ask view a; WriteRecord(on record with this volume); Enroll; passing: answers; not checked against the record: no leader", missed},
 		{"no catalog, not verified, RabbitMQ does not say", func(w *world) { never(w); w.catalog.Err, w.views["a"] = err, Answer(peers.View{}, errNot) }, "ask record; ask catalog; ask view a; critical: not verified: no answer yet", missed},
 		{"no catalog, not verified, another cluster is on record", func(w *world) { never(w); w.catalog.Err, w.record.ClusterID = err, "other" }, "ask record; ask catalog; ask view a; ask view b within 7.5s; ask view c within 7.5s; critical: RabbitMQ here says that its cluster is id, the record says other, and b, c cannot be asked: *", missed},
