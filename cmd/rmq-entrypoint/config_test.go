@@ -318,7 +318,7 @@ func TestBadSettings(t *testing.T) {
 		{args: "--consul a:65536", say: []string{"--consul", "CONSUL_HTTP_ADDR", "65535"}},
 		{env: "CONSUL_HTTP_ADDR=a:8500,,b:8500", say: []string{"--consul", "CONSUL_HTTP_ADDR", "empty address", "comma"}},
 		{env: "CONSUL_ADDRESS=ftp://a", say: []string{"--consul", "CONSUL_HTTP_ADDR", "ftp://a", "http"}},
-		{env: "CONSUL_HTTP_ADDR=http://a:8500/ui", say: []string{"--consul", "CONSUL_HTTP_ADDR", "/ui"}},
+		{env: "CONSUL_HTTP_ADDR=http://a:8500/ui", say: []string{"--consul", "CONSUL_HTTP_ADDR", "without a path"}},
 		{env: "CONSUL_HTTP_ADDR=a b", say: []string{"--consul", "CONSUL_HTTP_ADDR", "a b"}},
 		{env: "CONSUL_HTTP_SSL=yes", say: []string{`CONSUL_HTTP_SSL="yes"`, "true or false"}},
 		{env: "CONSUL_HTTP_SSL_VERIFY=yes", say: []string{`CONSUL_HTTP_SSL_VERIFY="yes"`, "true or false"}},

@@ -18,8 +18,8 @@ func (c Config) RegisteredPort() int { return cmp.Or(c.AdvertisePort, c.Port) }
 func (cfg *Config) judgeAdvertise() error {
 	setting := cfg.Advertise
 	wrong := func(why string) error {
-		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %q %s: it takes an IP address, a host name, a subnet as 10.0.0.0/24 or an interface as eth0; where others reach AMQP at another port, with that behind it, as 203.0.113.7:35672, [2001:db8::7]:35672 or :35672",
-			setting, why)
+		return fmt.Errorf("--advertise (RMQ_ADVERTISE) %s%s: it takes an IP address, a host name, a subnet as 10.0.0.0/24 or an interface as eth0; where others reach AMQP at another port, with that behind it, as 203.0.113.7:35672, [2001:db8::7]:35672 or :35672",
+			shown(setting), why)
 	}
 	at, port, err := cutPort(setting)
 	if err != nil {
@@ -27,7 +27,7 @@ func (cfg *Config) judgeAdvertise() error {
 	}
 	if port != "" {
 		if err := validPort(port); err != nil {
-			return wrong(fmt.Sprintf("has %q for a port, and that is %v", port, err))
+			return wrong(fmt.Sprintf("has %sfor a port, and that is %v", cmp.Or(shown(port), "something "), err))
 		}
 	}
 	ip := net.ParseIP(at)

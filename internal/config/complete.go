@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,15 +120,15 @@ func (cfg *Config) judgeConsul() error {
 func (cfg *Config) judgeOwn() error {
 	if cfg.DNSServer != "" {
 		if err := hostPort(cfg.DNSServer); err != nil {
-			return fmt.Errorf("--dns-server (RMQ_DNS_SERVER) %q is not host:port: %w", cfg.DNSServer, err)
+			return fmt.Errorf("--dns-server (RMQ_DNS_SERVER) %sis not host:port: %w", shown(cfg.DNSServer), err)
 		}
 	}
 	if err := hostPort(cfg.HTTP); err != nil {
-		return fmt.Errorf("--http (RMQ_HTTP) %q is not [host]:port: %w", cfg.HTTP, err)
+		return fmt.Errorf("--http (RMQ_HTTP) %sis not [host]:port: %w", shown(cfg.HTTP), err)
 	}
 	if cfg.Admin = cmp.Or(cfg.Admin, "off"); cfg.Admin != "off" {
 		if err := hostPort(cfg.Admin); err != nil {
-			return fmt.Errorf("--admin (RMQ_ADMIN) %q is neither [host]:port nor off: %w", cfg.Admin, err)
+			return fmt.Errorf("--admin (RMQ_ADMIN) %sis neither [host]:port nor off: %w", shown(cfg.Admin), err)
 		}
 	}
 	if n := cfg.ClusterName; n != "" && (len(n) > 255 || !utf8.ValidString(n) || strings.ContainsFunc(n, unicode.IsControl) || strings.TrimSpace(n) != n) {
@@ -338,72 +337,6 @@ func (cfg *Config) port(getenv func(string) string) error {
 	return nil
 }
 
-// holdsUser reports whether comma-separated addresses may hold a user, or a password, which may
-// have a comma in it. An encoded @ is none of a zone's, as in [fe80::1%40].
-func holdsUser(addresses string) bool {
-	for a := range strings.SplitSeq(addresses, ",") {
-		encoded := strings.Contains(a, "%40") && !strings.Contains(a, "[")
-		if (strings.Contains(a, "@") || encoded) && !strings.HasPrefix(strings.Trim(a, ` "`), "unix:///") {
-			return true
-		}
-	}
-	return false
-}
-
-// consulAddress judges where a Consul agent is, and completes it with the port that Consul
-// listens on. Its errors repeat no password.
-func consulAddress(a string) (string, error) {
-	if a == "" {
-		return "", errors.New("empty address; give host:port, comma-separated")
-	}
-	socket, local := strings.CutPrefix(a, "unix://")
-	if local && filepath.IsAbs(socket) {
-		return a, nil
-	}
-	scheme, rest, ok := strings.Cut(a, "://")
-	if !ok {
-		scheme, rest = "http", a
-	}
-	u, err := url.Parse(scheme + "://" + rest)
-	if err != nil && strings.Count(rest, ":") > 1 && !strings.Contains(rest, "[") { // user:password%40host:port
-		return "", errors.New("not [http[s]://]host:port or unix:///path, and not repeated here, for it may hold a password")
-	}
-	if local {
-		return "", fmt.Errorf("%q: not unix:///path", a)
-	}
-	if err != nil || u.Hostname() == "" || scheme != "http" && scheme != "https" || u.Path != "" && u.Path != "/" || u.RawQuery+u.Fragment != "" {
-		return "", fmt.Errorf("%q: not [http[s]://]host:port or unix:///path", a)
-	}
-	host := u.Host
-	if u.Port() == "" && scheme == "http" { // behind https there often is something else, on 443
-		host = net.JoinHostPort(u.Hostname(), "8500")
-	} else if err := validPort(cmp.Or(u.Port(), "443")); err != nil {
-		return "", fmt.Errorf("%q: %w", a, err)
-	}
-	if ok {
-		host = scheme + "://" + host
-	}
-	return host, nil
-}
-
-func hostPort(a string) error {
-	_, port, err := net.SplitHostPort(a)
-	if err == nil {
-		return validPort(port)
-	}
-	if wrong := new(net.AddrError); errors.As(err, &wrong) { // which repeats the address as it is
-		return errors.New(wrong.Err)
-	}
-	return err
-}
-
-func validPort(p string) error {
-	if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
-		return errors.New("not a port from 1 to 65535")
-	}
-	return nil
-}
-
 // LoopbackName reports whether every host takes the node's host name for itself.
 func LoopbackName(node string) bool {
 	_, host, _ := strings.Cut(node, "@")
@@ -414,19 +347,4 @@ func LoopbackName(node string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback() || strings.HasPrefix(host, "localhost.") || strings.HasSuffix(host, ".localhost")
-}
-
-// AgentHost is the host of an agent's address, "" for a socket, whose agent is on this host.
-func AgentHost(address string) string {
-	if strings.HasPrefix(address, "unix://") {
-		return ""
-	}
-	if !strings.Contains(address, "://") {
-		address = "http://" + address
-	}
-	u, err := url.Parse(address)
-	if err != nil { // settings were judged; whatever this is, it has no route
-		return address
-	}
-	return u.Hostname()
 }

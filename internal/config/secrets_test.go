@@ -161,3 +161,37 @@ func TestNoSecretIsKept(t *testing.T) {
 		}
 	}
 }
+
+// What is to be an address, and is a URL with more in it, may hold a secret there: as a token in a query, or a path by
+// which a proxy lets somebody in. No error repeats it, and nothing of it is kept.
+func TestAddressesKeepNoSecret(t *testing.T) {
+	t.Parallel()
+	urls := []string{
+		"http://a:1/?token=s3cr3t", "a:1?token=s3cr3t", "a:1/v1?token=s3cr3t", "a?s3cr3t", "http://a:1/#s3cr3t", "a#s3cr3t:1", "a%3Fs3cr3t:1", "http://a%23s3cr3t",
+		"http://a:1/s3cr3t", "a/s3cr3t", "a/s3cr3t:1", "a%2fs3cr3t:1", "unix://a/s3cr3t", "://s3cr3t/", "http://a:s3cr3t?", "http://u:s3cr3t@a:1/?x", "http://u:s3cr3t%40a:1",
+		"http:/a/s3cr3t", "http://[a]/s3cr3t", "a:1\\s3cr3t", "?s3cr3t", "http://a:1;token=s3cr3t",
+	}
+	for _, name := range []string{"CONSUL_HTTP_ADDR", "CONSUL_ADDRESS", "RMQ_DNS_SERVER", "RMQ_ADVERTISE", "RMQ_HTTP", "RMQ_ADMIN"} {
+		for _, u := range urls {
+			for _, text := range []string{u, "b:1," + u} {
+				_, err := FromEnvironment(expect.Environ("RABBITMQ_NODENAME=rabbit@a", name+"="+text))
+				if err == nil || strings.Contains(err.Error(), "s3cr3t") || !strings.Contains(err.Error(), "--") {
+					t.Errorf("%s=%s: %v", name, text, err)
+				}
+			}
+		}
+	}
+	var cfg Config // one that a flag overrules
+	rows := Settings(&cfg)
+	flags := Flags("x", rows)
+	expect.Must(t, flags.Parse([]string{"--consul=b:1"}))
+	expect.Must(t, cfg.Complete(rows, flags.Changed, expect.Environ("RABBITMQ_NODENAME=rabbit@a", "CONSUL_HTTP_ADDR=http://a:1/?token=s3cr3t")))
+	if kept, err := json.Marshal(cfg); err != nil || strings.Contains(string(kept), "s3cr3t") {
+		t.Errorf("kept is %s, %v", kept, err)
+	}
+	for text, want := range map[string]string{"a:0": `"a:0" `, "fe80::1%eth0": `"fe80::1%eth0" `, "[::1]": `"[::1]" `, "10.0.0.0/33:1": `"10.0.0.0/33:1" `, "ftp://a_b.c": `"ftp://a_b.c" `, "two words": `"two words" `} {
+		if got := shown(text); got != want {
+			t.Errorf("%s is shown as %s", text, got)
+		}
+	}
+}

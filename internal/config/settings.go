@@ -154,9 +154,6 @@ func (cfg *Config) Complete(rows []Setting, given func(flag string) bool, getenv
 	return cfg.judge(getenv)
 }
 
-// addresses are the settings that a URL could be given for, though none takes a user in it.
-var addresses = []string{"consul", "dns-server", "advertise", "http", "admin"}
-
 // kept returns what is kept of a setting's text, which logs and the runtime file may show. An error
 // says that a secret is, or may be, in it, and repeats nothing of it.
 func (s Setting) kept(text string) (string, error) {
@@ -165,14 +162,19 @@ func (s Setting) kept(text string) (string, error) {
 		return "", errors.New("--amqp-url holds a password, which every user of this host could read: give it as RMQ_AMQP_URL or RMQ_AMQP_URL_FILE")
 	case s.Flag == "amqp-url":
 		return withoutSecrets(text), nil
-	case !slices.Contains(addresses, s.Flag) || !holdsUser(text):
+	case !slices.Contains(addresses, s.Flag) || !holdsUser(text) && !holdsMore(text):
 		return text, nil
 	}
-	way := "give the address without them"
-	if s.Flag == "consul" {
+	what, way := "a user or a password", "give the address without them"
+	switch user, consul := holdsUser(text), s.Flag == "consul"; {
+	case user && consul:
 		way = "give them as CONSUL_HTTP_AUTH=user:password, and the address without them"
+	case !user && consul:
+		what, way = "a query or a fragment", "give host:port without them, and a token as CONSUL_HTTP_TOKEN or in a file (CONSUL_HTTP_TOKEN_FILE)"
+	case !user:
+		what = "a query or a fragment"
 	}
-	return "", fmt.Errorf("--%s (%s): an address with a user or a password in it, which logs would show: %s", s.Flag, s.Env[0], way)
+	return "", fmt.Errorf("--%s (%s): an address with %s in it, which logs would show: %s", s.Flag, s.Env[0], what, way)
 }
 
 // fromEnvironment returns the variable that counts, and its text; "" if there is none.
