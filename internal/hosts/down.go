@@ -153,6 +153,9 @@ func (w witness) Look(ctx context.Context, node string, registered []string) (is
 		if listens(ctx, addr) {
 			return Unknown, fmt.Sprintf("something listens at %s, where it is registered in Consul", addr)
 		}
+		if ctx.Err() != nil { // nobody looked at the others
+			return Unknown, fmt.Sprintf("it is registered in Consul at %s, and there was no time to look at all of them: deregister those that are not its own", peers.SomeWith(registered, ", "))
+		}
 	}
 	return Gone, proof
 }

@@ -112,6 +112,7 @@ func TestDown(t *testing.T) {
 		registered func(t *testing.T) []string
 		blind      string
 		node       string // default: rabbit@a
+		within     time.Duration
 		down       bool
 		says       string
 	}{
@@ -135,6 +136,10 @@ func TestDown(t *testing.T) {
 			registered: func(t *testing.T) []string { return []string{"127.0.0.1:" + closed(t)} }, says: "lists it"},
 		"registered, and nothing there": {rcode: dns.RcodeNameError, names: other, registered: func(t *testing.T) []string { return []string{"127.0.0.1:" + closed(t)} },
 			down: true, says: "knows no such host"},
+		"registered, and no time to look at the last one": {rcode: dns.RcodeNameError, names: other, within: 4 * time.Second, epmd: func(t *testing.T) string { return listener(t, hang) },
+			registered: func(t *testing.T) []string {
+				return []string{"127.0.0.1:" + closed(t), "127.0.0.1:" + closed(t), "127.0.0.1:" + closed(t), "127.0.0.1:" + listener(t, hang)}
+			}, says: "no time to look at all of them"},
 		// With --hosts consul the catalog is the resolver, and who is not in it may run.
 		"not in the catalog": {rcode: dns.RcodeNameError, names: other, hosts: map[string]string{"b": "127.0.0.1"}, says: "that says nothing of whether it runs"},
 		"in the catalog": {rcode: silent, hosts: map[string]string{"a": "127.0.0.1"}, epmd: func(t *testing.T) string { return epmd(t) },
@@ -176,7 +181,13 @@ func TestDown(t *testing.T) {
 			if node == "" {
 				node = "rabbit@a"
 			}
-			if down, seen := w.Down(t.Context(), node, registered); down != test.down || !strings.Contains(seen, test.says) {
+			ctx := t.Context()
+			if test.within > 0 {
+				var done context.CancelFunc
+				ctx, done = context.WithTimeout(ctx, test.within)
+				defer done()
+			}
+			if down, seen := w.Down(ctx, node, registered); down != test.down || !strings.Contains(seen, test.says) {
 				t.Errorf("down %t: %q; want %t, %q", down, seen, test.down, test.says)
 			}
 		})
