@@ -101,7 +101,7 @@ func dns(f Facts) []Result {
 	case d.Service.Err != nil && d.Consul.Err != nil:
 		return one(Warning, "name Consul's DNS in "+server+"; without it a blank node founds all the same, after the claim timeout", "%v", d.Service.Err)
 	case len(d.Consul.Value) == 0 && len(d.Service.Value) == 0:
-		return one(Warning, "name Consul's DNS in "+server+", or its domain in RMQ_DNS_DOMAIN (--dns-domain)", "the name server does not know the domain %s: it has no consul.service.%[1]s, which every Consul has", f.Config.DNSDomain)
+		return one(Warning, "name Consul's DNS in "+server+", or its domain in RMQ_DNS_DOMAIN (--dns-domain); where Consul has ACLs, its DNS goes by the agent's own token, default or dns, which needs service:read and node:read", "the name server does not know the domain %s: it has no consul.service.%[1]s, which every Consul has", f.Config.DNSDomain)
 	case d.Service.Err != nil:
 		return one(Unknown, "", "%v", d.Service.Err)
 	case !f.Entries.Known():
