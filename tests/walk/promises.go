@@ -107,8 +107,10 @@ func (l *law) told(p *proc, e *entry, status string) {
 	switch {
 	case !m.Verified || m.Role != policy.Member || v.marker == nil:
 		l.broken("%s passes and was not verified", n.who)
-	case pr.enrol < pr.serves || pr.enrol < pr.entry:
-		l.broken("%s passes and was not verified since it was ready, or its entry was made", n.who)
+	case pr.enrol < pr.serves:
+		l.broken("%s passes and was not verified since it was ready", n.who)
+	case pr.enrol < pr.entry && min(pr.at, pr.listed, pr.viewed) > max(pr.entry, pr.glance): // it asked all in this beat
+		l.broken("%s passes and was not verified since its entry was made", n.who)
 	case e.silent && min(pr.at, pr.listed, pr.viewed) > max(e.silentAt+time.Second, pr.glance) && pr.enrol < e.silentAt: // it asked all in this beat
 		l.broken("%s passes and was not verified since its check lapsed", n.who)
 	case v.out != nil && v.outAt < pr.glance:
