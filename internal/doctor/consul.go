@@ -262,6 +262,8 @@ func members(f Facts) (all []Result) {
 			r = Result{Is: Warning, Says: fmt.Sprintf("%s does not pass in Consul, and is not reached: %s", m.Node, strings.Join(shut, "; ")), Do: startIt + m.Node}
 		case m.Ready.Err != nil && m.Passing:
 			r = Result{Is: Warning, Says: fmt.Sprintf("%s is reached, but for %s %s: %s", m.Node, m.Ready.What, m.Ready.At, reason(m.Ready.Err)), Do: "open the way: balancers ask each node there (--http, RMQ_HTTP), and send it nobody without an answer"}
+		case m.Mute != nil:
+			r = Result{Is: Broken, Says: fmt.Sprintf("%s passes in Consul, its ports are reached, and RabbitMQ there does not answer this node: %s", m.Node, reason(m.Mute)), Do: anotherCookie(f)}
 		case apart(f.Server, m.Node) && m.Passing:
 			r = Result{Is: Broken, Says: m.Node + " passes in Consul, its ports are reached, and RabbitMQ here is not connected with it", Do: anotherCookie(f)}
 		case apart(f.Server, m.Node):

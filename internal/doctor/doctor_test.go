@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -276,6 +277,12 @@ func TestChecks(t *testing.T) {
 		{"/ready shut", "members", Warning, func(f *Facts) { f.Members[0].Ready.Err, f.Members[0].Timed = syscall.ECONNREFUSED, false }, []string{"rabbit@b is reached, but for /ready b:15690: refused", "balancers"}},
 		{"another cookie", "members", Broken, func(f *Facts) { alone(f) }, []string{"rabbit@b passes in Consul, its ports are reached, and RabbitMQ here is not connected with it", "sha256sum /var/lib/rabbitmq/.erlang.cookie", "RABBITMQ_ERLANG_COOKIE"}},
 		{"another cookie there", "members", Warning, func(f *Facts) { alone(f); f.Members[0].Passing = false }, []string{"rabbit@b is reached, does not pass in Consul, and RabbitMQ here is not connected with it", "status", "cookie"}},
+		{"another cookie, and it waits", "members", Broken, func(f *Facts) { f.Members[0].Mute = errNot }, []string{"rabbit@b passes in Consul, its ports are reached, and RabbitMQ there does not answer this node: not so", "sha256sum /var/lib/rabbitmq/.erlang.cookie"}},
+		{"it waits", "members", OK, func(f *Facts) {
+			f.Server.Runtime.Waiting = "the end of another node of this name"
+			f.Server = f.Server.look(context.Background(), f.Config)
+			f.Server.View.Value = peers.View{}
+		}, []string{"rabbit@b is reached at its ports"}},
 		{"connected, and RabbitMQ does not run there", "members", Warning, func(f *Facts) {
 			alone(f)
 			f.Server.View.Value.Connected, f.Members[0].Passing = all3[1:], false

@@ -116,6 +116,7 @@ type Member struct {
 	Ready   Port          // that balancers ask; without an address: it is for its own host alone
 	Ahead   time.Duration // its clock before ours
 	Timed   bool
+	Mute    error // its RabbitMQ does not answer this node, whose own does not run
 }
 
 // round bounds each of the three. RabbitMQ's command line takes its time beside them: all of it
@@ -142,9 +143,9 @@ func look(ctx context.Context, cfg config.Config) Facts {
 	}
 	server := make(chan Server, 1)
 	go func() { server <- rt.look(ctx, cfg) }()
-	differs := f.Host.Settings.Differs
-	all(ctx, func(ctx context.Context) {
-		host, known := bounded(ctx, round, func(ctx context.Context) Host { return lookAtHost(ctx, cfg) })
+	differs, outer := f.Host.Settings.Differs, ctx
+	all(ctx, func(context.Context) { // a busy host takes its time, and is no disk that hangs
+		host, known := bounded(outer, long-round, func(ctx context.Context) Host { return lookAtHost(ctx, cfg) })
 		f.Host, f.Host.Hangs = host, !known
 		f.Host.Settings.Differs = differs
 	},
@@ -186,8 +187,32 @@ func look(ctx context.Context, cfg config.Config) Facts {
 		}
 	})
 	f.Server = <-server
+	f.askMember(ctx)
 	return f
 }
+
+// errWaits is of what nobody asked RabbitMQ, which does not run.
+var errWaits = errors.New("RabbitMQ does not run here")
+
+// askMember asks the RabbitMQ of a member that is reached, in place of this node's own, which waits:
+// where the cookies differ it does not answer.
+func (f *Facts) askMember(ctx context.Context) {
+	i := slices.IndexFunc(f.Members, func(m Member) bool {
+		return m.Passing && m.Err == nil && !m.Unasked && !slices.ContainsFunc(m.Ports, func(p Port) bool { return p.Err != nil })
+	})
+	if i < 0 || !f.Server.waits() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, long)
+	defer cancel()
+	cli := rabbitmq.New(f.Config.Node, f.Config.LongNames, hosts.Environment(f.Config)...)
+	if _, err := cli.View(ctx, f.Members[i].Node); ctx.Err() == nil {
+		f.Members[i].Mute = err
+	}
+}
+
+// waits reports whether the server is not started: the entrypoint waits.
+func (s Server) waits() bool { return s.Alive && s.Runtime.Waits() }
 
 // all does them at once, for a round, and returns when each has ended: they keep to their context.
 func all(ctx context.Context, do ...func(context.Context)) {
@@ -271,6 +296,7 @@ func nameOf(ctx context.Context, node string) (n Name) {
 // look asks the server and its companion, for as long as the rest takes.
 func (s Server) look(ctx context.Context, cfg config.Config) Server {
 	if !s.Alive || s.Runtime.Waits() {
+		s.Report.Err, s.View.Err, s.Vitals.Err = errWaits, errWaits, errWaits
 		return s
 	}
 	ctx, cancel := context.WithTimeout(ctx, long)

@@ -20,7 +20,7 @@ func unstarted(f Facts) []Result {
 		return one(OK, "", "no server was ever started on this volume")
 	case !s.Alive:
 		return one(OK, "", "no server runs in this container; docker exec NODE rmq-entrypoint doctor looks at one that does")
-	case s.Runtime.Waits():
+	case s.waits():
 		return one(Broken, "do what it waits for; docs/operations.md, When things fail, has the words", "the server is not started: it waits for %s", s.Runtime.Waiting)
 	}
 	return nil
