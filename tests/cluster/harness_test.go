@@ -71,7 +71,7 @@ var (
 )
 
 // newest is where a scenario runs whose outcome does not depend on the version. The others name those that differ for
-// them, one with Mnesia at least, the newest first: a plain run, of about 40 minutes, has that one alone.
+// them, one with Mnesia at least, the newest first: a plain run has that one alone.
 var (
 	newest     = []version{v43}
 	everywhere = []version{v43, v40, v310}
