@@ -36,22 +36,24 @@ func shown(address string) string {
 // holdsUser reports whether comma-separated addresses may hold a user, or a password, which may
 // have a comma in it. An encoded @ is none of a zone's, as in [fe80::1%40].
 func holdsUser(addresses string) bool {
-	for a := range strings.SplitSeq(addresses, ",") {
-		encoded := strings.Contains(a, "%40") && !strings.Contains(a, "[")
-		if (strings.Contains(a, "@") || encoded) && !strings.HasPrefix(strings.Trim(a, ` "`), "unix:///") {
-			return true
-		}
-	}
-	return false
+	return anyOf(addresses, func(a string) bool {
+		return strings.Contains(a, "@") || strings.Contains(a, "%40") && !strings.Contains(a, "[")
+	})
 }
 
 // holdsMore reports whether comma-separated addresses may hold a query or a fragment, as it is or
 // encoded.
 func holdsMore(addresses string) bool {
-	for a := range strings.SplitSeq(addresses, ",") {
+	return anyOf(addresses, func(a string) bool {
 		upper := strings.ToUpper(a)
-		more := strings.ContainsAny(a, "?#") || strings.Contains(upper, "%3F") || strings.Contains(upper, "%23")
-		if more && !strings.HasPrefix(strings.Trim(a, ` "`), "unix:///") {
+		return strings.ContainsAny(a, "?#") || strings.Contains(upper, "%3F") || strings.Contains(upper, "%23")
+	})
+}
+
+// anyOf reports whether one of comma-separated addresses is so. A socket's path may have anything in it.
+func anyOf(addresses string, so func(address string) bool) bool {
+	for a := range strings.SplitSeq(addresses, ",") {
+		if so(a) && !strings.HasPrefix(strings.Trim(a, ` "`), "unix:///") {
 			return true
 		}
 	}

@@ -20,6 +20,9 @@ type User struct {
 // in reports whether he is in that group, which may be root's: images for any uid have it so.
 func (u User) in(gid int) bool { return gid == u.GID || slices.Contains(u.Groups, gid) }
 
+// others reports whether in that group are others than root: in root's own only if the user is.
+func (u User) others(gid uint32) bool { return gid != 0 || u.in(0) }
+
 // A Path is how far root may follow a path by name, where nobody else must be able to lead it
 // elsewhere meanwhile, or before: root's own directories, and links in them that are root's.
 type Path struct {
@@ -145,7 +148,7 @@ func ledBy(dir fs.FileInfo, u User) string {
 	case mode&fs.ModeSticky != 0: // each entry is its owner's
 	case mode&0o002 != 0:
 		return fmt.Sprintf("everybody, by its mode %04o", mode.Perm())
-	case mode&0o020 != 0 && (st.Gid != 0 || u.in(0)):
+	case mode&0o020 != 0 && u.others(st.Gid):
 		return fmt.Sprintf("its group %d, by its mode %04o", st.Gid, mode.Perm())
 	}
 	return ""
@@ -155,7 +158,7 @@ func ledBy(dir fs.FileInfo, u User) string {
 // change another's.
 func sticky(dir fs.FileInfo, u User) bool {
 	st, ok := dir.Sys().(*syscall.Stat_t)
-	return ok && dir.Mode()&fs.ModeSticky != 0 && (dir.Mode()&0o002 != 0 || dir.Mode()&0o020 != 0 && (st.Gid != 0 || u.in(0)))
+	return ok && dir.Mode()&fs.ModeSticky != 0 && (dir.Mode()&0o002 != 0 || dir.Mode()&0o020 != 0 && u.others(st.Gid))
 }
 
 // Changes reports whether that user could rename, replace or make entries of others in a directory.

@@ -165,14 +165,12 @@ func (s Setting) kept(text string) (string, error) {
 	case !slices.Contains(addresses, s.Flag) || !holdsUser(text) && !holdsMore(text):
 		return text, nil
 	}
-	what, way := "a user or a password", "give the address without them"
-	switch user, consul := holdsUser(text), s.Flag == "consul"; {
-	case user && consul:
-		way = "give them as CONSUL_HTTP_AUTH=user:password, and the address without them"
-	case !user && consul:
-		what, way = "a query or a fragment", "give host:port without them, and a token as CONSUL_HTTP_TOKEN or in a file (CONSUL_HTTP_TOKEN_FILE)"
-	case !user:
-		what = "a query or a fragment"
+	what, way := "a query or a fragment", "give host:port without them, and a token as CONSUL_HTTP_TOKEN or in a file (CONSUL_HTTP_TOKEN_FILE)"
+	if holdsUser(text) {
+		what, way = "a user or a password", "give them as CONSUL_HTTP_AUTH=user:password, and the address without them"
+	}
+	if s.Flag != "consul" {
+		way = "give the address without them"
 	}
 	return "", fmt.Errorf("--%s (%s): an address with %s in it, which logs would show: %s", s.Flag, s.Env[0], what, way)
 }
