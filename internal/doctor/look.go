@@ -119,8 +119,8 @@ type Member struct {
 	Mute    error // its RabbitMQ does not answer this node, whose own does not run
 }
 
-// round bounds each of the three. RabbitMQ's command line takes its time beside them: all of it
-// takes 10 s at most.
+// round bounds each of the three. RabbitMQ's command line takes its time beside them, and after them
+// where the node waits, and a member is asked in its place.
 const (
 	round = 2500 * time.Millisecond
 	long  = 6500 * time.Millisecond
